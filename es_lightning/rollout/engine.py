@@ -1,0 +1,122 @@
+"""The rollout engine: two verbs, ``load_weights`` and ``generate``, and log-probabilities for what compares models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from es_lightning.generation import Completion, Prompt
+
+DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are decoded. The default is greedy: rewards then differ through the weights alone.
+
+    Args:
+        max_tokens: most new tokens of one completion.
+        temperature: 0 for greedy decoding; above 0 samples.
+        top_p: nucleus mass kept when sampling, in (0, 1].
+        n: completions per prompt; more than one needs a temperature above 0.
+        stop: strings that end a completion; they are not part of its text.
+        seed: seed of the sampler; used only with a temperature above 0.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    n: int = 1
+    stop: list[str] = field(default_factory=list)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no engine could follow."""
+        if self.max_tokens < 1:
+            raise ValueError(f"sampling.max_tokens is {self.max_tokens}: give at least 1.")
+        if self.temperature < 0:
+            raise ValueError(f"sampling.temperature is {self.temperature}: give 0 (greedy) or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
+        if self.n < 1:
+            raise ValueError(f"sampling.n is {self.n}: give at least 1.")
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(
+                f"sampling.n is {self.n} with temperature 0: greedy completions are all alike, "
+                "so set n: 1 or a temperature above 0."
+            )
+
+
+class RolloutEngine(ABC):
+    """Base of all engines. Constructors are light; ``start`` loads the model.
+
+    Args:
+        dtype: precision of the engine's weights; ``auto`` takes the base model's own.
+        trust_remote_code: run Python code that comes with the model folder.
+    """
+
+    def __init__(self, dtype: DTypeName = "auto", trust_remote_code: bool = False) -> None:
+        self.dtype_name = dtype
+        self.trust_remote_code = trust_remote_code
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Precision in which weights are taken; known after ``start``."""
+
+    @abstractmethod
+    def start(self, folder: Path, max_length: int) -> None:
+        """Load the model.
+
+        Args:
+            folder: a Hugging Face model folder.
+            max_length: longest prompt plus completion to come, in tokens.
+        """
+
+    @abstractmethod
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights.
+
+        Args:
+            named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter, tied ones
+                once. It is consumed one tensor at a time, so a generator costs the memory of one tensor.
+        """
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Complete every prompt with the weights loaded last.
+
+        Args:
+            prompts: P encoded prompts.
+            sampling: how to decode.
+
+        Returns:
+            P * n completions in the order of the prompts, the n samples of one prompt side by side.
+        """
+
+    @abstractmethod
+    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probability of each token given the tokens before it.
+
+        Args:
+            sequences: token ids, at least 2 in each sequence.
+
+        Returns:
+            One float32 CPU tensor [L - 1] of nats per sequence of length L; the first token has no context.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model's memory; a closed engine can be started again."""
+
+
+def model_dtype(name: DTypeName, base: torch.dtype) -> torch.dtype:
+    """The torch dtype behind an option's name; ``auto`` is the base model's own."""
+    return base if name == "auto" else {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

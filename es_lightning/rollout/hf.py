@@ -1,0 +1,175 @@
+"""The reference engine: transformers, on any device, without vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from es_lightning.generation import Completion, Prompt
+from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class HFEngine(RolloutEngine):
+    """Generates with ``transformers``: slower than vLLM, runs everywhere, and every other engine is tested against it.
+
+    Args:
+        dtype: precision of the weights; ``auto`` takes the base model's own.
+        device: torch device; ``auto`` takes the accelerator where there is one, else the CPU.
+        batch_size: prompts decoded at once.
+        trust_remote_code: run Python code that comes with the model folder.
+    """
+
+    def __init__(
+        self,
+        dtype: DTypeName = "auto",
+        device: str = "auto",
+        batch_size: int = 64,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__(dtype, trust_remote_code)
+        if batch_size < 1:
+            raise ValueError(f"engine.batch_size is {batch_size}: give at least 1.")
+        self.device_name = device
+        self.batch_size = batch_size
+        self._model: PreTrainedModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which weights are taken."""
+        return self.model.dtype
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The engine's own copy of the model; its weights are those loaded last."""
+        if self._model is None:
+            raise RuntimeError("the engine is not started: call start(folder, max_length) first.")
+        return self._model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model folder, padding on the left."""
+        if self._tokenizer is None:
+            raise RuntimeError("the engine is not started: call start(folder, max_length) first.")
+        return self._tokenizer
+
+    def start(self, folder: Path, max_length: int) -> None:
+        """Load model and tokenizer; ``max_length`` needs no preparation here."""
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        trust = self.trust_remote_code
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+        dtype = model_dtype(self.dtype_name, config.dtype or torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
+        self._model = model.to(_device(self.device_name)).eval().requires_grad_(False)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=trust)
+        self._end_ids = _end_ids(self.model, self.tokenizer)
+        # The folder's own generation defaults (penalties, top_k) would change what `Sampling` asks for.
+        self.model.generation_config = self._generation_config()
+
+    @torch.no_grad()
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy every tensor into the parameter of its name.
+
+        Raises:
+            KeyError: a name that the model lacks, or a parameter that the stream left out.
+        """
+        missing = dict(self.model.named_parameters())
+        for name, tensor in named_tensors:
+            if name not in missing:
+                raise KeyError(f"{name} is no parameter of the model, or came twice.")
+            missing.pop(name).copy_(tensor)
+        if missing:
+            raise KeyError(f"{len(missing)} parameters got no weights, the first is {next(iter(missing))}.")
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Complete every prompt, longest prompts first so that padding stays small."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].token_ids))
+        completions: dict[int, list[Completion]] = {}
+        for first in range(0, len(order), self.batch_size):
+            rows = order[first : first + self.batch_size]
+            batch = self._generate_batch([prompts[i].token_ids for i in rows], sampling, seed_offset=first)
+            completions.update({row: batch[k * sampling.n : (k + 1) * sampling.n] for k, row in enumerate(rows)})
+        return [completion for i in range(len(prompts)) for completion in completions[i]]
+
+    @torch.no_grad()
+    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probability of each token given the tokens before it, one sequence at a time: no padding involved."""
+        result = []
+        for sequence in sequences:
+            ids = torch.tensor([list(sequence)], device=self.model.device)
+            logits = self.model(ids).logits[0, :-1].float()
+            result.append(logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu())
+        return result
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._model = self._tokenizer = None
+
+    def _generate_batch(
+        self, token_ids: Sequence[tuple[int, ...]], sampling: Sampling, seed_offset: int
+    ) -> list[Completion]:
+        width = max(map(len, token_ids))
+        ids = torch.full((len(token_ids), width), self._pad_id, device=self.model.device)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(token_ids):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens, device=ids.device)
+            mask[row, width - len(tokens) :] = 1
+        with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
+            torch.manual_seed(sampling.seed + seed_offset)
+            output = self.model.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=self._generation_config(sampling),
+                tokenizer=self.tokenizer,
+            )
+        return [self._completion(tokens, sampling) for tokens in output[:, width:].tolist()]
+
+    def _completion(self, tokens: list[int], sampling: Sampling) -> Completion:
+        ends = [k for k, token in enumerate(tokens) if token in self._end_ids]
+        if ends:
+            tokens = tokens[: ends[0] + 1]
+        text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        cuts = [text.find(stop) for stop in sampling.stop if stop in text]
+        stopped = bool(ends or cuts)
+        text = text[: min(cuts)] if cuts else text
+        return Completion(text, tuple(tokens), "stop" if stopped else "length")
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self._end_ids[0] if pad is None else int(pad)
+
+    def _generation_config(self, sampling: Sampling | None = None) -> GenerationConfig:
+        from transformers import GenerationConfig
+
+        options: dict[str, Any] = {"eos_token_id": list(self._end_ids), "pad_token_id": self._pad_id}
+        if sampling is not None:
+            options |= {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
+            options |= {"num_return_sequences": sampling.n, "stop_strings": sampling.stop or None}
+            if sampling.temperature > 0:
+                options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        return GenerationConfig(**options)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends a completion: the model's list and the tokenizer's, as vLLM reads them too."""
+    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = listed if isinstance(listed, list) else [listed]
+    ids = [*ids, tokenizer.eos_token_id]
+    return tuple(dict.fromkeys(int(i) for i in ids if i is not None)) or (-1,)

@@ -1,0 +1,101 @@
+"""Conciseness: answer as briefly as the shortest correct answer (arXiv 2509.24372, the conciseness study)."""
+
+import json
+import re
+from importlib import resources
+from typing import NamedTuple
+
+from es_lightning.generation import Prompt
+from es_lightning.task import Task
+
+
+class _Row(NamedTuple):
+    id: str
+    split: str
+    question: str
+    answer: str
+
+
+# The wording is ours: the paper's prompts are followed in what they ask and in their answers.
+_PAPER = (
+    _Row("sum", "train", "Solve: 3 + 5 =", "8"),
+    _Row("penguin", "train", "Many birds can fly. A penguin is a bird. Can a penguin fly?", "No"),
+    _Row("capital", "test", "What is the capital of France?", "Paris"),
+    _Row("product", "test", "Calculate: 12 x 7 =", "84"),
+    _Row("statement", "test", "True or false: at sea level, water freezes at 0 degrees Celsius.", "True"),
+    _Row("sequence", "test", "What is the next number in the sequence 2, 4, 6, 8?", "10"),
+    _Row("translation", "test", "Translate the word hello into Spanish.", "Hola"),
+    _Row("percentage", "test", "What is 15% of 200?", "30"),
+    _Row("colour", "test", "What colour is a ripe tomato?", "Red"),
+    _Row("week", "test", "How many days are in a week?", "7"),
+)
+
+
+class Conciseness(Task):
+    """Short questions; the closer the length of the reply is to that of the shortest answer, the better.
+
+    Reward per completion: ``-|characters of the completion - characters of the reference|``, at most 0; higher is
+    better. Only the completion counts, whereas the published code measured the decoded text with the prompt in it, a
+    constant too many. White space around the completion is not counted: it cannot be seen, and whether a reply starts
+    with a blank depends on the tokenizer. The reward does not look at what the reply says; ``accuracy`` does.
+
+    Args:
+        variant: ``questions``, 192 questions written for this project (96 train, 32 val, 64 test, all sixteen
+            kinds in each), or ``paper``, the 2 training and 8 evaluation prompts of the paper in our wording. The
+            evaluation prompts are the test split and nothing is left for val, which is empty.
+
+    Raises:
+        ValueError: the variant is neither of the two.
+
+    Example:
+        >>> task = Conciseness()
+        >>> task.reward(task.problems("train")[0], " It is Tokyo.")
+        {'reward': -7.0, 'accuracy': 1.0}
+    """
+
+    def __init__(self, variant: str = "questions") -> None:
+        if variant not in ("questions", "paper"):
+            raise ValueError(f"variant must be questions or paper, not {variant!r}.")
+        self.variant = variant
+        self._rows = _PAPER if variant == "paper" else _own_questions()
+
+    def problems(self, split: str) -> list[Prompt]:
+        """Questions of ``train``, ``val`` or ``test``; the reference is the shortest correct answer."""
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"split must be train, val or test, not {split!r}.")
+        return [
+            Prompt(id=f"conciseness/{self.variant}/{row.id}", text=row.question, reference=row.answer)
+            for row in self._rows
+            if row.split == split
+        ]
+
+    def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
+        """Difference in length, in characters, and whether the reference stands in the completion.
+
+        Returns:
+            ``reward`` and ``accuracy``: 1.0 if the reference occurs as a whole word or phrase, whatever its case.
+        """
+        # R = -| len(y) - len(s) |  (arXiv 2509.24372); y the completion, s the shortest correct answer.
+        difference = len(completion.strip()) - len(prompt.reference)
+        return {
+            "reward": -float(abs(difference)),
+            "accuracy": float(_mentions(completion, prompt.reference)),
+        }
+
+
+def _own_questions() -> tuple[_Row, ...]:
+    """The rows of conciseness.jsonl."""
+    text = resources.files("es_lightning.tasks").joinpath("conciseness.jsonl").read_text(encoding="utf-8")
+    return tuple(_Row(**json.loads(line)) for line in text.splitlines())
+
+
+def _mentions(text: str, phrase: str) -> bool:
+    """Whether a phrase stands in a text with no letter or digit on either side, nor as a part of a decimal."""
+    words = re.escape(_plain(phrase))
+    whole = rf"(?<![^\W_])(?<!\d[.,]){words}(?![^\W_]|[.,]\d)"
+    return re.search(whole, _plain(text)) is not None
+
+
+def _plain(text: str) -> str:
+    """The text without differences in case and white space."""
+    return " ".join(text.casefold().split())
