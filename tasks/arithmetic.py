@@ -1,7 +1,7 @@
 """Exact value of an arithmetic expression that a model wrote, in bounded time and without running code.
 
-Infix text is put into postfix order by the shunting yard (Dijkstra 1961) and run on a stack of fractions. No recursion,
-no floating point; the length cap bounds the work, and with it the size of every intermediate number.
+Infix text is put into postfix order by the shunting yard (Dijkstra 1961) and run on a stack of fractions.
+No recursion, no floating point; the length cap bounds the work and the size of every number on the way.
 """
 
 import operator
@@ -13,15 +13,15 @@ from typing import NamedTuple
 MAX_CHARS = 256
 MAX_NUMBER = 999_999_999
 
-# A number ends after nine digits, and a leading zero is a number of its own. What is left over of "007" or of a
-# longer number is then a second number with no operator before it, and so malformed. Any other character that is
-# not ASCII white space becomes a token that no rule accepts.
+# A number ends after nine digits, and a leading zero is a number of its own. What is left over of "007" or of
+# a longer number is then a second number with no operator before it, and so malformed. Any other character
+# that is not ASCII white space becomes a token that no rule accepts.
 _TOKEN = re.compile(r"[1-9][0-9]{0,8}|\S", re.ASCII)
 _DIGITS = frozenset("0123456789")
 
 _NEGATE = "negate"
 _PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, _NEGATE: 3}
-_OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
@@ -44,9 +44,10 @@ class Evaluated(NamedTuple):
 def evaluate(expression: str) -> Evaluated | None:
     """Evaluate whole numbers combined by ``+ - * /`` and parentheses, with the usual precedence.
 
-    A minus sign may stand before an operand; it never reaches a positive target that the binary operators alone
-    do not reach. Refused: other operators (``**``, ``//``), a sign ``+``, juxtaposition such as ``2(3)``, decimals,
-    leading zeros, digits other than 0 to 9, numbers above ``MAX_NUMBER``, texts longer than ``MAX_CHARS``.
+    A minus sign may stand before an operand; it reaches no positive value that the binary operators alone do
+    not reach. Refused: other operators (``**``, ``//``), a plus sign before an operand, juxtaposition such as
+    ``2(3)``, decimals, leading zeros, digits other than 0 to 9, numbers above ``MAX_NUMBER``, and texts of
+    more than ``MAX_CHARS`` characters.
 
     Args:
         expression: any text at all.
@@ -84,7 +85,7 @@ def _to_postfix(tokens: list[str]) -> list[str] | None:
             if not waiting:
                 return None
             waiting.pop()
-        elif token in _OPERATIONS:
+        elif token in OPERATIONS:
             # Equal precedence is released too: operators associate to the left.
             _release(waiting, output, above=_PRECEDENCE[token] - 1)
             waiting.append(token)
@@ -112,9 +113,9 @@ def _run(postfix: list[str]) -> Fraction:
     for token in postfix:
         if token == _NEGATE:
             stack.append(-stack.pop())
-        elif token in _OPERATIONS:
+        elif token in OPERATIONS:
             right = stack.pop()
-            stack.append(_OPERATIONS[token](stack.pop(), right))
+            stack.append(OPERATIONS[token](stack.pop(), right))
         else:
             stack.append(Fraction(int(token)))
     return stack.pop()

@@ -5,6 +5,7 @@ import re
 from importlib import resources
 from typing import NamedTuple
 
+from es_lightning.errors import UsageError
 from es_lightning.generation import Prompt
 from es_lightning.task import Task
 
@@ -34,18 +35,18 @@ _PAPER = (
 class Conciseness(Task):
     """Short questions; the closer the length of the reply is to that of the shortest answer, the better.
 
-    Reward per completion: ``-|characters of the completion - characters of the reference|``, at most 0; higher is
-    better. Only the completion counts, whereas the published code measured the decoded text with the prompt in it, a
-    constant too many. White space around the completion is not counted: it cannot be seen, and whether a reply starts
-    with a blank depends on the tokenizer. The reward does not look at what the reply says; ``accuracy`` does.
+    Reward per completion: ``-|characters of the completion - characters of the reference|``, at most 0;
+    higher is better. Only the completion counts; the published code measured the prompt with it, which shifts
+    every length. White space around the completion is not counted: nobody sees it, and whether a reply starts
+    with a blank depends on the tokenizer. The reward is blind to what the reply says; ``accuracy`` is not.
 
     Args:
         variant: ``questions``, 192 questions written for this project (96 train, 32 val, 64 test, all sixteen
-            kinds in each), or ``paper``, the 2 training and 8 evaluation prompts of the paper in our wording. The
-            evaluation prompts are the test split and nothing is left for val, which is empty.
+            kinds in each), or ``paper``, the 2 training and 8 evaluation prompts of the paper in our wording.
+            There the 8 are the test split, and val is empty: the paper has no third set.
 
     Raises:
-        ValueError: the variant is neither of the two.
+        UsageError: the variant is neither of the two.
 
     Example:
         >>> task = Conciseness()
@@ -55,14 +56,14 @@ class Conciseness(Task):
 
     def __init__(self, variant: str = "questions") -> None:
         if variant not in ("questions", "paper"):
-            raise ValueError(f"variant must be questions or paper, not {variant!r}.")
+            raise UsageError(f"variant must be questions or paper, not {variant!r}.")
         self.variant = variant
         self._rows = _PAPER if variant == "paper" else _own_questions()
 
     def problems(self, split: str) -> list[Prompt]:
         """Questions of ``train``, ``val`` or ``test``; the reference is the shortest correct answer."""
         if split not in ("train", "val", "test"):
-            raise ValueError(f"split must be train, val or test, not {split!r}.")
+            raise UsageError(f"split must be train, val or test, not {split!r}.")
         return [
             Prompt(id=f"conciseness/{self.variant}/{row.id}", text=row.question, reference=row.answer)
             for row in self._rows
@@ -73,7 +74,7 @@ class Conciseness(Task):
         """Difference in length, in characters, and whether the reference stands in the completion.
 
         Returns:
-            ``reward`` and ``accuracy``: 1.0 if the reference occurs as a whole word or phrase, whatever its case.
+            ``reward``, and ``accuracy``: 1.0 if the reference occurs as a whole word or phrase in any case.
         """
         # R = -| len(y) - len(s) |  (arXiv 2509.24372); y the completion, s the shortest correct answer.
         difference = len(completion.strip()) - len(prompt.reference)
@@ -90,7 +91,7 @@ def _own_questions() -> tuple[_Row, ...]:
 
 
 def _mentions(text: str, phrase: str) -> bool:
-    """Whether a phrase stands in a text with no letter or digit on either side, nor as a part of a decimal."""
+    """Whether a phrase stands in a text with no letter or digit beside it, and not within a decimal."""
     words = re.escape(_plain(phrase))
     whole = rf"(?<![^\W_])(?<!\d[.,]){words}(?![^\W_]|[.,]\d)"
     return re.search(whole, _plain(text)) is not None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from es_lightning.errors import UsageError
 from es_lightning.generation import Prompt
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def encode(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> lis
         tokenizer: the model's tokenizer.
 
     Raises:
-        ValueError: a chat prompt meets a tokenizer without a chat template.
+        UsageError: a chat prompt meets a tokenizer without a chat template.
     """
     return [
         prompt if prompt.token_ids else replace(prompt, token_ids=tuple(_token_ids(prompt, tokenizer)))
@@ -36,7 +37,7 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     if not prompt.chat:
         return prompt.text + prompt.prefill
     if tokenizer.chat_template is None:
-        raise ValueError(
+        raise UsageError(
             f"prompt {prompt.id} asks for a chat template, but the model's tokenizer has none: "
             "set the task's option chat: false, or use an instruction-tuned model."
         )

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Prompt
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -27,7 +28,7 @@ class Sampling:
         seed: seed of the sampler; used only with a temperature above 0.
 
     Raises:
-        ValueError: a value is outside its range.
+        UsageError: a value is outside its range.
     """
 
     max_tokens: int = 256
@@ -40,15 +41,15 @@ class Sampling:
     def __post_init__(self) -> None:
         """Refuse values that no engine could follow."""
         if self.max_tokens < 1:
-            raise ValueError(f"sampling.max_tokens is {self.max_tokens}: give at least 1.")
+            raise UsageError(f"sampling.max_tokens is {self.max_tokens}: give at least 1.")
         if self.temperature < 0:
-            raise ValueError(f"sampling.temperature is {self.temperature}: give 0 (greedy) or more.")
+            raise UsageError(f"sampling.temperature is {self.temperature}: give 0 (greedy) or more.")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
+            raise UsageError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
         if self.n < 1:
-            raise ValueError(f"sampling.n is {self.n}: give at least 1.")
+            raise UsageError(f"sampling.n is {self.n}: give at least 1.")
         if self.n > 1 and self.temperature == 0:
-            raise ValueError(
+            raise UsageError(
                 f"sampling.n is {self.n} with temperature 0: greedy completions are all alike, "
                 "so set n: 1 or a temperature above 0."
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Prompt
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
 
@@ -35,7 +36,7 @@ class HFEngine(RolloutEngine):
     ) -> None:
         super().__init__(dtype, trust_remote_code)
         if batch_size < 1:
-            raise ValueError(f"engine.batch_size is {batch_size}: give at least 1.")
+            raise UsageError(f"engine.batch_size is {batch_size}: give at least 1.")
         self.device_name = device
         self.batch_size = batch_size
         self._model: PreTrainedModel | None = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Prompt
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling
 
@@ -33,7 +34,7 @@ class VLLMEngine(RolloutEngine):
         options: further keyword arguments of ``vllm.LLM``; they win over those above.
 
     Raises:
-        ValueError: vLLM is not installed, or a value is outside its range.
+        UsageError: vLLM is not installed, or a value is outside its range.
     """
 
     def __init__(
@@ -47,14 +48,14 @@ class VLLMEngine(RolloutEngine):
     ) -> None:
         super().__init__(dtype, trust_remote_code)
         if importlib.util.find_spec("vllm") is None:
-            raise ValueError(
+            raise UsageError(
                 "vLLM is not installed: install the extra for your machine, pip install 'es-lightning[cpu]' or "
                 "'es-lightning[gpu]', or choose --model.engine HFEngine."
             )
         if not 0 < memory_fraction <= 1:
-            raise ValueError(f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1.")
+            raise UsageError(f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1.")
         if kv_cache_gib is not None and kv_cache_gib <= 0:
-            raise ValueError(f"engine.kv_cache_gib is {kv_cache_gib}: give a number above 0.")
+            raise UsageError(f"engine.kv_cache_gib is {kv_cache_gib}: give a number above 0.")
         self.enforce_eager = enforce_eager
         self.memory_fraction = memory_fraction
         self.kv_cache_gib = kv_cache_gib
@@ -153,7 +154,7 @@ def _prepare_environment() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0":
-        raise ValueError(
+        raise UsageError(
             "VLLM_ENABLE_V1_MULTIPROCESSING is set: unset it, since weights are streamed inside one process."
         )
 

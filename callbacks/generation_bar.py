@@ -1,0 +1,27 @@
+"""Lightning's rich progress bar, counting generations."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+
+
+class GenerationBar(RichProgressBar):
+    """Shows generations done, time left, and the metrics that the module logs with ``prog_bar``."""
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        """Lightning's columns, the first one naming what is counted."""
+        return [_Counted(), *super().configure_columns(trainer)[1:]]
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The module's metrics, without the logger's version, which is a random name in MLflow."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
+class _Counted(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """What the bar counts: an epoch's batches are generations."""
+        return Text("generation" if task.description.startswith("Epoch") else task.description)

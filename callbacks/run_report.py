@@ -1,0 +1,161 @@
+"""What a run leaves behind: held-out reward before and after, the exported model, a summary and a picture."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning.generation import Evaluation, Generation
+from es_lightning.model_card import model_card
+from es_lightning.module import EvolutionStrategies
+from es_lightning.plots import reward_curve
+
+log = logging.getLogger(__name__)
+
+
+class RunReport(Callback):
+    """Evaluate the centre before and after a fit, then write ``model/``, ``plots/`` and ``summary.json``.
+
+    Held out means the test split, or the validation split of a task without one.
+
+    Args:
+        held_out: whether to evaluate before and after; without it the summary's two numbers are null.
+        export: whether to write the Hugging Face model.
+    """
+
+    def __init__(self, held_out: bool = True, export: bool = True) -> None:
+        self.held_out, self.export = held_out, export
+        self.before: dict[str, Any] | None = None
+        self.after: dict[str, Any] | None = None
+        self.history: list[dict[str, float]] = []
+        self.curve: list[tuple[float, float]] = []
+        self.seconds = 0.0
+        self.summary: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate the base model, unless a resumed run has done so."""
+        if self.before is None:
+            self.before = self._evaluate(trainer, pl_module)
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the numbers that the summary and the picture are made of."""
+        record: Generation = outputs["generation"]
+        members = record.rewards.mean(dim=1)
+        row = {"generation": record.index, "mean": members.mean(), "min": members.min(), "max": members.max()}
+        row |= {"tokens": record.tokens, "generate_seconds": record.seconds["generate"]}
+        self.history.append({key: float(value) for key, value in row.items()})
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the centre's validation reward."""
+        if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
+            self.curve.append((float(trainer.global_step), float(trainer.callback_metrics["val/reward"])))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate the tuned model and write everything down."""
+        self.seconds += time.perf_counter() - self._started
+        self.after = self._evaluate(trainer, pl_module)
+        assert isinstance(pl_module, EvolutionStrategies)
+        self.summary = self._summary(pl_module)
+        self._write(trainer, pl_module, self.summary)
+
+    @rank_zero_only
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Print the closing summary, below the finished progress bar."""
+        if stage == "fit" and self.summary is not None:
+            _show(Path(trainer.default_root_dir), self.summary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to report on the whole."""
+        seconds = self.seconds + (time.perf_counter() - self._started if hasattr(self, "_started") else 0.0)
+        return {"before": self.before, "history": self.history, "curve": self.curve, "seconds": seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.before, self.history = state_dict["before"], state_dict["history"]
+        self.curve, self.seconds = [tuple(point) for point in state_dict["curve"]], state_dict["seconds"]
+
+    def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any] | None:
+        assert isinstance(pl_module, EvolutionStrategies)
+        split = next((split for split in ("test", "val") if pl_module.data.has(split)), None)
+        if not self.held_out or split is None:
+            return None
+        evaluation = pl_module.evaluate(split)
+        for logger in trainer.loggers:
+            logger.log_metrics({"held_out/reward": evaluation.reward}, step=trainer.global_step)
+        return _example(evaluation) | {"reward": evaluation.reward, "split": split, "step": trainer.global_step}
+
+    def _summary(self, module: EvolutionStrategies) -> dict[str, Any]:
+        generate = sum(row["generate_seconds"] for row in self.history)
+        return {
+            "task": module.data.task.name,
+            "base": module.base,
+            "held_out_split": self.before and self.before["split"],
+            "held_out_before": self.before and self.before["reward"],
+            "held_out_after": self.after and self.after["reward"],
+            "example_prompt": self.before and self.before["prompt"],
+            "example_before": self.before and self.before["completion"],
+            "example_after": self.after and self.after["completion"],
+            "generations": module.generation,
+            "training_seconds": round(self.seconds, 3),
+            "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
+            "centre_checksum": module.checksum(),
+            "settings": module.settings(),
+        }
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, summary: dict[str, Any]) -> None:
+        root = Path(trainer.default_root_dir)
+        if self.export:
+            module.export(root / "model", model_card(summary))
+        points = [(point["step"], point["reward"]) for point in (self.before, self.after) if point]
+        curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
+        curves |= {"centre, validation": self.curve} if self.curve else {}
+        settings = ", ".join(f"{key} {summary['settings'][key]}" for key in ("population", "sigma", "lr", "seed"))
+        title = f"{summary['task']} on {summary['base']}: {settings}"
+        reward_curve(root / "plots" / "reward.png", self.history, curves, title)
+        (root / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, MLFlowLogger):
+                logger.experiment.log_artifact(logger.run_id, str(root / "plots" / "reward.png"), "plots")
+                logger.experiment.log_artifact(logger.run_id, str(root / "summary.json"))
+
+
+def _example(evaluation: Evaluation) -> dict[str, str]:
+    return {"prompt": evaluation.prompts[0].text, "completion": evaluation.completions[0].text}
+
+
+def _show(root: Path, summary: dict[str, Any]) -> None:
+    """Print the closing summary."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    if summary["held_out_before"] is not None:
+        before, after = summary["held_out_before"], summary["held_out_after"]
+        table.add_row("held-out reward", f"{before:.3f}  ->  [bold]{after:.3f}[/bold]")
+        table.add_row("prompt", _plain(summary["example_prompt"]))
+        table.add_row("before", _plain(summary["example_before"]))
+        table.add_row("after", _plain(summary["example_after"]))
+    rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
+    table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
+    table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")
+    table.add_row("curve", str(root / "plots" / "reward.png"))
+    table.add_row("look at it", "make ui   (or: mlflow ui --backend-store-uri sqlite:///mlflow.db)")
+    Console().print(Panel(table, title=f"{summary['task']} on {summary['base']}", title_align="left"))
+
+
+def _plain(text: str, width: int = 200) -> str:
+    from rich.markup import escape
+
+    line = " ".join(text.split())
+    return escape(line if len(line) <= width else line[: width - 3] + "...")

@@ -1,0 +1,183 @@
+"""The command line: LightningCLI with a run folder, MLflow by default, and errors of one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import MLFlowLogger
+
+from es_lightning import callbacks, tasks  # noqa: F401  (their classes become known by their short names)
+from es_lightning.callbacks import GenerationBar, RunReport
+from es_lightning.console import quiet
+from es_lightning.data import TaskDataModule
+from es_lightning.embedded import fetch_embedded
+from es_lightning.errors import RewardError, UsageError
+from es_lightning.module import EvolutionStrategies
+from es_lightning.noise import Noise
+from es_lightning.rollout import RolloutEngine
+from es_lightning.suggest import one_line
+from es_lightning.task import Task
+
+TRACKING_URI = "sqlite:///mlflow.db"
+RUN_FILES = ("config.yaml", "summary.json", "checkpoints", "model", "plots")
+USAGE = """Fine-tune language models by evolution strategies.
+
+es-lightning fit -c configs/demo.yaml --model.sigma 0.002   tune, evaluate before and after, export
+es-lightning validate|test -c configs/demo.yaml              evaluate a model
+es-lightning fetch                                           get the embedded model, once
+"""
+
+
+SECTIONS: dict[str, type] = {
+    "trainer": pl.Trainer,
+    "model": EvolutionStrategies,
+    "data": TaskDataModule,
+    "report": RunReport,
+    "checkpoint": ModelCheckpoint,
+}
+
+
+class Parser(LightningArgumentParser):
+    """Reports errors on one line, with the nearest valid name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and stop."""
+        stop(one_line(message, SECTIONS, (RolloutEngine, Task, Noise)))
+
+
+class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of the description as they are."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved configuration into the run folder and to the logger."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save config.yaml and log it."""
+        if stage != "fit":
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config.as_dict())
+            if isinstance(logger, MLFlowLogger):
+                logger.experiment.log_artifact(logger.run_id, str(path))
+
+
+class CommandLine(LightningCLI):
+    """``fit``, ``validate`` and ``test`` on a task."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            EvolutionStrategies,
+            TaskDataModule,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            parser_class=Parser,
+            parser_kwargs={"description": USAGE, "formatter_class": HelpFormatter, "allow_abbrev": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                "use_distributed_sampler": False,  # every rank and every member must see the same prompts
+                "inference_mode": False,
+                "num_sanity_val_steps": 0,
+                "max_epochs": 1,  # one pass over the loader is the whole run
+                "enable_model_summary": False,
+                "log_every_n_steps": 1,
+                "check_val_every_n_epoch": None,
+            },
+            **options,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What a run can be asked for."""
+        skip = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+        return {"fit": skip, "validate": skip, "test": skip}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a run needs beside trainer, model and data."""
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run in the same folder.")
+        parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": "generation-{step}"})
+        for target in ("model.seed", "data.seed"):
+            parser.link_arguments("seed_everything", target, compute_fn=_run_seed)
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run folder, and refuse to mix two runs."""
+        config = self.config[self.subcommand]
+        root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
+        config.trainer.default_root_dir = str(root)
+        config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
+        if self.subcommand == "fit" and not config.ckpt_path and (root / "config.yaml").exists():
+            if not config.overwrite:
+                raise UsageError(
+                    f"{root} already holds a run: resume it with --ckpt_path last, replace it with --overwrite true, "
+                    "or choose another folder with --trainer.default_root_dir."
+                )
+            _remove_run(root)
+
+    def instantiate_trainer(self, **options: Any) -> pl.Trainer:
+        """Log to MLflow and show a progress bar, unless told otherwise."""
+        config = self.config_init[self.subcommand].trainer
+        if config.logger in (None, True):
+            name = Path(config.default_root_dir).name
+            options["logger"] = MLFlowLogger("es_lightning", run_name=name, tracking_uri=TRACKING_URI)
+        own = config.callbacks or []
+        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
+            options["callbacks"] = [*own, GenerationBar()]
+        return super().instantiate_trainer(**options)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors that the user can mend end in one line and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    quiet()
+    sys.path.append(os.getcwd())  # own tasks and callbacks by class_path; appended, so that nothing is shadowed
+    try:
+        if arguments[:1] == ["fetch"]:
+            logging.getLogger(__name__).info("embedded model: %s", fetch_embedded())
+        else:
+            CommandLine(args=arguments)
+    except (UsageError, RewardError) as error:
+        stop(str(error))
+
+
+def stop(message: str) -> NoReturn:
+    """End the program with one line on stderr."""
+    sys.stderr.write(f"es-lightning: {message}\n")
+    raise SystemExit(2)
+
+
+def _run_seed(seed: bool | int) -> int:
+    if isinstance(seed, bool):
+        raise UsageError(f"seed_everything is {seed}: give an integer, it keys all noise of the run.")
+    return seed
+
+
+def _config_name(config: Any) -> str:
+    files = config.get("config") or []
+    return Path(str(files[-1])).stem if files else "default"
+
+
+def _remove_run(root: Path) -> None:
+    """Delete what a run writes, and nothing else that may lie in its folder."""
+    for name in RUN_FILES:
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

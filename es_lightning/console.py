@@ -1,0 +1,28 @@
+"""What a run prints: its own lines, and not the chatter of the libraries below."""
+
+import logging
+import os
+import warnings
+
+CHATTY = ("lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "httpx", "transformers", "huggingface_hub")
+EXPECTED = (
+    r"LightningCLI's args parameter is intended to run from within Python",
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the centre is never trained by backpropagation
+    r".*isinstance\(treespec, LeafSpec\).* is deprecated",
+    r"Experiment with name .* not found. Creating it.",
+    r".*does not have many workers which may be a bottleneck",  # batches are lists of prompts made in advance
+    r"Checkpoint directory .* exists and is not empty",
+)
+
+
+def quiet() -> None:
+    """Log own lines plainly, and let libraries speak up from warnings on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()

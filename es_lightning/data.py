@@ -1,0 +1,154 @@
+"""The batches: every rank and every member of a generation sees the same prompts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from es_lightning.errors import UsageError
+from es_lightning.generation import Prompt
+from es_lightning.task import Task
+
+Encoder = Callable[[list[Prompt]], list[Prompt]]
+
+
+class TaskDataModule(pl.LightningDataModule):
+    """Problems of a task as batches of prompts. A training batch is a pure function of the generation's index.
+
+    Args:
+        task: where problems and rewards come from.
+        prompts_per_generation: training prompts P of one generation; None takes the whole training split each time.
+        val_prompts: validation problems used, from the first; None takes all.
+        test_prompts: test problems used, from the first; None takes all.
+        seed: seed of the order in which training prompts are drawn.
+
+    Raises:
+        UsageError: a number is below 1, a split is empty, or it has fewer prompts than one generation needs.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        prompts_per_generation: int | None = None,
+        val_prompts: int | None = None,
+        test_prompts: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {"prompts_per_generation": prompts_per_generation, "val_prompts": val_prompts}
+        for option, size in (sizes | {"test_prompts": test_prompts}).items():
+            if size is not None and size < 1:
+                raise UsageError(f"data.{option} is {size}: give at least 1, or null for all.")
+        self.task = task
+        self.prompts_per_generation = prompts_per_generation
+        self.limits = {"train": None, "val": val_prompts, "test": test_prompts}
+        self.seed = seed
+        self._prompts: dict[str, list[Prompt]] = {}
+
+    def prompts(self, split: str) -> list[Prompt]:
+        """The problems of a split that this run uses.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if split not in self._prompts:
+            problems = self.task.problems(split)[: self.limits[split]]
+            if not problems:
+                raise UsageError(f"task {self.task.name} has no problems in split {split!r}: check its data options.")
+            self._prompts[split] = problems
+        return self._prompts[split]
+
+    def splits_for(self, stage: str) -> list[str]:
+        """The splits that a stage draws prompts from.
+
+        Raises:
+            UsageError: one that the stage cannot do without has no problems.
+        """
+        if stage in {"validate", "test"}:
+            needed = {"validate": ["val"], "test": ["test"]}[stage]
+        else:
+            validates = self.trainer is None or bool(self.trainer.limit_val_batches)
+            needed = ["train", "val"] if validates else ["train"]
+        for split in needed:
+            self.prompts(split)
+        optional = ["val", "test"] if stage == "fit" else []
+        return needed + [split for split in optional if split not in needed and self.has(split)]
+
+    def has(self, split: str) -> bool:
+        """Whether the task has problems in a split."""
+        return bool(self.task.problems(split))
+
+    def encode(self, split: str, encoder: Encoder) -> list[Prompt]:
+        """Give the prompts of a split their token ids, once; returns them."""
+        self._prompts[split] = encoder(self.prompts(split))
+        return self._prompts[split]
+
+    @property
+    def batch_size(self) -> int:
+        """Training prompts of one generation."""
+        available = len(self.prompts("train"))
+        wanted = self.prompts_per_generation or available
+        if wanted > available:
+            raise UsageError(
+                f"data.prompts_per_generation is {wanted}, but task {self.task.name} has {available} training problems."
+            )
+        return wanted
+
+    def batch(self, generation: int) -> list[Prompt]:
+        """The prompts of one generation: slices of one shuffled pass over the training split after another."""
+        prompts, size = self.prompts("train"), self.batch_size
+        if size == len(prompts):
+            return prompts
+        per_pass = len(prompts) // size
+        order = list(range(len(prompts)))
+        random.Random(f"{self.seed} pass {generation // per_pass}").shuffle(order)
+        first = generation % per_pass * size
+        return [prompts[i] for i in order[first : first + size]]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Prompts are plain Python: there is nothing to move."""
+        return batch
+
+    def train_dataloader(self) -> DataLoader[list[Prompt]]:
+        """One batch per generation, from the trainer's present one to its last."""
+        steps = self.trainer.max_steps if self.trainer is not None else -1
+        generations = _Generations(self, steps if steps > 0 else len(self.prompts("train")) // self.batch_size)
+        return DataLoader(generations, batch_size=None, sampler=_FromPresent(self, len(generations)))
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The whole validation split as one batch: the engine batches better than a loader."""
+        return DataLoader([self.prompts("val")], batch_size=None)  # type: ignore[arg-type]
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The whole test split as one batch."""
+        return DataLoader([self.prompts("test")], batch_size=None)  # type: ignore[arg-type]
+
+
+class _Generations(Dataset[list[Prompt]]):
+    def __init__(self, data: TaskDataModule, count: int) -> None:
+        self.data, self.count = data, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, generation: int) -> list[Prompt]:
+        return self.data.batch(generation)
+
+
+class _FromPresent(Sampler[int]):
+    """Generation indices from the trainer's ``global_step`` on, so that a resumed run needs no loader state."""
+
+    def __init__(self, data: TaskDataModule, count: int) -> None:
+        self.data, self.count = data, count
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.data.trainer.global_step if self.data.trainer is not None else 0
+        return iter(range(first % self.count, self.count))
+
+    def __len__(self) -> int:
+        return self.count

@@ -1,0 +1,42 @@
+"""Which members there are in a generation, and which of them a rank evaluates."""
+
+from collections.abc import Sequence
+
+from es_lightning.errors import UsageError
+from es_lightning.generation import Member
+from es_lightning.noise import member_seed
+
+
+class Population:
+    """N members, drawn anew in every generation.
+
+    Args:
+        size: number of members N, at least 2; even where antithetic.
+        run_seed: seed of the run; any integer, 0 included.
+        antithetic: members 2k and 2k+1 share their noise with signs +1 and -1 (Salimans et al. 2017, arXiv 1703.03864).
+
+    Raises:
+        UsageError: the size is too small, or odd where pairs are asked for.
+    """
+
+    def __init__(self, size: int, run_seed: int = 0, antithetic: bool = False) -> None:
+        if size < 2:
+            raise UsageError(f"population is {size}: give at least 2 members, rewards are compared among them.")
+        if antithetic and size % 2:
+            raise UsageError(f"population is {size} with antithetic pairs: give an even number.")
+        self.size = size
+        self.run_seed = run_seed
+        self.antithetic = antithetic
+
+    def members(self, generation: int) -> tuple[Member, ...]:
+        """The members of one generation, a pure function of the run seed and the generation's index."""
+        if not self.antithetic:
+            return tuple(Member(n, member_seed(self.run_seed, generation, n)) for n in range(self.size))
+        return tuple(
+            Member(n, member_seed(self.run_seed, generation, n // 2), 1 - 2 * (n % 2)) for n in range(self.size)
+        )
+
+
+def shard(members: Sequence[Member], rank: int, world: int) -> tuple[Member, ...]:
+    """The members that one rank evaluates: every ``world``-th, so that uneven sizes differ by one at most."""
+    return tuple(members[rank::world])

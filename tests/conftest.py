@@ -1,0 +1,59 @@
+"""What every test shares: a quiet, offline environment that no test leaves changed."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# Libraries read these when they are imported, so they come before any test module.
+# Offline: no test may need a hub.
+os.environ.update(
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    DO_NOT_TRACK="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    MPLBACKEND="agg",
+)
+
+# A busy machine is slow, not wrong; and CI tries the same examples every time.
+settings.register_profile("es_lightning", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("es_lightning")
+
+# Libraries set variables with these beginnings for themselves.
+LIBRARY_VARIABLES = (
+    "CUDA_",
+    "KMP_",
+    "OMP_",
+    "PL_",
+    "PYTEST_",
+    "PYTORCH_",
+    "TORCHINDUCTOR_",
+    "TRITON_",
+    "VLLM_",
+)
+
+
+@pytest.fixture(autouse=True)
+def _environment_is_left_as_it_was() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    leaked = sorted(name for name in changed if not name.startswith(LIBRARY_VARIABLES))
+    for name in leaked:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+    assert not leaked, f"the test left {leaked} in the environment: set them with monkeypatch.setenv"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests that this machine cannot run."""
+    if item.get_closest_marker("vllm"):
+        pytest.importorskip("vllm", reason="vLLM is not installed")
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
