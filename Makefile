@@ -52,7 +52,7 @@ model: install ## Fetch the small default model (93 MB, once)
 demo: model ## Fine-tune the small model and show what changed
 	$(BIN)/es-lightning fit -c configs/demo.yaml --overwrite true $(ARGS)
 
-smoke: model ## Run every part once, in seconds
+smoke: install ## Run every part once, in seconds
 	$(BIN)/es-lightning fit -c configs/smoke_cpu.yaml --overwrite true $(ARGS)
 
 ui: install ## Look at the runs in a browser; PORT=5000
@@ -78,10 +78,10 @@ format: install ## Mend style and format in place
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-wheel-test: model ## Build the wheel, install it elsewhere, run it there
+wheel-test: install ## Build the wheel, install it elsewhere, run it there
 	@tests/wheel_test.sh light
 
-wheel-test-full: model ## The same with all dependencies installed anew (GBs)
+wheel-test-full: install ## The same with all dependencies installed anew (GBs)
 	@tests/wheel_test.sh full
 
 bench: model ## Run the benchmarks

@@ -8,12 +8,17 @@ Layout of a flat, row-major tensor: superblocks of 1024 elements, each of 4 lane
 gives 64 bits, 16 for element b of each lane of superblock s; a lane is contiguous, so that loops vectorise.
 """
 
+import logging
 import math
+from collections.abc import Callable
 from functools import cache
 from statistics import NormalDist
+from typing import cast
 
 import torch
 from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 ROUNDS = 20
 LANE = 256
@@ -23,6 +28,14 @@ LEVELS = 1 << 16
 # Rotations of Threefry-2x32 and the parity word of its key schedule: Random123, threefry.h.
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
+
+# The long integer chain compiles in a fifth of the time, and runs faster, when inductor writes each step out
+# instead of inlining it into the next; the table's 65,536 entries cannot be missed by 16 bits.
+_COMPILE_OPTIONS = {
+    "realize_opcount_threshold": 4,
+    "realize_reads_threshold": 4,
+    "assert_indirect_indexing": False,
+}
 
 
 def _rotate(word: Tensor, bits: int) -> Tensor:
@@ -115,3 +128,62 @@ def normal_table() -> Tensor:
     deviation = math.sqrt(math.fsum(value * value for value in upper) / len(upper))
     half = torch.tensor([value / deviation for value in upper], dtype=torch.float64).to(torch.float32)
     return torch.cat([-half.flip(0), half])
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    """``draw`` under torch.compile, for any number of rows; nothing is compiled before the first call."""
+    from torch import _inductor
+
+    known = set(_inductor.list_options())
+    options = {name: value for name, value in _COMPILE_OPTIONS.items() if name in known}
+    return cast(Callable[..., Tensor], torch.compile(draw, dynamic=True, options=options))
+
+
+class Kernel:
+    """Runs ``draw`` compiled where possible, else eagerly; both give the same bits.
+
+    Each kind of call is compared with the eager bits on two superblocks before it is trusted. The first
+    failure is logged as one warning, and from then on everything runs eagerly.
+
+    Args:
+        compile: True insists on torch.compile and raises where it fails, False never compiles, None compiles
+            where it works. Compiling takes a few seconds per result dtype, once per process.
+    """
+
+    def __init__(self, compile: bool | None = None) -> None:
+        self._required = compile is True
+        self._eager = compile is False
+        self._trusted: set[tuple[str, torch.dtype, bool]] = set()
+
+    def __call__(
+        self, table: Tensor, words: Tensor, rows: int, centre: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """Same as ``draw``.
+
+        Raises:
+            RuntimeError: ``compile=True`` was asked for and torch.compile fails or gives other bits.
+        """
+        call = (table.device.type, dtype, centre is None)
+        if not self._eager and call not in self._trusted:
+            self._check(table, words, centre, dtype)
+            self._trusted.add(call)
+        return (draw if self._eager else _compiled())(table, words, rows, centre, dtype)
+
+    @property
+    def step(self) -> int:
+        """Elements per call that serve best: 2^18 eager, where intermediates must stay in cache, else 2^22."""
+        return 1 << 18 if self._eager else 1 << 22
+
+    def _check(self, table: Tensor, words: Tensor, centre: Tensor | None, dtype: torch.dtype) -> None:
+        sample = None if centre is None else centre[:2].contiguous()
+        try:
+            compiled = _compiled()(table, words, 2, sample, dtype)
+            problem = "" if torch.equal(compiled, draw(table, words, 2, sample, dtype)) else "it gives other bits"
+        except Exception as error:  # noqa: BLE001 - a missing C++ compiler has no exception class of its own
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        if problem and self._required:
+            raise RuntimeError(f"torch.compile cannot make the noise ({problem}); pass compile=None to go without it")
+        if problem:
+            self._eager = True
+            _log.warning("torch.compile cannot make the noise (%s); eager code makes the same bits, slower", problem)

@@ -1,7 +1,4 @@
-"""Countdown: combine the given numbers into a target (arXiv 2509.24372, 2601.20861, 2605.30148).
-
-Problems are generated here and need no download; your own can be read from a JSONL file.
-"""
+"""Countdown: make a target from numbers, generated or your own (arXiv 2509.24372, 2601.20861, 2605.30148)."""
 
 import hashlib
 import json
@@ -10,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from es_lightning.errors import UsageError
 from es_lightning.generation import Prompt
@@ -30,8 +27,6 @@ _TEXT = (
 )
 _PREFILL = "Let me solve this step by step.\n<think>"
 _ROW = '{"numbers": [3, 7, 8], "target": 32}'
-
-_Item = TypeVar("_Item")
 
 
 class _Problem(NamedTuple):
@@ -167,7 +162,7 @@ def _generate(split: str, size: int, counts: tuple[int, ...], seed: int) -> tupl
     rng = random.Random(int.from_bytes(digest, "big"))
     found: dict[str, _Problem] = {}
     while len(found) < size:
-        count = _pick(rng, counts)
+        count = counts[_below(len(counts), rng)]
         draws = (_draw(rng, count, split) for _ in range(_MAX_DRAWS))
         problem = next((draw for draw in draws if draw is not None and draw.key not in found), None)
         if problem is None:
@@ -186,14 +181,14 @@ def _split_of(numbers: Sequence[int]) -> str:
 
 def _draw(rng: random.Random, count: int, split: str) -> _Problem | None:
     """Join random numbers in random pairs, as a tree; None if they belong elsewhere or miss all targets."""
-    numbers = tuple(_pick(rng, _DRAWN) for _ in range(count))
+    numbers = tuple(_DRAWN[_below(len(_DRAWN), rng)] for _ in range(count))
     if _split_of(numbers) != split:
         return None
     values = [Fraction(number) for number in numbers]
     while len(values) > 1:
-        left = values.pop(_pick(rng, range(len(values))))
-        right = values.pop(_pick(rng, range(len(values))))
-        sign = _pick(rng, "+-*/")
+        left = values.pop(_below(len(values), rng))
+        right = values.pop(_below(len(values), rng))
+        sign = "+-*/"[_below(4, rng)]
         if sign == "/" and right == 0:
             return None
         values.append(OPERATIONS[sign](left, right))
@@ -201,9 +196,9 @@ def _draw(rng: random.Random, count: int, split: str) -> _Problem | None:
     return _Problem(numbers, values[0].numerator) if whole else None
 
 
-def _pick(rng: random.Random, options: Sequence[_Item]) -> _Item:
-    """One of the options, each equally likely; only ``random()`` is the same in every version of Python."""
-    return options[int(rng.random() * len(options))]
+def _below(bound: int, rng: random.Random) -> int:
+    """A random index; of all methods only ``random()`` gives the same in every version of Python."""
+    return int(rng.random() * bound)
 
 
 def _read(path: Path) -> dict[str, list[_Problem]]:
@@ -231,7 +226,7 @@ def _parse(line: bytes, where: str) -> tuple[_Problem, str]:
     """The problem on one line of a file, and its split.
 
     Raises:
-        UsageError: the line is no problem; the message begins with ``where``.
+        UsageError: it is no problem; the message begins with ``where``.
     """
     try:
         row: Any = json.loads(line)

@@ -30,6 +30,7 @@ LIBRARY_VARIABLES = (
     "PYTORCH_",
     "TORCHINDUCTOR_",
     "TRITON_",
+    "_TORCHINDUCTOR",
     "VLLM_",
 )
 

@@ -14,11 +14,11 @@ LAYERS: tuple[set[str], ...] = (
     {"errors", "generation", "stopwatch"},
     {"counter", "noise", "population", "shaping", "centre"},
     {"update", "journal"},
-    {"rollout", "embedded", "model_io", "model_card", "task", "scoring", "metrics", "plots", "console"},
+    {"rollout", "embedded", "model_io", "model_card", "task", "scoring", "metrics", "plots"},
     {"data", "strategy"},
     {"module"},
     {"callbacks", "tasks"},
-    {"__init__"},
+    {"__init__", "console", "suggest"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,196 @@
+"""Every engine against the same contract, and vLLM against transformers, in float32."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from es_lightning import model_io
+from es_lightning.errors import UsageError
+from es_lightning.generation import Prompt
+from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, encode
+
+TEXTS = ("What is the capital of France?", "Name the largest planet.", "What is 3 + 5?", "Give the opposite of hot.")
+KINDS = {
+    "embedding with tied head": "embed_tokens",
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "o": "o_proj",
+    "gate": "gate_proj",
+    "up": "up_proj",
+    "down": "down_proj",
+    "norms": "norm",
+    "all together": "",
+}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The embedded model: real weights, tied head, grouped-query attention."""
+    return model_io.resolve("embedded")
+
+
+@pytest.fixture(scope="module")
+def centre(folder: Path) -> PreTrainedModel:
+    return model_io.load_centre(folder)
+
+
+@pytest.fixture(scope="module")
+def prompts(folder: Path) -> list[Prompt]:
+    return encode([Prompt(text, text) for text in TEXTS], model_io.load_tokenizer(folder))
+
+
+@pytest.fixture(scope="module")
+def hf(folder: Path) -> Iterator[RolloutEngine]:
+    engine = HFEngine(dtype="float32", device="cpu")
+    engine.start(folder, 128)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def vllm(folder: Path) -> Iterator[RolloutEngine]:
+    engine = VLLMEngine(dtype="float32", enforce_eager=True, kv_cache_gib=0.25)
+    engine.start(folder, 128)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module", params=["hf", pytest.param("vllm", marks=pytest.mark.vllm)])
+def engine(request: pytest.FixtureRequest) -> RolloutEngine:
+    started: RolloutEngine = request.getfixturevalue(request.param)
+    return started
+
+
+def perturbed(centre: PreTrainedModel, part: str, scale: float = 0.01) -> Iterator[tuple[str, Tensor]]:
+    """The centre with normal noise on the tensors whose name holds a word; a generator, as engines are fed."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in centre.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        yield name, parameter.detach() + scale * noise if part in name else parameter.detach()
+
+
+def logits_of(engine: RolloutEngine, prompts: list[Prompt]) -> Tensor:
+    return torch.cat(engine.logprobs([prompt.token_ids for prompt in prompts]))
+
+
+def test_loading_the_centre_again_gives_back_the_first_answers(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    sampling = Sampling(max_tokens=16)
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    first, first_logprobs = engine.generate(prompts, sampling), logits_of(engine, prompts)
+    for part in ("embed", "q_proj", ""):
+        engine.load_weights(perturbed(centre, part, scale=0.05))
+        assert engine.generate(prompts, sampling) != first
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    assert engine.generate(prompts, sampling) == first
+    assert torch.equal(logits_of(engine, prompts), first_logprobs)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("part", KINDS.values(), ids=KINDS.keys())
+def test_both_engines_agree_whichever_tensor_is_perturbed(
+    hf: RolloutEngine, vllm: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt], part: str
+) -> None:
+    for started in (hf, vllm):
+        started.load_weights(perturbed(centre, "nothing of this name"))
+    unperturbed = logits_of(hf, prompts)
+    for started in (hf, vllm):
+        started.load_weights(perturbed(centre, part))
+    expected = logits_of(hf, prompts)
+    assert (expected - unperturbed).abs().max() > 0.01  # the perturbation is one that can be seen
+    torch.testing.assert_close(logits_of(vllm, prompts), expected, atol=1e-3, rtol=0)
+
+
+def test_logprobs_are_those_of_transformers(hf: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]) -> None:
+    hf.load_weights(perturbed(centre, "nothing of this name"))
+    ids = torch.tensor([prompts[0].token_ids])
+    with torch.no_grad():
+        expected = -torch.nn.functional.cross_entropy(centre(ids).logits[0, :-1], ids[0, 1:], reduction="none")
+    torch.testing.assert_close(hf.logprobs(ids.tolist())[0], expected, atol=1e-5, rtol=0)
+
+
+def test_completions_come_in_the_order_of_the_prompts(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    forward = engine.generate(prompts, Sampling(max_tokens=8))
+    backward = engine.generate(prompts[::-1], Sampling(max_tokens=8))
+    assert [c.text for c in forward] == [c.text for c in backward[::-1]]
+    assert len({c.text for c in forward}) == len(prompts)
+
+
+def test_a_stop_string_ends_the_completion_and_is_not_in_it(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    whole = engine.generate(prompts[:1], Sampling(max_tokens=24))[0]
+    cut = engine.generate(prompts[:1], Sampling(max_tokens=24, stop=[" of"]))[0]
+    assert " of" in whole.text
+    assert cut.text == whole.text[: whole.text.index(" of")]
+    assert cut.finish_reason == "stop"
+
+
+def test_length_is_the_reason_when_max_tokens_end_a_completion(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    completion = engine.generate(prompts[:1], Sampling(max_tokens=2))[0]
+    assert completion.finish_reason == "length"
+    assert len(completion.token_ids) == 2
+
+
+def test_samples_differ_from_one_another_and_repeat_with_their_seed(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    sampling = Sampling(max_tokens=12, temperature=1.0, n=3, seed=7)
+    first = engine.generate(prompts[:2], sampling)
+    assert len(first) == 6
+    assert len({c.text for c in first[:3]}) > 1
+    assert [c.text for c in engine.generate(prompts[:2], sampling)] == [c.text for c in first]
+
+
+def test_generating_leaves_the_global_random_state_alone(engine: RolloutEngine, prompts: list[Prompt]) -> None:
+    before = torch.get_rng_state()
+    engine.generate(prompts[:1], Sampling(max_tokens=2, temperature=1.0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_hf_engine_refuses_incomplete_and_foreign_weights(hf: RolloutEngine, centre: PreTrainedModel) -> None:
+    weights = list(perturbed(centre, "nothing of this name"))
+    with pytest.raises(KeyError, match="got no weights"):
+        hf.load_weights(weights[:-1])
+    with pytest.raises(KeyError, match="qkv_proj is no parameter"):
+        hf.load_weights([("qkv_proj", weights[0][1])])
+
+
+def test_an_engine_that_is_not_started_says_so() -> None:
+    with pytest.raises(RuntimeError, match="not started"):
+        HFEngine().logprobs([[1, 2]])
+
+
+def test_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"es-lightning\[cpu\]"):
+        VLLMEngine()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"n": 0}, "sampling.n"),
+        ({"n": 2}, "greedy"),
+    ],
+)
+def test_impossible_sampling_is_refused(options: dict[str, float], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        Sampling(**options)  # type: ignore[arg-type]
