@@ -138,8 +138,10 @@ class TableNoise(Noise):
     ) -> Tensor:
         _require_float32(centre)
         flat = centre.detach().reshape(-1)
-        result = torch.empty(flat.shape, dtype=dtype, device=centre.device)
         table, key = self._table(centre.device, scale), self._key(seed, name, centre.shape)
+        if flat.numel() <= self._kernel.step:
+            return self._values(table, key, 0, flat.numel(), flat, dtype).view(centre.shape)
+        result = torch.empty(flat.shape, dtype=dtype, device=centre.device)
         for begin, end in self._pieces(0, flat.numel()):
             result[begin:end] = self._values(table, key, begin, end, flat[begin:end], dtype)
         return result.view(centre.shape)
@@ -183,7 +185,8 @@ class TableNoise(Noise):
         # At least two rows: torch.compile would make a kernel of its own for one.
         rows = max(2, -(-stop // SUPERBLOCK) - first)
         if centre is not None:
-            centre = pad(centre, (0, rows * SUPERBLOCK - centre.numel())).view(rows, 4, -1)
+            missing = rows * SUPERBLOCK - centre.numel()
+            centre = (pad(centre, (0, missing)) if missing else centre).view(rows, 4, -1)
         words = stream_words(key, first, table.device)
         offset = start - first * SUPERBLOCK
         return self._kernel(table, words, rows, centre, dtype).view(-1)[offset : offset + stop - start]

@@ -1,0 +1,84 @@
+"""Batches are a function of the generation; empty or short splits are refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from es_lightning.data import TaskDataModule
+from es_lightning.errors import UsageError
+from es_lightning.generation import Prompt
+from es_lightning.task import Task
+
+
+class Numbers(Task):
+    """Ten training problems, three of validation, no test."""
+
+    def problems(self, split: str) -> list[Prompt]:
+        return [Prompt(f"{split}/{i}", str(i)) for i in range({"train": 10, "val": 3, "test": 0}[split])]
+
+    def reward(self, prompt: Prompt, completion: str) -> float:
+        return 0.0
+
+
+def ids(prompts: list[Prompt]) -> list[str]:
+    return [prompt.id for prompt in prompts]
+
+
+def test_the_whole_split_is_one_batch_unless_told_otherwise() -> None:
+    data = TaskDataModule(Numbers())
+    assert ids(data.batch(0)) == ids(data.batch(7)) == [f"train/{i}" for i in range(10)]
+
+
+@given(st.integers(1, 9), st.integers(0, 1000), st.integers(0, 5))
+def test_a_batch_depends_on_seed_and_generation_alone(size: int, generation: int, seed: int) -> None:
+    first = TaskDataModule(Numbers(), size, seed=seed)
+    first.batch(generation + 1)
+    second = TaskDataModule(Numbers(), size, seed=seed)
+    assert ids(first.batch(generation)) == ids(second.batch(generation))
+
+
+@given(st.integers(1, 10), st.integers(0, 20))
+def test_a_pass_takes_no_prompt_twice(size: int, number: int) -> None:
+    data = TaskDataModule(Numbers(), size)
+    per_pass = 10 // size
+    batches = [ids(data.batch(number * per_pass + i)) for i in range(per_pass)]
+    taken = [name for batch in batches for name in batch]
+    assert len(set(taken)) == len(taken) == per_pass * size
+
+
+def test_passes_and_seeds_differ_in_order() -> None:
+    orders = {tuple(ids(TaskDataModule(Numbers(), 9, seed=seed).batch(g))) for seed in range(3) for g in range(3)}
+    assert len(orders) == 9
+
+
+def test_prompts_are_encoded_once() -> None:
+    calls: list[int] = []
+
+    def encoder(prompts: list[Prompt]) -> list[Prompt]:
+        calls.append(len(prompts))
+        return [Prompt(p.id, p.text, token_ids=(1, 2)) for p in prompts]
+
+    data = TaskDataModule(Numbers(), 4)
+    data.encode("train", encoder)
+    assert all(prompt.token_ids == (1, 2) for prompt in data.batch(0))
+    assert calls == [10]
+
+
+def test_an_empty_split_is_named() -> None:
+    with pytest.raises(UsageError, match="no problems in split 'test'"):
+        TaskDataModule(Numbers()).prompts("test")
+
+
+def test_more_prompts_than_there_are_is_refused() -> None:
+    with pytest.raises(UsageError, match="11, but task Numbers has 10"):
+        TaskDataModule(Numbers(), 11).batch(0)
+
+
+@pytest.mark.parametrize("option", ["prompts_per_generation", "val_prompts", "test_prompts"])
+def test_sizes_below_one_are_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        TaskDataModule(Numbers(), **{option: 0})
+
+
+def test_limits_take_the_first_problems() -> None:
+    assert ids(TaskDataModule(Numbers(), val_prompts=2).prompts("val")) == ["val/0", "val/1"]

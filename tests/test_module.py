@@ -1,0 +1,188 @@
+"""Whole fits of the tiny model in this process: what a generation does, and what it leaves alone."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.optim.lr_scheduler import StepLR
+
+from es_lightning.data import TaskDataModule
+from es_lightning.errors import RewardError, UsageError
+from es_lightning.generation import Prompt
+from es_lightning.noise import CorrelatedNoise
+from es_lightning.rollout import Sampling
+from es_lightning.task import Reward, Task
+from tests.helpers import fit, module, trainer
+
+
+class Letters(Task):
+    """Earns the share of vowels: any change of the weights shows."""
+
+    count = 4
+
+    def problems(self, split: str) -> list[Prompt]:
+        return [Prompt(f"{split}/{i}", f"{split} {i}") for i in range(self.count)]
+
+    def reward(self, prompt: Prompt, completion: str) -> Reward:
+        vowels = sum(letter in "aeiou" for letter in completion)
+        return {"reward": vowels + 0.01 * sum(map(ord, completion)) / 1000, "accuracy": float(vowels > 0)}
+
+
+class Constant(Letters):
+    """Earns the same whatever the completion says."""
+
+    def reward(self, prompt: Prompt, completion: str) -> Reward:
+        return 1.0
+
+
+def test_the_same_seed_gives_the_same_rewards_and_the_same_weights(tmp_path: Path) -> None:
+    (one, first), (two, second) = (fit(Letters(), tmp_path / str(i), seed=5) for i in range(2))
+    for a, b in zip(first.generations, second.generations, strict=True):
+        assert torch.equal(a.rewards, b.rewards)
+    assert one.checksum() == two.checksum()
+    assert fit(Letters(), tmp_path / "3", seed=6)[0].checksum() != one.checksum()
+
+
+def test_the_centre_changes_in_updates_alone(tmp_path: Path) -> None:
+    tuned, records = fit(Letters(), tmp_path)
+    before, after = records.checksums[::2], records.checksums[1::2]
+    assert after[:-1] == before[1:]
+    assert len(set(after)) == 3
+    assert tuned.checksum() == after[-1]
+
+
+def test_members_are_theta_plus_sigma_eps(tmp_path: Path) -> None:
+    tuned, records = fit(Letters(), tmp_path, steps=1, antithetic=True)
+    for member in records.generations[0].members:
+        for name, tensor in tuned.perturbed(member):
+            theta = tuned.centre.get_parameter(name).double()
+            eps = tuned.noise.sample(member.seed, name, theta.shape).double()
+            torch.testing.assert_close(tensor.double(), theta + member.sign * 0.05 * eps, rtol=3e-7, atol=1e-8)
+
+
+def test_a_generations_record_is_complete(tmp_path: Path) -> None:
+    _, records = fit(Letters(), tmp_path, steps=2)
+    record = records.generations[1]
+    assert record.index == 1
+    assert record.rewards.shape == (4, 4)
+    assert record.weights.mean().abs() < 1e-9
+    assert record.sigma == record.lr == 0.05
+    assert set(record.seconds) == {"perturb", "generate", "reward", "update"}
+    assert record.tokens == sum(len(c.token_ids) for e in record.evaluations for c in e.completions)
+    assert record.update_norm > 0
+    assert record.drift > record.update_norm / 2
+
+
+def test_the_update_is_the_papers(tmp_path: Path) -> None:
+    tuned, records = fit(Letters(), tmp_path, steps=1)
+    record = records.generations[0]
+    for name, theta in tuned.centre.named_parameters():
+        eps = torch.stack([tuned.noise.sample(m.seed, name, theta.shape).double() for m in record.members])
+        step = 0.05 / 4 * torch.einsum("n,n...->...", record.weights, eps)
+        expected = tuned.base_weights.read(name).double() + step
+        torch.testing.assert_close(theta.double(), expected, rtol=3e-7, atol=1e-8)
+
+
+def test_exactly_max_steps_generations_are_run_and_counted(tmp_path: Path) -> None:
+    tuned, records = fit(Letters(), tmp_path, steps=5)
+    assert [record.index for record in records.generations] == [0, 1, 2, 3, 4]
+    assert tuned.trainer.global_step == 5
+
+
+def test_a_scheduler_steps_once_per_generation(tmp_path: Path) -> None:
+    _, records = fit(Letters(), tmp_path, steps=4, lr_scheduler=lambda optimizer: StepLR(optimizer, 2, gamma=0.1))
+    assert [record.lr for record in records.generations] == pytest.approx([0.05, 0.05, 0.005, 0.005])
+
+
+def test_equal_rewards_skip_the_update_and_are_counted(tmp_path: Path) -> None:
+    logged: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            logged.append(float(trainer.callback_metrics["health/skipped"]))
+
+    tuned, records = fit(Constant(), tmp_path, callbacks=[Watch()])
+    assert len(set(records.checksums)) == 1
+    assert all(record.skipped and not record.weights.any() for record in records.generations)
+    assert logged == [1, 1, 1]
+    assert tuned.trainer.global_step == 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_names_task_prompt_and_member(tmp_path: Path, bad: float) -> None:
+    class Breaks(Letters):
+        calls = 0
+
+        def reward(self, prompt: Prompt, completion: str) -> Reward:
+            self.calls += 1
+            return bad if self.calls == 7 else 1.0
+
+    with pytest.raises(RewardError, match=r"task Breaks .* prompt train/2.*member 1 of generation 0"):
+        fit(Breaks(), tmp_path)
+
+
+def test_validation_means_are_those_of_the_centre(tmp_path: Path) -> None:
+    tuned, _ = fit(Letters(), tmp_path, data={"val_prompts": 3})
+    evaluation = tuned.evaluate("val")
+    metrics = tuned.trainer.callback_metrics
+    assert len(evaluation.prompts) == 3
+    assert float(metrics["val/reward"]) == pytest.approx(evaluation.reward, rel=1e-6)
+    assert {"val/accuracy", "val/completion_tokens", "val/completion_chars"} <= set(metrics)
+
+
+def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
+    tuned, records = fit(Letters(), tmp_path)
+    metrics, members = tuned.trainer.callback_metrics, records.generations[-1].rewards.mean(1)
+    for name, value in (
+        ("reward/mean", members.mean()),
+        ("reward/std", members.std(correction=0)),
+        ("reward/min", members.min()),
+        ("reward/max", members.max()),
+        ("geometry/update_norm", records.generations[-1].update_norm),
+        ("geometry/drift", records.generations[-1].drift),
+    ):
+        assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5)
+    expected = {"tokens/s", "train/accuracy", "train/completion_tokens", "train/completion_chars"}
+    assert expected | {f"time/{phase}_s" for phase in ("perturb", "generate", "reward", "update")} <= set(metrics)
+
+
+def test_test_and_validate_run_without_a_fit(tmp_path: Path) -> None:
+    tuned, data = module(), TaskDataModule(Letters())
+    run = trainer(tmp_path)
+    assert run.test(tuned, data, verbose=False)[0].keys() >= {"test/reward", "test/accuracy"}
+    assert run.validate(tuned, data, verbose=False)[0].keys() >= {"val/reward", "val/accuracy"}
+
+
+def test_sampling_and_other_noise_run_too(tmp_path: Path) -> None:
+    sampling = Sampling(max_tokens=4, temperature=1.0, n=2)
+    _, records = fit(Letters(), tmp_path, noise=CorrelatedNoise(), sampling=sampling)
+    assert len(records.generations[0].evaluations[0].completions) == 8
+    assert records.generations[0].rewards.shape == (4, 4)
+
+
+def test_prompts_longer_than_the_model_are_refused_before_the_engine_starts(tmp_path: Path) -> None:
+    refused = module(sampling=Sampling(max_tokens=1020))
+    with pytest.raises(UsageError, match=r"prompt train/0 has .* the model ends at 1024: lower max_tokens"):
+        trainer(tmp_path).fit(refused, TaskDataModule(Letters()))
+    with pytest.raises(RuntimeError, match="not started"):
+        refused.engine.generate([Prompt("p", "x", token_ids=(1,))], Sampling())
+
+
+def test_an_empty_split_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
+    class NoValidation(Letters):
+        def problems(self, split: str) -> list[Prompt]:
+            return [] if split == "val" else super().problems(split)
+
+    refused = module()
+    with pytest.raises(UsageError, match="no problems in split 'val'"):
+        trainer(tmp_path).fit(refused, TaskDataModule(NoValidation()))
+    with pytest.raises(RuntimeError, match="not started"):
+        refused.engine.logprobs([[1, 2]])
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
+def test_a_sigma_that_is_not_positive_is_refused(sigma: float) -> None:
+    with pytest.raises(UsageError, match="sigma"):
+        module(sigma=sigma)
