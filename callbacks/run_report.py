@@ -49,10 +49,10 @@ class RunReport(Callback):
     ) -> None:
         """Keep the numbers that the summary and the picture are made of."""
         record: Generation = outputs["generation"]
-        members = record.rewards.mean(dim=1)
-        row = {"generation": record.index, "mean": members.mean(), "min": members.min(), "max": members.max()}
-        row |= {"tokens": record.tokens, "generate_seconds": record.seconds["generate"]}
-        self.history.append({key: float(value) for key, value in row.items()})
+        rewards = record.rewards.mean(dim=1).tolist()
+        row = {"mean": sum(rewards) / len(rewards), "min": min(rewards), "max": max(rewards)}
+        row |= {"tokens": float(record.tokens), "generate_seconds": record.seconds["generate"]}
+        self.history.append({"generation": float(record.index), **row})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the centre's validation reward."""
@@ -91,7 +91,11 @@ class RunReport(Callback):
         evaluation = pl_module.evaluate(split)
         for logger in trainer.loggers:
             logger.log_metrics({"held_out/reward": evaluation.reward}, step=trainer.global_step)
-        return _example(evaluation) | {"reward": evaluation.reward, "split": split, "step": trainer.global_step}
+        return _example(evaluation) | {
+            "reward": evaluation.reward,
+            "split": split,
+            "step": trainer.global_step,
+        }
 
     def _summary(self, module: EvolutionStrategies) -> dict[str, Any]:
         generate = sum(row["generate_seconds"] for row in self.history)
@@ -119,10 +123,14 @@ class RunReport(Callback):
         points = [(point["step"], point["reward"]) for point in (self.before, self.after) if point]
         curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
         curves |= {"centre, validation": self.curve} if self.curve else {}
-        settings = ", ".join(f"{key} {summary['settings'][key]}" for key in ("population", "sigma", "lr", "seed"))
+        settings = ", ".join(
+            f"{key} {summary['settings'][key]}" for key in ("population", "sigma", "lr", "seed")
+        )
         title = f"{summary['task']} on {summary['base']}: {settings}"
         reward_curve(root / "plots" / "reward.png", self.history, curves, title)
-        (root / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (root / "summary.json").write_text(
+            json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger):
                 logger.experiment.log_artifact(logger.run_id, str(root / "plots" / "reward.png"), "plots")

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from es_lightning.task import Task
 
 __version__ = "0.1.0"
-__all__ = ["Completion", "EvolutionStrategies", "Generation", "Member", "Noise", "Prompt", "Task", "TaskDataModule"]
+__all__ = [
+    "Completion",
+    "EvolutionStrategies",
+    "Generation",
+    "Member",
+    "Noise",
+    "Prompt",
+    "Task",
+    "TaskDataModule",
+]
 
 _HOMES = {
     "data": ["TaskDataModule"],

@@ -13,8 +13,9 @@ CHUNK = 2**18  # elements per step of a streamed sum: 1 MiB of fp32, which stays
 def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Sixteen hexadecimal digits that change with any bit of any weight.
 
-    Per chunk sum_i bits_i * (2 i + 1), products mod 2^32, the bits read as int32. Integer addition commutes, so threads
-    and devices agree; an odd factor is a bijection, so no single change can vanish. The sums are hashed with the names.
+    Per chunk sum_i bits_i * (2 i + 1), products mod 2^32, the bits read as int32. Integer addition commutes,
+    so threads and devices agree; an odd factor is a bijection, so no single change can vanish. The sums are
+    hashed with the names.
 
     Args:
         named_tensors: names with float32 tensors, in a fixed order.
@@ -43,7 +44,7 @@ class BaseWeights:
         return name in self._files
 
     def read(self, name: str) -> Tensor:
-        """The tensor as stored. The file is opened anew, since pages of a kept one would pile up in memory."""
+        """The tensor as stored. Opened anew each time, since pages of a kept file would pile up."""
         from safetensors import safe_open
 
         with safe_open(self._files[name], framework="pt") as file:
@@ -62,7 +63,9 @@ def _safetensors_names(folder: Path) -> Iterator[tuple[str, Path]]:
 def distance_squared(a: Tensor, b: Tensor) -> float:
     """sum_i (a_i - b_i)^2, summed in float64, chunk by chunk: no tensor of full size is made."""
     total = 0.0
-    for chunk_a, chunk_b in zip(a.detach().reshape(-1).split(CHUNK), b.detach().reshape(-1).split(CHUNK), strict=True):
+    for chunk_a, chunk_b in zip(
+        a.detach().reshape(-1).split(CHUNK), b.detach().reshape(-1).split(CHUNK), strict=True
+    ):
         difference = (chunk_a - chunk_b.to(chunk_a.device)).double()
         total += float(difference.dot(difference))
     return total

@@ -125,8 +125,8 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit" and not config.ckpt_path and (root / "config.yaml").exists():
             if not config.overwrite:
                 raise UsageError(
-                    f"{root} already holds a run: resume it with --ckpt_path last, replace it with --overwrite true, "
-                    "or choose another folder with --trainer.default_root_dir."
+                    f"{root} already holds a run: resume it with --ckpt_path last, replace it with "
+                    "--overwrite true, or choose another folder with --trainer.default_root_dir."
                 )
             _remove_run(root)
 
@@ -146,7 +146,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that the user can mend end in one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     quiet()
-    sys.path.append(os.getcwd())  # own tasks and callbacks by class_path; appended, so that nothing is shadowed
+    sys.path.append(
+        os.getcwd()
+    )  # own tasks and callbacks by class_path; appended, so that nothing is shadowed
     try:
         if arguments[:1] == ["fetch"]:
             logging.getLogger(__name__).info("embedded model: %s", fetch_embedded())

@@ -4,13 +4,21 @@ import logging
 import os
 import warnings
 
-CHATTY = ("lightning.pytorch", "lightning.fabric", "mlflow", "alembic", "httpx", "transformers", "huggingface_hub")
+CHATTY = (
+    "lightning.pytorch",
+    "lightning.fabric",
+    "mlflow",
+    "alembic",
+    "httpx",
+    "transformers",
+    "huggingface_hub",
+)
 EXPECTED = (
     r"LightningCLI's args parameter is intended to run from within Python",
-    r"Found \d+ module\(s\) in eval mode at the start of training",  # the centre is never trained by backpropagation
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the centre knows no backpropagation
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
     r"Experiment with name .* not found. Creating it.",
-    r".*does not have many workers which may be a bottleneck",  # batches are lists of prompts made in advance
+    r".*does not have many workers which may be a bottleneck",  # batches are made in advance
     r"Checkpoint directory .* exists and is not empty",
 )
 

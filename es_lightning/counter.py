@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 from statistics import NormalDist
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,9 +38,12 @@ _COMPILE_OPTIONS = {
 }
 
 
-def _rotate(word: Tensor, bits: int) -> Tensor:
+def _rotate_(word: Tensor, bits: int) -> None:
     # >> of int32 copies the sign bit; the mask makes it the logical shift that a rotation needs.
-    return (word << bits) | ((word >> (32 - bits)) & ((1 << bits) - 1))
+    carried = word >> (32 - bits)
+    carried &= (1 << bits) - 1
+    word <<= bits
+    word |= carried
 
 
 def threefry2x32(
@@ -61,12 +64,13 @@ def threefry2x32(
     schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
     left, right = counter[0] + schedule[0], counter[1] + schedule[1]
     for step in range(rounds):
-        left = left + right
-        right = _rotate(right, _ROTATIONS[step % 8]) ^ left
+        left += right
+        _rotate_(right, _ROTATIONS[step % 8])
+        right ^= left
         if step % 4 == 3:
             injection = step // 4 + 1
-            left = left + schedule[injection % 3]
-            right = right + (schedule[(injection + 1) % 3] + injection)
+            left += schedule[injection % 3]
+            right += schedule[(injection + 1) % 3] + injection
     return left, right
 
 
@@ -136,7 +140,7 @@ def _compiled() -> Callable[..., Tensor]:
     from torch import _inductor
 
     known = set(_inductor.list_options())
-    options = {name: value for name, value in _COMPILE_OPTIONS.items() if name in known}
+    options: dict[str, Any] = {name: value for name, value in _COMPILE_OPTIONS.items() if name in known}
     return cast(Callable[..., Tensor], torch.compile(draw, dynamic=True, options=options))
 
 
@@ -172,18 +176,24 @@ class Kernel:
 
     @property
     def step(self) -> int:
-        """Elements per call that serve best: 2^18 eager, where intermediates must stay in cache, else 2^22."""
+        """Best number of elements per call: 2^18 eager, where intermediates must stay in cache, else 2^22."""
         return 1 << 18 if self._eager else 1 << 22
 
     def _check(self, table: Tensor, words: Tensor, centre: Tensor | None, dtype: torch.dtype) -> None:
         sample = None if centre is None else centre[:2].contiguous()
         try:
             compiled = _compiled()(table, words, 2, sample, dtype)
-            problem = "" if torch.equal(compiled, draw(table, words, 2, sample, dtype)) else "it gives other bits"
+            problem = (
+                "" if torch.equal(compiled, draw(table, words, 2, sample, dtype)) else "it gives other bits"
+            )
         except Exception as error:  # noqa: BLE001 - a missing C++ compiler has no exception class of its own
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
         if problem and self._required:
-            raise RuntimeError(f"torch.compile cannot make the noise ({problem}); pass compile=None to go without it")
+            raise RuntimeError(
+                f"torch.compile cannot make the noise ({problem}); pass compile=None to go without it"
+            )
         if problem:
             self._eager = True
-            _log.warning("torch.compile cannot make the noise (%s); eager code makes the same bits, slower", problem)
+            _log.warning(
+                "torch.compile cannot make the noise (%s); eager code makes the same bits, slower", problem
+            )

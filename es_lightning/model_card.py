@@ -23,8 +23,8 @@ tags: [evolution-strategies, es-lightning]
 
 # {summary["base"]}, fine-tuned on {summary["task"]} by evolution strategies
 
-All weights of the base model were tuned with es_lightning {__version__}: no gradients, a population of perturbed copies,
-scored by the task's reward.
+All weights of the base model were tuned with es_lightning {__version__}: no gradients, a population of
+perturbed copies, scored by the task's reward.
 
 | held-out reward ({summary["held_out_split"]}) | |
 |---|---|

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from es_lightning.errors import UsageError
 from es_lightning.embedded import embedded_folder, tiny_folder
+from es_lightning.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,7 +23,8 @@ def resolve(base: str) -> Path:
     """The local folder of a base model.
 
     Args:
-        base: ``embedded``, ``tiny``, a folder with a config.json, or a hub id such as ``Qwen/Qwen2.5-3B-Instruct``.
+        base: ``embedded``, ``tiny``, a folder with a config.json, or a hub id such as
+            ``Qwen/Qwen2.5-3B-Instruct``.
 
     Raises:
         UsageError: no such model is to be found; says what was looked for.
@@ -34,7 +35,9 @@ def resolve(base: str) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if base == "embedded":
-        raise UsageError(f"the embedded model is not in {folder} yet: run `es-lightning fetch` once to get it.")
+        raise UsageError(
+            f"the embedded model is not in {folder} yet: run `es-lightning fetch` once to get it."
+        )
     if folder.is_dir() or base.count("/") != 1 or base.startswith((".", "/", "~")):
         raise UsageError(_not_found(base, f"there is no config.json in {folder.absolute()}"))
     return _from_hub(base)
@@ -46,7 +49,9 @@ def _from_hub(base: str) -> Path:
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     try:
         return Path(snapshot_download(base, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises many kinds; all of them mean that there is no model here
+    except (
+        Exception
+    ) as error:  # the hub client raises many kinds; all of them mean that there is no model here
         reason = f"no folder {Path(base).absolute()}, and the hub gave no {base} ({type(error).__name__})"
         raise UsageError(_not_found(base, reason)) from error
 
@@ -69,7 +74,9 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     """The model's tokenizer."""
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=trust_remote_code
+    )
     return tokenizer
 
 
@@ -90,7 +97,8 @@ def max_length(config: PreTrainedConfig) -> int | None:
 
 
 def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card: str) -> None:
-    """Write the centre as a Hugging Face folder: safetensors in ``dtype``, the base's config and tokenizer, a card.
+    """Write the centre as a Hugging Face folder: safetensors in ``dtype``, the base's config and tokenizer, a
+    card.
 
     Args:
         centre: float32 parameters under Hugging Face names; tied ones are written once.

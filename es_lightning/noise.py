@@ -1,7 +1,7 @@
 """Perturbations eps(seed, name, shape) as pure functions: no generator state, the same bits everywhere.
 
-A member's noise is keyed by its 64-bit seed, a tensor's by (seed, Hugging Face parameter name), an element's by
-its row-major index, so that any engine, rank, thread count or slicing sees one and the same perturbation.
+A member's noise is keyed by its 64-bit seed, a tensor's by (seed, Hugging Face parameter name), an element's
+by its row-major index, so that any engine, rank, thread count or slicing sees one and the same perturbation.
 Notation: n elements in a tensor, N members; the update sums w_n eps_n (Salimans et al. 2017, equation 1).
 """
 
@@ -160,7 +160,7 @@ class TableNoise(Noise):
         return _hash64(f"stream/{seed}/{self.label(name, shape)}")
 
     def _table(self, device: torch.device, scale: float) -> Tensor:
-        """``scale * table``: with 65,536 products instead of one per element, the bits are those of scale * eps."""
+        """``scale * table``: 65,536 products instead of one per element, with the bits of scale * eps."""
         if device not in self._tables:
             self._tables[device] = self.table().to(device)
         return self._tables[device] * scale
@@ -203,7 +203,7 @@ class GaussianNoise(TableNoise):
 
 
 class CorrelatedNoise(GaussianNoise):
-    """eps ~ N(0, 1) per element, tensors of equal shape share one draw (Qiu et al. 2025, arXiv:2509.24372)."""
+    """eps ~ N(0, 1) per element, equal shapes share one draw (Qiu et al. 2025, arXiv:2509.24372)."""
 
     version = "correlated-1"
 

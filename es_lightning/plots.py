@@ -21,19 +21,24 @@ def reward_curve(
         title: line above the picture.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     steps = [row["generation"] + 1 for row in population]
     low, high = [row["min"] for row in population], [row["max"] for row in population]
-    axes.fill_between(steps, low, high, color=ACCENT, alpha=0.15, lw=0, label="population, worst to best member")
-    axes.plot(steps, [row["mean"] for row in population], color=ACCENT, lw=1.6, label="population mean, training")
+    axes.fill_between(
+        steps, low, high, color=ACCENT, alpha=0.15, lw=0, label="population, worst to best member"
+    )
+    axes.plot(
+        steps, [row["mean"] for row in population], color=ACCENT, lw=1.6, label="population mean, training"
+    )
     for (label, points), color in zip(centre.items(), (INK, QUIET), strict=False):
         axes.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
     axes.set_xlabel("generation")
     axes.set_ylabel("reward (higher is better)")
     axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=QUIET, alpha=0.3, lw=0.6)
     axes.legend(frameon=False, fontsize=8)

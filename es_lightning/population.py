@@ -13,7 +13,7 @@ class Population:
     Args:
         size: number of members N, at least 2; even where antithetic.
         run_seed: seed of the run; any integer, 0 included.
-        antithetic: members 2k and 2k+1 share their noise with signs +1 and -1 (Salimans et al. 2017, arXiv 1703.03864).
+        antithetic: members 2k and 2k+1 share noise with signs +1 and -1 (Salimans et al. 2017, 1703.03864).
 
     Raises:
         UsageError: the size is too small, or odd where pairs are asked for.
@@ -21,7 +21,9 @@ class Population:
 
     def __init__(self, size: int, run_seed: int = 0, antithetic: bool = False) -> None:
         if size < 2:
-            raise UsageError(f"population is {size}: give at least 2 members, rewards are compared among them.")
+            raise UsageError(
+                f"population is {size}: give at least 2 members, rewards are compared among them."
+            )
         if antithetic and size % 2:
             raise UsageError(f"population is {size} with antithetic pairs: give an even number.")
         self.size = size
@@ -33,7 +35,8 @@ class Population:
         if not self.antithetic:
             return tuple(Member(n, member_seed(self.run_seed, generation, n)) for n in range(self.size))
         return tuple(
-            Member(n, member_seed(self.run_seed, generation, n // 2), 1 - 2 * (n % 2)) for n in range(self.size)
+            Member(n, member_seed(self.run_seed, generation, n // 2), 1 - 2 * (n % 2))
+            for n in range(self.size)
         )
 
 

@@ -32,10 +32,13 @@ def score(task: Task, prompts: Sequence[Prompt], completions: Sequence[Completio
 def _checked(task: Task, prompt: Prompt, reward: Reward) -> dict[str, float]:
     values = dict(reward) if isinstance(reward, Mapping) else {"reward": reward}
     if "reward" not in values:
-        raise RewardError(f"task {task.name} returned {values} for prompt {prompt.id}: the key 'reward' is missing.")
+        raise RewardError(
+            f"task {task.name} returned {values} for prompt {prompt.id}: the key 'reward' is missing."
+        )
     for key, value in values.items():
         if not math.isfinite(value):
             raise RewardError(
-                f"task {task.name} returned {key} = {value} for prompt {prompt.id}: rewards must be finite numbers."
+                f"task {task.name} returned {key} = {value} for prompt {prompt.id}: rewards must be "
+                "finite numbers."
             )
     return {key: float(value) for key, value in values.items()}

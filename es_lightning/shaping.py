@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def z_score(rewards: Tensor) -> Tensor:
-    """Z_n = (R_n - mean R) / (std R + 1e-8), std over the population, not the sample (arXiv 2509.24372, section 3).
+    """Z_n = (R_n - mean R) / (std R + 1e-8), std of the population, not the sample (arXiv 2509.24372).
 
     Args:
         rewards: [N, P], higher is better.
@@ -35,7 +35,7 @@ def none(rewards: Tensor) -> Tensor:
 def all_alike(rewards: Tensor) -> bool:
     """Whether every member earned the same, so that no direction is better than another.
 
-    A difference within rounding of the means counts as none: dividing by it would turn rounding into a full step.
+    A difference within rounding counts as none: dividing by it would turn rounding into a full step.
     """
     means = rewards.double().mean(dim=1)
     tolerance = 8 * torch.finfo(torch.float64).eps * max(1.0, float(rewards.abs().max()))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 
-
 def one_line(message: str, sections: Mapping[str, type], bases: Iterable[type]) -> str:
     """A parser's message on one line, with a suggestion for a mistyped name.
 
@@ -19,7 +18,9 @@ def one_line(message: str, sections: Mapping[str, type], bases: Iterable[type]) 
     unknown_class = re.search(r'Parser key "([\w.]+)":.*Expected a dot import path string: (\S+)', text)
     if unknown_class:
         text = f"{unknown_class[1]}: there is no class {unknown_class[2]}."
-    options = {f"{section}.{argument}" for section, owner in sections.items() for argument in _arguments(owner)}
+    options = {
+        f"{section}.{argument}" for section, owner in sections.items() for argument in _arguments(owner)
+    }
     nearest = _nearest(text, {*sections, *options, *_names(bases)})
     return f"{text.rstrip('.')}. Did you mean {nearest}?" if nearest else text
 
@@ -37,7 +38,8 @@ def _arguments(owner: type) -> list[str]:
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for child in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for child in children:
         yield from _subclasses(child)
         yield child
 
@@ -46,7 +48,9 @@ def _nearest(text: str, known: set[str]) -> str | None:
     """The known name closest to any word of the text that is none itself."""
     words = [word.lstrip("-") for word in re.findall(r"[\w.-]*\w", text)]
     words = [word for word in words if word not in known and not _is_prefix(word, known)]
-    pairs = [(word, match) for word in words for match in difflib.get_close_matches(word, known, n=1, cutoff=0.8)]
+    pairs = [
+        (word, match) for word in words for match in difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    ]
     scored = [(difflib.SequenceMatcher(None, word, match).ratio(), match) for word, match in pairs]
     return max(scored)[1] if scored else None
 

@@ -35,6 +35,6 @@ class Task(ABC):
             completion: the new text alone, without the prompt and without ``prompt.prefill``.
 
         Returns:
-            The reward, or named numbers with at least the key ``reward``. The key ``accuracy`` (0 or 1), where
-            there is one, is reported beside the reward; all other keys are logged as components.
+            The reward, or named numbers with at least the key ``reward``. The key ``accuracy`` (0 or 1),
+            where there is one, is reported beside the reward; all other keys are logged as components.
         """

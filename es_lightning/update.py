@@ -1,6 +1,6 @@
 """The ES update, one tensor at a time: theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n.
 
-Source: arXiv 2509.24372, algorithm 2 (the decomposed form; 1/sigma is digested into alpha). The minus sign turns the
+Source: arXiv 2509.24372, the decomposed form, with 1/sigma digested into alpha. The minus sign turns the
 ascent direction into a gradient, so that any ``torch.optim`` optimizer can take the step.
 """
 
@@ -29,7 +29,9 @@ class StepSize:
     drift: float
 
 
-def gradient(name: str, parameter: Tensor, members: Sequence[Member], weights: Tensor, noise: Noise) -> Tensor:
+def gradient(
+    name: str, parameter: Tensor, members: Sequence[Member], weights: Tensor, noise: Noise
+) -> Tensor:
     """grad = -(1/N) * sum_n w_n * sign_n * eps_n for one tensor.
 
     Terms are added in member order by one fixed operation, so that a replay gives the same bits.
@@ -62,7 +64,7 @@ def apply_update(
     """Step every parameter, one after the other: only one of them has a gradient at any time.
 
     Args:
-        optimizer: a ``torch.optim`` optimizer over these parameters; parameters without a gradient it leaves alone.
+        optimizer: a ``torch.optim`` optimizer over these parameters; it leaves those without gradient alone.
         named_parameters: the centre.
         members: all N members.
         weights: float64 [N].

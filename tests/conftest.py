@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Libraries read these when they are imported, so they come before any test module.
@@ -15,6 +16,9 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     MPLBACKEND="agg",
 )
+
+# The tiny model gains nothing from threads, which wait for one another on a busy machine; vLLM binds its own.
+torch.set_num_threads(1)
 
 # A busy machine is slow, not wrong; and CI tries the same examples every time.
 settings.register_profile("es_lightning", deadline=None, derandomize="CI" in os.environ)

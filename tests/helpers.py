@@ -25,7 +25,9 @@ class Records(Callback):
         """Before the members are evaluated."""
         self.checksums.append(pl_module.checksum())
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """After the update."""
         self.generations.append(outputs["generation"])
         self.checksums.append(pl_module.checksum())
@@ -45,7 +47,12 @@ def module(**options: Any) -> EvolutionStrategies:
 
 
 def fit(
-    task: Task, folder: Path, steps: int = 3, data: dict[str, Any] | None = None, callbacks: Any = (), **options: Any
+    task: Task,
+    folder: Path,
+    steps: int = 3,
+    data: dict[str, Any] | None = None,
+    callbacks: Any = (),
+    **options: Any,
 ) -> tuple[EvolutionStrategies, Records]:
     """Fit the tiny model and return it with its records."""
     tuned, records = module(**options), Records()

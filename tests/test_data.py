@@ -47,7 +47,9 @@ def test_a_pass_takes_no_prompt_twice(size: int, number: int) -> None:
 
 
 def test_passes_and_seeds_differ_in_order() -> None:
-    orders = {tuple(ids(TaskDataModule(Numbers(), 9, seed=seed).batch(g))) for seed in range(3) for g in range(3)}
+    orders = {
+        tuple(ids(TaskDataModule(Numbers(), 9, seed=seed).batch(g))) for seed in range(3) for g in range(3)
+    }
     assert len(orders) == 9
 
 

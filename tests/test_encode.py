@@ -12,14 +12,18 @@ from es_lightning.generation import Prompt
 from es_lightning.model_io import load_tokenizer
 from es_lightning.rollout import encode
 
-LLAMA_LIKE = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+LLAMA_LIKE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+)
 
 
-@pytest.fixture()
+@pytest.fixture
 def with_bos() -> PreTrainedTokenizerFast:
     """A tokenizer that puts a BOS before every text and an EOS behind it, as some do."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate([*alphabet, "<s>", "</s>"])}, merges=[]))
+    backend = Tokenizer(
+        models.BPE(vocab={letter: i for i, letter in enumerate([*alphabet, "<s>", "</s>"])}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", len(alphabet)), ("</s>", len(alphabet) + 1)]
@@ -63,7 +67,9 @@ def test_encoded_prompts_are_left_alone() -> None:
     assert all(a is b for a, b in zip(encode(once, tokenizer), once, strict=True))
 
 
-def test_a_chat_prompt_without_a_template_says_what_to_do(with_bos: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_chat_prompt_without_a_template_says_what_to_do(
+    with_bos: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     with_bos.chat_template = None
     with pytest.raises(UsageError, match="set the task's option chat: false"):
         encode([Prompt("p", "Hi")], with_bos)

@@ -13,7 +13,12 @@ from es_lightning.errors import UsageError
 from es_lightning.generation import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, encode
 
-TEXTS = ("What is the capital of France?", "Name the largest planet.", "What is 3 + 5?", "Give the opposite of hot.")
+TEXTS = (
+    "What is the capital of France?",
+    "Name the largest planet.",
+    "What is 3 + 5?",
+    "Give the opposite of hot.",
+)
 KINDS = {
     "embedding with tied head": "embed_tokens",
     "q": "q_proj",
@@ -67,7 +72,7 @@ def engine(request: pytest.FixtureRequest) -> RolloutEngine:
 
 
 def perturbed(centre: PreTrainedModel, part: str, scale: float = 0.01) -> Iterator[tuple[str, Tensor]]:
-    """The centre with normal noise on the tensors whose name holds a word; a generator, as engines are fed."""
+    """The centre with normal noise on the tensors whose name holds a word, streamed."""
     generator = torch.Generator().manual_seed(1)
     for name, parameter in centre.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -107,11 +112,15 @@ def test_both_engines_agree_whichever_tensor_is_perturbed(
     torch.testing.assert_close(logits_of(vllm, prompts), expected, atol=1e-3, rtol=0)
 
 
-def test_logprobs_are_those_of_transformers(hf: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]) -> None:
+def test_logprobs_are_those_of_transformers(
+    hf: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
     hf.load_weights(perturbed(centre, "nothing of this name"))
     ids = torch.tensor([prompts[0].token_ids])
     with torch.no_grad():
-        expected = -torch.nn.functional.cross_entropy(centre(ids).logits[0, :-1], ids[0, 1:], reduction="none")
+        expected = -torch.nn.functional.cross_entropy(
+            centre(ids).logits[0, :-1], ids[0, 1:], reduction="none"
+        )
     torch.testing.assert_close(hf.logprobs(ids.tolist())[0], expected, atol=1e-5, rtol=0)
 
 
@@ -156,7 +165,9 @@ def test_samples_differ_from_one_another_and_repeat_with_their_seed(
     assert [c.text for c in engine.generate(prompts[:2], sampling)] == [c.text for c in first]
 
 
-def test_generating_leaves_the_global_random_state_alone(engine: RolloutEngine, prompts: list[Prompt]) -> None:
+def test_generating_leaves_the_global_random_state_alone(
+    engine: RolloutEngine, prompts: list[Prompt]
+) -> None:
     before = torch.get_rng_state()
     engine.generate(prompts[:1], Sampling(max_tokens=2, temperature=1.0))
     assert torch.equal(torch.get_rng_state(), before)

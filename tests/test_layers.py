@@ -16,6 +16,7 @@ LAYERS: tuple[set[str], ...] = (
     {"update", "journal"},
     {"rollout", "embedded", "model_io", "model_card", "task", "scoring", "metrics", "plots"},
     {"data", "strategy"},
+    {"centre_module"},
     {"module"},
     {"callbacks", "tasks"},
     {"__init__", "console", "suggest"},

@@ -15,7 +15,7 @@ from es_lightning.embedded import tiny_folder
 from es_lightning.errors import UsageError
 
 
-@pytest.fixture()
+@pytest.fixture
 def centre() -> PreTrainedModel:
     return model_io.load_centre(tiny_folder())
 
@@ -35,7 +35,9 @@ def test_the_centre_holds_the_base_weights_in_float32(centre: PreTrainedModel) -
         assert torch.equal(parameter, base.read(name).float())
 
 
-def test_export_loads_in_transformers_with_the_centres_logits(centre: PreTrainedModel, tmp_path: Path) -> None:
+def test_export_loads_in_transformers_with_the_centres_logits(
+    centre: PreTrainedModel, tmp_path: Path
+) -> None:
     model_io.export(moved(centre), tiny_folder(), tmp_path / "model", torch.float32, "a card")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     ids = torch.arange(40).view(2, 20)

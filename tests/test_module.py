@@ -59,7 +59,9 @@ def test_members_are_theta_plus_sigma_eps(tmp_path: Path) -> None:
         for name, tensor in tuned.perturbed(member):
             theta = tuned.centre.get_parameter(name).double()
             eps = tuned.noise.sample(member.seed, name, theta.shape).double()
-            torch.testing.assert_close(tensor.double(), theta + member.sign * 0.05 * eps, rtol=3e-7, atol=1e-8)
+            torch.testing.assert_close(
+                tensor.double(), theta + member.sign * 0.05 * eps, rtol=3e-7, atol=1e-8
+            )
 
 
 def test_a_generations_record_is_complete(tmp_path: Path) -> None:
@@ -92,7 +94,9 @@ def test_exactly_max_steps_generations_are_run_and_counted(tmp_path: Path) -> No
 
 
 def test_a_scheduler_steps_once_per_generation(tmp_path: Path) -> None:
-    _, records = fit(Letters(), tmp_path, steps=4, lr_scheduler=lambda optimizer: StepLR(optimizer, 2, gamma=0.1))
+    _, records = fit(
+        Letters(), tmp_path, steps=4, lr_scheduler=lambda optimizer: StepLR(optimizer, 2, gamma=0.1)
+    )
     assert [record.lr for record in records.generations] == pytest.approx([0.05, 0.05, 0.005, 0.005])
 
 
@@ -145,7 +149,9 @@ def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
     ):
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5)
     expected = {"tokens/s", "train/accuracy", "train/completion_tokens", "train/completion_chars"}
-    assert expected | {f"time/{phase}_s" for phase in ("perturb", "generate", "reward", "update")} <= set(metrics)
+    assert expected | {f"time/{phase}_s" for phase in ("perturb", "generate", "reward", "update")} <= set(
+        metrics
+    )
 
 
 def test_test_and_validate_run_without_a_fit(tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def test_rewards_average_over_the_samples_of_a_prompt() -> None:
     assert evaluation.tokens == 4
 
 
-@pytest.mark.parametrize("value", [1, True, 0.5, np.float32(0.5), np.int64(2), {"reward": 1, "accuracy": True}])
+@pytest.mark.parametrize(
+    "value", [1, True, 0.5, np.float32(0.5), np.int64(2), {"reward": 1, "accuracy": True}]
+)
 def test_every_finite_number_is_taken(value: Reward) -> None:
     row = score(Returns(value), PROMPTS[:1], completions("x"))[0]
     assert isinstance(row["reward"], float)

@@ -28,13 +28,13 @@ class Net(nn.Module):
         self.norm = nn.LayerNorm(32)
 
 
-@pytest.fixture()
+@pytest.fixture
 def net() -> Net:
     torch.manual_seed(0)
     return Net()
 
 
-@pytest.fixture()
+@pytest.fixture
 def weights() -> Tensor:
     rewards = torch.randn(N, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return z_score(rewards)
@@ -50,7 +50,9 @@ def formula(net: Net, members: tuple[Member, ...], weights: Tensor, noise: Noise
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
-@pytest.mark.parametrize("noise", [GaussianNoise(), CorrelatedNoise()], ids=lambda noise: type(noise).__name__)
+@pytest.mark.parametrize(
+    "noise", [GaussianNoise(), CorrelatedNoise()], ids=lambda noise: type(noise).__name__
+)
 def test_sgd_is_the_papers_update(net: Net, weights: Tensor, noise: Noise, antithetic: bool) -> None:
     members = Population(N, 7, antithetic).members(3)
     expected = formula(net, members, weights, noise)
@@ -117,7 +119,9 @@ def test_step_and_drift_are_euclidean_norms(net: Net, weights: Tensor) -> None:
 def test_steps_obey_the_norm_law(net: Net, weights: Tensor) -> None:
     """Every step is alpha * sqrt(d / N) long, signal or none, since the weights have variance 1."""
     members, d = Population(N).members(0), sum(p.numel() for p in net.parameters())
-    size = apply_update(SGD(net.parameters(), lr=ALPHA), net.named_parameters(), members, weights, GaussianNoise())
+    size = apply_update(
+        SGD(net.parameters(), lr=ALPHA), net.named_parameters(), members, weights, GaussianNoise()
+    )
     assert size.update_norm == pytest.approx(ALPHA * math.sqrt(d / N), rel=5 / math.sqrt(2 * d))
     assert math.isnan(size.drift)
 
@@ -129,7 +133,7 @@ def test_no_gradient_stays_behind(net: Net, weights: Tensor) -> None:
 
 
 def test_updates_are_not_lost_to_rounding(net: Net, weights: Tensor) -> None:
-    """The applied step correlates with the formula's in every bin of weight magnitude; in bfloat16 it would not."""
+    """The step arrives in every bin of weight magnitude; with bfloat16 weights it would not."""
     for parameter in net.parameters():
         parameter.data.mul_(0.02)
     members, noise = Population(N).members(0), GaussianNoise()
@@ -138,7 +142,7 @@ def test_updates_are_not_lost_to_rounding(net: Net, weights: Tensor) -> None:
     apply_update(SGD(net.parameters(), lr=ALPHA), net.named_parameters(), members, weights, noise)
     old = before["embed.weight"].flatten()
     applied = (net.embed.weight.detach().flatten() - old).double()
-    wanted = (expected["embed.weight"].flatten() - old.double())
+    wanted = expected["embed.weight"].flatten() - old.double()
     for low, high in ((0, 0.0078), (0.0078, 0.0156), (0.0156, 0.031), (0.031, 1)):
         rows = (old.abs() >= low) & (old.abs() < high)
         assert rows.sum() > 50

@@ -1,4 +1,4 @@
-"""Rollout engines: they borrow weights and generate completions; they know nothing of evolution strategies."""
+"""Rollout engines borrow weights and generate completions; they know nothing of evolution strategies."""
 
 from es_lightning.rollout.encode import encode
 from es_lightning.rollout.engine import RolloutEngine, Sampling

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def encode(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     """Prompts with their ``token_ids`` filled in.
 
-    Template, user text and prefill are rendered to one text and encoded in one go, because encoding them apart
-    would put a token boundary where the model never saw one.
+    Template, user text and prefill are rendered to one text and encoded in one go, because encoding them
+    apart would put a token boundary where the model never saw one.
 
     Args:
         prompts: P prompts; those that already have token ids are kept as they are.

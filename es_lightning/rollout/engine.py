@@ -1,4 +1,4 @@
-"""The rollout engine: two verbs, ``load_weights`` and ``generate``, and log-probabilities for what compares models."""
+"""The rollout engine: two verbs, ``load_weights`` and ``generate``, and log-probabilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -86,8 +86,9 @@ class RolloutEngine(ABC):
         """Replace all weights.
 
         Args:
-            named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter, tied ones
-                once. It is consumed one tensor at a time, so a generator costs the memory of one tensor.
+            named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter,
+                tied ones once. It is consumed one tensor at a time, so a generator costs the memory of one
+                tensor.
         """
 
     @abstractmethod
@@ -120,4 +121,5 @@ class RolloutEngine(ABC):
 
 def model_dtype(name: DTypeName, base: torch.dtype) -> torch.dtype:
     """The torch dtype behind an option's name; ``auto`` is the base model's own."""
-    return base if name == "auto" else {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return base if name == "auto" else dtypes[name]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class HFEngine(RolloutEngine):
-    """Generates with ``transformers``: slower than vLLM, runs everywhere, and every other engine is tested against it.
+    """Generates with ``transformers``: slower than vLLM, runs everywhere, and every other engine is tested
+    against it.
 
     Args:
         dtype: precision of the weights; ``auto`` takes the base model's own.
@@ -45,7 +46,9 @@ class HFEngine(RolloutEngine):
     @property
     def dtype(self) -> torch.dtype:
         """Precision in which weights are taken."""
-        return self.model.dtype
+        dtype = self.model.dtype
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
     @property
     def model(self) -> PreTrainedModel:
@@ -98,12 +101,14 @@ class HFEngine(RolloutEngine):
         for first in range(0, len(order), self.batch_size):
             rows = order[first : first + self.batch_size]
             batch = self._generate_batch([prompts[i].token_ids for i in rows], sampling, seed_offset=first)
-            completions.update({row: batch[k * sampling.n : (k + 1) * sampling.n] for k, row in enumerate(rows)})
+            completions.update(
+                {row: batch[k * sampling.n : (k + 1) * sampling.n] for k, row in enumerate(rows)}
+            )
         return [completion for i in range(len(prompts)) for completion in completions[i]]
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probability of each token given the tokens before it, one sequence at a time: no padding involved."""
+        """Log-probability of each token given those before it, one sequence at a time: no padding."""
         result = []
         for sequence in sequences:
             ids = torch.tensor([list(sequence)], device=self.model.device)
@@ -126,7 +131,7 @@ class HFEngine(RolloutEngine):
             mask[row, width - len(tokens) :] = 1
         with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
             torch.manual_seed(sampling.seed + seed_offset)
-            output = self.model.generate(  # type: ignore[operator]
+            output = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=self._generation_config(sampling),

@@ -1,4 +1,4 @@
-"""vLLM in this process: weights go in through its own loaders, which know every fused, sharded or packed layout."""
+"""vLLM in this process: weights go in through its own loaders, which know every fused or packed layout."""
 
 from __future__ import annotations
 
@@ -49,11 +49,13 @@ class VLLMEngine(RolloutEngine):
         super().__init__(dtype, trust_remote_code)
         if importlib.util.find_spec("vllm") is None:
             raise UsageError(
-                "vLLM is not installed: install the extra for your machine, pip install 'es-lightning[cpu]' or "
-                "'es-lightning[gpu]', or choose --model.engine HFEngine."
+                "vLLM is not installed: install the extra for your machine, pip install 'es-lightning[cpu]' "
+                "or 'es-lightning[gpu]', or choose --model.engine HFEngine."
             )
         if not 0 < memory_fraction <= 1:
-            raise UsageError(f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1.")
+            raise UsageError(
+                f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1."
+            )
         if kv_cache_gib is not None and kv_cache_gib <= 0:
             raise UsageError(f"engine.kv_cache_gib is {kv_cache_gib}: give a number above 0.")
         self.enforce_eager = enforce_eager
@@ -145,7 +147,8 @@ class VLLMEngine(RolloutEngine):
         from vllm.inputs import TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=list(sequence)) for sequence in sequences]
-        return self.llm.generate(inputs, params, use_tqdm=False)
+        outputs: list[RequestOutput] = self.llm.generate(inputs, params, use_tqdm=False)
+        return outputs
 
 
 def _prepare_environment() -> None:
@@ -162,8 +165,8 @@ def _prepare_environment() -> None:
 def _refresh_heads(model: nn.Module) -> None:
     """Repack language-model heads after a reload.
 
-    A head tied to the embedding gets no tensor of its own from the stream, and on CPUs it keeps a packed copy of
-    the weights, so that it would go on answering with the previous member's embedding.
+    A head tied to the embedding gets no tensor of its own from the stream, and on CPUs it keeps a packed copy
+    of the weights, so that it would go on answering with the previous member's embedding.
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
@@ -175,7 +178,10 @@ def _refresh_heads(model: nn.Module) -> None:
 
 def _harmless(record: logging.LogRecord) -> bool:
     """Drop vLLM's warning about layers that have no weights of their own in a reload."""
-    return not (record.msg == "%s: Failed to load weights" and record.args in (("RotaryEmbedding",), ("ParallelLMHead",)))
+    return not (
+        record.msg == "%s: Failed to load weights"
+        and record.args in (("RotaryEmbedding",), ("ParallelLMHead",))
+    )
 
 
 def _prompt_logprobs(output: RequestOutput) -> Tensor:
