@@ -1,7 +1,7 @@
 """A LightningModule around a centre: it sets model and engine up, evaluates the centre, and exports it.
 
-The centre theta is ``self.centre``, a Hugging Face model in float32, and lives nowhere else. The engine borrows
-copies of it, so there is nothing to restore: theta is never touched between updates.
+The centre theta is ``self.centre``, a Hugging Face model in float32, and lives nowhere else. The engine
+borrows copies of it, so there is nothing to restore: theta is never touched between updates.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class CentreModule(pl.LightningModule):
         if limit is not None and length > limit:
             raise UsageError(
                 f"prompt {longest.id} has {len(longest.token_ids)} tokens; with sampling.max_tokens "
-                f"{self.sampling.max_tokens} that is {length}, but the model ends at {limit}: lower max_tokens."
+                f"{self.sampling.max_tokens} that is {length}, but the model ends at {limit}: "
+                "lower max_tokens."
             )
         return length
 

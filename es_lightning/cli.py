@@ -15,6 +15,7 @@ from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import callbacks, tasks  # noqa: F401  (their classes become known by their short names)
 from es_lightning.callbacks import GenerationBar, RunReport
@@ -62,13 +63,15 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved configuration into the run folder and to the logger."""
 
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Save config.yaml and log it."""
-        if stage != "fit":
-            return
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Nothing yet: a run that does not pass its checks leaves no folder behind."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save config.yaml and log it, as parameters and as an artifact."""
         path = Path(trainer.default_root_dir) / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+        self.parser.save(self.config, path, overwrite=True, multifile=False)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
             if isinstance(logger, MLFlowLogger):
@@ -83,7 +86,6 @@ class CommandLine(LightningCLI):
             EvolutionStrategies,
             TaskDataModule,
             save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
             parser_class=Parser,
             parser_kwargs={"description": USAGE, "formatter_class": HelpFormatter, "allow_abbrev": False},
             seed_everything_default=0,

@@ -99,8 +99,8 @@ class TaskDataModule(pl.LightningDataModule):
         wanted = self.prompts_per_generation or available
         if wanted > available:
             raise UsageError(
-                f"data.prompts_per_generation is {wanted}, but task {self.task.name} has {available} training "
-                f"problems: lower it, or give null for all."
+                f"data.prompts_per_generation is {wanted}, but task {self.task.name} has {available} "
+                "training problems: lower it, or give null for all."
             )
         return wanted
 

@@ -1,13 +1,11 @@
 """vLLM in this process: weights go in through its own loaders, which know every fused or packed layout."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +13,6 @@ from torch import Tensor, nn
 from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Prompt
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling
-
-if TYPE_CHECKING:
-    from vllm import LLM, RequestOutput
 
 GIB = 2**30
 
@@ -62,11 +57,11 @@ class VLLMEngine(RolloutEngine):
         self.memory_fraction = memory_fraction
         self.kv_cache_gib = kv_cache_gib
         self.options = dict(options or {})
-        self._llm: LLM | None = None
+        self._llm: Any = None  # vllm.LLM, named nowhere: resolving the name would load vLLM
 
     @property
-    def llm(self) -> LLM:
-        """The running vLLM engine."""
+    def llm(self) -> Any:
+        """The running ``vllm.LLM``."""
         if self._llm is None:
             raise RuntimeError("the engine is not started: call start(folder, max_length) first.")
         return self._llm
@@ -143,11 +138,11 @@ class VLLMEngine(RolloutEngine):
         self._llm = None
         cleanup_dist_env_and_memory()
 
-    def _run(self, sequences: Sequence[Sequence[int]], params: Any) -> list[RequestOutput]:
+    def _run(self, sequences: Sequence[Sequence[int]], params: Any) -> list[Any]:
         from vllm.inputs import TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=list(sequence)) for sequence in sequences]
-        outputs: list[RequestOutput] = self.llm.generate(inputs, params, use_tqdm=False)
+        outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
         return outputs
 
 
@@ -184,7 +179,7 @@ def _harmless(record: logging.LogRecord) -> bool:
     )
 
 
-def _prompt_logprobs(output: RequestOutput) -> Tensor:
+def _prompt_logprobs(output: Any) -> Tensor:
     tokens = output.prompt_token_ids or []
     entries = output.prompt_logprobs or []
     pairs = zip(tokens[1:], entries[1:], strict=True)
