@@ -1,7 +1,6 @@
 """What a run leaves behind: held-out reward before and after, the exported model, a summary and a picture."""
 
 import json
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from es_lightning.generation import Evaluation, Generation
 from es_lightning.model_card import model_card
 from es_lightning.module import EvolutionStrategies
 from es_lightning.plots import reward_curve
-
-log = logging.getLogger(__name__)
 
 
 class RunReport(Callback):
@@ -36,13 +33,14 @@ class RunReport(Callback):
         self.history: list[dict[str, float]] = []
         self.curve: list[tuple[float, float]] = []
         self.seconds = 0.0
+        self._since: float | None = None
         self.summary: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the base model, unless a resumed run has done so."""
         if self.before is None:
             self.before = self._evaluate(trainer, pl_module)
-        self._started = time.perf_counter()
+        self._since = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,7 +59,7 @@ class RunReport(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the tuned model and write everything down."""
-        self.seconds += time.perf_counter() - self._started
+        self.seconds, self._since = self._elapsed(), None
         self.after = self._evaluate(trainer, pl_module)
         assert isinstance(pl_module, EvolutionStrategies)
         self.summary = self._summary(pl_module)
@@ -75,13 +73,16 @@ class RunReport(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to report on the whole."""
-        seconds = self.seconds + (time.perf_counter() - self._started if hasattr(self, "_started") else 0.0)
-        return {"before": self.before, "history": self.history, "curve": self.curve, "seconds": seconds}
+        state = {"before": self.before, "history": self.history, "curve": self.curve}
+        return {**state, "seconds": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.before, self.history = state_dict["before"], state_dict["history"]
         self.curve, self.seconds = [tuple(point) for point in state_dict["curve"]], state_dict["seconds"]
+
+    def _elapsed(self) -> float:
+        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any] | None:
         assert isinstance(pl_module, EvolutionStrategies)

@@ -17,8 +17,9 @@ EXPECTED = (
     r"LightningCLI's args parameter is intended to run from within Python",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the centre knows no backpropagation
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
-    r"Experiment with name .* not found. Creating it.",
     r".*does not have many workers which may be a bottleneck",  # batches are made in advance
+    r"It is recommended to use `self.log\(.*, sync_dist=True\)`",  # torchmetrics has summed over ranks
+    r"`torch.distributed.reduce_op` is deprecated",  # a library below reads it while looking for kernels
     r"Checkpoint directory .* exists and is not empty",
 )
 
@@ -30,6 +31,11 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it is no news that a CPU has no Triton
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(
+        logging.ERROR
+    )  # nor that a first run is first
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils.logging import disable_progress_bar
 

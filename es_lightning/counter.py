@@ -24,6 +24,8 @@ ROUNDS = 20
 LANE = 256
 SUPERBLOCK = 4 * LANE
 LEVELS = 1 << 16
+# Elements per call of the kernel: intermediates of 2 MB stay in cache, the cost of the call itself small.
+PIECE = 1 << 21
 
 # Rotations of Threefry-2x32 and the parity word of its key schedule: Random123, threefry.h.
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -174,11 +176,6 @@ class Kernel:
             self._trusted.add(call)
         return (draw if self._eager else _compiled())(table, words, rows, centre, dtype)
 
-    @property
-    def step(self) -> int:
-        """Best number of elements per call: 2^18 eager, where intermediates must stay in cache, else 2^22."""
-        return 1 << 18 if self._eager else 1 << 22
-
     def _check(self, table: Tensor, words: Tensor, centre: Tensor | None, dtype: torch.dtype) -> None:
         sample = None if centre is None else centre[:2].contiguous()
         try:
@@ -186,7 +183,7 @@ class Kernel:
             problem = (
                 "" if torch.equal(compiled, draw(table, words, 2, sample, dtype)) else "it gives other bits"
             )
-        except Exception as error:  # noqa: BLE001 - a missing C++ compiler has no exception class of its own
+        except Exception as error:  # a missing C++ compiler has no public exception class
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
         if problem and self._required:
             raise RuntimeError(

@@ -44,6 +44,8 @@ class EvolutionStrategies(CentreModule):
         UsageError: a value is outside its range.
     """
 
+    drift: Tensor
+
     def __init__(
         self,
         base: str = "embedded",
@@ -68,7 +70,7 @@ class EvolutionStrategies(CentreModule):
         self.noise = noise or GaussianNoise()
         self.shaping = shaping
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
-        self._drift = 0.0
+        self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.population_reward = PopulationReward()
         self.tokens_per_second = MeanMetric()
 
@@ -101,7 +103,7 @@ class EvolutionStrategies(CentreModule):
         skipped = all_alike(rewards)
         weights = torch.zeros(len(members), dtype=torch.float64) if skipped else self.shaping(rewards)  # [N]
         with watch.phase("update"):
-            size = StepSize(0.0, self._drift) if skipped else self._update(members, weights)
+            size = StepSize(0.0, float(self.drift)) if skipped else self._update(members, weights)
             self._count_generation()
         record = Generation(
             index=index,
@@ -138,7 +140,7 @@ class EvolutionStrategies(CentreModule):
     def _update(self, members: Sequence[Member], weights: Tensor) -> StepSize:
         named, optimizer = self.centre.named_parameters(), self._lightning_optimizer.optimizer
         size = apply_update(optimizer, named, members, weights, self.noise, self.base_weights)
-        self._drift = size.drift
+        self.drift.fill_(size.drift)
         return size
 
     def _count_generation(self) -> None:

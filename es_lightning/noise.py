@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from es_lightning.counter import SUPERBLOCK, Kernel, normal_table, stream_words
+from es_lightning.counter import PIECE, SUPERBLOCK, Kernel, normal_table, stream_words
 
 Device = torch.device | str
 
@@ -115,9 +115,11 @@ class TableNoise(Noise):
         """What tells one tensor's draw from another's within a member; the name unless overridden."""
         return name
 
-    def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:  # noqa: D102
-        return self.sample_flat(seed, name, shape, 0, math.prod(shape), device).view(*shape)
+    def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
+        """See ``Noise.sample``."""
+        return self.sample_flat(seed, name, shape, 0, math.prod(shape), device).view(tuple(shape))
 
+    @torch.no_grad()
     def sample_flat(
         self, seed: int, name: str, shape: Sequence[int], start: int, stop: int, device: Device = "cpu"
     ) -> Tensor:
@@ -125,35 +127,40 @@ class TableNoise(Noise):
 
         Returns:
             float32 [stop - start].
+
+        Raises:
+            ValueError: the slice does not lie within the shape.
         """
+        if not 0 <= start <= stop <= math.prod(shape):
+            raise ValueError(f"slice {start}:{stop} of {name} must lie within its shape {tuple(shape)}")
         result = torch.empty(stop - start, device=device)
         table, key = self._table(result.device, 1.0), self._key(seed, name, shape)
-        for begin, end in self._pieces(start, stop):
+        for begin, end in _pieces(start, stop):
             result[begin - start : end - start] = self._values(table, key, begin, end)
         return result
 
     @torch.no_grad()
-    def perturbed(  # noqa: D102
-        self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype
-    ) -> Tensor:
+    def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+        """See ``Noise.perturbed``; look-up, sum and cast are one kernel."""
         _require_float32(centre)
         flat = centre.detach().reshape(-1)
         table, key = self._table(centre.device, scale), self._key(seed, name, centre.shape)
-        if flat.numel() <= self._kernel.step:
+        if flat.numel() <= PIECE:
             return self._values(table, key, 0, flat.numel(), flat, dtype).view(centre.shape)
         result = torch.empty(flat.shape, dtype=dtype, device=centre.device)
-        for begin, end in self._pieces(0, flat.numel()):
+        for begin, end in _pieces(0, flat.numel()):
             result[begin:end] = self._values(table, key, begin, end, flat[begin:end], dtype)
         return result.view(centre.shape)
 
     @torch.no_grad()
-    def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:  # noqa: D102
+    def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
+        """See ``Noise.accumulate_``; piece by piece, so that nothing of the tensor's size is made."""
         _require_float32(total)
         if not total.is_contiguous():
-            raise ValueError(f"the total of {name} must be contiguous; make it with torch.zeros(shape)")
+            raise ValueError(f"the total of {name} must be contiguous; make it with torch.zeros")
         flat = total.view(-1)
         table, key = self._table(total.device, weight), self._key(seed, name, total.shape)
-        for begin, end in self._pieces(0, flat.numel()):
+        for begin, end in _pieces(0, flat.numel()):
             flat[begin:end].add_(self._values(table, key, begin, end))
 
     def _key(self, seed: int, name: str, shape: Sequence[int]) -> int:
@@ -164,12 +171,6 @@ class TableNoise(Noise):
         if device not in self._tables:
             self._tables[device] = self.table().to(device)
         return self._tables[device] * scale
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Cut [start, stop) at the multiples of the kernel's step."""
-        step = self._kernel.step
-        edges = [start, *range(start // step * step + step, stop, step), stop] if start < stop else []
-        return zip(edges, edges[1:], strict=False)
 
     def _values(
         self,
@@ -215,3 +216,11 @@ class CorrelatedNoise(GaussianNoise):
 def _require_float32(tensor: Tensor) -> None:
     if tensor.dtype != torch.float32:
         raise TypeError(f"noise is added in float32, not {tensor.dtype}; keep the centre in float32")
+
+
+def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, stop) at the multiples of PIECE."""
+    while start < stop:
+        end = min(stop, start // PIECE * PIECE + PIECE)
+        yield start, end
+        start = end

@@ -1,5 +1,9 @@
 """Every engine against the same contract, and vLLM against transformers, in float32."""
 
+import copy
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,3 +209,57 @@ def test_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_impossible_sampling_is_refused(options: dict[str, float], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         Sampling(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.vllm
+def test_vllm_loads_the_export_and_answers_as_the_centre(
+    hf: RolloutEngine,
+    vllm: RolloutEngine,
+    folder: Path,
+    centre: PreTrainedModel,
+    prompts: list[Prompt],
+    tmp_path: Path,
+) -> None:
+    moved = copy.deepcopy(centre)
+    for name, tensor in perturbed(centre, ""):
+        moved.get_parameter(name).data.copy_(tensor)
+    model_io.export(moved, folder, tmp_path / "model", torch.float32, "")
+    hf.load_weights((name, parameter.detach()) for name, parameter in moved.named_parameters())
+    vllm.close()
+    vllm.start(tmp_path / "model", 128)
+    torch.testing.assert_close(logits_of(vllm, prompts), logits_of(hf, prompts), atol=1e-3, rtol=0)
+
+
+FIT = ["-m", "es_lightning", "fit", "-c", str(Path(__file__).parents[1] / "configs" / "smoke_cpu.yaml")]
+WITH_VLLM = [
+    "--model.engine",
+    "VLLMEngine",
+    "--model.engine.enforce_eager",
+    "true",
+    "--trainer.logger",
+    "false",
+]
+WITH_VLLM += ["--model.engine.kv_cache_gib", "0.1"]
+
+
+def fit_with_vllm(where: Path) -> dict[str, object]:
+    """A whole fit in a process of its own; its summary."""
+    command = [sys.executable, *FIT, *WITH_VLLM, "--trainer.default_root_dir", str(where)]
+    subprocess.run(command, cwd=where.parent, check=True, capture_output=True, timeout=300)
+    summary: dict[str, object] = json.loads((where / "summary.json").read_text())
+    return summary
+
+
+@pytest.mark.vllm
+def test_a_fit_with_vllm_runs_through(tmp_path: Path) -> None:
+    summary = fit_with_vllm(tmp_path / "run")
+    assert summary["generations"] == 3
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_two_fits_with_vllm_end_with_the_same_bits(tmp_path: Path) -> None:
+    one, two = (fit_with_vllm(tmp_path / name) for name in ("one", "two"))
+    assert one["centre_checksum"] == two["centre_checksum"]
+    assert one["held_out_after"] == two["held_out_after"]

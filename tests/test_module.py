@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim.lr_scheduler import StepLR
 
 from es_lightning.data import TaskDataModule
@@ -14,7 +14,7 @@ from es_lightning.generation import Prompt
 from es_lightning.noise import CorrelatedNoise
 from es_lightning.rollout import Sampling
 from es_lightning.task import Reward, Task
-from tests.helpers import fit, module, trainer
+from tests.helpers import Records, fit, module, trainer
 
 
 class Letters(Task):
@@ -192,3 +192,21 @@ def test_an_empty_split_is_refused_before_the_engine_starts(tmp_path: Path) -> N
 def test_a_sigma_that_is_not_positive_is_refused(sigma: float) -> None:
     with pytest.raises(UsageError, match="sigma"):
         module(sigma=sigma)
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, straight = fit(Letters(), tmp_path / "whole", steps=5, data={"prompts_per_generation": 3})
+    data, options = TaskDataModule(Letters(), prompts_per_generation=3), {"enable_checkpointing": True}
+    checkpoint = ModelCheckpoint(tmp_path / "checkpoints", save_last=True)
+    trainer(tmp_path, 2, [checkpoint], **options).fit(module(), data)
+    resumed, records = module(), Records()
+    trainer(tmp_path, 5, [records], **options).fit(
+        resumed,
+        TaskDataModule(Letters(), prompts_per_generation=3),
+        ckpt_path=tmp_path / "checkpoints" / "last.ckpt",
+    )
+    assert [record.index for record in records.generations] == [2, 3, 4]
+    for ours, theirs in zip(records.generations, straight.generations[2:], strict=True):
+        assert ours.prompts == theirs.prompts
+        assert torch.equal(ours.rewards, theirs.rewards)
+    assert resumed.checksum() == whole.checksum()

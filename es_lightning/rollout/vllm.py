@@ -87,6 +87,7 @@ class VLLMEngine(RolloutEngine):
             "trust_remote_code": self.trust_remote_code,
             "enable_prefix_caching": False,  # cached keys and values would belong to another member's weights
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)

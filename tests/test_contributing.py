@@ -1,0 +1,63 @@
+"""The plug-ins that CONTRIBUTING.md shows run as they are printed there."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from es_lightning.generation import Prompt
+from es_lightning.task import Task
+from tests.helpers import fit
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """All shown plug-ins, written to files as a contributor would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = ModuleType("shown")
+    for number, block in enumerate(BLOCKS):
+        (tmp_path / f"shown_{number}.py").write_text(block)
+        vars(module).update(vars(__import__(f"shown_{number}")))
+        monkeypatch.delitem(sys.modules, f"shown_{number}")
+    return module
+
+
+def test_there_is_one_of_each_kind() -> None:
+    assert len(BLOCKS) == 3
+    assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
+
+
+def test_the_task(shown: ModuleType, tmp_path: Path) -> None:
+    task: Task = shown.AddTwo(size=8)
+    prompt = task.problems("val")[0]
+    assert task.reward(prompt, f"First 1, then {prompt.reference}.") == 1
+    assert task.reward(prompt, "no number") == 0
+    assert len({p.text for split in ("train", "val", "test") for p in task.problems(split)}) == 24
+    _, records = fit(task, tmp_path, steps=1)
+    assert records.generations[0].rewards.shape == (4, 8)
+
+
+def test_the_callback(shown: ModuleType, tmp_path: Path) -> None:
+    class Same(shown.AddTwo):  # type: ignore[misc, name-defined]
+        def reward(self, prompt: Prompt, completion: str) -> float:
+            return 0.5
+
+    tuned, records = fit(Same(size=2), tmp_path, steps=9, callbacks=[shown.DeadGeneration(patience=3)])
+    assert len(records.generations) == 3
+    assert float(tuned.trainer.callback_metrics["health/dead_run"]) == 3
+
+
+def test_the_noise(shown: ModuleType, tmp_path: Path) -> None:
+    noise = shown.RademacherNoise()
+    eps = noise.sample(5, "w", (300, 300))
+    assert set(eps.unique().tolist()) == {-1.0, 1.0}
+    assert abs(float(eps.mean())) < 5 / 300
+    assert torch.equal(eps, noise.sample(5, "w", (300, 300)))
+    _, records = fit(shown.AddTwo(size=2), tmp_path, steps=1, noise=noise)
+    assert len(records.generations) == 1

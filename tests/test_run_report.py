@@ -1,0 +1,103 @@
+"""What a run leaves behind, and MLflow's copy of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from es_lightning import cli
+from es_lightning.callbacks import RunReport
+from es_lightning.centre import BaseWeights
+from es_lightning.data import TaskDataModule
+from es_lightning.generation import Prompt
+from es_lightning.plots import reward_curve
+from es_lightning.task import Task
+from tests.helpers import module, trainer
+
+SMOKE = str(Path(__file__).parents[1] / "configs" / "smoke_cpu.yaml")
+
+
+class Bytes(Task):
+    """Earns the mean byte of the completion; has no test split."""
+
+    def problems(self, split: str) -> list[Prompt]:
+        return [Prompt(f"{split}/{i}", f"{split} {i}") for i in range(0 if split == "test" else 3)]
+
+    def reward(self, prompt: Prompt, completion: str) -> float:
+        return sum(completion.encode()) / 1000
+
+
+def test_held_out_numbers_are_those_of_base_and_tuned_centre(tmp_path: Path) -> None:
+    report, tuned = RunReport(), module()
+    run = trainer(tmp_path, callbacks=[report])
+    run.fit(tuned, TaskDataModule(Bytes()))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["held_out_split"] == "val"
+    assert summary["held_out_after"] == tuned.evaluate("val").reward
+    for name, parameter in tuned.centre.named_parameters():
+        parameter.data.copy_(tuned.base_weights.read(name))
+    assert summary["held_out_before"] == tuned.evaluate("val").reward
+    assert summary["generations"] == 3
+
+
+def test_the_exported_model_is_the_centre_rounded_once(tmp_path: Path) -> None:
+    tuned = module()
+    trainer(tmp_path, callbacks=[RunReport()]).fit(tuned, TaskDataModule(Bytes()))
+    exported = BaseWeights(tmp_path / "model")
+    for name, parameter in tuned.centre.named_parameters():
+        assert torch.equal(exported.read(name), parameter.bfloat16())
+    assert json.loads((tmp_path / "summary.json").read_text())["centre_checksum"] == tuned.checksum()
+
+
+def test_a_report_without_evaluation_and_export(tmp_path: Path) -> None:
+    trainer(tmp_path, callbacks=[RunReport(held_out=False, export=False)]).fit(
+        module(), TaskDataModule(Bytes())
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["held_out_before"] is None
+    assert not (tmp_path / "model").exists()
+
+
+def test_state_goes_round_through_a_checkpoint(tmp_path: Path) -> None:
+    report = RunReport()
+    trainer(tmp_path, callbacks=[report]).fit(module(), TaskDataModule(Bytes()))
+    state = json.loads(json.dumps(report.state_dict()))
+    loaded = RunReport()
+    loaded.load_state_dict(state)
+    assert loaded.history == report.history
+    assert loaded.before == report.before
+    assert loaded.curve == report.curve
+
+
+def test_mlflow_holds_parameters_metrics_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["es-lightning"])
+    monkeypatch.setattr("sys.path", [])
+    cli.main(["fit", "-c", SMOKE, "--model.sigma", "0.03"])
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("es_lightning")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "smoke_cpu"
+    assert run.data.params["model/sigma"] == "0.03"
+    summary = json.loads(Path("runs/smoke_cpu/summary.json").read_text())
+    held_out = client.get_metric_history(run.info.run_id, "held_out/reward")
+    assert [(m.step, m.value) for m in held_out] == [
+        (0, summary["held_out_before"]),
+        (3, summary["held_out_after"]),
+    ]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "reward/mean")] == [0, 1, 2]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {
+        "config.yaml",
+        "plots",
+        "summary.json",
+    }
+
+
+def test_a_curve_is_drawn_from_one_generation_on(tmp_path: Path) -> None:
+    rows = [{"generation": 0.0, "mean": -3.0, "min": -5.0, "max": -1.0}]
+    reward_curve(tmp_path / "plots" / "curve.png", rows, {"centre": [(0.0, -4.0), (1.0, -3.0)]}, "a title")
+    assert (tmp_path / "plots" / "curve.png").stat().st_size > 5000
