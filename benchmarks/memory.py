@@ -16,6 +16,7 @@ from es_lightning import model_io
 from es_lightning.centre import BaseWeights
 from es_lightning.console import quiet
 from es_lightning.generation import Prompt
+from es_lightning.memory import return_freed_tensors
 from es_lightning.noise import GaussianNoise
 from es_lightning.population import Population
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, encode
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=("vllm", "hf"), default="vllm")
     arguments = parser.parse_args()
     quiet()
+    return_freed_tensors()
     folder, sampling = model_io.resolve(arguments.base), Sampling(max_tokens=16)
     prompts = encode(
         [Prompt(str(i), f"What is {i} + {i}?") for i in range(16)], model_io.load_tokenizer(folder)
@@ -90,6 +92,9 @@ def main() -> None:
     warm = GaussianNoise()  # compiling the noise costs memory once, whatever the model
     warm.perturbed(0, "warm", torch.zeros(4096), 1.0, engine.dtype)
     warm.accumulate_(0, "warm", torch.zeros(4096), 1.0)
+    weights = BaseWeights(folder)  # what the engine keeps of a first reload is its own
+    names = [name for name, _ in model_io.load_centre(folder).named_parameters()]
+    engine.load_weights((name, weights.read(name).to(engine.dtype)) for name in names)
     reset_peak()
     loaded = resident("VmRSS")
     report("engine loaded")

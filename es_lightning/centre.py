@@ -60,6 +60,12 @@ def _safetensors_names(folder: Path) -> Iterator[tuple[str, Path]]:
             yield from ((name, path) for name in file.keys())  # noqa: SIM118  (not a dict)
 
 
+def sample(tensor: Tensor) -> Tensor:
+    """Every fourth chunk of a large tensor, flat; all of a tensor of four chunks or fewer."""
+    chunks = tensor.detach().reshape(-1).split(CHUNK)
+    return torch.cat(chunks[:: 4 if len(chunks) > 4 else 1])
+
+
 def distance_squared(a: Tensor, b: Tensor) -> float:
     """sum_i (a_i - b_i)^2, summed in float64, chunk by chunk: no tensor of full size is made."""
     total = 0.0

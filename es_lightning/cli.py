@@ -23,6 +23,7 @@ from es_lightning.console import quiet
 from es_lightning.data import TaskDataModule
 from es_lightning.embedded import fetch_embedded
 from es_lightning.errors import RewardError, UsageError
+from es_lightning.memory import return_freed_tensors
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
 from es_lightning.rollout import RolloutEngine
@@ -114,7 +115,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run in the same folder.")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": "generation-{step}"})
+        parser.set_defaults({"checkpoint.save_last": "link", "checkpoint.filename": "generation-{step}"})
         for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_run_seed)
 
@@ -148,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors that the user can mend end in one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     quiet()
+    return_freed_tensors()
     sys.path.append(
         os.getcwd()
     )  # own tasks and callbacks by class_path; appended, so that nothing is shadowed

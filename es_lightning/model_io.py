@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from es_lightning.centre import BaseWeights
 from es_lightning.embedded import embedded_folder, tiny_folder
 from es_lightning.errors import UsageError
 
@@ -81,12 +82,22 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def load_centre(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The base model as the first centre: float32 parameters under their Hugging Face names."""
+    """The base model as the first centre: float32 parameters under their Hugging Face names.
+
+    Tensors are copied one at a time, so that the peak is the centre and one tensor; transformers' own loader,
+    which keeps the whole file mapped, serves models whose files use other names.
+    """
     from transformers import AutoModelForCausalLM
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, trust_remote_code=trust_remote_code
-    )
+    base, config = BaseWeights(folder), load_config(folder, trust_remote_code)
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
+    with torch.random.fork_rng(devices=[]):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+    if all(name in base for name, _ in model.named_parameters()):
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(base.read(name))
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
     return model.eval().requires_grad_(False)
 
 

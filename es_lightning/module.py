@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
 from es_lightning.centre_module import CentreModule
@@ -31,7 +32,8 @@ class EvolutionStrategies(CentreModule):
         population: number of members N of a generation.
         sigma: noise scale in units of the weights; a member is theta + sigma * eps.
         optimizer: any ``torch.optim`` optimizer; SGD with lr = alpha is the paper's update.
-        lr_scheduler: any scheduler over that optimizer, stepped once per generation.
+        lr_scheduler: any scheduler over that optimizer, stepped once per generation; ``ReduceLROnPlateau``
+            sees the population's mean reward, so give it ``mode: max``.
         sampling: how completions are decoded; None is greedy, 256 tokens at the most.
         engine: what generates; None takes vLLM with its defaults.
         noise: kind of noise; None takes independent Gaussian noise.
@@ -75,8 +77,16 @@ class EvolutionStrategies(CentreModule):
         self.tokens_per_second = MeanMetric()
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the centre, with the scheduler if there is one."""
+        """The optimizer over the centre, with the scheduler if there is one.
+
+        Raises:
+            UsageError: the optimizer evaluates a loss of its own, as LBFGS does.
+        """
         optimizer = self._make_optimizer(self.centre.parameters())
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UsageError(
+                "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
+            )
         if self._make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
@@ -104,7 +114,7 @@ class EvolutionStrategies(CentreModule):
         weights = torch.zeros(len(members), dtype=torch.float64) if skipped else self.shaping(rewards)  # [N]
         with watch.phase("update"):
             size = StepSize(0.0, float(self.drift)) if skipped else self._update(members, weights)
-            self._count_generation()
+            self._count_generation(rewards)
         record = Generation(
             index=index,
             members=members,
@@ -143,11 +153,13 @@ class EvolutionStrategies(CentreModule):
         self.drift.fill_(size.drift)
         return size
 
-    def _count_generation(self) -> None:
+    def _count_generation(self, rewards: Tensor) -> None:
         # No parameter has a gradient any more: this step moves nothing and lets Lightning count a generation.
         self._lightning_optimizer.step()
         scheduler = self.lr_schedulers()
-        if isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler):
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(float(rewards.mean()))
+        elif isinstance(scheduler, LRScheduler):
             scheduler.step()
 
     @property

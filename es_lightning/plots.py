@@ -25,7 +25,7 @@ def reward_curve(
 
     figure = Figure(figsize=(7.2, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    steps = [row["generation"] + 1 for row in population]
+    steps = [row["generation"] for row in population]  # generation g perturbs the centre of g updates
     low, high = [row["min"] for row in population], [row["max"] for row in population]
     axes.fill_between(
         steps, low, high, color=ACCENT, alpha=0.15, lw=0, label="population, worst to best member"
@@ -35,7 +35,7 @@ def reward_curve(
     )
     for (label, points), color in zip(centre.items(), (INK, QUIET), strict=False):
         axes.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
-    axes.set_xlabel("generation")
+    axes.set_xlabel("updates done")
     axes.set_ylabel("reward (higher is better)")
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

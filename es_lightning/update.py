@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from es_lightning.centre import BaseWeights, distance_squared
+from es_lightning.centre import BaseWeights, distance_squared, sample
 from es_lightning.generation import Member
 from es_lightning.noise import Noise
 
@@ -21,7 +21,8 @@ class StepSize:
     """How far an update moved, in Euclidean norms over all parameters.
 
     Args:
-        update_norm: length of this step.
+        update_norm: length of this step. Of a tensor above 2^20 elements every fourth 2^18 are measured and
+            scaled up, since a copy of all of it would cost as much memory as the gradient.
         drift: distance of the centre from the base model after the step; nan where the base cannot be read.
     """
 
@@ -73,12 +74,12 @@ def apply_update(
     """
     update_squared = drift_squared = 0.0
     for name, parameter in named_parameters:
-        before = parameter.detach().clone()
+        before = sample(parameter)
         parameter.grad = gradient(name, parameter, members, weights, noise)
         optimizer.step()
         parameter.grad = None
-        update_squared += distance_squared(parameter, before)
-        del before  # two tensors beside the centre at the most: this one, or the gradient and this one
+        scale = parameter.numel() / before.numel()
+        update_squared += scale * distance_squared(sample(parameter), before)
         has_base = base is not None and name in base
         drift_squared += distance_squared(parameter, base.read(name)) if base and has_base else float("nan")
     return StepSize(update_squared**0.5, drift_squared**0.5)

@@ -15,6 +15,7 @@ os.environ.update(
     DO_NOT_TRACK="1",
     MLFLOW_DISABLE_TELEMETRY="true",
     MPLBACKEND="agg",
+    MLFLOW_LOGGING_LEVEL="WARNING",
 )
 
 # The tiny model gains nothing from threads, which wait for one another on a busy machine; vLLM binds its own.

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # Bottom to top. A module imports from its own layer and from the layers below it.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "generation", "stopwatch"},
+    {"errors", "generation", "memory", "stopwatch"},
     {"counter", "noise", "population", "shaping", "centre"},
     {"update", "journal"},
     {"rollout", "embedded", "model_io", "model_card", "task", "scoring", "metrics", "plots"},

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import RewardError, UsageError
@@ -98,6 +98,21 @@ def test_a_scheduler_steps_once_per_generation(tmp_path: Path) -> None:
         Letters(), tmp_path, steps=4, lr_scheduler=lambda optimizer: StepLR(optimizer, 2, gamma=0.1)
     )
     assert [record.lr for record in records.generations] == pytest.approx([0.05, 0.05, 0.005, 0.005])
+
+
+def test_a_plateau_scheduler_sees_the_mean_reward(tmp_path: Path) -> None:
+    def make(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(
+            optimizer, mode="max", patience=0, threshold=1e6, threshold_mode="abs", factor=0.1
+        )
+
+    _, records = fit(Letters(), tmp_path, steps=3, lr_scheduler=make)
+    assert [record.lr for record in records.generations] == pytest.approx([0.05, 0.05, 0.005])
+
+
+def test_an_optimizer_that_needs_a_loss_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="LBFGS"):
+        fit(Letters(), tmp_path, optimizer=torch.optim.LBFGS)
 
 
 def test_equal_rewards_skip_the_update_and_are_counted(tmp_path: Path) -> None:

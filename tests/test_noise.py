@@ -101,14 +101,8 @@ def test_elements_of_a_tensor_are_uncorrelated(kind: type[TableNoise], lag: int)
 
 
 def test_gaussian_tensors_of_equal_shape_are_independent() -> None:
-    assert (
-        abs(
-            correlation_in_errors(
-                sample_of(GaussianNoise, 1, "q_proj"), sample_of(GaussianNoise, 1, "k_proj")
-            )
-        )
-        < 5
-    )
+    first, second = (sample_of(GaussianNoise, 1, name) for name in ("q_proj", "k_proj"))
+    assert abs(correlation_in_errors(first, second)) < 5
 
 
 def test_correlated_tensors_of_equal_shape_share_a_draw_and_others_do_not() -> None:
@@ -128,12 +122,14 @@ def test_the_kinds_are_independent_and_say_different_versions() -> None:
 
 def test_avalanche_one_bit_of_the_member_seed() -> None:
     """Levels are 16 random bits; flipping any one of 64 seed bits changes half of them."""
-    base = np.searchsorted(normal_table().numpy(), sample_of(GaussianNoise, 0, shape=(4096,)).numpy())
+
+    def levels(seed: int) -> np.ndarray:
+        sample = sample_of(GaussianNoise, seed, shape=(4096,)).numpy()
+        return np.searchsorted(normal_table().numpy(), sample).astype(np.uint16)
+
+    base = levels(0)
     for bit in range(64):
-        sample = sample_of(GaussianNoise, 1 << bit, shape=(4096,)).numpy()
-        changed = np.unpackbits(
-            (base ^ np.searchsorted(normal_table().numpy(), sample)).astype(">u2").view(np.uint8)
-        )
+        changed = np.unpackbits((base ^ levels(1 << bit)).view(np.uint8))
         assert abs(changed.mean() - 0.5) < 6 * 0.5 / changed.size**0.5
 
 
@@ -160,9 +156,12 @@ def test_golden_member_seeds() -> None:
     assert [member_seed(0, 0, 0), member_seed(-1, 5, 29)] == [8524538218447033285, 14704059772362115132]
 
 
-@given(
-    st.lists(st.tuples(st.integers(), st.integers(0, 10**6), st.integers(0, 10**4)), min_size=2, unique=True)
+coordinate_lists = st.lists(
+    st.tuples(st.integers(), st.integers(0, 10**6), st.integers(0, 10**4)), min_size=2, unique=True
 )
+
+
+@given(coordinate_lists)
 def test_member_seeds_are_64_bits_of_any_integers_and_differ(places: list[tuple[int, int, int]]) -> None:
     seeds = [member_seed(*place) for place in places]
     assert all(0 <= seed < 2**64 for seed in seeds)
@@ -181,6 +180,9 @@ def test_same_arguments_same_bits_and_no_global_generator_is_touched(kind: type[
     assert before[2] == random.getstate()
 
 
+WHOLE: dict[int, Tensor] = {}  # samples by their number of elements, made once
+
+
 @pytest.mark.parametrize("compile", [None, False])
 @given(data=st.data(), count=st.sampled_from([1, 1025, 7000, 3 * PIECE // 2]))
 def test_any_slicing_gives_the_same_values(compile: bool | None, data: st.DataObject, count: int) -> None:
@@ -189,9 +191,6 @@ def test_any_slicing_gives_the_same_values(compile: bool | None, data: st.DataOb
     stop = data.draw(st.integers(start, min(count, start + 5000)))
     part = GaussianNoise(compile).sample_flat(5, NAME, (count,), start, stop)
     assert torch.equal(part, whole[start:stop])
-
-
-WHOLE: dict[int, Tensor] = {}
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 2), (0, 13)])

@@ -1,6 +1,7 @@
 """What a run leaves behind, and MLflow's copy of it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_state_goes_round_through_a_checkpoint(tmp_path: Path) -> None:
 def test_mlflow_holds_parameters_metrics_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["es-lightning"])
-    monkeypatch.setattr("sys.path", [])
+    monkeypatch.setattr("sys.path", list(sys.path))
     cli.main(["fit", "-c", SMOKE, "--model.sigma", "0.03"])
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("es_lightning")

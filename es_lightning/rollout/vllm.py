@@ -143,7 +143,8 @@ class VLLMEngine(RolloutEngine):
         from vllm.inputs import TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=list(sequence)) for sequence in sequences]
-        outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
+        with torch.random.fork_rng(devices=[]):  # its sampler draws from the global generator, too
+            outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
         return outputs
 
 
