@@ -29,6 +29,7 @@ settings.load_profile("es_lightning")
 LIBRARY_VARIABLES = (
     "CUDA_",
     "KMP_",
+    "MLFLOW_",
     "OMP_",
     "PL_",
     "PYTEST_",
