@@ -16,7 +16,7 @@ from es_lightning import model_io
 from es_lightning.centre import BaseWeights
 from es_lightning.console import quiet
 from es_lightning.generation import Prompt
-from es_lightning.memory import return_freed_tensors
+from es_lightning.memory import return_freed_tensors, trim_heap
 from es_lightning.noise import GaussianNoise
 from es_lightning.population import Population
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, encode
@@ -56,10 +56,12 @@ def generation(
                 (name, noise.perturbed(member.seed, name, tensor, 1e-3, engine.dtype))
                 for name, tensor in centre.named_parameters()
             )
+            trim_heap()
             engine.generate(prompts, sampling)
         report(f"generation {index}: members evaluated")
         weights = torch.tensor([1.0, -1.0], dtype=torch.float64)
         apply_update(optimizer, centre.named_parameters(), members, weights, noise, BaseWeights(folder))
+        trim_heap()
         report(f"generation {index}: updated")
     sizes = [4 * parameter.numel() for parameter in centre.parameters()]
     return sum(sizes), max(sizes)
@@ -95,6 +97,7 @@ def main() -> None:
     weights = BaseWeights(folder)  # what the engine keeps of a first reload is its own
     names = [name for name, _ in model_io.load_centre(folder).named_parameters()]
     engine.load_weights((name, weights.read(name).to(engine.dtype)) for name in names)
+    trim_heap()
     reset_peak()
     loaded = resident("VmRSS")
     report("engine loaded")

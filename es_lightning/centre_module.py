@@ -19,6 +19,7 @@ from es_lightning.centre import BaseWeights, checksum
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.generation import Evaluation, Prompt
+from es_lightning.memory import trim_heap
 from es_lightning.metrics import MeanByKey, measured
 from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.scoring import score
@@ -95,6 +96,11 @@ class CentreModule(pl.LightningModule):
         for name, parameter in self.centre.named_parameters():
             yield name, parameter.to(self.engine.dtype)
 
+    def load(self, named_tensors: Iterator[tuple[str, Tensor]]) -> None:
+        """Stream weights into the engine."""
+        self.engine.load_weights(named_tensors)
+        trim_heap()
+
     def checksum(self) -> str:
         """Sixteen hexadecimal digits of the centre; they change in updates alone."""
         return checksum(self.centre.named_parameters())
@@ -122,16 +128,16 @@ class CentreModule(pl.LightningModule):
             split: ``train``, ``val`` or ``test``.
         """
         prompts = self.data.encode(split, self._encode)
-        self.engine.load_weights(self.unperturbed())
+        self.load(self.unperturbed())
         return self.rollout(prompts, Stopwatch())
 
     def on_validation_epoch_start(self) -> None:
         """Give the engine the centre."""
-        self.engine.load_weights(self.unperturbed())
+        self.load(self.unperturbed())
 
     def on_test_epoch_start(self) -> None:
         """Give the engine the centre."""
-        self.engine.load_weights(self.unperturbed())
+        self.load(self.unperturbed())
 
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
         """Score the centre on validation prompts."""

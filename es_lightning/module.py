@@ -15,6 +15,7 @@ from torchmetrics.aggregation import MeanMetric
 from es_lightning.centre_module import CentreModule
 from es_lightning.errors import RewardError, UsageError
 from es_lightning.generation import Evaluation, Generation, Member, Prompt
+from es_lightning.memory import trim_heap
 from es_lightning.metrics import PopulationReward, record_metrics
 from es_lightning.noise import GaussianNoise, Noise
 from es_lightning.population import Population
@@ -134,7 +135,7 @@ class EvolutionStrategies(CentreModule):
 
     def _evaluate_member(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> Evaluation:
         with watch.phase("perturb"):
-            self.engine.load_weights(self.perturbed(member))
+            self.load(self.perturbed(member))
         try:
             return self.rollout(prompts, watch)
         except RewardError as error:
@@ -151,6 +152,7 @@ class EvolutionStrategies(CentreModule):
         named, optimizer = self.centre.named_parameters(), self._lightning_optimizer.optimizer
         size = apply_update(optimizer, named, members, weights, self.noise, self.base_weights)
         self.drift.fill_(size.drift)
+        trim_heap()
         return size
 
     def _count_generation(self, rewards: Tensor) -> None:
