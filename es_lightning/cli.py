@@ -69,8 +69,11 @@ class SaveConfig(SaveConfigCallback):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save config.yaml and log it, as parameters and as an artifact."""
-        path = Path(trainer.default_root_dir) / "config.yaml"
+        """Save config.yaml and log it; an older run goes only now, when the new one has passed its checks."""
+        root = Path(trainer.default_root_dir)
+        path = root / "config.yaml"
+        if self.config.overwrite and not self.config.ckpt_path and path.exists():
+            _remove_run(root)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.parser.save(self.config, path, overwrite=True, multifile=False)
         for logger in trainer.loggers:
@@ -125,13 +128,12 @@ class CommandLine(LightningCLI):
         root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
-        if self.subcommand == "fit" and not config.ckpt_path and (root / "config.yaml").exists():
-            if not config.overwrite:
-                raise UsageError(
-                    f"{root} already holds a run: resume it with --ckpt_path last, replace it with "
-                    "--overwrite true, or choose another folder with --trainer.default_root_dir."
-                )
-            _remove_run(root)
+        resumes_or_replaces = config.overwrite or config.ckpt_path
+        if self.subcommand == "fit" and not resumes_or_replaces and (root / "config.yaml").exists():
+            raise UsageError(
+                f"{root} already holds a run: resume it with --ckpt_path last, replace it with "
+                "--overwrite true, or choose another folder with --trainer.default_root_dir."
+            )
 
     def instantiate_trainer(self, **options: Any) -> pl.Trainer:
         """Log to MLflow and show a progress bar, unless told otherwise."""
@@ -150,9 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     quiet()
     return_freed_tensors()
-    sys.path.append(
-        os.getcwd()
-    )  # own tasks and callbacks by class_path; appended, so that nothing is shadowed
+    # Own tasks and callbacks are found by class_path; appended, so that nothing is shadowed.
+    sys.path.append(os.getcwd())
     try:
         if arguments[:1] == ["fetch"]:
             logging.getLogger(__name__).info("embedded model: %s", fetch_embedded())

@@ -86,6 +86,8 @@ def test_a_second_run_into_the_same_folder_is_refused(
     for way_out in ("--ckpt_path last", "--overwrite true", "--trainer.default_root_dir"):
         assert way_out in message
     assert Path("here/summary.json").read_text() == first
+    refusal(capsys, "--trainer.default_root_dir", "here", "--overwrite", "true", "--model.base", "no/such")
+    assert Path("here/summary.json").read_text() == first  # what cannot start replaces nothing
     run("--trainer.default_root_dir", "here", "--overwrite", "true", "--seed_everything", "1")
     assert json.loads(Path("here/summary.json").read_text())["settings"]["seed"] == 1
     assert Path("here/notes.txt").read_text() == "mine"
@@ -130,6 +132,15 @@ def test_an_unknown_key_in_a_file_is_named_with_the_nearest(
 
 def test_valid_names_are_not_suggested_in_place_of_themselves() -> None:
     assert one_line("sigma must be positive", {}, (RolloutEngine, Task)) == "sigma must be positive"
+
+
+def test_a_folder_that_holds_no_run_loses_nothing(folder: Path) -> None:
+    Path("model").mkdir()
+    Path("plots").mkdir()
+    Path("plots/mine.png").write_text("mine")
+    run("--trainer.default_root_dir", ".", "--overwrite", "true", "--report.export", "false")
+    assert Path("plots/mine.png").read_text() == "mine"
+    assert Path("model").is_dir()
 
 
 def test_a_removed_run_keeps_what_is_not_the_runs(tmp_path: Path) -> None:

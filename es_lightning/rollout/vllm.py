@@ -22,7 +22,7 @@ class VLLMEngine(RolloutEngine):
 
     Args:
         dtype: precision of the weights; ``auto`` takes the base model's own.
-        enforce_eager: skip compilation: starts in seconds instead of a minute, generates 10 to 20 % slower.
+        enforce_eager: skip compilation: starts sooner and generates slower.
         memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1].
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
         trust_remote_code: run Python code that comes with the model folder.
