@@ -4,6 +4,7 @@ if __name__ == "callbacks":  # a second identity of every class, found from the 
     raise ModuleNotFoundError("import es_lightning.callbacks, not callbacks")
 
 from es_lightning.callbacks.generation_bar import GenerationBar
+from es_lightning.callbacks.graceful_stop import GracefulStop
 from es_lightning.callbacks.run_report import RunReport
 
-__all__ = ["GenerationBar", "RunReport"]
+__all__ = ["GenerationBar", "GracefulStop", "RunReport"]

@@ -19,11 +19,15 @@ from es_lightning.centre import BaseWeights, checksum
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.generation import Evaluation, Prompt
+from es_lightning.interrupts import interruptible
 from es_lightning.memory import trim_heap
-from es_lightning.metrics import MeanByKey, measured
+from es_lightning.metrics import means, measured
+from es_lightning.population import Lane, lane_of
 from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.scoring import score
+from es_lightning.shards import join_evaluations, pack_evaluation
 from es_lightning.stopwatch import Stopwatch
+from es_lightning.strategy import PopulationStrategy
 
 
 class CentreModule(pl.LightningModule):
@@ -44,7 +48,6 @@ class CentreModule(pl.LightningModule):
         self.engine = engine
         self.trust_remote_code = trust_remote_code
         self._engine_started = False
-        self.val_means, self.test_means = MeanByKey(), MeanByKey()
 
     @property
     def data(self) -> TaskDataModule:
@@ -59,9 +62,42 @@ class CentreModule(pl.LightningModule):
         """Index of the present generation, from 0."""
         return int(self.trainer.global_step)
 
+    @property
+    def lane(self) -> Lane:
+        """Which members and prompts this rank evaluates."""
+        size = self.engine.tensor_parallel_size
+        return lane_of(self.trainer.global_rank, self.trainer.world_size, size)
+
+    def exchange(self, payload: bytes) -> list[bytes]:
+        """What the lanes have to tell one another, in lane order; only a lane's first rank is heard.
+
+        Raises:
+            RankError: a rank did not come within the time-out.
+        """
+        strategy, lane = self.trainer.strategy, self.lane
+        if not isinstance(strategy, PopulationStrategy):
+            return [payload]
+        heard = strategy.exchange(payload if lane.leads else b"")
+        return heard[:: self.engine.tensor_parallel_size]
+
+    def _check_ranks(self) -> None:
+        """Refuse ranks that could not work together."""
+        spread = isinstance(self.trainer.strategy, PopulationStrategy)
+        if self.trainer.world_size > 1 and not spread:
+            raise UsageError(
+                "more than one rank needs the strategy that spreads the population: "
+                "set trainer.strategy to population."
+            )
+        if self.engine.tensor_parallel_size > 1 and not spread:
+            raise UsageError("tensor_parallel_size above 1 needs trainer.strategy population.")
+        _ = self.lane
+        config = model_io.load_config(self.folder, self.trust_remote_code)
+        model_io.check_heads(config, self.engine.tensor_parallel_size)
+
     def setup(self, stage: str) -> None:
         """Check everything that costs nothing to check, then load the centre, then start the engine."""
         self.folder = model_io.resolve(self.base)
+        self._check_ranks()
         self.tokenizer = model_io.load_tokenizer(self.folder, self.trust_remote_code)
         length = self._longest_sequence(self.data.splits_for(stage))
         if not hasattr(self, "centre"):
@@ -98,7 +134,8 @@ class CentreModule(pl.LightningModule):
 
     def load(self, named_tensors: Iterator[tuple[str, Tensor]]) -> None:
         """Stream weights into the engine."""
-        self.engine.load_weights(named_tensors)
+        with interruptible():
+            self.engine.load_weights(named_tensors)
         trim_heap()
 
     def checksum(self) -> str:
@@ -107,29 +144,41 @@ class CentreModule(pl.LightningModule):
 
     def export(self, folder: Path, card: str) -> None:
         """Write the centre as a Hugging Face folder in the base model's dtype."""
-        dtype = model_io.load_config(self.folder, self.trust_remote_code).dtype or torch.float32
-        model_io.export(self.centre, self.folder, folder, dtype, card)
+        model_io.export(self.centre, self.folder, folder, self.export_dtype, card)
+
+    @property
+    def export_dtype(self) -> torch.dtype:
+        """The base model's own dtype."""
+        return model_io.load_config(self.folder, self.trust_remote_code).dtype or torch.float32
 
     # Evaluation -----------------------------------------------------------------------------------
 
     def rollout(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Evaluation:
-        """Generate and score with the weights that the engine holds."""
+        """Generate and score with the weights that the engine holds; on this rank alone."""
         sampling = replace(self.sampling, seed=self.sampling.seed + self.generation)
-        with watch.phase("generate"):
-            completions = self.engine.generate(prompts, sampling)
-        with watch.phase("reward"):
-            scores = score(self.data.task, prompts, completions)
+        with interruptible():
+            with watch.phase("generate"):
+                completions = self.engine.generate(prompts, sampling)
+            with watch.phase("reward"):
+                scores = score(self.data.task, prompts, completions)
         return Evaluation(tuple(prompts), tuple(completions), tuple(scores))
 
     def evaluate(self, split: str) -> Evaluation:
-        """Generate and score the problems of a split with the centre.
+        """Generate and score the problems of a split with the centre; all ranks take part and get all of it.
 
         Args:
             split: ``train``, ``val`` or ``test``.
         """
-        prompts = self.data.encode(split, self._encode)
         self.load(self.unperturbed())
-        return self.rollout(prompts, Stopwatch())
+        return self.shared_rollout(self.data.encode(split, self._encode))
+
+    def shared_rollout(self, prompts: Sequence[Prompt]) -> Evaluation:
+        """Generate and score with the weights that the engines hold, each lane its share of the prompts."""
+        mine = self.lane.share(prompts)
+        part = self.rollout(mine, Stopwatch()) if mine else Evaluation((), (), ())
+        if self.lane.count == 1:
+            return part
+        return join_evaluations(self.exchange(pack_evaluation(part)), prompts)
 
     def on_validation_epoch_start(self) -> None:
         """Give the engine the centre."""
@@ -140,17 +189,12 @@ class CentreModule(pl.LightningModule):
         self.load(self.unperturbed())
 
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
-        """Score the centre on validation prompts."""
-        self.val_means.update(measured(self.rollout(prompts, Stopwatch())))
+        """Score the centre on the validation prompts, which come as one batch, and log the means."""
+        self._log_means("val", self.shared_rollout(prompts))
 
     def test_step(self, prompts: list[Prompt], batch_idx: int) -> None:
-        """Score the centre on test prompts."""
-        self.test_means.update(measured(self.rollout(prompts, Stopwatch())))
+        """Score the centre on the test prompts, which come as one batch, and log the means."""
+        self._log_means("test", self.shared_rollout(prompts))
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over the validation prompts."""
-        self.log_dict(self.val_means.compute_and_reset("val"))
-
-    def on_test_epoch_end(self) -> None:
-        """Log the means over the test prompts."""
-        self.log_dict(self.test_means.compute_and_reset("test"))
+    def _log_means(self, prefix: str, evaluation: Evaluation) -> None:
+        self.log_dict(means(measured(evaluation), prefix), batch_size=len(evaluation.prompts))

@@ -11,31 +11,38 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import callbacks, tasks  # noqa: F401  (their classes become known by their short names)
-from es_lightning.callbacks import GenerationBar, RunReport
+from es_lightning.callbacks import GenerationBar, GracefulStop, RunReport
+from es_lightning.checkpoint import newest
 from es_lightning.console import quiet
 from es_lightning.data import TaskDataModule
 from es_lightning.embedded import fetch_embedded
-from es_lightning.errors import RewardError, UsageError
+from es_lightning.errors import RankError, RewardError, StorageError, UsageError
+from es_lightning.interrupts import Interrupted
+from es_lightning.journal import JOURNAL, REWARDS
 from es_lightning.memory import return_freed_tensors
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
+from es_lightning.replay import replay
 from es_lightning.rollout import RolloutEngine
 from es_lightning.suggest import one_line
 from es_lightning.task import Task
 
 TRACKING_URI = "sqlite:///mlflow.db"
-RUN_FILES = ("config.yaml", "summary.json", "checkpoints", "model", "plots")
+RUN_FILES = ("config.yaml", JOURNAL, REWARDS, "summary.json", "checkpoints", "model", "plots")
 USAGE = """Fine-tune language models by evolution strategies.
 
 es-lightning fit -c configs/demo.yaml --model.sigma 0.002   tune, evaluate before and after, export
 es-lightning validate|test -c configs/demo.yaml              evaluate a model
+es-lightning fit -c configs/demo.yaml --ckpt_path last      go on with a run that was stopped
+es-lightning replay --journal runs/demo/journal.jsonl --output model-3 --generation 3
+                                                             a model from base and journal alone
 es-lightning fetch                                           get the embedded model, once
 """
 
@@ -86,6 +93,7 @@ class CommandLine(LightningCLI):
     """``fit``, ``validate`` and ``test`` on a task."""
 
     def __init__(self, **options: Any) -> None:
+        self.resumes = False
         super().__init__(
             EvolutionStrategies,
             TaskDataModule,
@@ -96,6 +104,7 @@ class CommandLine(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             trainer_defaults={
+                "strategy": "population",
                 "use_distributed_sampler": False,  # every rank and every member must see the same prompts
                 "inference_mode": False,
                 "num_sanity_val_steps": 0,
@@ -128,12 +137,23 @@ class CommandLine(LightningCLI):
         root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
-        resumes_or_replaces = config.overwrite or config.ckpt_path
+        if config.ckpt_path == "last":
+            # Lightning would follow a link that a crash may have taken away, and begin anew without a word.
+            found = newest(Path(config.checkpoint.dirpath))
+            config.ckpt_path = None if found is None else str(found)
+            self.resumes = True
+        resumes_or_replaces = config.overwrite or config.ckpt_path or self.resumes
         if self.subcommand == "fit" and not resumes_or_replaces and (root / "config.yaml").exists():
             raise UsageError(
                 f"{root} already holds a run: resume it with --ckpt_path last, replace it with "
                 "--overwrite true, or choose another folder with --trainer.default_root_dir."
             )
+
+    def instantiate_classes(self) -> None:
+        """Let a run without a checkpoint yet go on from its journal."""
+        super().instantiate_classes()
+        if self.resumes:
+            self.model.saved_journal = []
 
     def instantiate_trainer(self, **options: Any) -> pl.Trainer:
         """Log to MLflow and show a progress bar, unless told otherwise."""
@@ -142,8 +162,10 @@ class CommandLine(LightningCLI):
             name = Path(config.default_root_dir).name
             options["logger"] = MLFlowLogger("es_lightning", run_name=name, tracking_uri=TRACKING_URI)
         own = config.callbacks or []
+        added: list[pl.Callback] = [GracefulStop(self.config_init[self.subcommand].checkpoint.dirpath)]
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
-            options["callbacks"] = [*own, GenerationBar()]
+            added.append(GenerationBar())
+        options["callbacks"] = [*own, *added]
         return super().instantiate_trainer(**options)
 
 
@@ -157,16 +179,36 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if arguments[:1] == ["fetch"]:
             logging.getLogger(__name__).info("embedded model: %s", fetch_embedded())
+        elif arguments[:1] == ["replay"]:
+            _replay(arguments[1:])
         else:
             CommandLine(args=arguments)
     except (UsageError, RewardError) as error:
         stop(str(error))
+    except (RankError, StorageError) as error:
+        stop(str(error), exit_code=1)
+    except Interrupted as interrupted:
+        stop(str(interrupted), exit_code=interrupted.exit_code)
 
 
-def stop(message: str) -> NoReturn:
+def stop(message: str, exit_code: int = 2) -> NoReturn:
     """End the program with one line on stderr."""
-    sys.stderr.write(f"es-lightning: {message}\n")
-    raise SystemExit(2)
+    rank = int(os.environ.get("RANK", "0"))
+    sys.stderr.write(f"es-lightning{f' (rank {rank})' if rank else ''}: {message}\n")
+    raise SystemExit(exit_code)
+
+
+def _replay(arguments: list[str]) -> None:
+    parser = ArgumentParser(prog="es-lightning replay", description=replay.__doc__, exit_on_error=True)
+    parser.add_function_arguments(replay)
+    settings = parser.parse_args(arguments)
+    entry = replay(**settings.as_dict())
+    logging.getLogger(__name__).info(
+        "%s holds the centre after generation %d, checksum %s as recorded.",
+        settings.output,
+        entry.generation,
+        entry.checksum,
+    )
 
 
 def _run_seed(seed: bool | int) -> int:

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: the message is one sentence that says what to do."""
+"""Errors that end a run with one sentence, which says what to do."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,15 @@ class UsageError(ValueError):
 
 class RewardError(RuntimeError):
     """A task returned something that is no finite reward."""
+
+
+class RolloutError(RuntimeError):
+    """The engine failed on a member; the centre is what it was before the generation."""
+
+
+class RankError(RuntimeError):
+    """Another rank is missing, has failed, or holds another centre."""
+
+
+class StorageError(RuntimeError):
+    """A file of the run could not be written: a full disk, a read-only folder."""

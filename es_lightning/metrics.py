@@ -1,11 +1,13 @@
-"""Metrics of a generation, on torchmetrics, so that ranks add up to what one process would have seen."""
+"""Metrics of a generation: all of them are made from what the ranks have gathered, so that any number of
+ranks gives the numbers of one.
+"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from math import fsum
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.aggregation import MeanMetric
 
 from es_lightning.generation import Evaluation, Generation
 
@@ -21,7 +23,7 @@ class PopulationReward(Metric):
     members: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)  # its rewards are gathered already
         self.add_state("members", torch.zeros(0, dtype=torch.float64), dist_reduce_fx=None)
 
     def update(self, rewards: Tensor) -> None:
@@ -43,27 +45,13 @@ class PopulationReward(Metric):
         }
 
 
-class MeanByKey(nn.Module):
-    """A mean per named number, for whatever names a task's reward returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.means = nn.ModuleDict()
-
-    def update(self, scores: Iterable[Mapping[str, float]]) -> None:
-        """Take the numbers of some completions."""
-        for score in scores:
-            for key, value in score.items():
-                if key not in self.means:
-                    self.means[key] = MeanMetric()
-                self.means[key](value)
-
-    def compute_and_reset(self, prefix: str) -> dict[str, Tensor]:
-        """All means, named ``prefix/key``; the next round starts empty."""
-        values = {f"{prefix}/{key}": mean.compute() for key, mean in self.means.items()}  # type: ignore[operator]
-        for mean in self.means.values():
-            mean.reset()  # type: ignore[operator]
-        return values
+def means(scores: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float]:
+    """The mean of each named number over those completions that have it, named ``prefix/key``."""
+    columns: dict[str, list[float]] = {}
+    for score in scores:
+        for key, value in score.items():
+            columns.setdefault(key, []).append(value)
+    return {f"{prefix}/{key}": fsum(column) / len(column) for key, column in columns.items()}
 
 
 def measured(evaluation: Evaluation) -> list[dict[str, float]]:
@@ -76,10 +64,7 @@ def measured(evaluation: Evaluation) -> list[dict[str, float]]:
 
 def record_metrics(record: Generation) -> dict[str, float]:
     """The numbers of a generation other than its rewards' spread, by the names they are logged under."""
-    scores = [score for evaluation in record.evaluations for score in measured(evaluation)]
-    keys = dict.fromkeys(key for score in scores for key in score if key != "reward")
-    columns = {key: [score[key] for score in scores if key in score] for key in keys}
-    means = {f"train/{key}": sum(column) / len(column) for key, column in columns.items()}
+    means = {f"train/{key}": value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
     geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}
     return means | seconds | geometry | {"health/skipped": float(record.skipped)}

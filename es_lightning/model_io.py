@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -105,6 +106,33 @@ def max_length(config: PreTrainedConfig) -> int | None:
     """Longest sequence that the model was made for, in tokens; None where the configuration is silent."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if length is None else int(length)
+
+
+def check_heads(config: PreTrainedConfig, tensor_parallel_size: int) -> None:
+    """Refuse a split of the model that would cut a head in two.
+
+    Raises:
+        UsageError: the numbers of heads do not divide by the tensor-parallel size.
+    """
+    text = config.get_text_config()
+    heads = int(getattr(text, "num_attention_heads", tensor_parallel_size))
+    shared = int(getattr(text, "num_key_value_heads", None) or heads)
+    # Fewer key-value heads than ranks are copied, so that one number must divide the other.
+    if heads % tensor_parallel_size or (shared % tensor_parallel_size and tensor_parallel_size % shared):
+        raise UsageError(
+            f"engine.tensor_parallel_size is {tensor_parallel_size}, but the model has {heads} attention "
+            f"heads and {shared} key-value heads: choose a size that divides both."
+        )
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of a model's configuration and weights, by file name; what hubs list beside their files."""
+    paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    hashes = {}
+    for path in paths:
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card: str) -> None:

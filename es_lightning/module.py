@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
-from es_lightning.centre_module import CentreModule
-from es_lightning.errors import RewardError, UsageError
-from es_lightning.generation import Evaluation, Generation, Member, Prompt
+from es_lightning.errors import UsageError
+from es_lightning.generation import Generation, Prompt
+from es_lightning.header import header
+from es_lightning.journal import Entry, hyper_parameters
 from es_lightning.memory import trim_heap
 from es_lightning.metrics import PopulationReward, record_metrics
 from es_lightning.noise import GaussianNoise, Noise
 from es_lightning.population import Population
+from es_lightning.population_module import PopulationModule
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
+from es_lightning.run_journal import RunJournal
 from es_lightning.shaping import all_alike, z_score
+from es_lightning.shards import compare_centres
 from es_lightning.stopwatch import Stopwatch
 from es_lightning.update import StepSize, apply_update
 
 
-class EvolutionStrategies(CentreModule):
+class EvolutionStrategies(PopulationModule):
     """Full-parameter fine-tuning by evolution strategies (arXiv 2509.24372).
 
     Args:
@@ -41,6 +48,7 @@ class EvolutionStrategies(CentreModule):
         shaping: from rewards [N, P] to weights [N], for example ``es_lightning.shaping.z_score``.
         antithetic: pairs of members with the same noise and opposite signs.
         seed: the run seed, which keys all noise; any integer.
+        retry_member: try a member once more if the engine fails on it, instead of stopping at once.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
@@ -62,20 +70,27 @@ class EvolutionStrategies(CentreModule):
         shaping: Callable[[Tensor], Tensor] = z_score,
         antithetic: bool = False,
         seed: int = 0,
+        retry_member: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        if not sigma > 0:
-            raise UsageError(f"sigma is {sigma}: give a noise scale above 0, for example 0.001.")
-        engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
-        super().__init__(base, sampling or Sampling(), engine, trust_remote_code)
-        self.sigma = sigma
-        self.population = Population(population, seed, antithetic)
-        self.noise = noise or GaussianNoise()
+        super().__init__(
+            base=base,
+            sampling=sampling or Sampling(),
+            engine=engine or VLLMEngine(trust_remote_code=trust_remote_code),
+            trust_remote_code=trust_remote_code,
+            population=Population(population, seed, antithetic),
+            sigma=sigma,
+            noise=noise or GaussianNoise(),
+            retry_member=retry_member,
+        )
         self.shaping = shaping
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.population_reward = PopulationReward()
-        self.tokens_per_second = MeanMetric()
+        self.tokens_per_second = MeanMetric(sync_on_compute=False)
+        self.run_journal = RunJournal()
+        self.saved_journal: list[str] | None = None
+        """Lines that came with a checkpoint; set it to [] to resume a run from its journal alone."""
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the centre, with the scheduler if there is one.
@@ -96,61 +111,65 @@ class EvolutionStrategies(CentreModule):
 
     @torch.no_grad()
     def training_step(self, prompts: list[Prompt], batch_idx: int) -> dict[str, Generation]:
-        """Perturb, generate, score, shape, update: one generation.
+        """Perturb, generate, score, gather, shape, update: one generation.
+
+        A generation that an earlier process finished is taken from the journal, without rollouts.
 
         Args:
-            prompts: the batch, P encoded prompts, the same for every member.
+            prompts: the batch, P encoded prompts, the same for every member and rank.
             batch_idx: not used; the generation's index decides everything.
 
         Returns:
             The record of the generation, for callbacks.
         """
-        watch, index, lr = Stopwatch(), self.generation, self.lr
-        members = self.population.members(index)
-        evaluations = [self._evaluate_member(member, prompts, watch) for member in members]
-        rewards = torch.tensor(
-            [evaluation.rewards for evaluation in evaluations], dtype=torch.float64
-        )  # [N, P]
-        skipped = all_alike(rewards)
-        weights = torch.zeros(len(members), dtype=torch.float64) if skipped else self.shaping(rewards)  # [N]
+        watch, past = Stopwatch(), self.run_journal.past(self.generation)
+        found = self._found(prompts, watch) if past is None else past.record(prompts)
+        hyper = hyper_parameters(self._optimizer)
         with watch.phase("update"):
-            size = StepSize(0.0, float(self.drift)) if skipped else self._update(members, weights)
-            self._count_generation(rewards)
-        record = Generation(
-            index=index,
-            members=members,
-            prompts=tuple(prompts),
-            rewards=rewards,
-            weights=weights,
-            sigma=self.sigma,
-            lr=lr,
-            skipped=skipped,
+            size = StepSize(0.0, float(self.drift)) if found.skipped else self._update(found)
+            self._count_generation(found.rewards)
+            self.centre_checksum = self.checksum()
+        record = replace(
+            found,
             update_norm=size.update_norm,
             drift=size.drift,
-            seconds=watch.seconds,
-            evaluations=tuple(evaluations),
+            seconds={**watch.seconds, **found.seconds},
         )
+        if past is None:
+            self.run_journal.keep(Entry.of(record, hyper, self.centre_checksum), record.rewards)
+        else:
+            self.run_journal.keep_past(past, self.centre_checksum)
         self._log_generation(record)
         return {"generation": record}
 
-    def _evaluate_member(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> Evaluation:
-        with watch.phase("perturb"):
-            self.load(self.perturbed(member))
-        try:
-            return self.rollout(prompts, watch)
-        except RewardError as error:
-            raise RewardError(f"{error} (member {member.index} of generation {self.generation})") from error
+    def _found(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
+        """What is known of a generation before its update."""
+        members = self.population.members(self.generation)
+        evaluations, outcome = self.evaluate_population(members, prompts, watch)
+        skipped = all_alike(outcome.rewards)
+        nothing = torch.zeros(len(members), dtype=torch.float64)
+        return Generation(
+            index=self.generation,
+            members=members,
+            prompts=tuple(prompts),
+            rewards=outcome.rewards,
+            weights=nothing if skipped else self.shaping(outcome.rewards),
+            sigma=self.sigma,
+            lr=self.lr,
+            skipped=skipped,
+            update_norm=0.0,
+            drift=float(self.drift),
+            scores=outcome.scores,
+            tokens=outcome.tokens,
+            seconds=outcome.seconds,
+            evaluations=evaluations,
+        )
 
-    @torch.no_grad()
-    def perturbed(self, member: Member) -> Iterator[tuple[str, Tensor]]:
-        """Stream (name, theta + sign * sigma * eps) in the engine's dtype, one tensor at a time."""
-        scale, dtype = member.sign * self.sigma, self.engine.dtype
-        for name, parameter in self.centre.named_parameters():
-            yield name, self.noise.perturbed(member.seed, name, parameter, scale, dtype)
-
-    def _update(self, members: Sequence[Member], weights: Tensor) -> StepSize:
-        named, optimizer = self.centre.named_parameters(), self._lightning_optimizer.optimizer
-        size = apply_update(optimizer, named, members, weights, self.noise, self.base_weights)
+    def _update(self, found: Generation) -> StepSize:
+        named = self.centre.named_parameters()
+        size = apply_update(
+            self._optimizer, named, found.members, found.weights, self.noise, self.base_weights
+        )
         self.drift.fill_(size.drift)
         trim_heap()
         return size
@@ -169,9 +188,56 @@ class EvolutionStrategies(CentreModule):
         return cast(LightningOptimizer, self.optimizers())
 
     @property
+    def _optimizer(self) -> Optimizer:
+        return self._lightning_optimizer.optimizer
+
+    @property
     def lr(self) -> float:
         """Learning rate of the next update; alpha in the papers."""
-        return float(self._lightning_optimizer.param_groups[0]["lr"])
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    # The journal ----------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Start the journal, or go on with it."""
+        self.centre_checksum = self.checksum()
+        self.run_journal.open(
+            folder=Path(self.trainer.default_root_dir),
+            header=self._header() if self.trainer.is_global_zero else {},
+            generation=self.generation,
+            saved=self.saved_journal,
+            writes=self.trainer.is_global_zero,
+            share=lambda payload: self.exchange(payload)[0],
+        )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Keep the loggers' step at the generation, which Lightning loses count of in resumed runs."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.generation
+
+    def on_train_end(self) -> None:
+        """Compare the final centres, as the start of a generation does with those before it."""
+        compare_centres(self.exchange(self.centre_checksum.encode()), self.generation)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the journal so far into the checkpoint."""
+        checkpoint["journal"] = list(self.run_journal.lines)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the journal so far from the checkpoint."""
+        self.saved_journal = list(checkpoint["journal"])
+
+    def _header(self) -> dict[str, Any]:
+        return header(
+            self.base,
+            self.folder,
+            self.export_dtype,
+            self.noise,
+            self._optimizer,
+            device=self.device.type,
+            ranks=self.trainer.world_size,
+            task=self.data.task.name,
+            settings=self.settings(),
+        )
 
     # Reports --------------------------------------------------------------------------------------
 
@@ -190,7 +256,7 @@ class EvolutionStrategies(CentreModule):
             "population": self.population.size,
             "sigma": self.sigma,
             "lr": self.lr,
-            "optimizer": type(self._lightning_optimizer.optimizer).__name__,
+            "optimizer": type(self._optimizer).__name__,
             "noise": type(self.noise).__name__,
             "shaping": getattr(self.shaping, "__name__", str(self.shaping)),
             "antithetic": self.population.antithetic,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from es_lightning.counter import PIECE, SUPERBLOCK, Kernel, normal_table, stream_words
+from es_lightning.errors import UsageError
 
 Device = torch.device | str
 
@@ -224,3 +225,26 @@ def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
         end = min(stop, start // PIECE * PIECE + PIECE)
         yield start, end
         start = end
+
+
+def noise_of(version: str) -> Noise:
+    """The kind of noise that makes the bits of a version.
+
+    Raises:
+        UsageError: this library has no such kind.
+    """
+    kinds = {kind.version: kind for kind in _kinds(Noise) if hasattr(kind, "version")}
+    if version not in kinds:
+        raise UsageError(
+            f"the run's noise was {version}, and this library makes {', '.join(sorted(kinds))}: use the "
+            "version that the run was made with."
+        )
+    kind: Noise = kinds[version]()
+    return kind
+
+
+def _kinds(kind: type) -> Iterator[type]:
+    children: list[type] = kind.__subclasses__()
+    for child in children:
+        yield child
+        yield from _kinds(child)

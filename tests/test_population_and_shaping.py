@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from es_lightning.errors import UsageError
-from es_lightning.population import Population, shard
+from es_lightning.population import Population, lane_of
 from es_lightning.shaping import all_alike, none, z_score
 
 
@@ -51,7 +51,7 @@ def test_an_odd_number_of_antithetic_members_is_refused() -> None:
 @given(st.integers(2, 100), st.integers(1, 12))
 def test_ranks_share_all_members_evenly(size: int, world: int) -> None:
     members = Population(size).members(0)
-    shards = [shard(members, rank, world) for rank in range(world)]
+    shards = [lane_of(rank, world).share(members) for rank in range(world)]
     assert sorted((m for part in shards for m in part), key=lambda m: m.index) == list(members)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 

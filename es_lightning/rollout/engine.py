@@ -63,6 +63,9 @@ class RolloutEngine(ABC):
         trust_remote_code: run Python code that comes with the model folder.
     """
 
+    tensor_parallel_size = 1
+    """Consecutive ranks that hold one copy of the model together; an engine that can do more sets it."""
+
     def __init__(self, dtype: DTypeName = "auto", trust_remote_code: bool = False) -> None:
         self.dtype_name = dtype
         self.trust_remote_code = trust_remote_code

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Prompt
@@ -24,6 +24,8 @@ class VLLMEngine(RolloutEngine):
         dtype: precision of the weights; ``auto`` takes the base model's own.
         enforce_eager: skip compilation: starts sooner and generates slower.
         memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1].
+        tensor_parallel_size: k consecutive ranks hold one copy of the model together and evaluate the same
+            members; the number of ranks and the model's heads must divide by it.
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
         trust_remote_code: run Python code that comes with the model folder.
         options: further keyword arguments of ``vllm.LLM``; they win over those above.
@@ -38,6 +40,7 @@ class VLLMEngine(RolloutEngine):
         enforce_eager: bool = False,
         memory_fraction: float = 0.8,
         kv_cache_gib: float | None = None,
+        tensor_parallel_size: int = 1,
         trust_remote_code: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -53,9 +56,12 @@ class VLLMEngine(RolloutEngine):
             )
         if kv_cache_gib is not None and kv_cache_gib <= 0:
             raise UsageError(f"engine.kv_cache_gib is {kv_cache_gib}: give a number above 0.")
+        if tensor_parallel_size < 1:
+            raise UsageError(f"engine.tensor_parallel_size is {tensor_parallel_size}: give at least 1.")
         self.enforce_eager = enforce_eager
         self.memory_fraction = memory_fraction
         self.kv_cache_gib = kv_cache_gib
+        self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
         self._llm: Any = None  # vllm.LLM, named nowhere: resolving the name would load vLLM
 
@@ -89,6 +95,11 @@ class VLLMEngine(RolloutEngine):
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
+        self._owns_processes = not distributed.is_initialized()
+        if not self._owns_processes and distributed.get_world_size() > 1:
+            # One engine per rank, in the process groups that the ranks have joined already.
+            options["distributed_executor_backend"] = "external_launcher"
+            options["tensor_parallel_size"] = self.tensor_parallel_size
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
         with torch.random.fork_rng(devices=[]):  # vLLM seeds the global generator when it starts
@@ -130,14 +141,17 @@ class VLLMEngine(RolloutEngine):
         return [_prompt_logprobs(output) for output in outputs]
 
     def close(self) -> None:
-        """Drop the model and vLLM's process groups."""
+        """Drop the model and vLLM's process groups; those that were there before it stay."""
         if self._llm is None:
             return
-        from vllm.distributed import cleanup_dist_env_and_memory
+        from vllm.distributed import cleanup_dist_env_and_memory, destroy_model_parallel
 
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
-        cleanup_dist_env_and_memory()
+        if self._owns_processes:
+            cleanup_dist_env_and_memory()
+        else:
+            destroy_model_parallel()
 
     def _run(self, sequences: Sequence[Sequence[int]], params: Any) -> list[Any]:
         from vllm.inputs import TokensPrompt

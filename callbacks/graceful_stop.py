@@ -1,0 +1,57 @@
+"""SIGTERM and Ctrl-C: write a checkpoint and end, between two steps."""
+
+import logging
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from es_lightning.checkpoint import newest_step
+from es_lightning.errors import StorageError
+from es_lightning.interrupts import Interrupted, listen, stop_listening
+from es_lightning.strategy import PopulationStrategy
+
+log = logging.getLogger(__name__)
+
+
+class GracefulStop(Callback):
+    """Abandon the generation under way and keep the centre it started from; exit code 128 + signal.
+
+    Args:
+        dirpath: folder of the checkpoint; None takes ``checkpoints`` in the run's folder.
+    """
+
+    def __init__(self, dirpath: str | None = None) -> None:
+        self.dirpath = dirpath
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals over from Lightning, whose handler waits for the generation to end."""
+        strategy = trainer.strategy
+        listen(strategy.stop if isinstance(strategy, PopulationStrategy) else None)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write the checkpoint, unless there is one of this generation."""
+        if not isinstance(exception, Interrupted) or not trainer.is_global_zero:
+            return
+        folder = Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
+        if newest_step(folder) == trainer.global_step:
+            return
+        if trainer.training:
+            # The batch was begun and is to be begun anew.
+            trainer.fit_loop.epoch_loop.batch_progress.total.reset_on_restart()
+        path = folder / f"stopped-step={trainer.global_step}.ckpt"
+        try:
+            trainer.save_checkpoint(path)
+        except StorageError as error:
+            log.error("%s", error)
+            return
+        for old in folder.glob("stopped-step=*.ckpt"):
+            if old != path:
+                old.unlink()
+        log.info("Stopped before generation %d; resume with --ckpt_path last.", trainer.global_step)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        stop_listening()

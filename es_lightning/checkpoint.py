@@ -1,0 +1,88 @@
+"""Checkpoints on disk: whole or not at all, and read without running anything that lies in them."""
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+
+from es_lightning.errors import UsageError
+from es_lightning.files import replacing
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpoint(TorchCheckpointIO):
+    """Writes beside the old file, then swaps the two; reads with ``weights_only``."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written; what was there is intact.
+        """
+        with replacing(Path(path)) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's writer reports a failed write so
+                raise OSError(str(error).splitlines()[0]) from error
+
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint of tensors and plain values.
+
+        Raises:
+            UsageError: there is none, it is damaged, or it holds code.
+        """
+        return read(Path(path))
+
+
+def read(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """A checkpoint's content.
+
+    Args:
+        path: the file.
+        mapped: leave tensors in the file until they are used.
+
+    Raises:
+        UsageError: there is none, it is damaged, or it holds code.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no checkpoint {path}: give another --ckpt_path, or `last` for the newest."
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UsageError(
+            f"{path} was not read: it is damaged, or holds more than tensors and plain values, which could "
+            "run code. Give another --ckpt_path, or `last` for the newest."
+        ) from error
+    return content
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the latest generation in a folder; None if there is none to be read."""
+    steps = _steps(folder)
+    return max(steps, key=lambda path: steps[path]) if steps else None
+
+
+def newest_step(folder: Path) -> int | None:
+    """How many generations the newest checkpoint of a folder has seen."""
+    return max(_steps(folder).values(), default=None)
+
+
+def _steps(folder: Path) -> dict[Path, int]:
+    steps = {}
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            steps[path] = int(read(path, mapped=True)["global_step"])
+        except (UsageError, KeyError):
+            log.warning("%s cannot be read as a checkpoint and is passed over.", path)
+    return steps

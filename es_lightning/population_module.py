@@ -1,0 +1,146 @@
+"""A centre with a population around it, whose members the ranks share out among themselves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from es_lightning.centre_module import CentreModule
+from es_lightning.errors import RewardError, RolloutError, UsageError
+from es_lightning.generation import Evaluation, Member, Prompt
+from es_lightning.noise import Noise
+from es_lightning.population import Population
+from es_lightning.rollout import RolloutEngine, Sampling
+from es_lightning.shards import Outcome, Shard, digest, join, sums
+from es_lightning.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+
+class PopulationModule(CentreModule):
+    """Evaluates members theta + sign * sigma * eps; what follows from their rewards is a subclass's.
+
+    Args:
+        base: model to start from: ``embedded``, ``tiny``, a Hugging Face folder, or a hub id.
+        sampling: how completions are decoded.
+        engine: what generates.
+        trust_remote_code: run Python code that comes with the model.
+        population: which members there are.
+        sigma: noise scale in units of the weights.
+        noise: kind of noise.
+        retry_member: whether a member is tried once more if the engine fails on it.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        sampling: Sampling,
+        engine: RolloutEngine,
+        trust_remote_code: bool,
+        population: Population,
+        sigma: float,
+        noise: Noise,
+        retry_member: bool,
+    ) -> None:
+        if not sigma > 0:
+            raise UsageError(f"sigma is {sigma}: give a noise scale above 0, for example 0.001.")
+        if retry_member and engine.tensor_parallel_size > 1:
+            raise UsageError(
+                "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
+            )
+        super().__init__(base, sampling, engine, trust_remote_code)
+        self.population, self.sigma, self.noise = population, sigma, noise
+        self.retry_member = retry_member
+        self.centre_checksum = ""
+
+    @torch.no_grad()
+    def perturbed(self, member: Member) -> Iterator[tuple[str, Tensor]]:
+        """Stream (name, theta + sign * sigma * eps) in the engine's dtype, one tensor at a time."""
+        scale, dtype = member.sign * self.sigma, self.engine.dtype
+        for name, parameter in self.centre.named_parameters():
+            yield name, self.noise.perturbed(member.seed, name, parameter, scale, dtype)
+
+    def evaluate_population(
+        self, members: Sequence[Member], prompts: Sequence[Prompt], watch: Stopwatch
+    ) -> tuple[dict[int, Evaluation], Outcome]:
+        """Evaluate this lane's members, then learn from the others how theirs did.
+
+        Args:
+            members: the population, N members.
+            prompts: the batch, P encoded prompts, the same on every rank.
+            watch: gets the seconds of perturb, generate, reward and gather.
+
+        Returns:
+            This lane's evaluations by member index, and the whole population's outcome.
+
+        Raises:
+            RewardError: the task returned no finite reward.
+            RolloutError: the engine failed.
+            RankError: another rank is missing, has failed, or holds another centre.
+        """
+        evaluations: dict[int, Evaluation] = {}
+        error: Exception | None = None
+        try:
+            for member in self.lane.share(members):
+                evaluations[member.index] = self._evaluate_member(member, prompts, watch)
+        except (RewardError, RolloutError) as failure:
+            error = failure  # the others are told before this rank stops
+        shard = self._shard(evaluations, prompts, watch, error)
+        with watch.phase("gather"):
+            packed = self.exchange(shard.pack())
+        if error is not None:
+            raise error
+        outcome = join([Shard.unpack(part) for part in packed], len(members), self.generation)
+        return evaluations, outcome
+
+    def _shard(
+        self,
+        evaluations: dict[int, Evaluation],
+        prompts: Sequence[Prompt],
+        watch: Stopwatch,
+        error: Exception | None,
+    ) -> Shard:
+        rewards = torch.tensor([e.rewards for e in evaluations.values()], dtype=torch.float64)
+        return Shard(
+            rank=self.trainer.global_rank,
+            centre=self.centre_checksum,
+            prompts=digest(prompts),
+            rewards=rewards.view(len(evaluations), len(prompts)),
+            sums=sums(evaluations.values()),
+            tokens=sum(evaluation.tokens for evaluation in evaluations.values()),
+            seconds=watch.seconds,
+            error="" if error is None else str(error),
+        )
+
+    def _evaluate_member(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> Evaluation:
+        where = f"member {member.index} of generation {self.generation}"
+        try:
+            return self._roll_out(member, prompts, watch)
+        except RewardError as error:
+            raise RewardError(f"{error} ({where})") from error
+        except Exception as error:
+            if not self.retry_member:
+                raise RolloutError(_failed(where, error)) from error
+            log.warning("The engine failed on %s, which is tried once more.", where, exc_info=True)
+        try:
+            return self._roll_out(member, prompts, watch)
+        except Exception as error:
+            raise RolloutError(_failed(f"{where} twice", error)) from error
+
+    def _roll_out(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> Evaluation:
+        with watch.phase("perturb"):
+            self.load(self.perturbed(member))
+        return self.rollout(prompts, watch)
+
+
+def _failed(where: str, error: Exception) -> str:
+    return (
+        f"the engine failed on {where} ({type(error).__name__}: {error}). The centre is untouched: resume "
+        "with --ckpt_path last, and with --model.retry_member true if it fails now and then."
+    )

@@ -1,0 +1,169 @@
+"""The population spread over ranks: every rank holds a centre, and rewards are all that crosses."""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch import distributed
+
+from es_lightning.checkpoint import AtomicCheckpoint
+from es_lightning.cores import bind, share_of
+from es_lightning.errors import RankError, UsageError
+from es_lightning.interrupts import wait_for
+
+PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
+
+
+class PopulationStrategy(DDPStrategy):
+    """Members are spread over ranks; every rank applies the same update to its own centre.
+
+    Launches as Lightning's DDP does: by itself on one machine, or under torchrun or SLURM.
+
+    Args:
+        timeout_seconds: how long a rank waits for the slowest one before it gives up.
+        threads_per_rank: CPU cores of a rank at the most; None shares the machine's cores out. Ranks on
+            accelerators are not bound to cores.
+        options: of ``lightning.pytorch.strategies.DDPStrategy``.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    def __init__(
+        self, timeout_seconds: float = 1800.0, threads_per_rank: int | None = None, **options: Any
+    ) -> None:
+        if not timeout_seconds > 0:
+            raise UsageError(f"strategy.timeout_seconds is {timeout_seconds}: give a number above 0.")
+        if threads_per_rank is not None and threads_per_rank < 1:
+            raise UsageError(f"strategy.threads_per_rank is {threads_per_rank}: give at least 1.")
+        options.setdefault("checkpoint_io", AtomicCheckpoint())
+        super().__init__(timeout=timedelta(seconds=timeout_seconds), **options)
+        self.timeout_seconds, self.threads_per_rank = timeout_seconds, threads_per_rank
+        self.stopping = False
+        self._launched: list[subprocess.Popen[bytes]] = []
+        self._rewards_group: Any = None
+
+    # Set-up ---------------------------------------------------------------------------------------
+
+    def setup_environment(self) -> None:
+        """Join the other ranks, on cores of its own where ranks run on CPUs."""
+        assert self.cluster_environment is not None
+        if self.local_rank and not self.cluster_environment.creates_processes_externally:
+            _end_with_parent()
+        if self.root_device.type == "cpu":
+            cores = sorted(os.sched_getaffinity(0))
+            bind(share_of(cores, self.local_rank, self.num_processes, self.threads_per_rank))
+        super().setup_environment()
+        if self.world_size > 1:
+            # What engines read to find their place; torchrun sets it, SLURM and Lightning's launcher do not.
+            os.environ |= {"RANK": str(self.global_rank), "LOCAL_RANK": str(self.local_rank)}
+            os.environ["WORLD_SIZE"] = str(self.world_size)
+            # Gloo on every device: it names a rank that is missing.
+            self._rewards_group = distributed.new_group(
+                backend="gloo", timeout=timedelta(seconds=self.timeout_seconds)
+            )
+
+    def configure_ddp(self) -> None:
+        """Wrap nothing: there are no gradients to reduce.
+
+        Centres are not broadcast: each rank loads its own, and their checksums are compared in every
+        generation, so that a machine with another base model is found out and not papered over.
+        """
+
+    # Between ranks --------------------------------------------------------------------------------
+
+    def exchange(self, payload: bytes) -> list[bytes]:
+        """Every rank's payload, in rank order.
+
+        Raises:
+            RankError: a rank did not come within the time-out.
+        """
+        if self.world_size == 1:
+            return [payload]
+        return wait_for(lambda: self._exchange(payload))
+
+    def _exchange(self, payload: bytes) -> list[bytes]:
+        group, mine = self._rewards_group, torch.tensor([len(payload)])
+        self._meet()
+        sizes = [torch.zeros_like(mine) for _ in range(self.world_size)]
+        distributed.all_gather(sizes, mine, group=group)
+        buffers = [torch.empty(int(size), dtype=torch.uint8) for size in sizes]
+        if payload:
+            buffers[self.global_rank] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        for rank, buffer in enumerate(buffers):
+            if len(buffer):
+                distributed.broadcast(buffer, src=rank, group=group)
+        return [buffer.numpy().tobytes() for buffer in buffers]
+
+    def _meet(self) -> None:
+        limit = timedelta(seconds=self.timeout_seconds)
+        try:
+            distributed.monitored_barrier(self._rewards_group, timeout=limit, wait_all_ranks=True)
+        except RuntimeError as error:
+            raise RankError(self._who_is_missing(str(error))) from error
+
+    def _who_is_missing(self, message: str) -> str:
+        found = re.search(r"Ranks ([\d, ]+) failed", message)
+        advice = "Look at its own last lines, then resume with --ckpt_path last."
+        if found is None:
+            return f"rank {self.global_rank}: rank 0 is gone or waits for a rank that is missing. {advice}"
+        ranks = found[1].strip()
+        return (
+            f"rank {ranks} died, or did not come within {self.timeout_seconds:g} s "
+            f"(strategy.timeout_seconds). {advice}"
+        )
+
+    def barrier(self, *args: Any, **options: Any) -> None:
+        """Wait for all ranks, unless this one is stopping on its own."""
+        if not self.stopping:
+            super().barrier(*args, **options)
+
+    # The end --------------------------------------------------------------------------------------
+
+    def stop(self, signum: int) -> None:
+        """Tell the ranks that this process has launched to stop, and wait for none of them any more."""
+        for rank in self._release():
+            rank.send_signal(signum)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Leave no rank behind."""
+        end(self._release())
+
+    def _release(self) -> list[subprocess.Popen[bytes]]:
+        """The ranks that this process has launched, taken from Lightning's observer, which would kill this
+        process as soon as one of them ends.
+        """
+        self.stopping = True
+        processes = getattr(self.launcher, "procs", [])
+        self._launched += processes
+        processes.clear()
+        return self._launched
+
+
+def end(children: Sequence[subprocess.Popen[bytes]], patience_seconds: float = 3.0) -> None:
+    """Wait a moment for processes to end by themselves, then kill those that have not."""
+    deadline = time.monotonic() + patience_seconds
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+
+
+def _end_with_parent() -> None:
+    """Let the kernel kill this process should the one that launched it die."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if "population" not in StrategyRegistry:
+    StrategyRegistry.register("population", PopulationStrategy, "Spreads an ES population over ranks.")
