@@ -134,8 +134,7 @@ class CentreModule(pl.LightningModule):
 
     def load(self, named_tensors: Iterator[tuple[str, Tensor]]) -> None:
         """Stream weights into the engine."""
-        with interruptible():
-            self.engine.load_weights(named_tensors)
+        self.engine.load_weights(named_tensors)
         trim_heap()
 
     def checksum(self) -> str:
@@ -169,8 +168,9 @@ class CentreModule(pl.LightningModule):
         Args:
             split: ``train``, ``val`` or ``test``.
         """
-        self.load(self.unperturbed())
-        return self.shared_rollout(self.data.encode(split, self._encode))
+        with interruptible():
+            self.load(self.unperturbed())
+            return self.shared_rollout(self.data.encode(split, self._encode))
 
     def shared_rollout(self, prompts: Sequence[Prompt]) -> Evaluation:
         """Generate and score with the weights that the engines hold, each lane its share of the prompts."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from es_lightning.centre_module import CentreModule
 from es_lightning.errors import RewardError, RolloutError, UsageError
 from es_lightning.generation import Evaluation, Member, Prompt
+from es_lightning.interrupts import interruptible
 from es_lightning.noise import Noise
 from es_lightning.population import Population
 from es_lightning.rollout import RolloutEngine, Sampling
@@ -134,9 +135,10 @@ class PopulationModule(CentreModule):
             raise RolloutError(_failed(f"{where} twice", error)) from error
 
     def _roll_out(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> Evaluation:
-        with watch.phase("perturb"):
-            self.load(self.perturbed(member))
-        return self.rollout(prompts, watch)
+        with interruptible():
+            with watch.phase("perturb"):
+                self.load(self.perturbed(member))
+            return self.rollout(prompts, watch)
 
 
 def _failed(where: str, error: Exception) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import fsum
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Shard:
         centre: checksum of its centre before the generation.
         prompts: digest of the batch it evaluated.
         rewards: float64 [members of the lane, P].
-        sums: of every number that the task's reward returned, with its count.
+        sums: of every number that the task's reward returned, as an exact fraction, with its count.
         tokens: tokens generated.
         seconds: wall-clock seconds per phase.
         error: what went wrong; empty if nothing did.
@@ -35,7 +35,7 @@ class Shard:
     centre: str
     prompts: str
     rewards: Tensor
-    sums: Mapping[str, tuple[float, int]]
+    sums: Mapping[str, tuple[str, int]]
     tokens: int
     seconds: Mapping[str, float]
     error: str = ""
@@ -109,14 +109,17 @@ def compare_centres(checksums: Sequence[bytes], generation: int) -> None:
         _same("centre", lane, checksum.decode(), checksums[0].decode(), generation)
 
 
-def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[float, int]]:
-    """Sum and count of every number that the task returned, and of the completions' lengths."""
+def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:
+    """Sum and count of every number that the task returned, and of the completions' lengths.
+
+    Sums are exact, so that means do not depend on how members were shared out.
+    """
     columns: dict[str, list[float]] = {}
     for evaluation in evaluations:
         for score in measured(evaluation):
             for key, value in score.items():
                 columns.setdefault(key, []).append(value)
-    return {key: (fsum(column), len(column)) for key, column in columns.items()}
+    return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in columns.items()}
 
 
 def digest(prompts: Iterable[Prompt]) -> str:
@@ -150,11 +153,9 @@ def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Eval
     return Evaluation(tuple(prompts), tuple(completions), tuple(scores))
 
 
-def _mean(pairs: Iterable[tuple[float, int]]) -> float:
+def _mean(pairs: Iterable[tuple[str, int]]) -> float:
     totals, counts = zip(*pairs, strict=True)
-    total: float = fsum(totals)
-    count: int = sum(counts)
-    return total / count
+    return float(sum(map(Fraction, totals)) / sum(counts))
 
 
 def _same(what: str, rank: int, theirs: str, ours: str, generation: int) -> None:

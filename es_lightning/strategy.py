@@ -71,6 +71,22 @@ class PopulationStrategy(DDPStrategy):
                 backend="gloo", timeout=timedelta(seconds=self.timeout_seconds)
             )
 
+    def setup_distributed(self) -> None:
+        """Join the process group; a single process has none to join."""
+        if self._is_alone:
+            self.set_world_ranks()
+        else:
+            super().setup_distributed()
+
+    def _configure_launcher(self) -> None:
+        # A single process launches nothing, and leaves no trace of a launch in the environment.
+        if not self._is_alone:
+            super()._configure_launcher()
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.num_nodes * self.num_processes == 1
+
     def configure_ddp(self) -> None:
         """Wrap nothing: there are no gradients to reduce.
 
@@ -111,15 +127,24 @@ class PopulationStrategy(DDPStrategy):
             raise RankError(self._who_is_missing(str(error))) from error
 
     def _who_is_missing(self, message: str) -> str:
-        found = re.search(r"Ranks ([\d, ]+) failed", message)
-        advice = "Look at its own last lines, then resume with --ckpt_path last."
-        if found is None:
-            return f"rank {self.global_rank}: rank 0 is gone or waits for a rank that is missing. {advice}"
-        ranks = found[1].strip()
+        """All ranks wait for rank 0; the barrier tells rank 0 of late ones, closed connections of dead ones."""
+        late = re.search(r"Ranks ([\d, ]+) failed", message)
+        missing = "0"
+        if self.is_global_zero:
+            closed = [str(rank) for rank in range(1, self.world_size) if self._is_closed(rank)]
+            missing = late[1].strip() if late else ", ".join(closed)
         return (
-            f"rank {ranks} died, or did not come within {self.timeout_seconds:g} s "
-            f"(strategy.timeout_seconds). {advice}"
+            f"rank {missing} died, or did not come within {self.timeout_seconds:g} s "
+            "(strategy.timeout_seconds). Look at its own last lines, then resume with --ckpt_path last."
         )
+
+    def _is_closed(self, rank: int) -> bool:
+        """Whether the connection to a rank is closed."""
+        try:
+            distributed.isend(torch.zeros(1), rank, group=self._rewards_group)
+        except RuntimeError:
+            return True
+        return False
 
     def barrier(self, *args: Any, **options: Any) -> None:
         """Wait for all ranks, unless this one is stopping on its own."""

@@ -8,10 +8,23 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from es_lightning.data import TaskDataModule
-from es_lightning.generation import Generation
+from es_lightning.generation import Generation, Prompt
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import HFEngine, Sampling
-from es_lightning.task import Task
+from es_lightning.task import Reward, Task
+
+
+class Letters(Task):
+    """Earns the share of vowels: any change of the weights shows."""
+
+    count = 4
+
+    def problems(self, split: str) -> list[Prompt]:
+        return [Prompt(f"{split}/{i}", f"{split} {i}") for i in range(self.count)]
+
+    def reward(self, prompt: Prompt, completion: str) -> Reward:
+        vowels = sum(letter in "aeiou" for letter in completion)
+        return {"reward": vowels + 0.01 * sum(map(ord, completion)) / 1000, "accuracy": float(vowels > 0)}
 
 
 class Records(Callback):
@@ -64,16 +77,14 @@ def trainer(folder: Path, steps: int = 3, callbacks: Any = (), **options: Any) -
     """A trainer that writes into a test's own folder."""
     defaults: dict[str, Any] = {"val_check_interval": steps, "check_val_every_n_epoch": None}
     defaults |= {"logger": False, "enable_checkpointing": False}
+    defaults |= {"accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 0}
     return pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
         default_root_dir=folder,
-        accelerator="cpu",
-        devices=1,
         callbacks=list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
         use_distributed_sampler=False,
         inference_mode=False,
         **(defaults | options),

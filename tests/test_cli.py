@@ -47,6 +47,8 @@ def test_a_fit_leaves_everything_in_its_folder(folder: Path, capsys: pytest.Capt
     root = folder / "runs" / "smoke_cpu"
     assert {path.name for path in root.iterdir()} == {
         "config.yaml",
+        "journal.jsonl",
+        "rewards.jsonl",
         "checkpoints",
         "model",
         "plots",

@@ -13,21 +13,8 @@ from es_lightning.errors import RewardError, UsageError
 from es_lightning.generation import Prompt
 from es_lightning.noise import CorrelatedNoise
 from es_lightning.rollout import Sampling
-from es_lightning.task import Reward, Task
-from tests.helpers import Records, fit, module, trainer
-
-
-class Letters(Task):
-    """Earns the share of vowels: any change of the weights shows."""
-
-    count = 4
-
-    def problems(self, split: str) -> list[Prompt]:
-        return [Prompt(f"{split}/{i}", f"{split} {i}") for i in range(self.count)]
-
-    def reward(self, prompt: Prompt, completion: str) -> Reward:
-        vowels = sum(letter in "aeiou" for letter in completion)
-        return {"reward": vowels + 0.01 * sum(map(ord, completion)) / 1000, "accuracy": float(vowels > 0)}
+from es_lightning.task import Reward
+from tests.helpers import Letters, Records, fit, module, trainer
 
 
 class Constant(Letters):
@@ -71,8 +58,9 @@ def test_a_generations_record_is_complete(tmp_path: Path) -> None:
     assert record.rewards.shape == (4, 4)
     assert record.weights.mean().abs() < 1e-9
     assert record.sigma == record.lr == 0.05
-    assert set(record.seconds) == {"perturb", "generate", "reward", "update"}
-    assert record.tokens == sum(len(c.token_ids) for e in record.evaluations for c in e.completions)
+    assert set(record.seconds) == {"perturb", "generate", "reward", "gather", "update"}
+    assert record.tokens == sum(len(c.token_ids) for e in record.evaluations.values() for c in e.completions)
+    assert list(record.evaluations) == [0, 1, 2, 3]
     assert record.update_norm > 0
     assert record.drift > record.update_norm / 2
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Prompt
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
+from es_lightning.rollout.hf_parallel import part_for, split
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +26,8 @@ class HFEngine(RolloutEngine):
         dtype: precision of the weights; ``auto`` takes the base model's own.
         device: torch device; ``auto`` takes the accelerator where there is one, else the CPU.
         batch_size: prompts decoded at once.
+        tensor_parallel_size: k consecutive ranks hold one copy of the model together and evaluate the same
+            members; the number of ranks and the model's heads must divide by it.
         trust_remote_code: run Python code that comes with the model folder.
     """
 
@@ -33,12 +36,16 @@ class HFEngine(RolloutEngine):
         dtype: DTypeName = "auto",
         device: str = "auto",
         batch_size: int = 64,
+        tensor_parallel_size: int = 1,
         trust_remote_code: bool = False,
     ) -> None:
         super().__init__(dtype, trust_remote_code)
         if batch_size < 1:
             raise UsageError(f"engine.batch_size is {batch_size}: give at least 1.")
+        if tensor_parallel_size < 1:
+            raise UsageError(f"engine.tensor_parallel_size is {tensor_parallel_size}: give at least 1.")
         self.device_name = device
+        self.tensor_parallel_size = tensor_parallel_size
         self.batch_size = batch_size
         self._model: PreTrainedModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -73,6 +80,8 @@ class HFEngine(RolloutEngine):
         dtype = model_dtype(self.dtype_name, config.dtype or torch.float32)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
         self._model = model.to(_device(self.device_name)).eval().requires_grad_(False)
+        if self.tensor_parallel_size > 1:
+            split(self.model, self.tensor_parallel_size)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=trust)
         self._end_ids = _end_ids(self.model, self.tokenizer)
         # The folder's own generation defaults (penalties, top_k) would change what `Sampling` asks for.
@@ -89,7 +98,8 @@ class HFEngine(RolloutEngine):
         for name, tensor in named_tensors:
             if name not in missing:
                 raise KeyError(f"{name} is no parameter of the model, or came twice.")
-            missing.pop(name).copy_(tensor)
+            parameter = missing.pop(name)
+            parameter.copy_(part_for(parameter, tensor))
         if missing:
             raise KeyError(f"{len(missing)} parameters got no weights, the first is {next(iter(missing))}.")
 

@@ -157,9 +157,18 @@ class VLLMEngine(RolloutEngine):
         from vllm.inputs import TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=list(sequence)) for sequence in sequences]
-        with torch.random.fork_rng(devices=[]):  # its sampler draws from the global generator, too
-            outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
+        try:
+            with torch.random.fork_rng(devices=[]):  # its sampler draws from the global generator, too
+                outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
+        except Exception:
+            self._abort()
+            raise
         return outputs
+
+    def _abort(self) -> None:
+        """Forget requests that a failure left behind; the next call would answer them with other weights."""
+        engine = self.llm.llm_engine
+        engine.abort_request(list(engine.output_processor.request_states), internal=True)
 
 
 def _prepare_environment() -> None:
