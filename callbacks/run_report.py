@@ -7,10 +7,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.generation import Evaluation, Generation
+from es_lightning.journal import JOURNAL
+from es_lightning.mlflow_logger import keep_artifact
 from es_lightning.model_card import model_card
 from es_lightning.module import EvolutionStrategies
 from es_lightning.plots import reward_curve
@@ -132,10 +133,9 @@ class RunReport(Callback):
         (root / "summary.json").write_text(
             json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        for logger in trainer.loggers:
-            if isinstance(logger, MLFlowLogger):
-                logger.experiment.log_artifact(logger.run_id, str(root / "plots" / "reward.png"), "plots")
-                logger.experiment.log_artifact(logger.run_id, str(root / "summary.json"))
+        keep_artifact(trainer.loggers, root / "plots" / "reward.png", "plots")
+        keep_artifact(trainer.loggers, root / "summary.json")
+        keep_artifact(trainer.loggers, root / JOURNAL)
 
 
 def _example(evaluation: Evaluation) -> dict[str, str]:

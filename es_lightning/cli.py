@@ -14,7 +14,6 @@ import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import callbacks, tasks  # noqa: F401  (their classes become known by their short names)
@@ -27,6 +26,7 @@ from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.interrupts import Interrupted
 from es_lightning.journal import JOURNAL, REWARDS
 from es_lightning.memory import return_freed_tensors
+from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
 from es_lightning.replay import replay
@@ -85,8 +85,7 @@ class SaveConfig(SaveConfigCallback):
         self.parser.save(self.config, path, overwrite=True, multifile=False)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
-            if isinstance(logger, MLFlowLogger):
-                logger.experiment.log_artifact(logger.run_id, str(path))
+        keep_artifact(trainer.loggers, path)
 
 
 class CommandLine(LightningCLI):
@@ -159,8 +158,11 @@ class CommandLine(LightningCLI):
         """Log to MLflow and show a progress bar, unless told otherwise."""
         config = self.config_init[self.subcommand].trainer
         if config.logger in (None, True):
-            name = Path(config.default_root_dir).name
-            options["logger"] = MLFlowLogger("es_lightning", run_name=name, tracking_uri=TRACKING_URI)
+            root = Path(config.default_root_dir)
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
+            options["logger"] = DurableMLFlowLogger(
+                run_name=root.name, tracking_uri=uri, spool=root / "mlflow-spool.jsonl"
+            )
         own = config.callbacks or []
         added: list[pl.Callback] = [GracefulStop(self.config_init[self.subcommand].checkpoint.dirpath)]
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):

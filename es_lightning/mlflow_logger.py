@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.errors import UsageError
@@ -148,6 +148,21 @@ class DurableMLFlowLogger(MLFlowLogger):
                 f"{self._receiver} cannot be used ({root_cause(error)}): start it, name another one with "
                 "MLFLOW_TRACKING_URI or the logger's tracking_uri, or go without by --trainer.logger false."
             ) from error
+
+
+def keep_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> None:
+    """Put a file into the run of every MLflow logger.
+
+    Args:
+        loggers: of a trainer; other kinds are passed over.
+        path: the file.
+        folder: its place in the run.
+    """
+    for logger in loggers:
+        if isinstance(logger, DurableMLFlowLogger):
+            logger.log_artifact(path, folder)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_artifact(logger.run_id, str(path), folder or None)
 
 
 def _default_uri() -> str:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from torch import distributed
+from torch import distributed, nn
 
 from es_lightning.checkpoint import AtomicCheckpoint
 from es_lightning.cores import bind, share_of
@@ -87,12 +88,16 @@ class PopulationStrategy(DDPStrategy):
     def _is_alone(self) -> bool:
         return self.num_nodes * self.num_processes == 1
 
-    def configure_ddp(self) -> None:
-        """Wrap nothing: there are no gradients to reduce.
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Prepare module and optimizers, without what DDP adds: it would wrap the module or broadcast it.
 
-        Centres are not broadcast: each rank loads its own, and their checksums are compared in every
-        generation, so that a machine with another base model is found out and not papered over.
+        There are no gradients to reduce. Each rank loads its own centre, and their checksums are compared
+        in every generation, so that a machine with another base model is found out and not papered over.
         """
+        super(DDPStrategy, self).setup(trainer)
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:  # type: ignore[override]
+        return model
 
     # Between ranks --------------------------------------------------------------------------------
 
@@ -127,7 +132,7 @@ class PopulationStrategy(DDPStrategy):
             raise RankError(self._who_is_missing(str(error))) from error
 
     def _who_is_missing(self, message: str) -> str:
-        """All ranks wait for rank 0; the barrier tells rank 0 of late ones, closed connections of dead ones."""
+        """All ranks wait for rank 0, whom the barrier tells of late ones, and connections of dead ones."""
         late = re.search(r"Ranks ([\d, ]+) failed", message)
         missing = "0"
         if self.is_global_zero:

@@ -1,4 +1,4 @@
-"""Faults injected into a running fit: at a moment of a generation, a rank dies, hangs, raises or is signalled."""
+"""Faults injected into a running fit: at a moment of a generation, a rank dies, hangs or raises."""
 
 import os
 import signal
@@ -19,7 +19,8 @@ class Fault:
     """What goes wrong, where and when.
 
     Args:
-        moment: one of MOMENTS, or ``journal`` (half a line is written) or ``validate``.
+        moment: one of MOMENTS, or ``journal`` (half a line is written), ``validate``, or ``drift`` (the
+            centre is changed behind the run's back, and nothing else happens).
         action: ``kill``, ``hang``, ``raise``, or the name of a signal that the process sends itself.
         generation: that is under way; for a checkpoint, the number of generations it has seen.
         rank: which rank.
@@ -60,6 +61,8 @@ class _Trap:
             self._before(Path, "replace", lambda: True, of=lambda path: path.name.endswith(".ckpt.part"))
         elif moment == "checkpoint":
             self._before(PopulationStrategy, "save_checkpoint", lambda: True)
+        elif moment == "drift":
+            self._drift()
         elif moment == "journal":
             self._tear_the_journal()
         else:
@@ -107,6 +110,17 @@ class _Trap:
             original(lines, line)
 
         Lines.append = trapped  # type: ignore[method-assign]
+
+    def _drift(self) -> None:
+        original = self.tuned._update
+
+        def trapped(*args: Any) -> Any:
+            result = original(*args)
+            if self._is_due():
+                next(self.tuned.centre.parameters()).data.view(-1)[0] += 1e-6
+            return result
+
+        self.tuned._update = trapped
 
     def _is_due(self) -> bool:
         return bool(self.left and self.tuned._trainer and self.tuned.generation == self.fault.generation)

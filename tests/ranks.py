@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import distributed
 
 from es_lightning.callbacks import GracefulStop
 from es_lightning.checkpoint import newest
@@ -44,6 +45,8 @@ class Run:
     optimizer: str = "SGD"
     timeout_seconds: float = 60.0
     fault: Fault | None = None
+    prompts: int = 3
+    count_bytes: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def fit(self) -> None:
@@ -62,9 +65,10 @@ class Run:
             devices=int(os.environ.get("WORLD_SIZE", "1")),
             val_check_interval=2,
         )
+        sent = count_bytes(tuned) if self.count_bytes else []
         found = newest(checkpoints) if self.resume else None
         tuned.saved_journal = [] if self.resume else None
-        run.fit(tuned, TaskDataModule(Letters(), prompts_per_generation=3), ckpt_path=found)
+        run.fit(tuned, TaskDataModule(Letters(), prompts_per_generation=self.prompts), ckpt_path=found)
         report = {
             "checksum": tuned.checksum(),
             "generations": [record.index for record in records.generations],
@@ -74,6 +78,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "cores": sorted(os.sched_getaffinity(0)),
             "tensor_parallel_size": tuned.engine.tensor_parallel_size,
+            "bytes": sent,
             "restored_from": None if found is None else found.name,
         }
         name = f"rank-{run.global_rank}.json"
@@ -109,6 +114,33 @@ class Run:
     def log(self, rank: int = 0) -> str:
         """What a rank wrote to its terminal."""
         return (self.folder / f"rank-{rank}.log").read_text(encoding="utf-8")
+
+
+def count_bytes(tuned: Any) -> list[int]:
+    """Count what every call of torch.distributed moves; one sum per generation."""
+    sums = [0]
+    for name in ("all_gather", "broadcast", "all_reduce", "send", "isend", "scatter", "reduce", "gather"):
+        setattr(distributed, name, _counted(getattr(distributed, name), sums))
+    original = tuned.training_step
+
+    def training_step(*args: Any) -> Any:
+        sums[-1] = 0  # what Lightning sends between two generations is no part of one
+        result = original(*args)
+        sums.append(0)
+        return result
+
+    tuned.training_step = training_step
+    return sums
+
+
+def _counted(function: Any, sums: list[int]) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
+        # A collective's tensors are its output list, where it has one, or its first argument.
+        tensors = args[0] if isinstance(args[0], list) else [args[0]]
+        sums[-1] += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return function(*args, **options)
+
+    return counted
 
 
 def start(run: Run, world: int = 1) -> list[BaseProcess]:

@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1]
 # Bottom to top. A module imports from its own layer and from the layers below it.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "generation", "memory", "stopwatch"},
-    {"counter", "noise", "population", "shaping", "centre", "files", "interrupts", "cores"},
-    {"update", "journal", "checkpoint"},
+    {"counter", "noise", "population", "shaping", "centre", "files", "interrupts", "cores", "spool"},
+    {"update", "journal", "checkpoint", "mlflow_logger"},
     {"rollout", "embedded", "model_io", "model_card", "task", "scoring", "metrics", "plots"},
     {"data", "header", "replay", "run_journal", "shards", "strategy"},
     {"centre_module"},
     {"population_module"},
     {"module"},
-    {"callbacks", "tasks", "mlflow_logger"},
+    {"callbacks", "tasks"},
     {"__init__", "console", "suggest"},
     {"cli"},
     {"__main__"},

@@ -1,6 +1,8 @@
 """The population spread over real processes: the same bits for any number of ranks, and little to send."""
 
-import json
+import os
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
 from es_lightning.cores import share_of
+from es_lightning.data import TaskDataModule
 from es_lightning.errors import RankError, UsageError
 from es_lightning.generation import Completion, Evaluation, Prompt
 from es_lightning.model_io import check_heads
 from es_lightning.population import lane_of
-from es_lightning.shards import Shard, compare_centres, join, join_evaluations, pack_evaluation
+from es_lightning.rollout import HFEngine
+from es_lightning.shards import Shard, compare_centres, join, join_evaluations, pack_evaluation, sums
 from es_lightning.strategy import PopulationStrategy
+from tests.faults import Fault
 from tests.helpers import Letters, module, trainer
 from tests.ranks import Run, fit
 
@@ -71,3 +77,161 @@ def alone_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("alone_on_vllm"), engine="vllm")
     assert fit(run, seconds=150) == [0], run.log()
     return run
+
+
+@pytest.mark.ddp
+def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path) -> None:
+    sent = {}
+    for prompts in (1, 3):
+        run = Run(tmp_path / str(prompts), count_bytes=True, prompts=prompts)
+        assert fit(run, world=2) == [0, 0], run.log()
+        sent[prompts] = run.report()["bytes"]
+    # Population 5, float64: two prompts more are 5 * 2 * 8 bytes more, and a digit of a sum here and there.
+    for few, many in zip(sent[1], sent[3], strict=True):
+        assert many - few == pytest.approx(5 * 2 * 8, abs=100)
+        assert few - 5 * 8 < 2000
+
+
+@pytest.mark.ddp
+def test_a_rank_with_another_centre_stops_the_run_with_both_checksums(tmp_path: Path) -> None:
+    run = Run(tmp_path, fault=Fault("drift", generation=2, rank=1))
+    assert fit(run, world=2) == [1, 1]
+    found = re.search(
+        r"rank 1 has another centre than rank 0 before generation 3: (\w{16}) and (\w{16})", run.log()
+    )
+    assert found
+    assert found[1] != found[2]
+    assert found[2] in (tmp_path / "journal.jsonl").read_text()
+
+
+def test_the_last_centres_are_compared_too() -> None:
+    compare_centres([b"a", b"a"], 3)
+    with pytest.raises(RankError, match="rank 1 has another centre than rank 0 before generation 3: b and a"):
+        compare_centres([b"a", b"b"], 3)
+
+
+@pytest.mark.ddp
+def test_ranks_get_cores_of_their_own(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=2)
+    assert fit(run, world=2) == [0, 0], run.log()
+    cores = [run.report(rank)["cores"] for rank in (0, 1)]
+    assert all(run.report(rank)["threads"] == 1 for rank in (0, 1))
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not set(cores[0]) & set(cores[1])
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.none() | st.integers(1, 8))
+def test_cores_are_shared_out_evenly(count: int, ranks: int, threads: int | None) -> None:
+    cores = list(range(10, 10 + count))
+    shares = [share_of(cores, rank, ranks, threads) for rank in range(ranks)]
+    assert all(share and set(share) <= set(cores) for share in shares)
+    assert max(map(len, shares)) <= min(threads or count, count)
+    if ranks <= count:
+        assert len({core for share in shares for core in share}) == sum(map(len, shares))
+        assert threads or max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("world", "size"), [(3, 2), (4, 3), (1, 2)])
+def test_ranks_that_do_not_divide_into_lanes_are_refused(world: int, size: int) -> None:
+    with pytest.raises(
+        UsageError, match=f"{world} ranks do not divide into lanes of tensor_parallel_size {size}"
+    ):
+        lane_of(0, world, size)
+
+
+def test_lanes_are_consecutive_ranks() -> None:
+    lanes = [lane_of(rank, 6, 2) for rank in range(6)]
+    assert [lane.index for lane in lanes] == [0, 0, 1, 1, 2, 2]
+    assert [lane.leads for lane in lanes] == [True, False] * 3
+
+
+@pytest.mark.parametrize(
+    ("heads", "shared", "size", "fine"), [(4, 2, 2, True), (4, 2, 4, True), (4, 2, 3, False)]
+)
+def test_heads_must_divide(heads: int, shared: int, size: int, fine: bool) -> None:
+    config = LlamaConfig(num_attention_heads=heads, num_key_value_heads=shared, hidden_size=64)
+    if fine:
+        check_heads(config, size)
+    else:
+        with pytest.raises(
+            UsageError, match="tensor_parallel_size is 3, but the model has 4 attention heads"
+        ):
+            check_heads(config, size)
+
+
+def test_several_ranks_need_the_population_strategy(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    tuned = module(engine=HFEngine("float32", tensor_parallel_size=2))
+    with pytest.raises(UsageError, match="needs trainer.strategy population"):
+        run.fit(tuned, TaskDataModule(Letters()))
+    with pytest.raises(UsageError, match="1 ranks do not divide into lanes"):
+        trainer(tmp_path, strategy="population").fit(
+            module(engine=HFEngine("float32", tensor_parallel_size=2)), TaskDataModule(Letters())
+        )
+
+
+@pytest.mark.parametrize("options", [{"timeout_seconds": 0}, {"threads_per_rank": 0}])
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        PopulationStrategy(**options)
+
+
+def shard(rank: int, rewards: Any, **options: Any) -> Shard:
+    defaults: dict[str, Any] = {
+        "centre": "c",
+        "prompts": "p",
+        "sums": {},
+        "tokens": 1,
+        "seconds": {"generate": 1.0},
+    }
+    return Shard(rank=rank, rewards=torch.as_tensor(rewards).double(), **(defaults | options))
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5))
+def test_rewards_come_back_in_member_order(size: int, prompts: int, lanes: int) -> None:
+    whole = torch.arange(size * prompts, dtype=torch.float64).view(size, prompts)
+    parts = [shard(lane, whole[lane::lanes]) for lane in range(lanes)]
+    parts = [Shard.unpack(part.pack()) for part in parts]
+    assert torch.equal(join(parts, size, 0).rewards, whole)
+
+
+def test_means_do_not_depend_on_how_members_were_shared_out() -> None:
+    values = [0.1, 1e16, -1e16, 0.2, 0.3, 1e-9]
+    means = set()
+    for lanes in (1, 2, 3):
+        parts = [
+            shard(lane, [[0.0]] * 2, sums=sums([evaluation(values[lane::lanes])])) for lane in range(lanes)
+        ]
+        means.add(join(parts, 2 * lanes, 0).scores["reward"])
+    assert means == {float(sum(map(Fraction, values)) / 6)}
+
+
+def evaluation(rewards: list[float]) -> Evaluation:
+    prompts = tuple(Prompt(str(i), "") for i in range(len(rewards)))
+    completions = tuple(Completion(f"{reward}", (1, 2), "stop") for reward in rewards)
+    return Evaluation(prompts, completions, tuple({"reward": reward} for reward in rewards))
+
+
+@pytest.mark.parametrize("field", ["centre", "prompts"])
+def test_a_shard_that_differs_is_named(field: str) -> None:
+    parts = [shard(0, [[1.0]]), shard(1, [[1.0]], **{field: "other"})]
+    with pytest.raises(RankError, match=r"rank 1 has another .* before generation 7: other and [cp]\."):
+        join(parts, 2, 7)
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3))
+def test_validation_counts_every_sample_once(problems: int, lanes: int, samples: int) -> None:
+    prompts = [Prompt(f"{i}", "") for i in range(problems)]
+    packed = []
+    for lane in range(lanes):
+        texts = [f"{prompt.id}.{s}" for prompt in prompts[lane::lanes] for s in range(samples)]
+        completions = tuple(Completion(text, (ord(text[0]),), "length") for text in texts)
+        packed.append(
+            pack_evaluation(Evaluation((), completions, tuple({"reward": float(t)} for t in texts)))
+        )
+    whole = join_evaluations(packed, prompts)
+    assert [c.text for c in whole.completions] == [
+        f"{i}.{s}" for i in range(problems) for s in range(samples)
+    ]
+    assert [score["reward"] for score in whole.scores] == [float(c.text) for c in whole.completions]
+    assert whole.completions[0].token_ids == (ord("0"),)
