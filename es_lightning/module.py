@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,7 @@ class EvolutionStrategies(PopulationModule):
             The record of the generation, for callbacks.
         """
         watch, past = Stopwatch(), self.run_journal.past(self.generation)
+        started = time.perf_counter()
         found = self._found(prompts, watch) if past is None else past.record(prompts)
         hyper = hyper_parameters(self._optimizer)
         with watch.phase("update"):
@@ -133,7 +135,7 @@ class EvolutionStrategies(PopulationModule):
             found,
             update_norm=size.update_norm,
             drift=size.drift,
-            seconds={**watch.seconds, **found.seconds},
+            seconds={**watch.seconds, "total": time.perf_counter() - started, **found.seconds},
         )
         if past is None:
             self.run_journal.keep(Entry.of(record, hyper, self.centre_checksum), record.rewards)

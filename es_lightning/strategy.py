@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import distributed, nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from es_lightning.checkpoint import AtomicCheckpoint
 from es_lightning.cores import bind, share_of
@@ -76,8 +77,27 @@ class PopulationStrategy(DDPStrategy):
         """Join the process group; a single process has none to join."""
         if self._is_alone:
             self.set_world_ranks()
-        else:
-            super().setup_distributed()
+            return
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            self._join_anew()
+        super().setup_distributed()
+
+    def _join_anew(self) -> None:
+        """Join after a restart by torchrun, whose store still holds the addresses of the ranks that died."""
+        assert self.cluster_environment is not None
+        self.set_world_ranks()
+        address, port = self.cluster_environment.main_address, self.cluster_environment.main_port
+        hosts = self.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        limit = timedelta(seconds=self.timeout_seconds)
+        store = TCPStore(address, port, self.world_size, is_master=hosts, timeout=limit)
+        attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        distributed.init_process_group(
+            self._get_process_group_backend(),
+            store=attempt,
+            rank=self.global_rank,
+            world_size=self.world_size,
+            timeout=limit,
+        )
 
     def _configure_launcher(self) -> None:
         # A single process launches nothing, and leaves no trace of a launch in the environment.

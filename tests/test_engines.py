@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -167,6 +168,34 @@ def test_samples_differ_from_one_another_and_repeat_with_their_seed(
     assert len(first) == 6
     assert len({c.text for c in first[:3]}) > 1
     assert [c.text for c in engine.generate(prompts[:2], sampling)] == [c.text for c in first]
+
+
+def test_a_failure_in_the_middle_leaves_nothing_behind(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.load_weights(perturbed(centre, "", 0.0))
+    sampling = Sampling(max_tokens=8)
+    expected = engine.generate(prompts, sampling)
+    owner: Any = engine.model if isinstance(engine, HFEngine) else engine.llm.llm_engine  # type: ignore[attr-defined]
+    name = "forward"
+    if not isinstance(engine, HFEngine):
+        owner, name = owner.engine_core.engine_core.model_executor, "execute_model"
+    original, calls = getattr(owner, name), 0
+
+    def fail(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("injected")
+        return original(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(RuntimeError, match="injected"):
+            engine.generate(prompts, sampling)
+    assert calls == 3
+    assert engine.generate(prompts[:2], sampling) == expected[:2]
+    assert engine.generate(prompts, sampling) == expected
 
 
 def test_generating_leaves_the_global_random_state_alone(

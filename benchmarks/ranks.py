@@ -1,0 +1,81 @@
+"""Rollouts per second of one rank on all cores against several ranks on cores of their own.
+
+Run: python benchmarks/ranks.py [--ranks 2] [--population 8] [--generations 4]. Both fit the embedded model as
+configs/demo.yaml says, in processes of their own, and must end with the same rewards up to the thread count.
+The first generation, which warms up, does not count.
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from es_lightning.journal import Entry, read
+
+log = logging.getLogger("benchmarks.ranks")
+ROOT = Path(__file__).parents[1]
+PROMPTS = 32
+
+
+def fit(ranks: int, population: int, generations: int, folder: Path) -> list[Entry]:
+    """Fit with some ranks; the journal's entries after the first."""
+    settings = {
+        "trainer.devices": ranks,
+        "trainer.max_steps": generations,
+        "trainer.limit_val_batches": 0,
+        "trainer.logger": "false",
+        "trainer.default_root_dir": folder,
+        "model.population": population,
+        "data.prompts_per_generation": PROMPTS,
+        "report.held_out": "false",
+        "report.export": "false",
+    }
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "es_lightning", "fit", "-c", str(ROOT / "configs" / "demo.yaml")]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment, cwd=folder)
+    return read(folder / "journal.jsonl")[1][1:]
+
+
+def report(ranks: int, entries: list[Entry]) -> float:
+    """Log a line of results; rollouts per second."""
+    seconds = sum(entry.seconds["total"] for entry in entries)
+    updating = sum(entry.seconds["update"] for entry in entries)
+    rollouts = sum(len(entry.members) for entry in entries) * PROMPTS
+    tokens = sum(entry.tokens for entry in entries)
+    rate = rollouts / (seconds - updating)
+    log.info(
+        "%d rank(s): %.2f rollouts/s and %.0f tokens/s before the update, %.2f rollouts/s with it "
+        "(update %.1f s of %.1f s a generation)",
+        ranks,
+        rate,
+        tokens / (seconds - updating),
+        rollouts / seconds,
+        updating / len(entries),
+        seconds / len(entries),
+    )
+    return rate
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--population", type=int, default=8)
+    parser.add_argument("--generations", type=int, default=4)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rates = []
+    for ranks in (1, options.ranks):
+        with tempfile.TemporaryDirectory() as folder:
+            rates.append(report(ranks, fit(ranks, options.population, options.generations, Path(folder))))
+    log.info("%d ranks: %.2f times the rollouts/s of one", options.ranks, rates[1] / rates[0])
+
+
+if __name__ == "__main__":
+    main()
