@@ -27,6 +27,9 @@ class GracefulStop(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, whose handler waits for the generation to end."""
         strategy = trainer.strategy
+        if trainer.is_global_zero:
+            for torn in self._folder(trainer).glob("*.ckpt.part"):  # what a killed process was writing
+                torn.unlink()
         listen(strategy.stop if isinstance(strategy, PopulationStrategy) else None)
 
     def on_exception(
@@ -35,7 +38,7 @@ class GracefulStop(Callback):
         """Write the checkpoint, unless there is one of this generation."""
         if not isinstance(exception, Interrupted) or not trainer.is_global_zero:
             return
-        folder = Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
+        folder = self._folder(trainer)
         if newest_step(folder) == trainer.global_step:
             return
         if trainer.training:
@@ -51,6 +54,9 @@ class GracefulStop(Callback):
             if old != path:
                 old.unlink()
         log.info("Stopped before generation %d; resume with --ckpt_path last.", trainer.global_step)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.dirpath or Path(trainer.default_root_dir) / "checkpoints")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""

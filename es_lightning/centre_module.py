@@ -69,18 +69,15 @@ class CentreModule(pl.LightningModule):
         return lane_of(self.trainer.global_rank, self.trainer.world_size, size)
 
     def exchange(self, payload: bytes) -> list[bytes]:
-        """What the lanes have to tell one another, in lane order; only a lane's first rank is heard.
+        """What the ranks have to tell one another, in rank order.
 
         Raises:
             RankError: a rank did not come within the time-out.
         """
-        strategy, lane = self.trainer.strategy, self.lane
-        if not isinstance(strategy, PopulationStrategy):
-            return [payload]
-        heard = strategy.exchange(payload if lane.leads else b"")
-        return heard[:: self.engine.tensor_parallel_size]
+        strategy = self.trainer.strategy
+        return strategy.exchange(payload) if isinstance(strategy, PopulationStrategy) else [payload]
 
-    def _check_ranks(self) -> None:
+    def check_ranks(self) -> None:
         """Refuse ranks that could not work together."""
         spread = isinstance(self.trainer.strategy, PopulationStrategy)
         if self.trainer.world_size > 1 and not spread:
@@ -97,12 +94,14 @@ class CentreModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Check everything that costs nothing to check, then load the centre, then start the engine."""
         self.folder = model_io.resolve(self.base)
-        self._check_ranks()
+        self.check_ranks()
         self.tokenizer = model_io.load_tokenizer(self.folder, self.trust_remote_code)
         length = self._longest_sequence(self.data.splits_for(stage))
         if not hasattr(self, "centre"):
             self.centre = model_io.load_centre(self.folder, self.trust_remote_code)
             self.base_weights = BaseWeights(self.folder)
+            # Before the engine, which takes its share of what is left.
+            self.centre.to(self.trainer.strategy.root_device)
         if not self._engine_started:
             self.engine.start(self.folder, length)
             self._engine_started = True
@@ -178,7 +177,8 @@ class CentreModule(pl.LightningModule):
         part = self.rollout(mine, Stopwatch()) if mine else Evaluation((), (), ())
         if self.lane.count == 1:
             return part
-        return join_evaluations(self.exchange(pack_evaluation(part)), prompts)
+        told = self.exchange(pack_evaluation(part) if self.lane.leads else b"")
+        return join_evaluations(told[:: self.engine.tensor_parallel_size], prompts)
 
     def on_validation_epoch_start(self) -> None:
         """Give the engine the centre."""

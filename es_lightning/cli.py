@@ -82,7 +82,9 @@ class SaveConfig(SaveConfigCallback):
         if self.config.overwrite and not self.config.ckpt_path and path.exists():
             _remove_run(root)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, overwrite=True, multifile=False)
+        config = self.config.clone()
+        config.ckpt_path = None  # the file describes the run from its beginning
+        self.parser.save(config, path, overwrite=True, multifile=False)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config.as_dict())
         keep_artifact(trainer.loggers, path)
@@ -141,6 +143,11 @@ class CommandLine(LightningCLI):
             found = newest(Path(config.checkpoint.dirpath))
             config.ckpt_path = None if found is None else str(found)
             self.resumes = True
+        if config.overwrite and root.resolve() in Path(config.model.base).resolve().parents:
+            raise UsageError(
+                f"--overwrite true would delete the base model {config.model.base}: copy it elsewhere, or "
+                "choose another folder with --trainer.default_root_dir."
+            )
         resumes_or_replaces = config.overwrite or config.ckpt_path or self.resumes
         if self.subcommand == "fit" and not resumes_or_replaces and (root / "config.yaml").exists():
             raise UsageError(

@@ -12,7 +12,7 @@ from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
 class Interrupted(BaseException):
@@ -58,8 +58,11 @@ def listen(tell: Callable[[int], None] | None = None) -> None:
     if current_thread() is not main_thread():
         return
     stop_listening()
+    signals = list(SIGNALS)
+    if signal.getsignal(signal.SIGUSR1) not in {signal.SIG_DFL, signal.SIG_IGN, None}:
+        signals.append(signal.SIGUSR1)  # under SLURM Lightning would write a checkpoint amid an update
     _listener.tell = tell
-    _listener.before = {signum: signal.signal(signum, _listener) for signum in SIGNALS}
+    _listener.before = {signum: signal.signal(signum, _listener) for signum in signals}
 
 
 def stop_listening() -> None:

@@ -60,6 +60,15 @@ class PopulationModule(CentreModule):
         self.retry_member = retry_member
         self.centre_checksum = ""
 
+    def check_ranks(self) -> None:
+        """Refuse ranks that could not work together, or would have nothing to do."""
+        super().check_ranks()
+        if self.lane.count > self.population.size:
+            raise UsageError(
+                f"population is {self.population.size}, but there are {self.lane.count} lanes of ranks, of "
+                "which some would have nothing to do: raise model.population or lower trainer.devices."
+            )
+
     @torch.no_grad()
     def perturbed(self, member: Member) -> Iterator[tuple[str, Tensor]]:
         """Stream (name, theta + sign * sigma * eps) in the engine's dtype, one tensor at a time."""
@@ -97,8 +106,10 @@ class PopulationModule(CentreModule):
             packed = self.exchange(shard.pack())
         if error is not None:
             raise error
-        outcome = join([Shard.unpack(part) for part in packed], len(members), self.generation)
-        return evaluations, outcome
+        shards = [Shard.unpack(part) for part in packed]
+        return evaluations, join(
+            shards, len(members), self.generation, lane_size=self.engine.tensor_parallel_size
+        )
 
     def _shard(
         self,
@@ -107,6 +118,8 @@ class PopulationModule(CentreModule):
         watch: Stopwatch,
         error: Exception | None,
     ) -> Shard:
+        if not self.lane.leads:
+            evaluations = {}  # the first rank of the lane tells of them
         rewards = torch.tensor([e.rewards for e in evaluations.values()], dtype=torch.float64)
         return Shard(
             rank=self.trainer.global_rank,

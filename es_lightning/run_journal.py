@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from es_lightning.errors import UsageError
+from es_lightning.errors import RankError, UsageError
 from es_lightning.files import Lines, read_lines, to_json
 from es_lightning.generation import Generation, Prompt
 from es_lightning.journal import JOURNAL, REWARDS, Entry, differences, parse
@@ -82,6 +82,7 @@ class RunJournal:
 
         Raises:
             UsageError: the folder holds the journal of another run, or of this run with other settings.
+            RankError: rank 0 starts from another generation.
         """
         if self.lines and len(self.lines) == generation + 1:
             return  # a second fit of the same module
@@ -89,6 +90,11 @@ class RunJournal:
         if writes:
             state = self._restore(folder, header, generation, saved)
         state = json.loads(share(to_json(state).encode()))
+        if state["generation"] != generation:
+            raise RankError(
+                f"rank 0 starts from generation {state['generation']} and this rank from {generation}: "
+                f"let all machines see the same {folder}, or give the --ckpt_path of one checkpoint."
+            )
         _, entries = parse(state["lines"], folder / JOURNAL)
         tail = zip(entries[generation:], state["rewards"], strict=True)
         self._past = {
@@ -144,6 +150,7 @@ class RunJournal:
         lines = _joined(lines, list(saved or []), path)
         if lines:
             recorded, entries = parse(lines, path)
+            _warn_of_other_settings(recorded.get("settings", {}), header.get("settings", {}))
             if different := differences(recorded, header):
                 raise UsageError(
                     f"{path} cannot go on with other settings ({different}): resume with the run's own, or "
@@ -159,7 +166,15 @@ class RunJournal:
         self._journal = Lines(path, lines)
         known = [_rewards_line(g, rewards[g]) for g in range(end) if g in rewards]
         self._rewards = Lines(folder / REWARDS, known)
-        return {"lines": lines, "rewards": [rewards[g] for g in range(generation, end)]}
+        tail = [rewards[g] for g in range(generation, end)]
+        return {"generation": generation, "lines": lines, "rewards": tail}
+
+
+def _warn_of_other_settings(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    changed = [key for key in recorded if recorded[key] != present.get(key)]
+    if changed:
+        words = "; ".join(f"{key} was {recorded[key]} and is {present.get(key)}" for key in changed)
+        log.warning("The run goes on with other settings than it began with: %s.", words)
 
 
 def _joined(written: list[str], saved: list[str], path: Path) -> list[str]:

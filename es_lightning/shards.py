@@ -18,13 +18,13 @@ from es_lightning.metrics import measured
 
 @dataclass(frozen=True)
 class Shard:
-    """What one lane found out.
+    """What one rank found out; of what a lane did, its first rank tells.
 
     Args:
-        rank: of the lane's first rank.
+        rank: which one.
         centre: checksum of its centre before the generation.
         prompts: digest of the batch it evaluated.
-        rewards: float64 [members of the lane, P].
+        rewards: float64 [members of the lane, P]; [0, P] from a rank that is not its lane's first.
         sums: of every number that the task's reward returned, as an exact fraction, with its count.
         tokens: tokens generated.
         seconds: wall-clock seconds per phase.
@@ -73,16 +73,17 @@ class Outcome:
     seconds: Mapping[str, float]
 
 
-def join(shards: Sequence[Shard], size: int, generation: int) -> Outcome:
+def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1) -> Outcome:
     """Put the lanes' parts together: lane l of L evaluated members l, l + L, l + 2 L, ...
 
     Args:
-        shards: one per lane, in lane order.
+        shards: one per rank, in rank order.
         size: number of members N.
         generation: named in errors.
+        lane_size: ranks of a lane.
 
     Raises:
-        RankError: a lane failed, or holds another centre or other prompts than lane 0.
+        RankError: a rank failed, or holds another centre or other prompts than rank 0.
     """
     first = shards[0]
     for shard in shards:
@@ -90,23 +91,24 @@ def join(shards: Sequence[Shard], size: int, generation: int) -> Outcome:
             raise RankError(f"rank {shard.rank} failed in generation {generation}: {shard.error}")
         _same("centre", shard.rank, shard.centre, first.centre, generation)
         _same("batch of prompts", shard.rank, shard.prompts, first.prompts, generation)
+    lanes = shards[::lane_size]
     rewards = torch.empty(size, first.rewards.shape[1], dtype=torch.float64)
-    for lane, shard in enumerate(shards):
-        rewards[lane :: len(shards)] = shard.rewards
-    keys = dict.fromkeys(key for shard in shards for key in shard.sums)
-    scores = {key: _mean(shard.sums[key] for shard in shards if key in shard.sums) for key in keys}
+    for index, lane in enumerate(lanes):
+        rewards[index :: len(lanes)] = lane.rewards
+    keys = dict.fromkeys(key for lane in lanes for key in lane.sums)
+    scores = {key: _mean(lane.sums[key] for lane in lanes if key in lane.sums) for key in keys}
     seconds = {phase: max(shard.seconds.get(phase, 0.0) for shard in shards) for phase in first.seconds}
-    return Outcome(rewards, scores, sum(shard.tokens for shard in shards), seconds)
+    return Outcome(rewards, scores, sum(lane.tokens for lane in lanes), seconds)
 
 
 def compare_centres(checksums: Sequence[bytes], generation: int) -> None:
-    """Make sure that all lanes hold the same centre.
+    """Make sure that all ranks hold the same centre.
 
     Raises:
         RankError: one does not; names both checksums.
     """
-    for lane, checksum in enumerate(checksums):
-        _same("centre", lane, checksum.decode(), checksums[0].decode(), generation)
+    for rank, checksum in enumerate(checksums):
+        _same("centre", rank, checksum.decode(), checksums[0].decode(), generation)
 
 
 def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:

@@ -1,6 +1,7 @@
 """The population spread over ranks: every rank holds a centre, and rewards are all that crosses."""
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -46,8 +47,8 @@ class PopulationStrategy(DDPStrategy):
             raise UsageError(f"strategy.timeout_seconds is {timeout_seconds}: give a number above 0.")
         if threads_per_rank is not None and threads_per_rank < 1:
             raise UsageError(f"strategy.threads_per_rank is {threads_per_rank}: give at least 1.")
-        options.setdefault("checkpoint_io", AtomicCheckpoint())
-        super().__init__(timeout=timedelta(seconds=timeout_seconds), **options)
+        options["checkpoint_io"] = options.get("checkpoint_io") or AtomicCheckpoint()
+        super().__init__(**options | {"timeout": timedelta(seconds=timeout_seconds)})
         self.timeout_seconds, self.threads_per_rank = timeout_seconds, threads_per_rank
         self.stopping = False
         self._launched: list[subprocess.Popen[bytes]] = []
@@ -60,9 +61,6 @@ class PopulationStrategy(DDPStrategy):
         assert self.cluster_environment is not None
         if self.local_rank and not self.cluster_environment.creates_processes_externally:
             _end_with_parent()
-        if self.root_device.type == "cpu":
-            cores = sorted(os.sched_getaffinity(0))
-            bind(share_of(cores, self.local_rank, self.num_processes, self.threads_per_rank))
         super().setup_environment()
         if self.world_size > 1:
             # What engines read to find their place; torchrun sets it, SLURM and Lightning's launcher do not.
@@ -72,18 +70,36 @@ class PopulationStrategy(DDPStrategy):
             self._rewards_group = distributed.new_group(
                 backend="gloo", timeout=timedelta(seconds=self.timeout_seconds)
             )
+        if self.root_device.type == "cpu":
+            self._bind()
+
+    def _bind(self) -> None:
+        """Take a share of the machine's cores, unless a launcher has given each rank its own already."""
+        mine = sorted(os.sched_getaffinity(0))
+        told = [json.loads(each) for each in self.exchange(json.dumps([self.node_rank, mine]).encode())]
+        shared = all(cores == mine for node, cores in told if node == self.node_rank)
+        place = (self.local_rank, self.num_processes) if shared else (0, 1)
+        bind(share_of(mine, *place, self.threads_per_rank))
 
     def setup_distributed(self) -> None:
         """Join the process group; a single process has none to join."""
         if self._is_alone:
             self.set_world_ranks()
             return
-        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        fresh_store = os.environ.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") == "1"
+        if (
+            self.num_nodes == 1
+            and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+            and not fresh_store
+        ):
             self._join_anew()
         super().setup_distributed()
 
     def _join_anew(self) -> None:
-        """Join after a restart by torchrun, whose store still holds the addresses of the ranks that died."""
+        """Join after a restart by torchrun, whose store still holds the addresses of the ranks that died.
+
+        On several nodes the counts of restarts differ; there the variable above has to be set.
+        """
         assert self.cluster_environment is not None
         self.set_world_ranks()
         address, port = self.cluster_environment.main_address, self.cluster_environment.main_port

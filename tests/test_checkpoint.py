@@ -154,6 +154,21 @@ def test_the_best_is_kept(tmp_path: Path) -> None:
     assert records.checksums[1::2][best["global_step"] - 1] in best["journal"][-1]
 
 
+def test_checkpoints_between_validations_resume_to_the_same_bits(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "kept", every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    whole, _ = fit(tmp_path / "whole", 4, keep)
+    resumed, records = fit(
+        tmp_path / "other", 4, ModelCheckpoint(tmp_path / "b"), tmp_path / "kept" / "step=2.ckpt"
+    )
+    assert resumed.checksum() == whole.checksum()
+    assert [record.index for record in records.generations] == [2, 3]
+    metrics = [
+        {k: v for k, v in each.trainer.callback_metrics.items() if "time" not in k}
+        for each in (whole, resumed)
+    ]
+    assert metrics[0]["val/reward"] == metrics[1]["val/reward"]
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
 def test_optimizer_scheduler_and_journal_resume_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
     makers: dict[str, Any] = {

@@ -40,7 +40,8 @@ def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_its_first_lines_say_what_it_is_and_how_to_launch_it(path: Path) -> None:
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"es-lightning fit -c configs/{path.name}" in line for line in comment)
+    place = path.relative_to(ROOT).as_posix()
+    assert any(f"es-lightning fit -c {place}" in line for line in comment)
 
 
 @pytest.mark.parametrize(

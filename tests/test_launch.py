@@ -82,6 +82,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_a_hung_rank_ends_the_run_and_leaves_no_process_behind(folder: Path) -> None:
     (folder / "trap").write_text("SIGSTOP")
     strategy = (

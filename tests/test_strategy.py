@@ -4,6 +4,7 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
+from es_lightning.checkpoint import AtomicCheckpoint
 from es_lightning.cores import share_of
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import RankError, UsageError
 from es_lightning.generation import Completion, Evaluation, Prompt
-from es_lightning.model_io import check_heads
+from es_lightning.model_io import check_heads, resolve
 from es_lightning.population import lane_of
 from es_lightning.rollout import HFEngine
 from es_lightning.shards import Shard, compare_centres, join, join_evaluations, pack_evaluation, sums
@@ -170,6 +172,19 @@ def test_several_ranks_need_the_population_strategy(tmp_path: Path) -> None:
         )
 
 
+def test_more_ranks_than_members_are_refused() -> None:
+    tuned = module(population=2)
+    run = SimpleNamespace(world_size=3, global_rank=0, strategy=PopulationStrategy())
+    tuned._trainer, tuned.folder = run, resolve("tiny")  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="population is 2, but there are 3 lanes"):
+        tuned.check_ranks()
+
+
+def test_checkpoints_are_atomic_however_the_strategy_is_built() -> None:
+    for strategy in (PopulationStrategy(), PopulationStrategy(checkpoint_io=None)):
+        assert isinstance(strategy.checkpoint_io, AtomicCheckpoint)
+
+
 @pytest.mark.parametrize("options", [{"timeout_seconds": 0}, {"threads_per_rank": 0}])
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
@@ -212,11 +227,12 @@ def evaluation(rewards: list[float]) -> Evaluation:
     return Evaluation(prompts, completions, tuple({"reward": reward} for reward in rewards))
 
 
+@pytest.mark.parametrize("lane_size", [1, 2])
 @pytest.mark.parametrize("field", ["centre", "prompts"])
-def test_a_shard_that_differs_is_named(field: str) -> None:
-    parts = [shard(0, [[1.0]]), shard(1, [[1.0]], **{field: "other"})]
+def test_a_rank_that_differs_is_named_whatever_its_place_in_a_lane(field: str, lane_size: int) -> None:
+    parts = [shard(0, [[1.0]]), shard(1, [[1.0]][: 2 - lane_size], **{field: "other"})]
     with pytest.raises(RankError, match=r"rank 1 has another .* before generation 7: other and [cp]\."):
-        join(parts, 2, 7)
+        join(parts, 2 // lane_size, 7, lane_size)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3))

@@ -14,6 +14,8 @@ shift
 
 # After a signal to torchrun, rank 0 has this many seconds to write its checkpoint before it is killed.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-180}
+# A store of its own for every restart: a shared one still holds the addresses of the ranks that died.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # SQLite is not safe on a network file system: name a server, or add --trainer.logger false.
 # export MLFLOW_TRACKING_URI=http://...
 # Where a machine has several networks: the interface that the others can reach.
