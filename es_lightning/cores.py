@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ def share_of(cores: Sequence[int], rank: int, ranks: int, threads: int | None = 
 def bind(cores: Sequence[int]) -> None:
     """Keep this process, with the threads it has and those to come, on some cores; one thread for each."""
     for thread in Path("/proc/self/task").glob("*"):
-        os.sched_setaffinity(int(thread.name), cores)
+        with suppress(ProcessLookupError):  # a thread that has just ended
+            os.sched_setaffinity(int(thread.name), cores)
     torch.set_num_threads(len(cores))
     os.environ["OMP_NUM_THREADS"] = str(len(cores))

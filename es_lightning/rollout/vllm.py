@@ -100,6 +100,7 @@ class VLLMEngine(RolloutEngine):
             # One engine per rank, in the process groups that the ranks have joined already.
             options["distributed_executor_backend"] = "external_launcher"
             options["tensor_parallel_size"] = self.tensor_parallel_size
+            _remove_stale_memory()
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
         with torch.random.fork_rng(devices=[]):  # vLLM seeds the global generator when it starts
@@ -169,6 +170,16 @@ class VLLMEngine(RolloutEngine):
         """Forget requests that a failure left behind; the next call would answer them with other weights."""
         engine = self.llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
+
+
+def _remove_stale_memory() -> None:
+    """Unlink the shared memory that killed ranks left behind.
+
+    On CPUs vLLM's external launcher gives it the same names in every run, and fails where they are taken.
+    """
+    for path in Path("/dev/shm").glob("*-cpushm_*"):
+        path.unlink(missing_ok=True)
+    distributed.barrier()  # before any rank makes its own
 
 
 def _prepare_environment() -> None:
