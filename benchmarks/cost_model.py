@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from math import ceil, floor, inf, log2, log10
 from typing import Any, NamedTuple, NoReturn
 
-HEAD_BYTES = 470  # JSON before a lane's rewards (es_lightning.shards): checksum, digest, sums, seconds
+HEAD_BYTES = 470  # JSON before the rewards (es_lightning.shards): checksum, digest, sums, seconds
 LINE_BYTES, MEMBER_BYTES = 500, 19 + 1 + 20  # journal line: settings and means; a seed, a sign, a weight
 REWARD_CHARACTERS = 20  # of one reward in rewards.jsonl, at the most
 STATE_BYTES = {"sgd": 0, "momentum": 4, "adam": 8}  # of the optimizer, per parameter
@@ -29,7 +29,7 @@ Computed, not measured, from these assumptions:
 - noise at {noise_rate:g} * 10^9 elements/s;
 - a network of {network:g} GB/s and {latency:g} microseconds per message.
 
-For every model, {rewards} of rewards and {head} B per lane reach every rank. The disk gets a journal line of
+For every model, {rewards} of rewards and {head} B per rank reach every rank. The disk gets a journal line of
 {line} and at most {spelled} of `rewards.jsonl`.
 """
 
@@ -116,14 +116,14 @@ def journal_bytes(s: Setting) -> int:
     return LINE_BYTES + MEMBER_BYTES * s.members
 
 
-def payload_bytes(s: Setting, lanes: int) -> int:
-    """What the lanes tell one another: float64 rewards [N, P], and a head per lane."""
-    return 8 * s.members * s.prompts + HEAD_BYTES * lanes
+def payload_bytes(s: Setting, ranks: int) -> int:
+    """What the ranks tell one another: float64 rewards [N, P], and a head per rank."""
+    return 8 * s.members * s.prompts + HEAD_BYTES * ranks
 
 
-def sent_bytes(s: Setting, ranks: int, lanes: int) -> float:
+def sent_bytes(s: Setting, ranks: int) -> float:
     """What a rank sends on average: a broadcast crosses W - 1 links, its 8 bytes of length as many."""
-    return payload_bytes(s, lanes) * (ranks - 1) / ranks + 8 * (ranks - 1)
+    return payload_bytes(s, ranks) * (ranks - 1) / ranks + 8 * (ranks - 1)
 
 
 def reduced_bytes(model: Model, ranks: int) -> float:
@@ -172,10 +172,10 @@ def update_seconds(model: Model, s: Setting) -> float:
     return s.members * model.parameters / (s.noise_rate * 1e9)
 
 
-def gather_seconds(s: Setting, ranks: int, lanes: int) -> float:
-    """A barrier at rank 0, lengths around a ring, then one broadcast per lane down a tree."""
-    messages = 2 * (ranks - 1) + (ranks - 1) + lanes * ceil(log2(ranks))
-    received = payload_bytes(s, lanes) + 8 * ranks
+def gather_seconds(s: Setting, ranks: int) -> float:
+    """A barrier at rank 0, lengths around a ring, then one broadcast per rank down a tree."""
+    messages = 2 * (ranks - 1) + (ranks - 1) + ranks * ceil(log2(ranks))
+    received = payload_bytes(s, ranks) + 8 * ranks
     return (ranks > 1) * (received / (s.network * 1e9) + messages * s.latency / 1e6)
 
 
@@ -191,7 +191,7 @@ def seconds(model: Model, s: Setting, lanes: int) -> dict[str, float]:
         "perturb": mine * perturb_seconds(model, s, k),
         "generate": mine * generate_seconds(model, s, k),
         "update": update_seconds(model, s),
-        "gather": gather_seconds(s, lanes * k, lanes),
+        "gather": gather_seconds(s, lanes * k),
     }
 
 
@@ -241,7 +241,7 @@ def _sizes(s: Setting, rows: Sequence[tuple[Model, int]]) -> Iterator[str]:
     for model, gpus in rows:
         k = lane_size(model, s)
         ranks, lanes = gpus // k * k, gpus // k
-        sent = (sent_bytes(s, ranks, lanes), reduced_bytes(model, ranks)) if lanes else ()
+        sent = (sent_bytes(s, ranks), reduced_bytes(model, ranks)) if lanes else ()
         kept = (journal_bytes(s), checkpoint_bytes(model, s), memory_bytes(model, s, k))
         network = [_size(count) for count in sent] or ["-", "-"]
         yield _row(model.name, gpus, *network, *map(_size, kept), verdict(model, s, gpus))

@@ -54,10 +54,10 @@ def test_parameters_are_those_of_the_published_models() -> None:
 
 def test_bytes_by_hand() -> None:
     assert 8 * SETTING.members * SETTING.prompts == 65_536
-    assert cost_model.payload_bytes(SETTING, lanes=8) == 65_536 + 8 * 470
+    assert cost_model.payload_bytes(SETTING, ranks=8) == 65_536 + 8 * 470
     # 8 ranks: 7/8 of 69,296 bytes, and 7 lengths of 8 bytes.
-    assert cost_model.sent_bytes(SETTING, ranks=8, lanes=8) == pytest.approx(60_634 + 56)
-    assert cost_model.sent_bytes(SETTING, ranks=1, lanes=1) == 0
+    assert cost_model.sent_bytes(SETTING, ranks=8) == pytest.approx(60_634 + 56)
+    assert cost_model.sent_bytes(SETTING, ranks=1) == 0
     assert cost_model.reduced_bytes(MODELS["7B"], 8) == pytest.approx(26.654657792e9)
     assert cost_model.journal_bytes(SETTING) == 500 + 64 * 40
     checkpoints = {name: cost_model.checkpoint_bytes(MODELS["3B"], optimizer(name)) for name in STATE}
@@ -86,8 +86,8 @@ def test_seconds_by_hand() -> None:
     assert cost_model.generate_seconds(MODELS["7B"], large, 1) == pytest.approx(2 * (2 * d * 8192 / flops))
     # 8 ranks, 8 lanes: 14 messages of the barrier, 7 of the ring, 8 * 3 of the broadcasts.
     gather = (65_536 + 8 * 470 + 64) / 1.25e9 + (14 + 7 + 24) * 50e-6
-    assert cost_model.gather_seconds(SETTING, 8, 8) == pytest.approx(gather)
-    assert cost_model.gather_seconds(SETTING, 1, 1) == 0
+    assert cost_model.gather_seconds(SETTING, 8) == pytest.approx(gather)
+    assert cost_model.gather_seconds(SETTING, 1) == 0
 
 
 def test_memory_by_hand() -> None:
@@ -129,7 +129,7 @@ def test_more_ranks_are_faster_but_never_in_the_update() -> None:
     assert totals == sorted(totals, reverse=True)
     assert len({part["update"] for part in parts}) == 1
     assert totals[0] / totals[-1] < 64
-    sent = [cost_model.sent_bytes(SETTING, ranks, ranks) for ranks in (1, 2, 8, 64)]
+    sent = [cost_model.sent_bytes(SETTING, ranks) for ranks in (1, 2, 8, 64)]
     assert sent == sorted(sent)
 
 

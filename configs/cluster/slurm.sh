@@ -17,7 +17,6 @@
 #SBATCH --mem=0
 #SBATCH --time=08:00:00
 # SIGTERM to all ranks this many seconds before the time is up: rank 0 writes a checkpoint, all end with 143.
-# Not SIGUSR1: Lightning answers it with a checkpoint of its own, in the middle of whatever is going on.
 #SBATCH --signal=TERM@300
 # A lost machine or a preemption puts the job back into the queue; after the time limit, the last lines do.
 #SBATCH --requeue
