@@ -109,7 +109,6 @@ class CommandLine(LightningCLI):
                 "use_distributed_sampler": False,  # every rank and every member must see the same prompts
                 "inference_mode": False,
                 "num_sanity_val_steps": 0,
-                "max_epochs": 1,  # one pass over the loader is the whole run
                 "enable_model_summary": False,
                 "log_every_n_steps": 1,
                 "check_val_every_n_epoch": None,
@@ -135,6 +134,9 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run folder, and refuse to mix two runs."""
         config = self.config[self.subcommand]
+        if config.trainer.max_epochs is None:
+            # max_steps alone decides, also when a finished run is given more of them; without it, one pass.
+            config.trainer.max_epochs = -1 if config.trainer.max_steps > 0 else 1
         root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
@@ -143,7 +145,8 @@ class CommandLine(LightningCLI):
             found = newest(Path(config.checkpoint.dirpath))
             config.ckpt_path = None if found is None else str(found)
             self.resumes = True
-        if config.overwrite and root.resolve() in Path(config.model.base).resolve().parents:
+        base, exported = Path(config.model.base), (root / "model").resolve()
+        if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):
             raise UsageError(
                 f"--overwrite true would delete the base model {config.model.base}: copy it elsewhere, or "
                 "choose another folder with --trainer.default_root_dir."

@@ -89,6 +89,7 @@ class EvolutionStrategies(PopulationModule):
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.population_reward = PopulationReward()
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
+        self.tokens_per_second.persistent(True)  # a resumed run reports on the whole
         self.run_journal = RunJournal()
         self.saved_journal: list[str] | None = None
         """Lines that came with a checkpoint; set it to [] to resume a run from its journal alone."""

@@ -95,6 +95,29 @@ def test_a_second_run_into_the_same_folder_is_refused(
     assert Path("here/notes.txt").read_text() == "mine"
 
 
+def test_a_run_does_not_replace_the_model_it_starts_from(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--trainer.default_root_dir", "here")
+    again = ["--trainer.default_root_dir", "here", "--overwrite", "true", "--model.base", "here/model"]
+    assert "would delete the base model here/model" in refusal(capsys, *again)
+    assert Path("here/model/config.json").is_file()
+
+
+def test_a_run_goes_on_by_the_same_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--trainer.default_root_dir", "here", "--ckpt_path", "last"]
+    run(*where)  # nothing to go on with: it begins
+    first = Path("here/journal.jsonl").read_text()
+    run(*where, "--trainer.max_steps", "3")
+    journal = Path("here/journal.jsonl").read_text()
+    assert journal.startswith(first)
+    assert len(journal.splitlines()) == 4
+    assert json.loads(Path("here/summary.json").read_text())["generations"] == 3
+    assert yaml.safe_load(Path("here/config.yaml").read_text()).get("ckpt_path") is None
+    message = refusal(capsys, *where, "--model.optimizer.init_args.lr", "0.5", "--trainer.max_steps", "4")
+    assert "cannot go on with other settings (optimizer was" in message
+
+
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_evaluation_alone(folder: Path, subcommand: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(subcommand=subcommand)

@@ -280,6 +280,7 @@ def fit_with_vllm(where: Path) -> dict[str, object]:
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_fit_with_vllm_runs_through(tmp_path: Path) -> None:
     summary = fit_with_vllm(tmp_path / "run")
     assert summary["generations"] == 3

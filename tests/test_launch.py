@@ -102,6 +102,7 @@ def test_a_hung_rank_ends_the_run_and_leaves_no_process_behind(folder: Path) -> 
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_sigterm_to_the_command_stops_all_ranks_with_a_checkpoint(folder: Path) -> None:
     process = start(folder, PYTHON, *command("--trainer.max_steps=10000", "--trainer.limit_val_batches=0"))
     journal = folder / "runs" / "smoke_cpu" / "journal.jsonl"
