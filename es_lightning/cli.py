@@ -127,7 +127,7 @@ class CommandLine(LightningCLI):
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run in the same folder.")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": "link", "checkpoint.filename": "generation-{step}"})
+        parser.set_defaults({"checkpoint.filename": "generation-{step}"})
         for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_run_seed)
 

@@ -46,8 +46,14 @@ class Run:
     timeout_seconds: float = 60.0
     fault: Fault | None = None
     prompts: int = 3
+    nodes: int = 1
     count_bytes: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def world(self) -> int:
+        """Number of ranks, as the launcher says."""
+        return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
 
     def fit(self) -> None:
         """Fit in this process, as the rank that the environment says; leaves journal and a report."""
@@ -62,7 +68,8 @@ class Run:
             [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1)],
             enable_checkpointing=True,
             strategy=strategy,
-            devices=int(os.environ.get("WORLD_SIZE", "1")),
+            devices=self.world // self.nodes,
+            num_nodes=self.nodes,
             val_check_interval=2,
         )
         sent = count_bytes(tuned) if self.count_bytes else []
@@ -143,14 +150,26 @@ def _counted(function: Any, sums: list[int]) -> Any:
     return counted
 
 
-def start(run: Run, world: int = 1) -> list[BaseProcess]:
+def places(world: int, nodes: int = 1, slurm: bool = False) -> list[dict[str, str]]:
+    """What a launcher puts into the environment of each rank."""
+    if world == 1:
+        return [{}]
+    size, port = world // nodes, str(_free_port())
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if slurm:
+        job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "es", "SLURM_NTASKS": str(world)}
+        job |= {"SLURM_NTASKS_PER_NODE": str(size), "SLURM_NODELIST": "127.0.0.1", **common}
+        names = ("SLURM_PROCID", "SLURM_NODEID", "SLURM_LOCALID")
+        return [job | dict(zip(names, map(str, (r, r // size, r % size)), strict=True)) for r in range(world)]
+    common["WORLD_SIZE"] = str(world)
+    return [common | {"NODE_RANK": str(r // size), "LOCAL_RANK": str(r % size)} for r in range(world)]
+
+
+def start(run: Run, world: int = 1, slurm: bool = False) -> list[BaseProcess]:
     """Start the ranks of a run."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
     ranks: list[BaseProcess] = []
-    for rank in range(world):
-        place = {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_PORT": str(port)}
-        environment = {**place, "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"} if world > 1 else {}
+    for rank, environment in enumerate(places(world, run.nodes, slurm)):
         process = CONTEXT.Process(target=_rank, args=(run, rank, environment))
         process.start()
         ranks.append(process)
@@ -169,9 +188,9 @@ def wait(ranks: Sequence[BaseProcess], seconds: float = 60.0) -> list[int | None
     return codes
 
 
-def fit(run: Run, world: int = 1, seconds: float = 60.0) -> list[int | None]:
+def fit(run: Run, world: int = 1, seconds: float = 60.0, slurm: bool = False) -> list[int | None]:
     """Run to the end; the exit code of each rank."""
-    return wait(start(run, world), seconds)
+    return wait(start(run, world, slurm), seconds)
 
 
 def _rank(run: Run, rank: int, environment: dict[str, str]) -> None:

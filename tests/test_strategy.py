@@ -62,6 +62,17 @@ def test_any_number_of_ranks_gives_the_bits_of_one(
 
 
 @pytest.mark.ddp
+@pytest.mark.parametrize(("nodes", "slurm"), [(2, False), (1, True), (2, True)])
+def test_several_nodes_and_slurm_give_the_bits_of_one(
+    tmp_path: Path, alone: Run, nodes: int, slurm: bool
+) -> None:
+    run = Run(tmp_path, nodes=nodes)
+    assert fit(run, 2, slurm=slurm) == [0, 0], run.log()
+    agree(run, alone, 2)
+    assert [run.report(rank)["mine"][0] for rank in (0, 1)] == [[0, 2, 4], [1, 3]]
+
+
+@pytest.mark.ddp
 @pytest.mark.vllm
 @pytest.mark.parametrize(("world", "lane_size"), [(2, 1), (2, 2), pytest.param(3, 1, marks=pytest.mark.slow)])
 def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
