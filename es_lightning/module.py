@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -26,9 +25,7 @@ from es_lightning.noise import GaussianNoise, Noise
 from es_lightning.population import Population
 from es_lightning.population_module import PopulationModule
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
-from es_lightning.run_journal import RunJournal
 from es_lightning.shaping import all_alike, z_score
-from es_lightning.shards import compare_centres
 from es_lightning.stopwatch import Stopwatch
 from es_lightning.update import StepSize, apply_update
 
@@ -90,9 +87,6 @@ class EvolutionStrategies(PopulationModule):
         self.population_reward = PopulationReward()
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # a resumed run reports on the whole
-        self.run_journal = RunJournal()
-        self.saved_journal: list[str] | None = None
-        """Lines that came with a checkpoint; set it to [] to resume a run from its journal alone."""
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the centre, with the scheduler if there is one.
@@ -144,6 +138,10 @@ class EvolutionStrategies(PopulationModule):
             self.run_journal.keep_past(past, self.centre_checksum)
         self._log_generation(record)
         return {"generation": record}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Keep the loggers' step at the generation, which Lightning loses count of in resumed runs."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.generation
 
     def _found(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
         """What is known of a generation before its update."""
@@ -199,37 +197,19 @@ class EvolutionStrategies(PopulationModule):
         """Learning rate of the next update; alpha in the papers."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    # The journal ----------------------------------------------------------------------------------
+    # Reports --------------------------------------------------------------------------------------
 
-    def on_train_start(self) -> None:
-        """Start the journal, or go on with it."""
-        self.centre_checksum = self.checksum()
-        self.run_journal.open(
-            folder=Path(self.trainer.default_root_dir),
-            header=self._header() if self.trainer.is_global_zero else {},
-            generation=self.generation,
-            saved=self.saved_journal,
-            writes=self.trainer.is_global_zero,
-            share=lambda payload: self.exchange(payload)[0],
-        )
+    def _log_generation(self, record: Generation) -> None:
+        seconds = max(record.seconds["generate"], 1e-3)  # the journal keeps milliseconds
+        self.population_reward.update(record.rewards)
+        self.tokens_per_second.update(record.tokens / seconds, weight=seconds)
+        reward = self.population_reward.compute()
+        bar = {name: reward.pop(name) for name in ("reward/mean", "reward/max")}
+        self.log_dict(bar | {"tokens/s": self.tokens_per_second.compute()}, prog_bar=True)
+        self.log_dict({**reward, **record_metrics(record)})
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Keep the loggers' step at the generation, which Lightning loses count of in resumed runs."""
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.generation
-
-    def on_train_end(self) -> None:
-        """Compare the final centres, as the start of a generation does with those before it."""
-        compare_centres(self.exchange(self.centre_checksum.encode()), self.generation)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the journal so far into the checkpoint."""
-        checkpoint["journal"] = list(self.run_journal.lines)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the journal so far from the checkpoint."""
-        self.saved_journal = list(checkpoint["journal"])
-
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """The first line of the run's journal."""
         return header(
             self.base,
             self.folder,
@@ -241,17 +221,6 @@ class EvolutionStrategies(PopulationModule):
             task=self.data.task.name,
             settings=self.settings(),
         )
-
-    # Reports --------------------------------------------------------------------------------------
-
-    def _log_generation(self, record: Generation) -> None:
-        seconds = record.seconds["generate"]
-        self.population_reward.update(record.rewards)
-        self.tokens_per_second.update(record.tokens / seconds, weight=seconds)
-        reward = self.population_reward.compute()
-        bar = {name: reward.pop(name) for name in ("reward/mean", "reward/max")}
-        self.log_dict(bar | {"tokens/s": self.tokens_per_second.compute()}, prog_bar=True)
-        self.log_dict({**reward, **record_metrics(record)})
 
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters that decide a run, as plain values to be written beside its results."""

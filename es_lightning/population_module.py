@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +18,8 @@ from es_lightning.interrupts import interruptible
 from es_lightning.noise import Noise
 from es_lightning.population import Population
 from es_lightning.rollout import RolloutEngine, Sampling
-from es_lightning.shards import Outcome, Shard, digest, join, sums
+from es_lightning.run_journal import RunJournal
+from es_lightning.shards import Outcome, Shard, compare_centres, digest, join, sums
 from es_lightning.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,9 @@ class PopulationModule(CentreModule):
         self.population, self.sigma, self.noise = population, sigma, noise
         self.retry_member = retry_member
         self.centre_checksum = ""
+        self.run_journal = RunJournal()
+        self.saved_journal: list[str] | None = None
+        """Lines that came with a checkpoint; set it to [] to resume a run from its journal alone."""
 
     def check_ranks(self) -> None:
         """Refuse ranks that could not work together, or would have nothing to do."""
@@ -152,6 +159,36 @@ class PopulationModule(CentreModule):
             with watch.phase("perturb"):
                 self.load(self.perturbed(member))
             return self.rollout(prompts, watch)
+
+    # The journal ----------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Start the journal, or go on with it."""
+        self.centre_checksum = self.checksum()
+        self.run_journal.open(
+            folder=Path(self.trainer.default_root_dir),
+            header=self.header() if self.trainer.is_global_zero else {},
+            generation=self.generation,
+            saved=self.saved_journal,
+            writes=self.trainer.is_global_zero,
+            share=lambda payload: self.exchange(payload)[0],
+        )
+
+    def on_train_end(self) -> None:
+        """Compare the final centres, as the start of a generation does with those before it."""
+        compare_centres(self.exchange(self.centre_checksum.encode()), self.generation)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the journal so far into the checkpoint."""
+        checkpoint["journal"] = list(self.run_journal.lines)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the journal so far from the checkpoint."""
+        self.saved_journal = list(checkpoint["journal"])
+
+    @abstractmethod
+    def header(self) -> dict[str, Any]:
+        """The first line of the run's journal."""
 
 
 def _failed(where: str, error: Exception) -> str:
