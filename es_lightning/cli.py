@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
@@ -11,17 +10,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning import callbacks, tasks  # noqa: F401  (their classes become known by their short names)
+from es_lightning import (
+    callbacks,  # noqa: F401  (its classes become known by their short names)
+    commands,
+    tasks,  # noqa: F401
+)
 from es_lightning.callbacks import GenerationBar, GracefulStop, RunReport
 from es_lightning.checkpoint import newest
-from es_lightning.console import quiet
+from es_lightning.console import quiet, stop
 from es_lightning.data import TaskDataModule
-from es_lightning.embedded import fetch_embedded
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.interrupts import Interrupted
 from es_lightning.journal import JOURNAL, REWARDS
@@ -29,7 +31,6 @@ from es_lightning.memory import return_freed_tensors
 from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
-from es_lightning.replay import replay
 from es_lightning.rollout import RolloutEngine
 from es_lightning.suggest import one_line
 from es_lightning.task import Task
@@ -40,9 +41,8 @@ USAGE = """Fine-tune language models by evolution strategies.
 
 es-lightning fit -c configs/demo.yaml --model.sigma 0.002   tune, evaluate before and after, export
 es-lightning validate|test -c configs/demo.yaml              evaluate a model
-es-lightning fit -c configs/demo.yaml --ckpt_path last      go on with a run that was stopped
-es-lightning replay --journal runs/demo/journal.jsonl --output model-3 --generation 3
-                                                             a model from base and journal alone
+es-lightning fit -c configs/demo.yaml --ckpt_path last       go on with a run that was stopped
+es-lightning replay --journal runs/demo/journal.jsonl --output m   a model from base and journal alone
 es-lightning fetch                                           get the embedded model, once
 """
 
@@ -190,9 +190,9 @@ def main(arguments: list[str] | None = None) -> None:
     sys.path.append(os.getcwd())
     try:
         if arguments[:1] == ["fetch"]:
-            logging.getLogger(__name__).info("embedded model: %s", fetch_embedded())
+            commands.fetch()
         elif arguments[:1] == ["replay"]:
-            _replay(arguments[1:])
+            commands.replay(arguments[1:])
         else:
             CommandLine(args=arguments)
     except (UsageError, RewardError) as error:
@@ -201,26 +201,6 @@ def main(arguments: list[str] | None = None) -> None:
         stop(str(error), exit_code=1)
     except Interrupted as interrupted:
         stop(str(interrupted), exit_code=interrupted.exit_code)
-
-
-def stop(message: str, exit_code: int = 2) -> NoReturn:
-    """End the program with one line on stderr."""
-    rank = int(os.environ.get("RANK", "0"))
-    sys.stderr.write(f"es-lightning{f' (rank {rank})' if rank else ''}: {message}\n")
-    raise SystemExit(exit_code)
-
-
-def _replay(arguments: list[str]) -> None:
-    parser = ArgumentParser(prog="es-lightning replay", description=replay.__doc__, exit_on_error=True)
-    parser.add_function_arguments(replay)
-    settings = parser.parse_args(arguments)
-    entry = replay(**settings.as_dict())
-    logging.getLogger(__name__).info(
-        "%s holds the centre after generation %d, checksum %s as recorded.",
-        settings.output,
-        entry.generation,
-        entry.checksum,
-    )
 
 
 def _run_seed(seed: bool | int) -> int:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 import warnings
+from typing import NoReturn
 
 CHATTY = (
     "lightning.pytorch",
@@ -42,3 +44,10 @@ def quiet() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+
+
+def stop(message: str, exit_code: int = 2) -> NoReturn:
+    """End the program with one line on stderr."""
+    rank = int(os.environ.get("RANK", "0"))
+    sys.stderr.write(f"es-lightning{f' (rank {rank})' if rank else ''}: {message}\n")
+    raise SystemExit(exit_code)

@@ -183,7 +183,15 @@ class PopulationModule(CentreModule):
         checkpoint["journal"] = list(self.run_journal.lines)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the journal so far from the checkpoint."""
+        """Take the journal so far from the checkpoint.
+
+        Raises:
+            UsageError: there is none in it.
+        """
+        if "journal" not in checkpoint:
+            raise UsageError(
+                "the checkpoint holds no journal, so it is none of this library's: give another --ckpt_path."
+            )
         self.saved_journal = list(checkpoint["journal"])
 
     @abstractmethod

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,6 +25,7 @@ from es_lightning.errors import RankError, UsageError
 from es_lightning.interrupts import wait_for
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
+START_SECONDS = 600  # engines may take minutes to start, however short a generation is
 
 
 class PopulationStrategy(DDPStrategy):
@@ -31,7 +34,8 @@ class PopulationStrategy(DDPStrategy):
     Launches as Lightning's DDP does: by itself on one machine, or under torchrun or SLURM.
 
     Args:
-        timeout_seconds: how long a rank waits for the slowest one before it gives up.
+        timeout_seconds: how long a rank waits for the slowest one in a generation before it gives up; at the
+            start and around checkpoints it waits for 600 seconds at least.
         threads_per_rank: CPU cores of a rank at the most; None shares the machine's cores out. Ranks on
             accelerators are not bound to cores.
         options: of ``lightning.pytorch.strategies.DDPStrategy``.
@@ -48,7 +52,8 @@ class PopulationStrategy(DDPStrategy):
         if threads_per_rank is not None and threads_per_rank < 1:
             raise UsageError(f"strategy.threads_per_rank is {threads_per_rank}: give at least 1.")
         options["checkpoint_io"] = options.get("checkpoint_io") or AtomicCheckpoint()
-        super().__init__(**options | {"timeout": timedelta(seconds=timeout_seconds)})
+        options["timeout"] = timedelta(seconds=max(timeout_seconds, START_SECONDS))
+        super().__init__(**options)
         self.timeout_seconds, self.threads_per_rank = timeout_seconds, threads_per_rank
         self.stopping = False
         self._launched: list[subprocess.Popen[bytes]] = []
@@ -58,8 +63,7 @@ class PopulationStrategy(DDPStrategy):
 
     def setup_environment(self) -> None:
         """Join the other ranks, on cores of its own where ranks run on CPUs."""
-        assert self.cluster_environment is not None
-        if self.local_rank and not self.cluster_environment.creates_processes_externally:
+        if self.local_rank and _parent_runs_the_same():
             _end_with_parent()
         super().setup_environment()
         if self.world_size > 1:
@@ -104,7 +108,7 @@ class PopulationStrategy(DDPStrategy):
         self.set_world_ranks()
         address, port = self.cluster_environment.main_address, self.cluster_environment.main_port
         hosts = self.is_global_zero and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        limit = timedelta(seconds=self.timeout_seconds)
+        limit = timedelta(seconds=max(self.timeout_seconds, START_SECONDS))
         store = TCPStore(address, port, self.world_size, is_master=hosts, timeout=limit)
         attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         distributed.init_process_group(
@@ -222,6 +226,12 @@ def end(children: Sequence[subprocess.Popen[bytes]], patience_seconds: float = 3
     for child in children:
         if child.poll() is None:
             child.kill()
+
+
+def _parent_runs_the_same() -> bool:
+    """Whether this process was launched by a rank, with the same arguments, and not by torchrun or SLURM."""
+    arguments = "\0".join([*sys.argv[1:], ""]).encode()
+    return Path(f"/proc/{os.getppid()}/cmdline").read_bytes().endswith(arguments)
 
 
 def _end_with_parent() -> None:

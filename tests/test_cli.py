@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from es_lightning import cli
+from es_lightning import cli, commands
 from es_lightning.errors import UsageError
 from es_lightning.rollout import RolloutEngine
 from es_lightning.suggest import one_line
@@ -180,7 +180,7 @@ def test_fetch_reports_what_keeps_it_from_fetching(monkeypatch: pytest.MonkeyPat
     def fail() -> Path:
         raise UsageError("the embedded model could not be fetched")
 
-    monkeypatch.setattr(cli, "fetch_embedded", fail)
+    monkeypatch.setattr(commands, "fetch_embedded", fail)
     with pytest.raises(SystemExit):
         cli.main(["fetch"])
 

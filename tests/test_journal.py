@@ -207,6 +207,13 @@ def test_the_command_replays(
     assert f"checksum {checksums[1]} as recorded" in caplog.text
 
 
+def test_a_mistyped_option_ends_in_one_line_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["replay", "--jornal", "x", "--output", "y"])
+    assert caught.value.code == 2
+    assert "Did you mean journal?" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def altered(run: tuple[Path, list[str]], folder: Path, change: Any) -> Path:
     """The run's journal with another header."""
     header, *lines = run[0].read_text().splitlines()

@@ -103,6 +103,19 @@ def test_a_hung_rank_ends_the_run_and_leaves_no_process_behind(folder: Path) -> 
 
 @pytest.mark.ddp
 @pytest.mark.slow
+def test_a_hung_rank_dies_with_the_one_that_launched_it(folder: Path) -> None:
+    (folder / "trap").write_text("SIGSTOP")
+    process = start(folder, PYTHON, *command())
+    while (folder / "trap").exists() or not (ranks := ranks_of(process)):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.kill()
+    assert ranks
+    assert gone(ranks)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
 def test_sigterm_to_the_command_stops_all_ranks_with_a_checkpoint(folder: Path) -> None:
     process = start(folder, PYTHON, *command("--trainer.max_steps=10000", "--trainer.limit_val_batches=0"))
     journal = folder / "runs" / "smoke_cpu" / "journal.jsonl"

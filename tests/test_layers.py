@@ -21,7 +21,7 @@ LAYERS: tuple[set[str], ...] = (
     {"module"},
     {"callbacks", "tasks"},
     {"__init__", "console", "suggest"},
-    {"cli"},
+    {"cli", "commands"},
     {"__main__"},
 )
 LAYER = {module: height for height, layer in enumerate(LAYERS) for module in layer}
