@@ -97,6 +97,7 @@ def test_a_signal_stops_all_ranks(tmp_path: Path, undisturbed: Run, name: str) -
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_hangs_is_named_within_the_time_out(tmp_path: Path, rank: int) -> None:
     run = Run(tmp_path, timeout_seconds=4, fault=Fault("generate", action="hang", rank=rank))

@@ -162,6 +162,8 @@ def log_some(logger: DurableMLFlowLogger, steps: range) -> list[tuple[int, float
     return logged
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_restarted_gets_everything(server, spool, warnings, caplog, tmp_path):
     logger = DurableMLFlowLogger("killed", "one", server.uri, spool, patience_seconds=30)
     assert isinstance(logger, MLFlowLogger)
@@ -203,6 +205,8 @@ def test_a_server_that_is_killed_and_restarted_gets_everything(server, spool, wa
     assert [file.path for file in client.list_artifacts(logger.run_id, "notes")] == ["notes/note.txt"]
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_the_next_logger_delivers_what_a_dead_server_left(cable, server, spool, warnings):
     logger = DurableMLFlowLogger("left", "one", cable.uri, spool, patience_seconds=1)
     run = logger.run_id
@@ -231,6 +235,8 @@ def test_the_next_logger_delivers_what_a_dead_server_left(cable, server, spool, 
     assert len(warnings()) == 2
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_hung_server_gets_each_entry_once(server, spool, warnings, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     logger = DurableMLFlowLogger("hung", None, server.uri, spool)
@@ -263,6 +269,8 @@ for step in range(1000):
 """
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing(cable, server, spool):
     command = [sys.executable, "-c", VICTIM, cable.uri, str(spool)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, stderr=subprocess.DEVNULL) as victim:
@@ -284,6 +292,8 @@ def test_a_killed_process_loses_nothing(cable, server, spool):
     assert [(step, value) for step, value, _ in history(server.uri, run, "a")] == [(s, s) for s in steps]
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_refused_entry_is_dropped_alone(server, spool, warnings):
     logger = DurableMLFlowLogger("refused", None, server.uri, spool)
     logger.log_hyperparams({"seed": 1})
@@ -303,6 +313,8 @@ def test_a_refused_entry_is_dropped_alone(server, spool, warnings):
     assert not spool.exists()
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_torn_last_line_is_dropped(server, spool, warnings):
     run = DurableMLFlowLogger("torn", None, server.uri).run_id
     whole = [

@@ -47,7 +47,9 @@ def agree(run: Run, other: Run, world: int) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), (3, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize(
+    ("world", "lane_size"), [(2, 1), (3, 1), (2, 2), pytest.param(4, 2, marks=pytest.mark.slow)]
+)
 def test_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone: Run, world: int, lane_size: int
 ) -> None:
@@ -74,7 +76,8 @@ def test_several_nodes_and_slurm_give_the_bits_of_one(
 
 @pytest.mark.ddp
 @pytest.mark.vllm
-@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), (2, 2), pytest.param(3, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), (3, 1), (2, 2)])
 def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int
 ) -> None:
