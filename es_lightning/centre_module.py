@@ -138,7 +138,9 @@ class CentreModule(pl.LightningModule):
 
     def checksum(self) -> str:
         """Sixteen hexadecimal digits of the centre; they change in updates alone."""
-        return checksum(self.centre.named_parameters())
+        digits = checksum(self.centre.named_parameters())
+        trim_heap()
+        return digits
 
     def export(self, folder: Path, card: str) -> None:
         """Write the centre as a Hugging Face folder in the base model's dtype."""
