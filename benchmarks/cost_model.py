@@ -15,7 +15,7 @@ from math import ceil, floor, inf, log2, log10
 from typing import Any, NamedTuple, NoReturn
 
 HEAD_BYTES = 470  # JSON before the rewards (es_lightning.shards): checksum, digest, sums, seconds
-LINE_BYTES, MEMBER_BYTES = 500, 19 + 1 + 20  # journal line: settings and means; a seed, a sign, a weight
+LINE_BYTES, MEMBER_BYTES = 500, 11 + 1 + 11  # journal line: settings and means; a seed, a sign, a weight
 REWARD_CHARACTERS = 20  # of one reward in rewards.jsonl, at the most
 STATE_BYTES = {"sgd": 0, "momentum": 4, "adam": 8}  # of the optimizer, per parameter
 ASSUMPTIONS = """\

@@ -6,6 +6,8 @@ Base model plus journal is a checkpoint in kilobytes: noise is a pure function o
 
 import json
 import math
+import struct
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +91,13 @@ class Entry:
         )
 
     def line(self) -> str:
-        """As JSON; seeds in hexadecimal, weights with every bit."""
+        """As JSON; seeds and weights are little-endian 8-byte numbers in base64, which keeps a line short."""
         return to_json(
             {
                 "generation": self.generation,
-                "seeds": [f"{member.seed:016x}" for member in self.members],
+                "seeds": _packed("Q", [member.seed for member in self.members]),
                 "signs": "".join("+" if member.sign > 0 else "-" for member in self.members),
-                "weights": self.weights.tolist(),
+                "weights": _packed("d", self.weights.tolist()),
                 "sigma": self.sigma,
                 **self.hyper,
                 "reward": self.reward,
@@ -117,14 +119,14 @@ class Entry:
         """
         values = json.loads(line)
         try:
-            pairs = zip(values.pop("seeds"), values.pop("signs"), strict=True)
+            pairs = zip(_unpacked("Q", values.pop("seeds")), values.pop("signs"), strict=True)
+            values["weights"] = torch.tensor(_unpacked("d", values["weights"]), dtype=torch.float64)
             fields = {name: values.pop(name) for name in cls.__dataclass_fields__ if name in values}
-        except (AttributeError, KeyError) as error:
+        except (AttributeError, KeyError, TypeError, struct.error) as error:
             raise ValueError(f"no entry of a journal: {line[:80]}") from error
         fields["members"] = tuple(
-            Member(n, int(seed, 16), 1 if sign == "+" else -1) for n, (seed, sign) in enumerate(pairs)
+            Member(n, seed, 1 if sign == "+" else -1) for n, (seed, sign) in enumerate(pairs)
         )
-        fields["weights"] = torch.tensor(fields["weights"], dtype=torch.float64)
         fields["drift"] = math.nan if fields["drift"] is None else fields["drift"]
         return cls(**fields, hyper=values)
 
@@ -197,6 +199,15 @@ def set_hyper_parameters(optimizer: Optimizer, hyper: Mapping[str, Any]) -> None
     for name, start in optimizer.defaults.items():
         value = hyper.get(name, start)
         optimizer.param_groups[0][name] = tuple(value) if isinstance(start, tuple) else value
+
+
+def _packed(kind: str, numbers: Sequence[Any]) -> str:
+    return b64encode(struct.pack(f"<{len(numbers)}{kind}", *numbers)).decode()
+
+
+def _unpacked(kind: str, text: str) -> tuple[Any, ...]:
+    packed = b64decode(text, validate=True)
+    return struct.unpack(f"<{len(packed) // 8}{kind}", packed)
 
 
 def _plain(value: Any) -> Any:

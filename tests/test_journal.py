@@ -78,7 +78,7 @@ def test_every_bit_of_an_entry_comes_back(
 
 
 def test_a_line_is_about_a_kilobyte_at_a_population_of_thirty() -> None:
-    assert 900 < len(entry(size=30).line()) < 1700
+    assert 900 < len(entry(size=30).line()) < 1200
 
 
 def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
