@@ -7,6 +7,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
+SPEED = "time/tokens_per_s"
+
 
 class GenerationBar(RichProgressBar):
     """Shows generations done, time left, and the metrics that the module logs with ``prog_bar``."""
@@ -18,7 +20,8 @@ class GenerationBar(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The module's metrics, without the logger's version, which is a random name in MLflow."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        shown = {name: value for name, value in metrics.items() if name not in ("v_num", SPEED)}
+        return shown | ({"tokens/s": metrics[SPEED]} if SPEED in metrics else {})
 
 
 class _Counted(ProgressColumn):

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from es_lightning.errors import UsageError
+
 CHUNK = 2**18  # elements per step of a streamed sum: 1 MiB of fp32, which stays in cache
 
 
@@ -38,15 +40,24 @@ class BaseWeights:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._files = dict(_safetensors_names(folder))
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
     def read(self, name: str) -> Tensor:
-        """The tensor as stored. Opened anew each time, since pages of a kept file would pile up."""
+        """The tensor as stored. Opened anew each time, since pages of a kept file would pile up.
+
+        Raises:
+            UsageError: the files name their tensors otherwise than transformers does.
+        """
         from safetensors import safe_open
 
+        if name not in self:
+            raise UsageError(
+                f"{self.folder} holds no tensor {name}: load the model with transformers and save it anew."
+            )
         with safe_open(self._files[name], framework="pt") as file:
             tensor: Tensor = file.get_tensor(name)
             return tensor

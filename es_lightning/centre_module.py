@@ -7,8 +7,9 @@ borrows copies of it, so there is nothing to restore: theta is never touched bet
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
@@ -18,14 +19,14 @@ from es_lightning import model_io
 from es_lightning.centre import BaseWeights, checksum
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.generation import Completion, Evaluation, Prompt
-from es_lightning.interrupts import interruptible
+from es_lightning.generation import Prompt
 from es_lightning.memory import trim_heap
-from es_lightning.metrics import means, measured
 from es_lightning.population import Lane, lane_of
-from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
-from es_lightning.shards import join_evaluations, pack_evaluation
+from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.strategy import PopulationStrategy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class CentreModule(pl.LightningModule):
@@ -46,6 +47,8 @@ class CentreModule(pl.LightningModule):
         self.engine = engine
         self.trust_remote_code = trust_remote_code
         self._engine_started = False
+        self._reserved = 0
+        self._held: str | None = None
 
     @property
     def data(self) -> TaskDataModule:
@@ -89,44 +92,73 @@ class CentreModule(pl.LightningModule):
         config = model_io.load_config(self.folder, self.trust_remote_code)
         model_io.check_heads(config, self.engine.tensor_parallel_size)
 
+    @cached_property
+    def folder(self) -> Path:
+        """Where the base model's files are."""
+        return model_io.resolve(self.base)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's."""
+        return model_io.load_tokenizer(self.folder, self.trust_remote_code)
+
+    @cached_property
+    def base_weights(self) -> BaseWeights:
+        """The weights that the run started from, read from their files."""
+        return BaseWeights(self.folder)
+
     def setup(self, stage: str) -> None:
         """Check everything that costs nothing to check, then load the centre, then start the engine."""
-        self.folder = model_io.resolve(self.base)
         self.check_ranks()
-        self.tokenizer = model_io.load_tokenizer(self.folder, self.trust_remote_code)
-        length = self._longest_sequence(self.data.splits_for(stage))
+        length = max(self._longest_sequence(self.data.splits_for(stage)), self._reserved)
         self.data.scorer.start()  # loads the task while the model is loaded here
-        if not hasattr(self, "centre"):
-            self.centre = model_io.load_centre(self.folder, self.trust_remote_code)
-            self.base_weights = BaseWeights(self.folder)
-            # Before the engine, which takes its share of what is left.
-            self.centre.to(self.trainer.strategy.root_device)
+        # Before the engine, which takes its share of what is left.
+        self.configure_model()
         if not self._engine_started:
             self.engine.start(self.folder, length)
             self._engine_started = True
 
-    def _encode(self, prompts: list[Prompt]) -> list[Prompt]:
+    def configure_model(self) -> None:
+        """Load the centre, once; callbacks that copy the module, as WeightAveraging does, call it first."""
+        if not hasattr(self, "centre"):
+            self.centre = model_io.load_centre(self.folder, self.trust_remote_code)
+            self.centre.to(self.trainer.strategy.root_device)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts with their token ids."""
         return encode(prompts, self.tokenizer)
+
+    def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
+        """Encode a callback's own prompts, and let the engine be started with room for them.
+
+        Callbacks call it in ``setup``, which comes before the engine's start.
+
+        Args:
+            prompts: what will be evaluated or sampled.
+            max_tokens: most new tokens for each; None takes those of ``sampling``.
+
+        Raises:
+            UsageError: a prompt with its completion is longer than the model can take.
+        """
+        encoded = self.encode(prompts)
+        self._reserved = max(self._reserved, self._longest(encoded, max_tokens))
+        return encoded
 
     def _longest_sequence(self, splits: Sequence[str]) -> int:
         """Tokens of the longest prompt plus completion, checked against the model's length."""
+        return self._longest([prompt for split in splits for prompt in self.data.encode(split, self.encode)])
+
+    def _longest(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> int:
         limit = model_io.max_length(model_io.load_config(self.folder, self.trust_remote_code))
-        prompts = [prompt for split in splits for prompt in self.data.encode(split, self._encode)]
-        longest = max(prompts, key=self._length)
-        length = self._length(longest)
+        new = self.sampling.max_tokens if max_tokens is None else max_tokens
+        longest = max(prompts, key=lambda prompt: _length(prompt, new))
+        length = _length(longest, new)
         if limit is not None and length > limit:
             raise UsageError(
-                f"prompt {longest.id} has {len(longest.token_ids)} tokens; with sampling.max_tokens "
-                f"{self.sampling.max_tokens} that is {length}, but the model ends at {limit}: "
-                "lower max_tokens."
+                f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {new} that is "
+                f"{length}, but the model ends at {limit}: lower max_tokens."
             )
         return length
-
-    def _length(self, prompt: Prompt) -> int:
-        """Tokens that a prompt may come to."""
-        if prompt.choices:
-            return max(len(choice.token_ids) for choice in prompt.choices) + 1  # vLLM generates one more
-        return len(prompt.token_ids) + self.sampling.max_tokens
 
     # The centre -----------------------------------------------------------------------------------
 
@@ -136,10 +168,36 @@ class CentreModule(pl.LightningModule):
         for name, parameter in self.centre.named_parameters():
             yield name, parameter.to(self.engine.dtype)
 
+    def base_stream(self) -> Iterator[tuple[str, Tensor]]:
+        """Stream (Hugging Face name, base weight) in the engine's dtype, tensor by tensor from the files.
+
+        Raises:
+            UsageError: the files name their tensors otherwise than transformers does.
+        """
+        for name, parameter in self.centre.named_parameters():
+            yield name, self.base_weights.read(name).to(parameter.device, self.engine.dtype)
+
     def load(self, named_tensors: Iterator[tuple[str, Tensor]]) -> None:
         """Stream weights into the engine."""
+        self._held = None
         self.engine.load_weights(named_tensors)
         trim_heap()
+
+    def load_centre(self) -> None:
+        """Let the engine hold the centre, as it was at the last validation if it still holds that one."""
+        if self._held != "centre":
+            self.load(self.unperturbed())
+            self._held = "centre"
+
+    def load_base(self) -> None:
+        """Let the engine hold the base model, until other weights are loaded."""
+        if self._held != "base":
+            self.load(self.base_stream())
+            self._held = "base"
+
+    def centre_has_changed(self) -> None:
+        """Tell that the centre's weights were changed, so that the engine's copy is out of date."""
+        self._held = None
 
     def checksum(self) -> str:
         """Sixteen hexadecimal digits of the centre; they change in updates alone."""
@@ -156,55 +214,9 @@ class CentreModule(pl.LightningModule):
         """The base model's own dtype."""
         return model_io.load_config(self.folder, self.trust_remote_code).dtype or torch.float32
 
-    # Evaluation -----------------------------------------------------------------------------------
 
-    def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        """Generate with the weights that the engine holds; on this rank alone."""
-        sampling = replace(self.sampling, seed=self.sampling.seed + self.generation)
-        with interruptible():
-            return complete(self.engine, prompts, sampling)
-
-    def evaluate(self, split: str) -> Evaluation:
-        """Generate and score the problems of a split with the centre; all ranks take part and get all of it.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-        """
-        with interruptible():
-            self.load(self.unperturbed())
-            return self.shared_rollout(self.data.encode(split, self._encode))
-
-    def shared_rollout(self, prompts: Sequence[Prompt]) -> Evaluation:
-        """Generate and score with the weights that the engines hold, each lane its share of the prompts."""
-        part = self._rollout(self.lane.share(prompts))
-        if self.lane.count == 1:
-            return part
-        told = self.exchange(pack_evaluation(part) if self.lane.leads else b"")
-        return join_evaluations(told[:: self.engine.tensor_parallel_size], prompts)
-
-    def _rollout(self, prompts: Sequence[Prompt]) -> Evaluation:
-        if not prompts:
-            return Evaluation((), (), ())
-        completions = self.complete(prompts)
-        with interruptible():
-            scores = self.data.scorer.round(len(completions)).add(prompts, completions).scores()
-        return Evaluation(tuple(prompts), tuple(completions), scores)
-
-    def on_validation_epoch_start(self) -> None:
-        """Give the engine the centre."""
-        self.load(self.unperturbed())
-
-    def on_test_epoch_start(self) -> None:
-        """Give the engine the centre."""
-        self.load(self.unperturbed())
-
-    def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
-        """Score the centre on the validation prompts, which come as one batch, and log the means."""
-        self._log_means("val", self.shared_rollout(prompts))
-
-    def test_step(self, prompts: list[Prompt], batch_idx: int) -> None:
-        """Score the centre on the test prompts, which come as one batch, and log the means."""
-        self._log_means("test", self.shared_rollout(prompts))
-
-    def _log_means(self, prefix: str, evaluation: Evaluation) -> None:
-        self.log_dict(means(measured(evaluation), prefix), batch_size=len(evaluation.prompts))
+def _length(prompt: Prompt, max_tokens: int) -> int:
+    """Tokens that a prompt may come to."""
+    if prompt.choices:
+        return max(len(choice.token_ids) for choice in prompt.choices) + 1  # vLLM generates one more
+    return len(prompt.token_ids) + max_tokens

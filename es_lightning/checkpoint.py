@@ -69,20 +69,21 @@ def read(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 def newest(folder: Path) -> Path | None:
     """The checkpoint of the latest generation in a folder; None if there is none to be read."""
-    steps = _steps(folder)
-    return max(steps, key=lambda path: steps[path]) if steps else None
+    found = steps(folder)
+    return max(found, key=lambda path: found[path]) if found else None
 
 
 def newest_step(folder: Path) -> int | None:
     """How many generations the newest checkpoint of a folder has seen."""
-    return max(_steps(folder).values(), default=None)
+    return max(steps(folder).values(), default=None)
 
 
-def _steps(folder: Path) -> dict[Path, int]:
-    steps = {}
+def steps(folder: Path) -> dict[Path, int]:
+    """The readable checkpoints of a folder, each with the number of generations it has seen."""
+    found = {}
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            steps[path] = int(read(path, mapped=True)["global_step"])
+            found[path] = int(read(path, mapped=True)["global_step"])
         except (UsageError, KeyError):
             log.warning("%s cannot be read as a checkpoint and is passed over.", path)
-    return steps
+    return found

@@ -58,15 +58,19 @@ class Entry:
     skipped: bool
     drift: float
     checksum: str
+    after: int | None = None
 
     @classmethod
-    def of(cls, record: Generation, hyper: Mapping[str, Any], checksum: str) -> "Entry":
+    def of(
+        cls, record: Generation, hyper: Mapping[str, Any], checksum: str, after: int | None = None
+    ) -> "Entry":
         """The entry of a generation that has just been updated.
 
         Args:
             record: of the generation.
             hyper: the optimizer's settings in its update.
             checksum: of the centre after it.
+            after: generation whose result it started from, if that is not the one before; -1 is the base.
         """
         means = record.rewards.mean(dim=1)
         reward = {
@@ -88,6 +92,7 @@ class Entry:
             skipped=record.skipped,
             drift=record.drift,
             checksum=checksum,
+            after=after,
         )
 
     def line(self) -> str:
@@ -107,6 +112,7 @@ class Entry:
                 "skipped": self.skipped,
                 "drift": self.drift if math.isfinite(self.drift) else None,
                 "checksum": self.checksum,
+                **({} if self.after is None else {"after": self.after}),
             }
         )
 
@@ -171,6 +177,21 @@ def parse(lines: Sequence[str], path: Path) -> tuple[dict[str, Any], list[Entry]
                 f"but {number} was to follow."
             )
     return header, entries
+
+
+def lineage(entries: Sequence[Entry], generation: int) -> list[Entry]:
+    """The generations whose updates lead from the base model to the centre after one of them, in order.
+
+    Args:
+        entries: of a journal.
+        generation: index of the last update; -1 is the base model itself.
+    """
+    found: list[Entry] = []
+    while generation >= 0:
+        entry = entries[generation]
+        found.append(entry)
+        generation = generation - 1 if entry.after is None else entry.after
+    return found[::-1]
 
 
 def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:

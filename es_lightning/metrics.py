@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from es_lightning.generation import Evaluation, Generation
+from es_lightning.generation import Completion, Evaluation, Generation
 from es_lightning.grading import FAILED
 
 
@@ -61,16 +61,29 @@ def means(scores: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float
 
 
 def measured(evaluation: Evaluation) -> list[dict[str, float]]:
-    """The scores of all completions, each with its length in tokens and characters beside it."""
+    """The scores of all completions, each with its length and whether it was cut off beside it."""
     return [
-        {**score, "completion_tokens": len(completion.token_ids), "completion_chars": len(completion.text)}
+        {**score, **_shape(completion)}
         for score, completion in zip(evaluation.scores, evaluation.completions, strict=True)
     ]
 
 
 def record_metrics(record: Generation) -> dict[str, float]:
     """The numbers of a generation other than its rewards' spread, by the names they are logged under."""
-    means = {f"train/{key}": value for key, value in record.scores.items() if key != "reward"}
+    means = {_grouped(key): value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
     geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}
     return means | seconds | geometry | {"health/skipped": float(record.skipped)}
+
+
+def _shape(completion: Completion) -> dict[str, float]:
+    return {
+        "completion_tokens": len(completion.token_ids),
+        "completion_chars": len(completion.text),
+        "completion_truncated": float(completion.finish_reason == "length"),
+    }
+
+
+def _grouped(key: str) -> str:
+    """What was earned is of the group reward/, how it came about of the group health/."""
+    return f"health/{key}" if key.startswith((FAILED, "completion_")) else f"reward/{key}"

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
@@ -23,14 +21,14 @@ from es_lightning.memory import trim_heap
 from es_lightning.metrics import PopulationReward, record_metrics
 from es_lightning.noise import GaussianNoise, Noise
 from es_lightning.population import Population
-from es_lightning.population_module import PopulationModule
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.shaping import all_alike, comparable, z_score
+from es_lightning.steered_module import SteeredModule
 from es_lightning.stopwatch import Stopwatch
 from es_lightning.update import StepSize, apply_update
 
 
-class EvolutionStrategies(PopulationModule):
+class EvolutionStrategies(SteeredModule):
     """Full-parameter fine-tuning by evolution strategies (arXiv 2509.24372).
 
     Args:
@@ -52,8 +50,6 @@ class EvolutionStrategies(PopulationModule):
     Raises:
         UsageError: a value is outside its range.
     """
-
-    drift: Tensor
 
     def __init__(
         self,
@@ -83,7 +79,6 @@ class EvolutionStrategies(PopulationModule):
         )
         self.shaping = shaping
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
-        self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.population_reward = PopulationReward()
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # a resumed run reports on the whole
@@ -120,6 +115,8 @@ class EvolutionStrategies(PopulationModule):
         """
         watch, past = Stopwatch(), self.run_journal.past(self.generation)
         started = time.perf_counter()
+        if past is not None and past.entry.after not in (None, self.after):
+            self.restore(past.entry.after + 1)  # what a callback did that this run lacks
         found = self._found(prompts, watch) if past is None else past.record(prompts)
         hyper = hyper_parameters(self._optimizer)
         with watch.phase("update"):
@@ -133,9 +130,11 @@ class EvolutionStrategies(PopulationModule):
             seconds={**watch.seconds, "total": time.perf_counter() - started, **found.seconds},
         )
         if past is None:
-            self.run_journal.keep(Entry.of(record, hyper, self.centre_checksum), record.rewards)
+            entry = Entry.of(record, hyper, self.centre_checksum, self.after)
+            self.run_journal.keep(entry, record.rewards)
         else:
             self.run_journal.keep_past(past, self.centre_checksum)
+        self.after = None
         self._log_generation(record)
         return {"generation": record}
 
@@ -166,6 +165,7 @@ class EvolutionStrategies(PopulationModule):
             scores=outcome.scores,
             tokens=outcome.tokens,
             seconds=outcome.seconds,
+            lane_seconds=outcome.lane_seconds,
             evaluations=evaluations,
         )
 
@@ -187,19 +187,6 @@ class EvolutionStrategies(PopulationModule):
         elif isinstance(scheduler, LRScheduler):
             scheduler.step()
 
-    @property
-    def _lightning_optimizer(self) -> LightningOptimizer:
-        return cast(LightningOptimizer, self.optimizers())
-
-    @property
-    def _optimizer(self) -> Optimizer:
-        return self._lightning_optimizer.optimizer
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the next update; alpha in the papers."""
-        return float(self._optimizer.param_groups[0]["lr"])
-
     # Reports --------------------------------------------------------------------------------------
 
     def _log_generation(self, record: Generation) -> None:
@@ -208,7 +195,7 @@ class EvolutionStrategies(PopulationModule):
         self.tokens_per_second.update(record.tokens / seconds, weight=seconds)
         reward = self.population_reward.compute()
         bar = {name: reward.pop(name) for name in ("reward/mean", "reward/max")}
-        self.log_dict(bar | {"tokens/s": self.tokens_per_second.compute()}, prog_bar=True)
+        self.log_dict(bar | {"time/tokens_per_s": self.tokens_per_second.compute()}, prog_bar=True)
         self.log_dict({**reward, **record_metrics(record)})
 
     def header(self) -> dict[str, Any]:

@@ -1,9 +1,57 @@
 """Pictures of a run, drawn with matplotlib's file backend so that no screen is needed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, ACCENT, QUIET = "#1b1f24", "#0b6bcb", "#9aa4af"
+PALETTE = ("#0b6bcb", "#d1495b", "#2e8b57", "#e08e0b", "#7b4fa3", "#17889b", "#8c564b", "#6b7280")
+
+
+def sheet(title: str, columns: int = 1, width: float = 7.2, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """An empty picture in the project's style.
+
+    Args:
+        title: line above the picture.
+        columns: axes side by side.
+        width: inches.
+        height: inches.
+
+    Returns:
+        The figure and its axes.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    row = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in row:
+        axes.set_prop_cycle(color=PALETTE)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=QUIET, alpha=0.3, lw=0.6)
+        axes.tick_params(labelsize=8)
+    return figure, row
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture as PNG; its folder is made.
+
+    Args:
+        figure: what ``sheet`` gave, drawn upon.
+        path: the file, which is replaced as a whole: MLflow may be reading it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    figure.savefig(scratch, format="png")
+    scratch.replace(path)
 
 
 def reward_curve(
@@ -20,11 +68,7 @@ def reward_curve(
         centre: label -> points (generations done, reward of the centre).
         title: line above the picture.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7.2, 3.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, [axes] = sheet(title)
     steps = [row["generation"] for row in population]  # generation g perturbs the centre of g updates
     low, high = [row["min"] for row in population], [row["max"] for row in population]
     axes.fill_between(
@@ -37,10 +81,5 @@ def reward_curve(
         axes.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
     axes.set_xlabel("updates done")
     axes.set_ylabel("reward (higher is better)")
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=QUIET, alpha=0.3, lw=0.6)
     axes.legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save(figure, path)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from es_lightning.centre_module import CentreModule
 from es_lightning.errors import RewardError, RolloutError, UsageError
+from es_lightning.evaluation_module import EvaluationModule
 from es_lightning.generation import Completion, Evaluation, Member, Prompt
 from es_lightning.interrupts import interruptible
 from es_lightning.noise import Noise
@@ -26,7 +26,7 @@ from es_lightning.stopwatch import Stopwatch
 log = logging.getLogger(__name__)
 
 
-class PopulationModule(CentreModule):
+class PopulationModule(EvaluationModule):
     """Evaluates members theta + sign * sigma * eps; what follows from their rewards is a subclass's.
 
     Args:

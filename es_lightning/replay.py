@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from es_lightning import model_io
 from es_lightning.centre import checksum
 from es_lightning.errors import UsageError
-from es_lightning.journal import FORMAT, Entry, differences, read, set_hyper_parameters
+from es_lightning.journal import FORMAT, Entry, differences, lineage, read, set_hyper_parameters
 from es_lightning.noise import Noise, noise_of
 from es_lightning.update import apply_update
 
@@ -51,7 +51,9 @@ def replay(
     _check(header, folder, dtype, noise)
     centre = model_io.load_centre(folder, trust_remote_code)
     optimizer = _optimizer(header["optimizer"], centre, trust_remote_code)
-    for entry, found in _steps(centre, optimizer, noise, wanted):
+    for entry in wanted:
+        repeat(entry, centre, optimizer, noise)
+        found = checksum(centre.named_parameters())
         if found != entry.checksum:
             raise UsageError(
                 f"generation {entry.generation} came out with checksum {found}, the journal has "
@@ -71,7 +73,7 @@ def _up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> l
         raise UsageError(
             f"{journal} holds generations 0 to {len(entries) - 1}: choose --generation among them."
         )
-    return list(entries[: last + 1])
+    return lineage(entries, last)
 
 
 def _check(header: dict[str, Any], folder: Path, dtype: torch.dtype, noise: Noise) -> None:
@@ -86,15 +88,18 @@ def _check(header: dict[str, Any], folder: Path, dtype: torch.dtype, noise: Nois
         raise UsageError(f"this is not what the run was made with: {different}. Give its base with --base.")
 
 
-def _steps(
-    centre: nn.Module, optimizer: Optimizer, noise: Noise, entries: Sequence[Entry]
-) -> Iterator[tuple[Entry, str]]:
-    """Repeat the updates; yields each entry with the checksum of the centre after it."""
-    for entry in entries:
-        set_hyper_parameters(optimizer, entry.hyper)
-        if not entry.skipped:
-            apply_update(optimizer, centre.named_parameters(), entry.members, entry.weights, noise)
-        yield entry, checksum(centre.named_parameters())
+def repeat(entry: Entry, centre: nn.Module, optimizer: Optimizer, noise: Noise) -> None:
+    """Make the update of a generation once more.
+
+    Args:
+        entry: of the generation.
+        centre: as it was before, changed in place.
+        optimizer: over the centre, in the state it was in before.
+        noise: the run's.
+    """
+    set_hyper_parameters(optimizer, entry.hyper)
+    if not entry.skipped:
+        apply_update(optimizer, centre.named_parameters(), entry.members, entry.weights, noise)
 
 
 def _optimizer(described: dict[str, Any], centre: nn.Module, trust_remote_code: bool) -> Optimizer:

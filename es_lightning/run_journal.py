@@ -47,6 +47,7 @@ class Past:
             scores=entry.scores,
             tokens=entry.tokens,
             seconds=entry.seconds,
+            lane_seconds=(),
             evaluations={},
         )
 

@@ -66,12 +66,14 @@ class Outcome:
         scores: means of what the task's reward returned, over all completions.
         tokens: tokens generated.
         seconds: wall-clock seconds per phase, of the slowest lane.
+        lane_seconds: what each lane spent on its members, all phases together.
     """
 
     rewards: Tensor
     scores: Mapping[str, float]
     tokens: int
     seconds: Mapping[str, float]
+    lane_seconds: tuple[float, ...]
 
 
 def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1) -> Outcome:
@@ -99,7 +101,8 @@ def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1
     keys = dict.fromkeys(key for lane in lanes for key in lane.sums)
     scores = {key: _mean(_sums_of(key, lanes)) for key in keys}
     seconds = {phase: max(shard.seconds.get(phase, 0.0) for shard in shards) for phase in first.seconds}
-    return Outcome(rewards, scores, sum(lane.tokens for lane in lanes), seconds)
+    tokens, spent = sum(lane.tokens for lane in lanes), tuple(sum(lane.seconds.values()) for lane in lanes)
+    return Outcome(rewards, scores, tokens, seconds, spent)
 
 
 def compare_centres(checksums: Sequence[bytes], generation: int) -> None:

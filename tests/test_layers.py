@@ -16,9 +16,11 @@ LAYERS: tuple[set[str], ...] = (
     {"update", "journal", "checkpoint", "mlflow_logger"},
     {"rollout", "embedded", "model_io", "model_card", "task", "plots"},
     {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},
-    {"data", "header", "replay", "run_journal", "shards", "strategy"},
+    {"data", "header", "replay", "restore", "run_journal", "shards", "strategy"},
     {"centre_module"},
+    {"evaluation_module"},
     {"population_module"},
+    {"steered_module"},
     {"module"},
     {"callbacks", "tasks"},
     {"__init__", "console", "suggest"},
@@ -32,7 +34,7 @@ FRAMEWORKS = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", 
 TASKS_MAY_USE = {"errors", "generation", "task", "scoring", "tasks"}
 FORBIDDEN = {
     "tasks": {*FRAMEWORKS, *(f"es_lightning.{name}" for name in LAYER if name not in TASKS_MAY_USE)},
-    "callbacks": {"es_lightning.task", "es_lightning.tasks", "es_lightning.rollout", "vllm"},
+    "callbacks": {"es_lightning.tasks", "es_lightning.rollout", "vllm"},
 }
 # Slow to load, or not installed: imported inside what needs them.
 LAZY = {

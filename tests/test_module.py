@@ -151,7 +151,7 @@ def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
         ("geometry/drift", records.generations[-1].drift),
     ):
         assert float(metrics[name]) == pytest.approx(float(value), rel=1e-5)
-    expected = {"tokens/s", "train/accuracy", "train/completion_tokens", "train/completion_chars"}
+    expected = {"time/tokens_per_s", "reward/accuracy", "health/completion_tokens", "health/completion_chars"}
     assert expected | {f"time/{phase}_s" for phase in ("perturb", "generate", "reward", "update")} <= set(
         metrics
     )

@@ -1,0 +1,71 @@
+"""Centres of the past, as far as they are on disk: checkpoints along a journal's lineage, and the base."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from es_lightning import checkpoint
+from es_lightning.centre import BaseWeights, checksum, distance_squared
+from es_lightning.errors import UsageError
+from es_lightning.journal import Entry
+
+
+def on_disk(folders: Iterable[Path], path: Sequence[Entry]) -> list[tuple[int, Path]]:
+    """Checkpoints written after one of the updates of a lineage, the latest first.
+
+    Args:
+        folders: of checkpoints.
+        path: the updates.
+
+    Returns:
+        (position in the path, file); whether a file holds that very centre, ``load_centre`` finds out.
+    """
+    place = {entry.generation + 1: index for index, entry in enumerate(path)}
+    steps = [pair for folder in folders for pair in checkpoint.steps(folder).items()]
+    return sorted(((place[step], file) for file, step in steps if step in place), reverse=True)
+
+
+def load_centre(file: Path, centre: nn.Module, wanted: str) -> dict[str, Any] | None:
+    """Load a checkpoint's centre.
+
+    Args:
+        file: the checkpoint.
+        centre: changed in place, whatever the result.
+        wanted: checksum that the centre is to have.
+
+    Returns:
+        The state of the optimizer beside it; None if the file cannot be read or holds another centre.
+    """
+    try:
+        content = checkpoint.read(file, mapped=True)
+    except UsageError:
+        return None
+    state = content.get("current_model_state", content["state_dict"])  # beside an average: WeightAveraging
+    for name, parameter in centre.named_parameters():
+        parameter.copy_(state[f"centre.{name}"])
+    if checksum(centre.named_parameters()) != wanted:
+        return None
+    found: dict[str, Any] = content["optimizer_states"][0]
+    return found
+
+
+def load_base(base: BaseWeights, centre: nn.Module) -> None:
+    """Make the centre what it was at first.
+
+    Raises:
+        UsageError: the base model's files name their tensors otherwise than transformers does.
+    """
+    for name, parameter in centre.named_parameters():
+        parameter.copy_(base.read(name))
+
+
+def distance(base: BaseWeights, centre: nn.Module) -> float:
+    """Euclidean norm of (centre - base), summed in float64; nan where the base cannot be read."""
+    squares = [
+        distance_squared(parameter, base.read(name)) if name in base else float("nan")
+        for name, parameter in centre.named_parameters()
+    ]
+    return float(torch.tensor(squares, dtype=torch.float64).sum().sqrt())

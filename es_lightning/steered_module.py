@@ -1,0 +1,142 @@
+"""A population whose settings may be changed, and whose centre may be put back, while a run is under way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from es_lightning.errors import UsageError
+from es_lightning.journal import JOURNAL, Entry, hyper_parameters, lineage, parse, set_hyper_parameters
+from es_lightning.memory import trim_heap
+from es_lightning.population import Population
+from es_lightning.population_module import PopulationModule
+from es_lightning.replay import repeat
+from es_lightning.restore import distance, load_base, load_centre, on_disk
+
+
+class SteeredModule(PopulationModule):
+    """What callbacks may do beside watching; all ranks have to do it alike, between two generations."""
+
+    drift: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
+        self.after: int | None = None
+        """Generation whose result the next update starts from, if that is not the one before."""
+        self._adjusted: dict[str, Any] = {}
+
+    @property
+    def _lightning_optimizer(self) -> LightningOptimizer:
+        return cast(LightningOptimizer, self.optimizers())
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        return self._lightning_optimizer.optimizer
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update; alpha in the papers."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def adjust(
+        self, sigma: float | None = None, population: int | None = None, lr_factor: float | None = None
+    ) -> None:
+        """Change settings from the next generation on; checkpoints keep them.
+
+        Args:
+            sigma: new noise scale, in units of the weights.
+            population: new number of members.
+            lr_factor: factor on the learning rate, and on what a scheduler starts from.
+
+        Raises:
+            UsageError: a value is outside its range.
+        """
+        if sigma is not None:
+            if not sigma > 0:
+                raise UsageError(f"sigma is {sigma}: give a noise scale above 0, for example 0.001.")
+            self.sigma = sigma
+        if population is not None:
+            old = self.population
+            self.population = Population(population, old.run_seed, old.antithetic)
+        if lr_factor is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] *= lr_factor
+            scheduler: Any = self.lr_schedulers()
+            if hasattr(scheduler, "base_lrs"):
+                scheduler.base_lrs = [lr * lr_factor for lr in scheduler.base_lrs]
+        self._adjusted = {"sigma": self.sigma, "population": self.population.size}
+
+    # Going back -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def restore(self, generation: int) -> None:
+        """Put centre and optimizer back to where they were before a generation; settings stay as they are.
+
+        From the nearest checkpoint, or the base model, and the journal. All ranks take part.
+
+        Args:
+            generation: updates that the wanted centre has seen; 0 is the base model.
+
+        Raises:
+            UsageError: the journal does not lead there.
+        """
+        _, entries = parse(self.run_journal.lines, Path(self.trainer.default_root_dir) / JOURNAL)
+        if not 0 <= generation <= len(entries):
+            raise UsageError(
+                f"the centre of generation {generation} cannot be restored: it is still to come."
+            )
+        path = lineage(entries, generation - 1)
+        present = hyper_parameters(self._optimizer)
+        for entry in path[self._start(path) :]:
+            repeat(entry, self.centre, self._optimizer, self.noise)
+        set_hyper_parameters(self._optimizer, present)
+        self.centre_checksum = self.checksum()
+        if path and self.centre_checksum != path[-1].checksum:
+            raise UsageError(
+                f"the journal leads to centre {self.centre_checksum} before generation {generation}, where "
+                f"{path[-1].checksum} was: library or device have changed since the run began."
+            )
+        self.after = None if generation == self.generation else generation - 1
+        self.drift.fill_(distance(self.base_weights, self.centre))
+        self.centre_has_changed()
+        trim_heap()
+
+    def _start(self, path: list[Entry]) -> int:
+        """Load the latest centre of a lineage that all ranks find on disk; returns the updates it saw."""
+        folders = {
+            Path(each.dirpath)
+            for each in self.trainer.checkpoint_callbacks
+            if isinstance(each, ModelCheckpoint) and each.dirpath
+        }
+        mine = [[str(file), index] for index, file in on_disk(folders, path)]
+        agreed = json.loads(self.exchange(json.dumps(mine).encode())[0])
+        for file, index in agreed:
+            optimizer_state = load_centre(Path(file), self.centre, path[index].checksum)
+            told = self.exchange(b"no" if optimizer_state is None else b"yes")
+            if optimizer_state is not None and set(told) == {b"yes"}:
+                self._optimizer.load_state_dict(optimizer_state)
+                return int(index) + 1
+        load_base(self.base_weights, self.centre)
+        self._optimizer.state.clear()
+        return 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put what callbacks have changed into the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["steered"] = {"after": self.after, **self._adjusted}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what callbacks had changed from the checkpoint."""
+        super().on_load_checkpoint(checkpoint)
+        steered = dict(checkpoint.get("steered", {}))
+        self.after = steered.pop("after", None)
+        if steered:
+            self.adjust(**steered)
