@@ -77,15 +77,46 @@ class PopulationModule(EvaluationModule):
                 "which some would have nothing to do: raise model.population or lower trainer.devices."
             )
 
+    @property
+    def replays(self) -> bool:
+        """Whether the generation to come is taken from the journal, without rollouts."""
+        return self.run_journal.knows(self.generation)
+
     @torch.no_grad()
-    def perturbed(self, member: Member) -> Iterator[tuple[str, Tensor]]:
-        """Stream (name, theta + sign * sigma * eps) in the engine's dtype, one tensor at a time."""
-        scale, dtype = member.sign * self.sigma, self.engine.dtype
+    def perturbed(self, member: Member, sigma: float | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Stream (name, theta + sign * sigma * eps) in the engine's dtype, one tensor at a time.
+
+        Args:
+            member: of a population.
+            sigma: noise scale in units of the weights; None takes the run's.
+        """
+        scale, dtype = member.sign * (self.sigma if sigma is None else sigma), self.engine.dtype
         for name, parameter in self.centre.named_parameters():
             yield name, self.noise.perturbed(member.seed, name, parameter, scale, dtype)
 
+    def evaluate_members(
+        self, members: Sequence[Member], prompts: Sequence[Prompt], sigma: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Evaluate members that belong to no generation; all ranks take part and get all of it.
+
+        Args:
+            members: M members.
+            prompts: P encoded prompts, the same on every rank.
+            sigma: noise scale in units of the weights.
+
+        Returns:
+            Rewards, float64 [M, P], and the means of what the task's reward returned and of the completions'
+            lengths.
+        """
+        _, outcome = self.evaluate_population(members, prompts, Stopwatch(), sigma)
+        return outcome.rewards, dict(outcome.scores)
+
     def evaluate_population(
-        self, members: Sequence[Member], prompts: Sequence[Prompt], watch: Stopwatch
+        self,
+        members: Sequence[Member],
+        prompts: Sequence[Prompt],
+        watch: Stopwatch,
+        sigma: float | None = None,
     ) -> tuple[dict[int, Evaluation], Outcome]:
         """Evaluate this lane's members, then learn from the others how theirs did.
 
@@ -93,6 +124,7 @@ class PopulationModule(EvaluationModule):
             members: the population, N members.
             prompts: the batch, P encoded prompts, the same on every rank.
             watch: gets the seconds of perturb, generate, reward and gather.
+            sigma: noise scale in units of the weights; None takes the run's.
 
         Returns:
             This lane's evaluations by member index, and the whole population's outcome.
@@ -105,7 +137,7 @@ class PopulationModule(EvaluationModule):
         evaluations: dict[int, Evaluation] = {}
         error: Exception | None = None
         try:
-            evaluations = self._evaluate_members(self.lane.share(members), prompts, watch)
+            evaluations = self._evaluate_members(self.lane.share(members), prompts, watch, sigma)
         except (RewardError, RolloutError) as failure:
             error = failure  # the others are told before this rank stops
         shard = self._shard(evaluations, prompts, watch, error)
@@ -140,13 +172,13 @@ class PopulationModule(EvaluationModule):
         )
 
     def _evaluate_members(
-        self, members: Sequence[Member], prompts: Sequence[Prompt], watch: Stopwatch
+        self, members: Sequence[Member], prompts: Sequence[Prompt], watch: Stopwatch, sigma: float | None
     ) -> dict[int, Evaluation]:
         """Generate member by member; what one has generated is graded while the next one generates."""
         grading = self.data.scorer.round(len(members) * len(prompts) * self.sampling.n)
         pending: dict[int, tuple[Sequence[Completion], Pending]] = {}
         for member in members:
-            completions = self._complete(member, prompts, watch)
+            completions = self._complete(member, prompts, watch, sigma)
             with watch.phase("reward"):  # returns at once, unless grading has no workers
                 graded = grading.add(prompts, completions, self._called(member))
             pending[member.index] = completions, graded
@@ -156,26 +188,30 @@ class PopulationModule(EvaluationModule):
                 for index, (completions, graded) in pending.items()
             }
 
-    def _complete(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> list[Completion]:
+    def _complete(
+        self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch, sigma: float | None
+    ) -> list[Completion]:
         where = self._called(member)
         try:
-            return self._roll_out(member, prompts, watch)
+            return self._roll_out(member, prompts, watch, sigma)
         except Exception as error:
             if not self.retry_member:
                 raise RolloutError(_failed(where, error)) from error
             log.warning("The engine failed on %s, which is tried once more.", where, exc_info=True)
         try:
-            return self._roll_out(member, prompts, watch)
+            return self._roll_out(member, prompts, watch, sigma)
         except Exception as error:
             raise RolloutError(_failed(f"{where} twice", error)) from error
 
     def _called(self, member: Member) -> str:
         return f"member {member.index} of generation {self.generation}"
 
-    def _roll_out(self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch) -> list[Completion]:
+    def _roll_out(
+        self, member: Member, prompts: Sequence[Prompt], watch: Stopwatch, sigma: float | None
+    ) -> list[Completion]:
         with interruptible():
             with watch.phase("perturb"):
-                self.load(self.perturbed(member))
+                self.load(self.perturbed(member, sigma))
             with watch.phase("generate"):
                 return self.complete(prompts)
 

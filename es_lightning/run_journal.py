@@ -110,6 +110,10 @@ class RunJournal:
         """What the journal already knows of a generation."""
         return self._past.pop(generation, None)
 
+    def knows(self, generation: int) -> bool:
+        """Whether the journal holds a generation that is still to be repeated."""
+        return generation in self._past
+
     def keep(self, entry: Entry, rewards: Tensor) -> None:
         """Add a generation; it is on disk when this returns.
 
