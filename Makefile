@@ -56,8 +56,7 @@ smoke: install ## Run every part once, in seconds
 	$(BIN)/es-lightning fit -c configs/smoke_cpu.yaml --overwrite true $(ARGS)
 
 ui: install ## Look at the runs in a browser; PORT=5000
-	@echo "MLflow: http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
-	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT)
+	@$(BIN)/es-lightning ui --port $(PORT) $(ARGS)
 
 test: model ## Run the quick tests
 	$(BIN)/python -m pytest $(ARGS)

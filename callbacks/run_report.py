@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.generation import Evaluation, Generation
 from es_lightning.journal import JOURNAL
-from es_lightning.mlflow_logger import keep_artifact
+from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
 from es_lightning.model_card import model_card
 from es_lightning.module import EvolutionStrategies
 from es_lightning.plots import reward_curve
@@ -25,10 +25,11 @@ class RunReport(Callback):
     Args:
         held_out: whether to evaluate before and after; without it the summary's two numbers are null.
         export: whether to write the Hugging Face model.
+        log_model: whether MLflow gets a copy of it, with a signature, to load and to serve.
     """
 
-    def __init__(self, held_out: bool = True, export: bool = True) -> None:
-        self.held_out, self.export = held_out, export
+    def __init__(self, held_out: bool = True, export: bool = True, log_model: bool = True) -> None:
+        self.held_out, self.export, self.log_model = held_out, export, log_model
         self.before: dict[str, Any] | None = None
         self.after: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
@@ -120,8 +121,9 @@ class RunReport(Callback):
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, summary: dict[str, Any]) -> None:
         root = Path(trainer.default_root_dir)
+        card = model_card(summary)
         if self.export:
-            module.export(root / "model", model_card(summary))
+            module.export(root / "model", card)
         points = [(point["step"], point["reward"]) for point in (self.before, self.after) if point]
         curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
         curves |= {"centre, validation": self.curve} if self.curve else {}
@@ -136,6 +138,13 @@ class RunReport(Callback):
         keep_artifact(trainer.loggers, root / "plots" / "reward.png", "plots")
         keep_artifact(trainer.loggers, root / "summary.json")
         keep_artifact(trainer.loggers, root / JOURNAL)
+        for logger in trainer.loggers:
+            if isinstance(logger, DurableMLFlowLogger):
+                logger.log_tags({"mlflow.note.content": card.rpartition("---\n\n")[2]})
+                if self.export and self.log_model:
+                    chat = any(prompt.chat for prompt in module.data.prompts("train"))
+                    tags = {"base_model": module.base, "checksum": summary["centre_checksum"]}
+                    logger.log_model(root / "model", module.data.task.name, chat, module.generation, tags)
 
 
 def _example(evaluation: Evaluation) -> dict[str, str]:
@@ -159,7 +168,7 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")
     table.add_row("curve", str(root / "plots" / "reward.png"))
-    table.add_row("look at it", "make ui   (or: mlflow ui --backend-store-uri sqlite:///mlflow.db)")
+    table.add_row("look at it", "make ui   (or: es-lightning ui)")
     Console().print(Panel(table, title=f"{summary['task']} on {summary['base']}", title_align="left"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ from es_lightning import (
     commands,
     tasks,  # noqa: F401
 )
-from es_lightning.callbacks import GenerationBar, GracefulStop, RunReport
+from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunReport
 from es_lightning.checkpoint import newest
 from es_lightning.console import quiet, stop
 from es_lightning.data import TaskDataModule
@@ -28,21 +29,22 @@ from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.interrupts import Interrupted
 from es_lightning.journal import JOURNAL, REWARDS
 from es_lightning.memory import return_freed_tensors
-from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
+from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger, keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
 from es_lightning.rollout import RolloutEngine
 from es_lightning.suggest import one_line
 from es_lightning.task import Task
 
-TRACKING_URI = "sqlite:///mlflow.db"
-RUN_FILES = ("config.yaml", JOURNAL, REWARDS, "summary.json", "checkpoints", "model", "plots")
+RUN_FILES = ("config.yaml", JOURNAL, REWARDS, MLFLOW_RUN, "summary.json")
+RUN_FOLDERS = ("checkpoints", "model", "plots", "tables", "best", "exported")
 USAGE = """Fine-tune language models by evolution strategies.
 
 es-lightning fit -c configs/demo.yaml --model.sigma 0.002   tune, evaluate before and after, export
 es-lightning validate|test -c configs/demo.yaml              evaluate a model
 es-lightning fit -c configs/demo.yaml --ckpt_path last       go on with a run that was stopped
 es-lightning replay --journal runs/demo/journal.jsonl --output m   a model from base and journal alone
+es-lightning ui                                              MLflow in a browser, on the runs made here
 es-lightning fetch                                           get the embedded model, once
 """
 
@@ -85,8 +87,11 @@ class SaveConfig(SaveConfigCallback):
         config = self.config.clone()
         config.ckpt_path = None  # the file describes the run from its beginning
         self.parser.save(config, path, overwrite=True, multifile=False)
+        plain = json.loads(
+            self.parser.dump(self.config, format="json")
+        )  # functions and classes by their names
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config.as_dict())
+            logger.log_hyperparams(plain)
         keep_artifact(trainer.loggers, path)
 
 
@@ -175,10 +180,17 @@ class CommandLine(LightningCLI):
             )
         own = config.callbacks or []
         added: list[pl.Callback] = [GracefulStop(self.config_init[self.subcommand].checkpoint.dirpath)]
+        if self.subcommand == "fit":
+            added.append(RunRecord(_config_name(self.config_init[self.subcommand])))
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(GenerationBar())
         options["callbacks"] = [*own, *added]
-        return super().instantiate_trainer(**options)
+        trainer: pl.Trainer = super().instantiate_trainer(**options)
+        for logger in trainer.loggers if self.subcommand == "fit" else ():
+            if isinstance(logger, DurableMLFlowLogger):
+                resumes = self.resumes or bool(self.config_init[self.subcommand].ckpt_path)
+                logger.remember(Path(config.default_root_dir) / MLFLOW_RUN, resumes)
+        return trainer
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -191,6 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if arguments[:1] == ["fetch"]:
             commands.fetch()
+        elif arguments[:1] == ["ui"]:
+            commands.ui(arguments[1:])
         elif arguments[:1] == ["replay"]:
             commands.replay(arguments[1:])
         else:
@@ -220,7 +234,7 @@ def _config_name(config: Any) -> str:
 
 def _remove_run(root: Path) -> None:
     """Delete what a run writes, and nothing else that may lie in its folder."""
-    for name in RUN_FILES:
+    for name in (*RUN_FILES, *RUN_FOLDERS):
         path = root / name
         if path.is_dir():
             shutil.rmtree(path)

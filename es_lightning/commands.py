@@ -1,7 +1,11 @@
-"""The commands beside those of LightningCLI: ``fetch`` and ``replay``."""
+"""The commands beside those of LightningCLI: ``fetch``, ``replay`` and ``ui``."""
 
+import json
 import logging
+import os
+import sys
 from inspect import signature
+from pathlib import Path
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser
@@ -9,6 +13,7 @@ from jsonargparse import ArgumentParser
 from es_lightning import replay as replaying
 from es_lightning.console import stop
 from es_lightning.embedded import fetch_embedded
+from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI
 from es_lightning.suggest import one_line
 
 log = logging.getLogger(__name__)
@@ -21,6 +26,53 @@ class Parser(ArgumentParser):
         """Print one line and stop."""
         options = signature(replaying.replay).parameters
         stop(one_line(message, dict.fromkeys(options, object), ()))
+
+
+class UIParser(ArgumentParser):
+    """Reports errors on one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and stop."""
+        stop(one_line(message, dict.fromkeys(("host", "port", "runs"), object), ()))
+
+
+def ui(arguments: list[str]) -> None:
+    """Serve MLflow's pages, after a line for each of the newest runs; ends with Ctrl-C.
+
+    Args:
+        arguments: of the command line, behind ``ui``.
+    """
+    parser = UIParser(prog="es-lightning ui", description="MLflow in a browser, on the runs made here.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen at.")
+    parser.add_argument("--port", type=int, default=5000, help="Port to listen at.")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of the runs' folders.")
+    options = parser.parse_args(arguments)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
+    address = f"http://{options.host}:{options.port}"
+    for line in run_links(options.runs, uri, address):
+        log.info("%s", line)
+    log.info("%-24s %s   (Ctrl-C ends it)", "all runs", address)
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
+    place = ["--host", options.host, "--port", str(options.port)]
+    os.execv(sys.executable, [sys.executable, *command, *place])  # so that Ctrl-C goes to MLflow itself
+
+
+def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]:
+    """Name and page of the newest runs that a tracking server has.
+
+    Args:
+        folder: of the runs' folders.
+        uri: of the tracking server.
+        address: where its pages are served.
+        count: how many runs.
+    """
+    files = sorted(folder.glob(f"*/{MLFLOW_RUN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    known = [(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    return [
+        f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+        for name, run in known
+        if run["tracking_uri"] == uri
+    ][:count]
 
 
 def fetch() -> None:

@@ -1,11 +1,9 @@
-"""Lightning's MLflow logger behind an outbox, so that a tracking server may go away and come back.
-
-MLflow identifies a metric by run, name, time, step and value: what is sent twice is stored once.
-"""
+"""Lightning's MLflow logger behind an outbox, so that a tracking server may go away and come back."""
 
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import re
 import time
@@ -21,15 +19,19 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.errors import UsageError
-from es_lightning.spool import THREAD, Entry, Outbox, one_line, root_cause
+from es_lightning.files import replacing
+from es_lightning.mlflow_sender import LARGE, PER_REQUEST, Sender, fail_fast, may_pass
+from es_lightning.spool import Entry, Outbox, one_line, root_cause
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-PER_REQUEST = {"metric": 1000, "param": 100, "artifact": 1, "status": 1}  # MLflow's limits
 STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
-PASSING = {401, 403, 408, 429}  # these say something about a token, a gateway or a rate, not about an entry
-SECONDS_PER_REQUEST = 10
+PARAM_LENGTH = 6000  # characters; MLflow refuses longer ones
+TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
+MLFLOW_RUN = "mlflow-run.json"
+
+log = logging.getLogger(__name__)
 
 
 class DurableMLFlowLogger(MLFlowLogger):
@@ -69,19 +71,16 @@ class DurableMLFlowLogger(MLFlowLogger):
         self._receiver = f"MLflow at {one_line(uri)}"
         self._patience_seconds = patience_seconds
         self._final_status: str | None = None
-        _fail_fast()
+        self._run_file: Path | None = None
+        self._born = _milliseconds()
+        fail_fast()
         with self._usage_error():
             super().__init__(
                 experiment_name, run_name, uri, tags=tags, run_id=run_id, artifact_location=artifact_location
             )
-        self._outbox = Outbox(
-            self._send,
-            _may_pass,
-            self._receiver,
-            Path(spool) if spool else None,
-            PER_REQUEST,
-            yielding={"artifact"},  # the store of artifacts may be down alone
-        )
+        self._sender = Sender(self._mlflow_client)
+        place = Path(spool) if spool else None
+        self._outbox = Outbox(self._sender.send, may_pass, self._receiver, place, PER_REQUEST, LARGE)
 
     @property
     @rank_zero_experiment
@@ -89,23 +88,104 @@ class DurableMLFlowLogger(MLFlowLogger):
         """MLflow's client; the first use makes the run, and takes over what an earlier process left."""
         if not self._initialized:
             with self._usage_error():
-                _ = super().experiment
+                self._open()
             atexit.register(self._outbox.close, self._patience_seconds)
             self._outbox.recover()
         return self._mlflow_client
 
+    def remember(self, file: Path, resumes: bool) -> None:
+        """Let a file tell which MLflow run a training belongs to; call it before the first use.
+
+        Args:
+            file: of the training's folder; written when the MLflow run begins.
+            resumes: whether to go on with the run that the file names, if it is this server's.
+        """
+        self._run_file = file
+        if resumes and file.exists() and self._run_id is None:
+            known = json.loads(file.read_text(encoding="utf-8"))
+            if known.get("tracking_uri") == self._shown_uri:
+                self._run_id = known["run_id"]
+
+    @property
+    def _shown_uri(self) -> str:
+        return one_line(self._tracking_uri)
+
+    def _open(self) -> None:
+        """Make the run, or go on with one; a run that the server has lost is made anew."""
+        if self._run_id is not None and self._run_file is not None and self._is_lost(self._run_id):
+            log.warning("%s has no run %s any more: a new one is made.", self._receiver, self._run_id)
+            self._run_id = None
+        continued = self._run_id
+        _ = super().experiment
+        if continued is not None:
+            self._sender.continues(continued, since=self._born)
+            self._mlflow_client.update_run(continued, status="RUNNING")
+        if self._run_file is not None:
+            known = {"tracking_uri": self._shown_uri, "experiment_id": self._experiment_id}
+            with replacing(self._run_file) as file:
+                file.write(json.dumps(known | {"run_id": self._run_id}, indent=2).encode())
+
+    def _is_lost(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            stage = self._mlflow_client.get_run(run_id).info.lifecycle_stage
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return True
+        return bool(stage == "deleted")
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Queue the metrics of a step, with the time of now."""
+        """Queue the metrics of a step, with the time of now; Lightning's epoch says nothing here."""
         moment = {"timestamp": _milliseconds(), "step": int(step or 0)}
-        items = [(re.sub("[^a-zA-Z0-9_/. -]+", "", key), float(value)) for key, value in metrics.items()]
+        named = {re.sub("[^a-zA-Z0-9_/. -]+", "", key): float(value) for key, value in metrics.items()}
+        items = [item for item in named.items() if item[0] != "epoch"]
         self._queue("metric", ({"key": key, "value": value, **moment} for key, value in items))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Queue parameters, flattened and cut as Lightning does."""
+        """Queue parameters, flattened as Lightning does, whole up to MLflow's limit of 6,000 characters."""
         items = _flatten_dict(_convert_params(params)).items()
-        self._queue("param", ({"key": key, "value": str(value)[:250]} for key, value in items))
+        self._queue("param", ({"key": key, "value": _cut(str(value))} for key, value in items))
+
+    @rank_zero_only
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Queue tags of the run."""
+        self._queue("tag", ({"key": key, "value": value} for key, value in tags.items()))
+
+    @rank_zero_only
+    def log_table(self, path: Path | str) -> None:
+        """Queue a table, a file of pandas' split JSON, for MLflow's page of tables."""
+        self.log_artifact(path, "tables")
+        self._queue("table", [{"path": f"tables/{Path(path).name}", "type": "table"}])
+
+    @rank_zero_only
+    def log_dataset(self, dataset: Mapping[str, Any], context: str) -> None:
+        """Queue a data set that the run has used.
+
+        Args:
+            dataset: what ``to_dict`` of an ``mlflow.data`` data set gives.
+            context: what it was used for, for example ``training``.
+        """
+        self._queue("dataset", [{**dataset, "context": context}])
+
+    @rank_zero_only
+    def log_model(
+        self, path: Path | str, name: str, chat: bool, step: int = 0, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Queue a Hugging Face model, which is read when it is sent, as a model of MLflow.
+
+        Args:
+            path: its folder.
+            name: its name in MLflow.
+            chat: whether it takes messages, or plain text.
+            step: updates that it has seen.
+            tags: of the model.
+        """
+        item = {"path": str(Path(path).absolute()), "name": name, "chat": chat, "step": step}
+        self._queue("model", [{**item, "tags": dict(tags or {})}])
 
     @rank_zero_only
     def log_artifact(self, path: Path | str, folder: str = "") -> None:
@@ -125,19 +205,6 @@ class DurableMLFlowLogger(MLFlowLogger):
     def _queue(self, kind: str, items: Iterable[dict[str, Any]]) -> None:
         run_id = str(self.run_id)
         self._outbox.add([Entry(run_id, kind, item) for item in items])
-
-    def _send(self, run_id: str, kind: str, items: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric, Param
-
-        client = self._mlflow_client
-        if kind == "metric":
-            client.log_batch(run_id, metrics=[Metric(**item) for item in items], synchronous=True)
-        elif kind == "param":
-            client.log_batch(run_id, params=[Param(**item) for item in items], synchronous=True)
-        elif kind == "artifact":
-            client.log_artifact(run_id, items[0]["path"], items[0]["folder"] or None)
-        else:
-            client.set_terminated(run_id, **items[0])
 
     @contextmanager
     def _usage_error(self) -> Iterator[None]:
@@ -165,6 +232,24 @@ def keep_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> No
             logger.experiment.log_artifact(logger.run_id, str(path), folder or None)
 
 
+def keep_table(loggers: Iterable[Logger], path: Path) -> None:
+    """Put a table into the run of every MLflow logger, where its page of tables finds it.
+
+    Args:
+        loggers: of a trainer; other kinds are passed over.
+        path: a JSON file of pandas' split form, as ``mlflow.log_table`` writes it.
+    """
+    own = [logger for logger in loggers if isinstance(logger, DurableMLFlowLogger)]
+    for logger in own:
+        logger.log_table(path)
+    keep_artifact([logger for logger in loggers if logger not in own], path, "tables")
+
+
+def _cut(value: str) -> str:
+    note = " ... (whole in config.yaml)"
+    return value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - len(note)] + note
+
+
 def _default_uri() -> str:
     from mlflow import get_tracking_uri
 
@@ -173,33 +258,3 @@ def _default_uri() -> str:
 
 def _milliseconds() -> int:
     return int(time.time() * 1000)
-
-
-def _fail_fast() -> None:
-    """Change MLflow's defaults, which it reads at each request; variables that are set still win."""
-    from mlflow import environment_variables
-
-    environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = 0
-    environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = SECONDS_PER_REQUEST
-    # A locked database would print a traceback per attempt, where the outbox gives one warning.
-    logging.getLogger("mlflow.store.db.utils").addFilter(_not_from_sender)
-
-
-def _not_from_sender(record: logging.LogRecord) -> bool:
-    return record.threadName != THREAD
-
-
-def _may_pass(error: Exception) -> bool:
-    """Tell a server that is away from one that refuses an entry."""
-    from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
-
-    response = getattr(error, "response", None)  # of requests.HTTPError, which uploads of artifacts raise
-    if response is not None:
-        status = response.status_code
-    elif isinstance(error, MlflowException):
-        if error.error_code == "ENDPOINT_NOT_FOUND":  # a gateway that has lost its server
-            return True
-        status = ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
-    else:
-        return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
-    return int(status) >= 500 or status in PASSING

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -47,7 +48,7 @@ class Outbox:
         receiver: what the receiver is called in messages.
         spool: file for what is pending while the receiver is away; memory alone keeps it if None.
         per_request: kinds of entries, and how many of each one call of ``send`` may take.
-        yielding: kinds that let others pass while they cannot be sent.
+        large: kinds that may take long, and that let others pass while they cannot be sent.
     """
 
     def __init__(
@@ -57,16 +58,17 @@ class Outbox:
         receiver: str,
         spool: Path | None,
         per_request: dict[str, int],
-        yielding: Collection[str],
+        large: Collection[str],
     ) -> None:
         self.send, self.may_pass, self.receiver, self.spool = send, may_pass, receiver, spool
-        self.per_request, self.yielding = per_request, yielding
+        self.per_request, self.large = per_request, large
         self.closed = True  # until the first entry
         self._pending: deque[Entry] = deque()
         self._changed = threading.Condition()  # guards every attribute and the file; never held while sending
         self._wake = threading.Event()  # ends the pause between two attempts
         self._sender: threading.Thread | None = None
         self._failures = 0  # since something was sent
+        self._in_flight = ""
         self._warned: set[str] = set()
 
     def recover(self) -> None:
@@ -93,13 +95,16 @@ class Outbox:
             self._changed.notify_all()
 
     def close(self, patience: float) -> None:
-        """Wait until all is sent, ``patience`` seconds at most, and stop until ``add`` opens it again."""
+        """Wait until all is sent, ``patience`` seconds at most, and stop until ``add`` opens it again.
+
+        What is large may take longer, as long as it goes well.
+        """
         with self._changed:
             if self.closed:
                 return
             self._failures = min(self._failures, 2)  # short pauses again
             self._wake.set()
-            self._changed.wait_for(lambda: not self._pending, patience)
+            self._wait(patience)
             self.closed = True
             self._changed.notify_all()
             self._save(self._pending)
@@ -111,6 +116,16 @@ class Outbox:
                 else "they are lost"
             )
             log.warning("%d entries were not delivered to %s: %s.", left, self.receiver, fate)
+
+    def _wait(self, patience: float) -> None:
+        end, told = time.monotonic() + patience, False
+        while self._pending and (left := end - time.monotonic()) > 0:
+            self._changed.wait(min(left, 1.0))
+            if self._in_flight in self.large and self._failures == 0 and end - time.monotonic() < 1:
+                end += 1
+                if not told:
+                    log.info("%s still takes in a %s.", self.receiver, self._in_flight)
+                told = True
 
     @property
     def _outage(self) -> bool:
@@ -132,6 +147,7 @@ class Outbox:
                 self._sender = None
                 return []
             first = self._pending[0]
+            self._in_flight = first.kind
             alike = takewhile(lambda e: (e.run_id, e.kind) == (first.run_id, first.kind), self._pending)
             return list(islice(alike, self.per_request[first.kind]))
 
@@ -170,7 +186,7 @@ class Outbox:
                 message = "%s takes no entries (%s): training goes on, and %s keeps them until it does."
                 log.warning(message, self.receiver, root_cause(error), self.spool or "memory alone")
             self._save(self._pending)
-            if batch[0].kind in self.yielding:
+            if batch[0].kind in self.large:
                 self._pending.rotate(-len(batch))
             pause = min(LONGEST_PAUSE, 2 ** (self._failures - 2))
         self._wake.wait(pause)

@@ -11,9 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 # Bottom to top. A module imports from its own layer and from the layers below it.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "generation", "memory", "stopwatch"},
+    {"errors", "generation", "hardware", "memory", "stopwatch"},
     {"counter", "noise", "population", "shaping", "centre", "files", "interrupts", "cores", "spool"},
-    {"update", "journal", "checkpoint", "mlflow_logger"},
+    {"update", "journal", "checkpoint", "mlflow_sender"},
+    {"mlflow_logger"},
     {"rollout", "embedded", "model_io", "model_card", "task", "plots"},
     {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},
     {"data", "header", "replay", "restore", "run_journal", "shards", "strategy"},
@@ -47,6 +48,9 @@ LAZY = {
     "reasoning_gym",
     "sympy",
     "cloudpickle",
+    "pandas",
+    "scipy",
+    "matplotlib",
 }
 FOLDERS = ("es_lightning", "callbacks", "tasks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

@@ -1,0 +1,97 @@
+"""What MLflow holds of a run beside its numbers: tags, data sets, and the journal while it grows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning import __version__
+from es_lightning.callbacks.monitor import evolved
+from es_lightning.generation import Prompt
+from es_lightning.hardware import commit, machine
+from es_lightning.journal import JOURNAL
+from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
+
+CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
+SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show
+
+
+class RunRecord(Callback):
+    """Tag the run with what made it, log the problems it uses as data sets, and keep its journal there.
+
+    The command line adds it. Loggers other than ``DurableMLFlowLogger`` get the journal alone, if they are
+    MLflow's.
+
+    Args:
+        recipe: name of the configuration, for the tag of that name; none is set without it.
+    """
+
+    def __init__(self, recipe: str | None = None) -> None:
+        self.recipe = recipe
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what the run is made of."""
+        module = evolved(pl_module)
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, DurableMLFlowLogger)]
+        for logger in loggers:
+            logger.log_tags(self.tags(trainer, pl_module))
+            for split, context in CONTEXTS.items():
+                if split == "train" or module.data.has(split):
+                    name = f"{module.data.task.name} {split}"
+                    logger.log_dataset(_dataset(name, module.data.prompts(split)), context)
+
+    def tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+        """The run's tags."""
+        module = evolved(pl_module)
+        tags = {
+            "task": module.data.task.name,
+            "base_model": module.base,
+            "engine": module.settings()["engine"],
+            "hardware": machine(trainer.world_size),
+            "es_lightning": __version__,
+        }
+        if self.recipe is not None:
+            tags["recipe"] = self.recipe
+        found = commit(Path.cwd())
+        if found:
+            tags |= {"git_commit": found["commit"], "git_changed_files": found["changed"]}
+            tags |= {f"{SOURCE}.commit": found["commit"], f"{SOURCE}.branch": found["branch"]}
+        return tags
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the journal so far."""
+        if trainer.training and not trainer.sanity_checking:
+            self._keep_journal(trainer)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the whole journal."""
+        self._keep_journal(trainer)
+
+    @rank_zero_only
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Keep what there is."""
+        self._keep_journal(trainer)
+
+    def _keep_journal(self, trainer: pl.Trainer) -> None:
+        path = Path(trainer.default_root_dir) / JOURNAL
+        if path.exists():
+            keep_artifact(trainer.loggers, path)
+
+
+def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:
+    """A split's problems as ``mlflow.data`` describes a data set: digest, schema, size."""
+    import pandas
+    from mlflow.data.pandas_dataset import from_pandas
+
+    rows = [(prompt.id, prompt.text, json.dumps(prompt.reference, default=str)) for prompt in prompts]
+    frame = pandas.DataFrame(rows, columns=["id", "text", "reference"])
+    described: dict[str, Any] = from_pandas(frame, name=name).to_dict()
+    return described

@@ -1,0 +1,294 @@
+"""What MLflow holds of a run that was stopped and went on: everything once, under one run."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from es_lightning import cli
+from es_lightning.commands import run_links
+from es_lightning.hardware import commit, machine
+from es_lightning.mlflow_logger import PARAM_LENGTH, DurableMLFlowLogger, keep_table
+from tests.test_mlflow_logger import free_port, wait_until
+
+SMOKE = str(Path(__file__).parents[1] / "configs" / "smoke_cpu.yaml")
+STOPS = [f"a stop string that no model says, number {number}" for number in range(20)]
+
+
+def fit(*arguments: str) -> None:
+    cli.main(["fit", "-c", SMOKE, "--model.sampling.stop", json.dumps(STOPS), *arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which a run was made, and later continued."""
+    place = tmp_path_factory.mktemp("resumed")
+    subprocess.run(["git", "init", "-q", str(place)], check=True)
+    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(place), *name, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("sys.argv", ["es-lightning"])
+        patch.setattr("sys.path", list(sys.path))
+        fit()
+        # Its last generation is in the journal and in MLflow, and not in its checkpoint.
+        fit("--ckpt_path", "last", "--trainer.max_steps", "5")
+    return place
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def run(client: MlflowClient) -> Run:
+    [found] = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    return found
+
+
+def test_a_resumed_run_has_every_number_once(client: MlflowClient, run: Run) -> None:
+    assert run.info.status == "FINISHED"
+    histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+    steps = {key: [metric.step for metric in history] for key, history in histories.items()}
+    assert steps["reward/mean"] == steps["time/generate_s"] == steps["geometry/drift"] == [0, 1, 2, 3, 4]
+    assert steps["val/reward"] == [2, 4]
+    assert steps["held_out/reward"] == [0, 3, 5]
+    assert all(max(Counter(each).values()) == 1 for each in steps.values())
+
+
+def test_metrics_are_grouped_and_nothing_else(run: Run) -> None:
+    groups = {key.partition("/")[0] for key in run.data.metrics}
+    assert groups == {"reward", "val", "held_out", "geometry", "time", "health"}
+
+
+def test_parameters_are_whole_and_plain(run: Run) -> None:
+    assert run.data.params["model/sampling/stop"] == str(STOPS)
+    assert len(str(STOPS)) > 250
+    assert run.data.params["model/shaping"] == "es_lightning.shaping.z_score"
+    assert run.data.params["data/task/class_path"] == "es_lightning.tasks.Conciseness"
+    assert run.data.params["trainer/max_steps"] == "3", "a parameter tells of the run's beginning"
+    assert run.data.tags["resumed.trainer/max_steps"] == "5"
+
+
+def test_tags_tell_what_made_the_run(folder: Path, run: Run) -> None:
+    tags = run.data.tags
+    assert (tags["base_model"], tags["task"], tags["recipe"]) == ("tiny", "Conciseness", "smoke_cpu")
+    head = (folder / ".git" / "refs" / "heads").glob("*")
+    assert tags["git_commit"] == next(iter(head)).read_text().strip() == tags["mlflow.source.git.commit"]
+    assert tags["git_changed_files"] == "no"
+    assert tags["hardware"] == machine()
+    assert f"{len(os.sched_getaffinity(0))} CPU cores" in tags["hardware"]
+    assert "| generations | 5 |" in tags["mlflow.note.content"]
+
+
+def test_there_is_no_commit_outside_of_a_repository(tmp_path: Path) -> None:
+    assert commit(tmp_path) == {}
+
+
+def test_data_sets_are_inputs_of_the_run(run: Run) -> None:
+    inputs = {each.dataset.name: each for each in run.inputs.dataset_inputs}
+    assert set(inputs) == {"Conciseness train", "Conciseness val", "Conciseness test"}
+    train = inputs["Conciseness train"]
+    assert json.loads(train.dataset.profile)["num_rows"] == 96
+    assert [(tag.key, tag.value) for tag in train.tags] == [("mlflow.data.context", "training")]
+    assert len({each.dataset.digest for each in inputs.values()}) == 3
+
+
+def test_files_are_there_and_current(folder: Path, client: MlflowClient, run: Run, tmp_path: Path) -> None:
+    root = folder / "runs" / "smoke_cpu"
+    for name in ("journal.jsonl", "config.yaml", "summary.json", "plots/reward.png"):
+        copy = client.download_artifacts(run.info.run_id, name, str(tmp_path))
+        assert Path(copy).read_bytes() == (root / name).read_bytes()
+    assert len((root / "journal.jsonl").read_text().splitlines()) == 6
+
+
+def test_the_model_can_be_loaded_and_asked(folder: Path, client: MlflowClient, run: Run) -> None:
+    newest = max(run.outputs.model_outputs, key=lambda output: output.step)
+    assert newest.step == 5
+    logged = client.get_logged_model(newest.model_id)
+    assert (
+        logged.tags["checksum"]
+        == json.loads((folder / "runs" / "smoke_cpu" / "summary.json").read_text())["centre_checksum"]
+    )
+    path = logged.artifact_location.removeprefix("file://")
+    path = str(folder / path) if not Path(path).is_absolute() else path
+    model = mlflow.pyfunc.load_model(path)
+    names = [column.name for column in model.metadata.signature.inputs]
+    assert "messages" in names
+    asked = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 5}
+    [answer] = model.predict(asked)
+    assert isinstance(answer["choices"][0]["message"]["content"], str)
+    assert answer["usage"]["completion_tokens"] <= 5
+    pipeline = mlflow.transformers.load_model(path)
+    weights = dict(pipeline.model.named_parameters())
+    from es_lightning.centre import BaseWeights
+
+    exported = BaseWeights(folder / "runs" / "smoke_cpu" / "model")
+    assert all((exported.read(name) == weight).all() for name, weight in weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.tasks
+def test_the_model_can_be_served(folder: Path, client: MlflowClient, run: Run) -> None:
+    newest = max(run.outputs.model_outputs, key=lambda output: output.step)
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{newest.model_id}"]
+    command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    with (folder / "serve.log").open("wb") as output:
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(f"{address}/ping"), 120)
+        body = json.dumps({"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 4})
+        request = Request(f"{address}/invocations", body.encode(), {"Content-Type": "application/json"})
+        with urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        [reply] = answer if isinstance(answer, list) else [answer]
+        assert reply["choices"][0]["message"]["role"] == "assistant"
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(address, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+# A logger by itself -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database; artifacts go into the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path}/own.db"
+
+
+def logger(uri: str, resumes: bool) -> DurableMLFlowLogger:
+    made = DurableMLFlowLogger("own", "one", uri)
+    made.remember(Path("mlflow-run.json"), resumes)
+    return made
+
+
+def runs(uri: str) -> list[Run]:
+    client = MlflowClient(uri)
+    return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def test_steps_that_a_killed_run_repeats_are_not_stored_twice(uri: str) -> None:
+    first = logger(uri, resumes=False)
+    for step in range(5):
+        first.log_metrics({"reward/mean": step, **({"val/reward": step} if step % 2 else {})}, step)
+    first.finalize("failed")
+    second = logger(uri, resumes=True)
+    for step in range(3, 7):
+        second.log_metrics({"reward/mean": step, "val/reward": step, "new": 1.0}, step)
+    second.finalize()
+    [run] = runs(uri)
+    client = MlflowClient(uri)
+    steps = {
+        key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics
+    }
+    assert steps == {
+        "reward/mean": [0, 1, 2, 3, 4, 5, 6],
+        "val/reward": [1, 3, 4, 5, 6],
+        "new": [3, 4, 5, 6],
+    }
+    assert run.info.status == "FINISHED"
+
+
+def test_what_the_spool_still_holds_comes_before_what_is_repeated(uri: str, tmp_path: Path) -> None:
+    first = logger(uri, resumes=False)
+    first.log_metrics({"reward/mean": 0.0}, 0)
+    first.finalize("failed")
+    earlier = {"key": "reward/mean", "value": 1.0, "timestamp": 1000, "step": 1}
+    line = json.dumps({"run_id": first.run_id, "kind": "metric", "data": earlier})
+    (tmp_path / "spool").write_text(line + "\n")
+    second = DurableMLFlowLogger("own", "one", uri, tmp_path / "spool")
+    second.remember(Path("mlflow-run.json"), resumes=True)
+    for step in (1, 2):
+        second.log_metrics({"reward/mean": float(step)}, step)
+    second.finalize()
+    history = MlflowClient(uri).get_metric_history(str(first.run_id), "reward/mean")
+    assert sorted(metric.step for metric in history) == [0, 1, 2]
+
+
+def test_a_run_that_the_server_has_lost_is_made_anew(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    first = logger(uri, resumes=False)
+    first.log_metrics({"a": 1.0}, 0)
+    first.finalize()
+    MlflowClient(uri).delete_run(str(first.run_id))
+    second = logger(uri, resumes=True)
+    second.log_metrics({"a": 2.0}, 1)
+    second.finalize()
+    assert second.run_id != first.run_id
+    assert f"has no run {first.run_id} any more" in caplog.text
+    assert json.loads(Path("mlflow-run.json").read_text())["run_id"] == second.run_id
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_another_server_or_a_new_run_is_not_mixed_with_the_old(
+    uri: str, tmp_path: Path, resumes: bool
+) -> None:
+    first = logger(uri, resumes=False)
+    first.log_metrics({"a": 1.0}, 0)
+    first.finalize()
+    second = logger(f"sqlite:///{tmp_path}/other.db" if resumes else uri, resumes)
+    second.log_metrics({"a": 2.0}, 1)
+    second.finalize()
+    assert second.run_id != first.run_id
+
+
+def test_a_parameter_beyond_mlflows_limit_is_cut_and_says_so(uri: str) -> None:
+    own = logger(uri, resumes=False)
+    own.log_hyperparams({"short": "x" * PARAM_LENGTH, "long": "y" * (PARAM_LENGTH + 1)})
+    own.finalize()
+    params = runs(uri)[0].data.params
+    assert params["short"] == "x" * PARAM_LENGTH
+    assert len(params["long"]) == PARAM_LENGTH
+    assert params["long"].endswith("yyy ... (whole in config.yaml)")
+
+
+def test_a_table_is_found_by_mlflows_page(uri: str, tmp_path: Path) -> None:
+    own = logger(uri, resumes=False)
+    path = tmp_path / "rollouts.json"
+    for rows in ([["a", 1]], [["a", 1], ["b", 2]]):
+        path.write_text(json.dumps({"columns": ["text", "reward"], "data": rows}))
+        keep_table([own], path)
+    own.finalize()
+    [run] = runs(uri)
+    table = MlflowClient(uri).load_table(run.info.experiment_id, "tables/rollouts.json")
+    assert table["text"].tolist() == ["a", "b"]
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "tables/rollouts.json", "type": "table"}
+    ]
+
+
+def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:
+    for age, (name, uri) in enumerate([("new", "here"), ("other", "elsewhere"), ("old", "here")]):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "mlflow-run.json"
+        path.write_text(json.dumps({"tracking_uri": uri, "experiment_id": "1", "run_id": f"id-{name}"}))
+        os.utime(path, (1000 - age, 1000 - age))
+    links = run_links(tmp_path, "here", "http://host")
+    assert [link.split() for link in links] == [
+        ["new", "http://host/#/experiments/1/runs/id-new"],
+        ["old", "http://host/#/experiments/1/runs/id-old"],
+    ]
