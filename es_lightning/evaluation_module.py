@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from es_lightning.centre_module import CentreModule
@@ -112,8 +113,23 @@ class EvaluationModule(CentreModule):
         """Give the engine the centre."""
         self.centre_has_changed()  # WeightAveraging may have put the average in its place
         self.load_centre()
-        # Lightning counts a batch as done after its validation: the centre has seen one more update by now.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.generation
+        # Lightning counts a batch as done after its validation, but the centre has seen the update by now.
+        self._count_of_lightning = self._logged_step(self.generation)
+
+    def on_validation_epoch_end(self) -> None:
+        """Forget what the engine holds where it was an average, whose place the centre has taken again."""
+        if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.centre_has_changed()
+
+    def on_validation_end(self) -> None:
+        """Give Lightning its count back."""
+        self._logged_step(self._count_of_lightning)
+
+    def _logged_step(self, step: int) -> int:
+        """Set where loggers put what is logged next; returns where that was before."""
+        loop = self.trainer.fit_loop.epoch_loop
+        before, loop._batches_that_stepped = loop._batches_that_stepped, step
+        return before
 
     def on_test_epoch_start(self) -> None:
         """Give the engine the centre."""

@@ -138,9 +138,10 @@ class EvolutionStrategies(SteeredModule):
         self._log_generation(record)
         return {"generation": record}
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Keep the loggers' step at the generation, which Lightning loses count of in resumed runs."""
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.generation
+    def on_train_start(self) -> None:
+        """Put the loggers' step at the generation, which Lightning loses count of in resumed runs."""
+        super().on_train_start()
+        self._logged_step(self.generation)
 
     def _found(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
         """What is known of a generation before its update."""
@@ -175,6 +176,7 @@ class EvolutionStrategies(SteeredModule):
             self._optimizer, named, found.members, found.weights, self.noise, self.base_weights
         )
         self.drift.fill_(size.drift)
+        self.centre_has_changed()
         trim_heap()
         return size
 

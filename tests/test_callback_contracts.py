@@ -15,7 +15,17 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from es_lightning import callbacks
-from es_lightning.callbacks import RunReport
+from es_lightning.callbacks import (
+    BestModel,
+    ExportHF,
+    Forgetting,
+    GenerationTimer,
+    KLDrift,
+    RolloutTable,
+    RunRecord,
+    RunReport,
+    UpdateGeometry,
+)
 from es_lightning.data import TaskDataModule
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
@@ -41,8 +51,36 @@ class Case:
 
 
 CASES = {
+    "BestModel": Case(BestModel, (), ("best/config.json", "best/README.md", "best/journal.jsonl")),
+    "ExportHF": Case(
+        lambda: ExportHF(every=2),
+        (),
+        ("exported/step=4/config.json", "exported/step=4/README.md", "exported/step=4/journal.jsonl"),
+    ),
+    "Forgetting": Case(
+        lambda: Forgetting({"letters": Letters()}, every=2, grading=Grading(workers=0)),
+        ("prior/letters", "prior/letters_minimum", "prior/letters_change", "prior/mean"),
+        ("plots/forgetting.png", "tables/forgetting.json"),
+    ),
+    "GenerationTimer": Case(
+        GenerationTimer, ("time/wall_s", "time/peak_memory_gib"), ("plots/generation_timer.png",), True
+    ),
+    "KLDrift": Case(
+        lambda: KLDrift(prompts=4, max_tokens=6, every=2),
+        ("kl_base_tuned/", "kl_tuned_base/", "kl_tuned_base_k3/"),
+        ("plots/kl_drift.png",),
+    ),
+    "RolloutTable": Case(
+        lambda: RolloutTable(prompts=2, every=2), (), ("tables/rollouts.json", "tables/rollouts.html")
+    ),
+    "RunRecord": Case(lambda: RunRecord("smoke")),
     "RunReport": Case(
         RunReport, ("held_out/reward",), ("model/config.json", "plots/reward.png", "summary.json"), True
+    ),
+    "UpdateGeometry": Case(
+        lambda: UpdateGeometry(every=2, steps=True),
+        ("geometry/norm", "geometry/norm_ratio", "geometry/group_q", "geometry/step_norm"),
+        ("tables/update_geometry.json", "plots/update_geometry.png"),
     ),
 }
 ELSEWHERE = {"GenerationBar", "GracefulStop", "Monitor"}  # no state, or no callback by itself

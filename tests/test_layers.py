@@ -12,8 +12,21 @@ ROOT = Path(__file__).parents[1]
 # Bottom to top. A module imports from its own layer and from the layers below it.
 LAYERS: tuple[set[str], ...] = (
     {"errors", "generation", "hardware", "memory", "stopwatch"},
-    {"counter", "noise", "population", "shaping", "centre", "files", "interrupts", "cores", "spool"},
-    {"update", "journal", "checkpoint", "mlflow_sender"},
+    {
+        "counter",
+        "divergence",
+        "noise",
+        "pages",
+        "population",
+        "shaping",
+        "snapshot",
+        "centre",
+        "files",
+        "interrupts",
+        "cores",
+        "spool",
+    },
+    {"update", "journal", "checkpoint", "geometry", "mlflow_sender", "random_walk"},
     {"mlflow_logger"},
     {"rollout", "embedded", "model_io", "model_card", "task", "plots"},
     {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},

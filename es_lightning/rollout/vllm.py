@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +119,17 @@ class VLLMEngine(RolloutEngine):
         """Complete every prompt; vLLM batches them itself."""
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            n=sampling.n,
-            stop=sampling.stop or None,
-            seed=sampling.seed if sampling.temperature > 0 else None,
-        )
+        params = [
+            SamplingParams(
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                n=sampling.n,
+                stop=sampling.stop or None,
+                seed=_seed(sampling.seed, prompt) if sampling.temperature > 0 else None,
+            )
+            for prompt in prompts
+        ]
         outputs = self._run([prompt.token_ids for prompt in prompts], params)
         return [
             Completion(sample.text, tuple(sample.token_ids), str(sample.finish_reason))
@@ -220,3 +224,8 @@ def _prompt_logprobs(output: Any) -> Tensor:
     entries = output.prompt_logprobs or []
     pairs = zip(tokens[1:], entries[1:], strict=True)
     return torch.tensor([entry[token].logprob for token, entry in pairs if entry is not None])
+
+
+def _seed(seed: int, prompt: Prompt) -> int:
+    """A prompt's own seed: one for all would give every prompt the same random numbers."""
+    return int.from_bytes(blake2b(f"{seed}/{prompt.id}".encode(), digest_size=4).digest(), "little")

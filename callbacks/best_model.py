@@ -1,0 +1,138 @@
+"""The best centre so far by a validation metric, as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from es_lightning.callbacks.export_hf import write_centre
+from es_lightning.callbacks.monitor import evolved
+from es_lightning.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+class BestModel(Callback):
+    """Writes the centre to ``best/``, with card and journal, when a validation finds it better than before.
+
+    Args:
+        monitor: metric that is compared; one that another callback measures after validation needs this
+            callback to stand behind that one.
+        mode: ``max`` if more is better, ``min`` if less is.
+        min_delta: how much better it has to be; equals keep the earlier centre.
+        folder: where to write; None takes ``best`` in the run's folder.
+
+    Raises:
+        UsageError: ``mode`` is neither, or ``min_delta`` is below 0.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/reward",
+        mode: Literal["max", "min"] = "max",
+        min_delta: float = 0.0,
+        folder: str | None = None,
+    ) -> None:
+        if mode not in {"max", "min"}:
+            raise UsageError(f"BestModel's mode is {mode!r}: give max or min.")
+        if not min_delta >= 0:
+            raise UsageError(f"BestModel's min_delta is {min_delta}: give 0 or more.")
+        self.monitor, self.mode, self.min_delta, self.folder = monitor, mode, min_delta, folder
+        self.best: float | None = None
+        self.step: int | None = None
+        self._earlier: Tensor | None = None
+        self._due = self._warned = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse an order in which the weights would no longer be those that were measured.
+
+        Raises:
+            UsageError: WeightAveraging would take its average out of the centre before this callback's turn.
+        """
+        if stage == "fit" and _averages(self._before(trainer)):
+            raise UsageError(
+                "BestModel has to come before WeightAveraging in trainer.callbacks: behind it, the centre is "
+                "no longer the average that was validated."
+            )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the metric of the validation before, to tell it from that of this one."""
+        self._due = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        self._earlier = trainer.callback_metrics.get(self.monitor)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge the centre while it is the one that was validated; callbacks may change it after this."""
+        if self._due and self._is_measured(trainer):
+            self._judge(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge by a metric that another callback has measured just now.
+
+        Raises:
+            UsageError: nobody has measured it yet, or it was measured on other weights than there are now.
+        """
+        if not self._due:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            raise UsageError(
+                f"BestModel's monitor {self.monitor!r} is none of this run's metrics: choose among "
+                f"{', '.join(sorted(trainer.callback_metrics))}."
+            )
+        if self._is_measured(trainer):
+            if _averages(trainer.callbacks):  # type: ignore[attr-defined]
+                raise UsageError(
+                    f"BestModel cannot follow {self.monitor} beside WeightAveraging, which validates other "
+                    "weights than it leaves: choose a metric of validation itself, such as val/reward."
+                )
+            self._judge(trainer, pl_module)
+
+    def _is_measured(self, trainer: pl.Trainer) -> bool:
+        value = trainer.callback_metrics.get(self.monitor)
+        return value is not None and value is not self._earlier
+
+    def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._due = False
+        value = float(trainer.callback_metrics[self.monitor])
+        if math.isnan(value):
+            if not self._warned:
+                log.warning("%s is not a number; BestModel passes over such validations.", self.monitor)
+            self._warned = True
+        elif self._improves(value):
+            self.best, self.step = value, trainer.global_step
+            self._write(trainer, pl_module)
+
+    def _improves(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        gain = value - self.best if self.mode == "max" else self.best - value
+        return gain > self.min_delta
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "best")
+        if write_centre(trainer, evolved(pl_module), folder):
+            log.info("%s has the best centre so far: %s %.6g.", folder, self.monitor, self.best)
+
+    def _before(self, trainer: pl.Trainer) -> list[Callback]:
+        others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return others[: others.index(self)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is to be beaten."""
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.step = state_dict["best"], state_dict["step"]
+
+
+def _averages(callbacks: list[Callback]) -> bool:
+    return any(isinstance(callback, WeightAveraging) for callback in callbacks)

@@ -1,0 +1,212 @@
+"""The centre as Hugging Face folders with a card and a journal, kept on disk and put on the hub."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning.callbacks.monitor import evolved
+from es_lightning.errors import UsageError
+from es_lightning.journal import JOURNAL, parse
+from es_lightning.model_card import Export, export_card
+from es_lightning.module import EvolutionStrategies
+
+log = logging.getLogger(__name__)
+
+
+class ExportHF(Callback):
+    """Writes the centre at the end of a run, and on the way if asked to, as ``exported/step=<updates done>``.
+
+    Each folder holds safetensors in the base model's precision, config, tokenizer, a model card, and the
+    journal so far, from which anyone can make the weights again. A folder that cannot be written costs a
+    warning, not the run.
+
+    Args:
+        folder: where to write; None takes ``exported`` in the run's folder.
+        every: generations from one export to the next; None exports at the end alone.
+        keep: how many exports to keep; the oldest is removed for one more.
+        push_to_hub: hub id, such as ``me/my-model``, that gets the last export when the run ends.
+        private: whether a repository that is made for it is private.
+
+    Raises:
+        UsageError: a number is below 1, or the hub's id is none.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        every: int | None = None,
+        keep: int = 1,
+        push_to_hub: str | None = None,
+        private: bool = True,
+    ) -> None:
+        for option, value in {"every": every, "keep": keep}.items():
+            if value is not None and value < 1:
+                raise UsageError(f"ExportHF's {option} is {value}: give 1 or more.")
+        if push_to_hub is not None and push_to_hub.count("/") != 1:
+            raise UsageError(f"push_to_hub is {push_to_hub!r}: give a hub id such as me/my-model.")
+        self.folder, self.every, self.keep = folder, every, keep
+        self.push_to_hub, self.private = push_to_hub, private
+        self.steps: list[int] = []
+        self._last: tuple[int, str] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make sure that the hub will take the model, before hours are spent on it.
+
+        Raises:
+            UsageError: there is no valid token, or WeightAveraging would put its average in place too late.
+        """
+        if stage != "fit":
+            return
+        if any(isinstance(other, WeightAveraging) for other in _behind(self, trainer)):
+            raise UsageError(
+                "ExportHF has to come after WeightAveraging in trainer.callbacks: before it, the last export "
+                "would not be the average."
+            )
+        if self.push_to_hub is not None:
+            told = evolved(pl_module).exchange(_refusal().encode() if trainer.is_global_zero else b"")[0]
+            if told:
+                raise UsageError(
+                    "push_to_hub needs a token: run `hf auth login` or set HF_TOKEN, or leave push_to_hub "
+                    f"out ({told.decode()})."
+                )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Export, if it is time."""
+        if self.every is not None and trainer.global_step % self.every == 0:
+            self._export(trainer, evolved(pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Export the final centre, unless that was done, and put it on the hub."""
+        self._export(trainer, evolved(pl_module))
+        self._push(self._folder(trainer, trainer.global_step))
+
+    def _folder(self, trainer: pl.Trainer, step: int) -> Path:
+        return Path(self.folder or Path(trainer.default_root_dir) / "exported") / f"step={step}"
+
+    def _export(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+        step = trainer.global_step
+        self._write(trainer, module, self._folder(trainer, step))
+        self.steps = [*(other for other in self.steps if other != step), step]
+        for old in self.steps[: -self.keep]:
+            self._remove(self._folder(trainer, old))
+        self.steps = self.steps[-self.keep :]
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, folder: Path) -> None:
+        present = trainer.global_step, module.checksum()
+        if present != self._last and write_centre(trainer, module, folder, self.push_to_hub):
+            self._last = present
+
+    @rank_zero_only
+    def _remove(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    @rank_zero_only
+    def _push(self, folder: Path) -> None:
+        if self.push_to_hub is None or not folder.is_dir():
+            return
+        from huggingface_hub import HfApi
+
+        try:
+            HfApi().create_repo(self.push_to_hub, private=self.private, exist_ok=True)
+            HfApi().upload_folder(repo_id=self.push_to_hub, folder_path=folder, commit_message=folder.name)
+        except Exception as error:  # whatever the network and the hub come up with, the model is on disk
+            log.warning(
+                "The model could not be put on the hub (%s). It is on disk; to send it: hf upload %s %s",
+                _first_line(error),
+                self.push_to_hub,
+                folder.absolute(),
+            )
+        else:
+            log.info("The model is on the hub: https://huggingface.co/%s", self.push_to_hub)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which exports there are, so that a resumed run keeps as many."""
+        return {"steps": list(self.steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.steps = list(state_dict["steps"])
+
+
+def write_centre(
+    trainer: pl.Trainer, module: EvolutionStrategies, folder: Path, hub_id: str | None = None
+) -> bool:
+    """Write a centre with its card and journal; the folder is replaced as a whole.
+
+    Args:
+        trainer: of the run.
+        module: holds the centre.
+        folder: where to write.
+        hub_id: where the model will be found, if not in the folder.
+
+    Returns:
+        Whether that was possible; if not, what was there is untouched and a warning tells why.
+    """
+    from safetensors import SafetensorError
+
+    lines = module.run_journal.lines
+    scratch = folder.with_name(f".{folder.name}")
+    try:
+        module.export(scratch, export_card(_facts(trainer, module, hub_id or folder.name)))
+        (scratch / JOURNAL).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        log.warning("%s could not be written (%s); the run goes on without it.", folder, _first_line(error))
+        return False
+    return True
+
+
+def _facts(trainer: pl.Trainer, module: EvolutionStrategies, place: str) -> Export:
+    checksum, lines = module.checksum(), module.run_journal.lines
+    _, entries = parse(lines, Path(JOURNAL))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return Export(
+        base=module.base,
+        task=module.data.task.name,
+        updates=trainer.global_step,
+        checksum=checksum,
+        dtype=str(module.export_dtype).removeprefix("torch."),
+        settings=module.settings(),
+        metrics={
+            name: metrics[name]
+            for name in sorted(metrics)
+            if math.isfinite(metrics[name]) and not name.startswith("time/")
+        },
+        # A callback may have gone back to an earlier centre, or put an average in its place.
+        journaled=next((e.generation for e in reversed(entries) if e.checksum == checksum), None),
+        place=place,
+    )
+
+
+def _behind(callback: Callback, trainer: pl.Trainer) -> list[Callback]:
+    """The callbacks whose hooks run after those of one."""
+    others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return others[others.index(callback) + 1 :]
+
+
+def _refusal() -> str:
+    """Why the hub would not take a model; empty if it would."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:  # no token, a wrong one, no network: the client has a kind for each
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

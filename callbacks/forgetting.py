@@ -1,0 +1,251 @@
+"""What tuning on one task does to others: prior tasks, evaluated with the centre along the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning import plots
+from es_lightning.callbacks.monitor import evolved
+from es_lightning.callbacks.prior_report import (
+    draw_changes,
+    draw_pareto,
+    paired_change,
+    sentence,
+    summary,
+)
+from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
+from es_lightning.errors import UsageError
+from es_lightning.generation import Evaluation, Prompt
+from es_lightning.mlflow_logger import keep_artifact
+from es_lightning.module import EvolutionStrategies
+from es_lightning.scoring import Grading, Scorer
+from es_lightning.shards import digest
+from es_lightning.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+SUFFIXES = ("", "_accuracy", "_minimum", "_change", "_change_se")
+
+
+class Forgetting(Probing):
+    """Evaluate prior tasks at generation 0, every so many generations, and at the end.
+
+    Forgetting as in 2601.20861 and 2605.30148. Logs per task ``prior/<task>`` (mean reward), ``_accuracy``
+    where the task has one, ``_minimum`` (lowest reward so far, which the end may hide), ``_change`` since the
+    base model and ``_change_se``, that change's standard error: it comes from the differences problem by
+    problem, so it is far smaller than that of two separate means. ``prior/mean`` is the mean over tasks,
+    which hides a task that falls and comes back while another rises. Leaves ``plots/forgetting.png`` and
+    ``tables/forgetting.json``.
+
+    Args:
+        tasks: prior tasks by the names that their metrics get.
+        sample: problems used of each task; None takes all.
+        seed: of the choice of problems; None takes the first ones.
+        split: where they come from; ``test`` falls back on ``val`` in a task without one.
+        every: generations from one measurement to the next.
+        max_tokens: most new tokens of a completion; None takes those of the run.
+        grading: how completions are graded, in processes of each task's own; None takes the defaults.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    picture = "forgetting.png"
+
+    def __init__(
+        self,
+        tasks: dict[str, Task] | None = None,
+        sample: int | None = 200,
+        seed: int | None = 0,
+        split: Literal["test", "val"] = "test",
+        every: int = 25,
+        max_tokens: int | None = None,
+        grading: Grading | None = None,
+    ) -> None:
+        super().__init__(every)
+        if sample is not None and sample < 1:
+            raise UsageError(f"Forgetting.sample is {sample}: give at least 1 problem, or null for all.")
+        if max_tokens is not None and max_tokens < 1:
+            raise UsageError(f"Forgetting.max_tokens is {max_tokens}: give at least 1, or null.")
+        if split not in {"test", "val"}:
+            raise UsageError(f"Forgetting.split is {split!r}: give test or val.")
+        self.tasks = dict(tasks or {})
+        check_names("Forgetting", self.tasks, SUFFIXES, reserved=["mean"])
+        self.sample, self.seed, self.split, self.max_tokens = sample, seed, split, max_tokens
+        self.scorers = {name: Scorer(task, grading) for name, task in self.tasks.items()}
+        self.base: dict[str, dict[str, Any]] = {}
+        """Per task what the base model earned, problem by problem, and a digest of the problems."""
+        self._prompts: dict[str, list[Prompt]] = {}
+        self._splits: dict[str, str] = {}
+        self._earned: float | None = None
+        self._validated = (-1, 0.0)
+
+    # The run --------------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make room for the prior tasks' problems in the engine, and start their graders.
+
+        Raises:
+            UsageError: there are no tasks, or one has no problems.
+        """
+        if stage != "fit":
+            return
+        if not self.tasks:
+            raise UsageError("Forgetting has no tasks: name at least one prior task under tasks.")
+        for name in self.tasks:
+            self._splits[name], chosen = self._chosen(name)
+            self._prompts[name] = evolved(pl_module).reserve(chosen, self.max_tokens)
+            if trainer.is_global_zero:
+                log.info("Prior task %s: %d of its %s problems.", name, len(chosen), self._splits[name])
+            self.scorers[name].start()
+
+    def _chosen(self, name: str) -> tuple[str, list[Prompt]]:
+        splits = list(dict.fromkeys([self.split, "val"]))
+        split, problems = problems_of(self.tasks[name], splits)
+        if not problems:
+            where = " or ".join(splits)
+            raise UsageError(f"Forgetting.tasks.{name} has no problems in {where}: check its data options.")
+        return split, choose(problems, self.sample or len(problems), self.seed)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the base model, and on the new task too: Lightning validates only later."""
+        super().on_train_start(trainer, pl_module)
+        module = evolved(pl_module)
+        first = trainer.global_step == 0 and "val/reward" not in self.rows[-1]
+        if first and trainer.limit_val_batches and module.data.has("val"):
+            module.load_base()  # which is the centre still
+            validation = module.shared_rollout(module.data.encode("val", module.encode))
+            self._complete(0, "val/reward", validation.reward)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember what the population earned, and measure the centre if it is time to."""
+        self._earned = float(outputs["generation"].rewards.mean())
+        # This population was drawn around the centre that was measured last.
+        self._complete(outputs["generation"].index, "reward/mean", self._earned)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the centre's validation reward beside what it earned on the prior tasks."""
+        if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
+            self._validated = trainer.global_step, float(trainer.callback_metrics["val/reward"])
+            self._complete(trainer.global_step, "val/reward", self._validated[1])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the last centre, write the table, and say what has become of each task."""
+        super().on_train_end(trainer, pl_module)
+        self._report(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """End the grading processes."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """End the grading processes, also of a run that fails."""
+        self._close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, and what the base model earned."""
+        return {**super().state_dict(), "base": self.base}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.base = {name: dict(found) for name, found in state_dict["base"].items()}
+
+    def _close(self) -> None:
+        for scorer in self.scorers.values():
+            scorer.close()
+
+    # Measuring ------------------------------------------------------------------------------------
+
+    def measure(self, module: EvolutionStrategies) -> dict[str, float]:
+        """Rewards of the centre on the prior tasks, compared with those of the base model."""
+        problems = {name: digest(prompts) for name, prompts in self._prompts.items()}
+        found: dict[str, Evaluation] = {}
+        if not self.base:
+            module.load_base()
+            found = self._evaluate(module)
+            self.base = {
+                name: {"problems": problems[name], "rewards": each.rewards} for name, each in found.items()
+            }
+        if problems != {name: each["problems"] for name, each in self.base.items()}:
+            raise UsageError(
+                "Forgetting has other problems than before the run was stopped: give the tasks, sample, seed "
+                "and split that it began with."
+            )
+        if not found or module.generation > 0:
+            module.load_centre()
+            found = self._evaluate(module)
+        metrics: dict[str, float] = {}
+        for name, evaluation in found.items():
+            metrics |= self._of_task(name, evaluation)
+        return metrics | {"prior/mean": mean(evaluation.reward for evaluation in found.values())}
+
+    def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep a row, with what the new task earned beside it where that is known already."""
+        super().keep(trainer, metrics, step)
+        if self._earned is not None:  # by the population before; the one to come replaces it
+            self.rows[-1]["reward/mean"] = self._earned
+        validated, reward = self._validated
+        self._complete(validated, "val/reward", reward)
+
+    def _evaluate(self, module: EvolutionStrategies) -> dict[str, Evaluation]:
+        return {
+            name: module.shared_rollout(prompts, self.scorers[name], self.max_tokens)
+            for name, prompts in self._prompts.items()
+        }
+
+    def _of_task(self, name: str, evaluation: Evaluation) -> dict[str, float]:
+        key = f"prior/{name}"
+        change, error = paired_change(self.base[name]["rewards"], evaluation.rewards)
+        earlier = [*self.column(key)[1], mean(self.base[name]["rewards"])]
+        metrics = {
+            key: evaluation.reward,
+            f"{key}_minimum": min(evaluation.reward, *earlier),
+            f"{key}_change": change,
+        }
+        if error is not None:
+            metrics[f"{key}_change_se"] = error
+        accuracies = [score["accuracy"] for score in evaluation.scores if "accuracy" in score]
+        return metrics | ({f"{key}_accuracy": mean(accuracies)} if accuracies else {})
+
+    def _complete(self, generation: int, name: str, value: float) -> None:
+        """Put a number into the last row, if it is of that generation."""
+        if self.rows and self.rows[-1]["generation"] == generation:
+            self.rows[-1][name] = value
+
+    # Results --------------------------------------------------------------------------------------
+
+    @rank_zero_only
+    def _report(self, trainer: pl.Trainer) -> None:
+        table = {
+            name: {"split": self._splits[name], "problems": len(found["rewards"]), **summary(name, self.rows)}
+            for name, found in self.base.items()
+        }
+        for name, row in table.items():
+            log.info("%s", sentence(name, row))
+        path = Path(trainer.default_root_dir) / "tables" / "forgetting.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        keep_artifact(trainer.loggers, path, "tables")
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """Each task's change along the run, and the way of the new task's reward against the prior ones'."""
+        figure, [changes, pareto] = plots.sheet(self.title(trainer), columns=2, width=10.0, height=4.0)
+        draw_changes(changes, self.rows, list(self.base))
+        draw_pareto(pareto, self.rows, len(self.base))
+        return figure

@@ -1,0 +1,201 @@
+"""Where the seconds of every generation go, and how much memory the run takes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning import plots
+from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.generation import Generation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+PARTS = ("generate", "perturb", "reward", "gather", "update", "other")
+WORDS = {
+    "generate": "generating",
+    "perturb": "loading members",
+    "reward": "waiting for rewards",
+    "gather": "waiting for other ranks",
+    "update": "updating",
+    "other": "between generations",
+}
+BARS = 60  # generations that get a bar each; more are drawn as areas
+GIB = 2.0**30
+
+
+class GenerationTimer(Monitor):
+    """Splits the wall time of every generation, and draws it as ``plots/generation_timer.png``.
+
+    ``time/wall_s`` lasts from the end of the generation before to the end of this one;
+    ``time/other_s`` is what the generation itself did not take: validation, callbacks and checkpoints.
+    ``time/idle_fraction`` is the share of wall time in which the engines of the lanes, on average, do not
+    generate; ``time/waiting_fraction`` is the share of the slowest lane's time for which the lanes, on
+    average, wait for it. Memory peaks are those of the rank that had most, since its start. Rewards are made
+    while the next member generates: what is called reward is only the wait for those that were not ready.
+
+    Args:
+        memory: whether to log memory peaks, for which the ranks exchange a few bytes per generation.
+    """
+
+    picture = "generation_timer.png"
+
+    def __init__(self, memory: bool = True) -> None:
+        super().__init__()
+        self.memory = memory
+        self.parts: list[dict[str, float]] = []
+        self._mark = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Split the time since the generation before; those from a journal took none worth telling."""
+        record: Generation = outputs["generation"]
+        now = time.perf_counter()
+        wall, self._mark = now - self._mark, now
+        if not record.lane_seconds:
+            return
+        self.parts.append({"generation": float(record.index), **parts(record, wall)})
+        metrics = fractions(record, wall)
+        if self.memory:
+            told = evolved(pl_module).exchange(json.dumps(peaks()).encode())
+            metrics |= largest([json.loads(each) for each in told])
+        self.keep(trainer, metrics, step=record.index)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the whole run, and say in a line where its time went."""
+        super().on_train_end(trainer, pl_module)
+        self._tell()
+
+    @rank_zero_only
+    def _tell(self) -> None:
+        if self.rows:
+            log.info("%s", closing_line(self.parts, self.rows))
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """Seconds per generation, stacked, and tokens per second."""
+        figure, [left, right] = plots.sheet(self.title(trainer), columns=2, width=9.0, height=3.9)
+        _stack(left, self.parts)
+        right.plot(
+            *self.column("time/tokens_per_s_wall"),
+            color=plots.ACCENT,
+            lw=1.5,
+            marker="o" if len(self.rows) <= BARS else None,
+            ms=3,
+        )
+        right.set_ylim(bottom=0)
+        right.set_xlabel("generation")
+        right.set_ylabel("tokens per second of wall time")
+        figure.legend(loc="outside lower center", ncols=len(PARTS), frameon=False, fontsize=8)
+        return figure
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, for a resumed run."""
+        return {**super().state_dict(), "parts": self.parts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.parts = [dict(row) for row in state_dict["parts"]]
+
+
+def parts(record: Generation, wall: float) -> dict[str, float]:
+    """Seconds of a generation that add up to its wall time, or to a little more where one rank is the slowest
+    in one phase and another rank in another.
+
+    Perturb, generate and reward are the slowest rank's, total and update this rank's; what is left of the
+    total is the slowest rank's gathering.
+
+    Args:
+        record: of the generation.
+        wall: seconds since the end of the one before.
+    """
+    seconds = record.seconds
+    own = {name: seconds[name] for name in ("generate", "perturb", "reward", "update")}
+    gather = max(0.0, seconds["total"] - sum(own.values()))
+    return {**own, "gather": gather, "other": max(0.0, wall - seconds["total"])}
+
+
+def fractions(record: Generation, wall: float) -> dict[str, float]:
+    """Wall time and what share of it was of use, by the names they are logged under.
+
+    Args:
+        record: of the generation.
+        wall: seconds since the end of the one before.
+    """
+    lanes, wall = record.lane_seconds, max(wall, 1e-9)
+    # Generate is the slowest lane's, and lanes spend alike shares of their time on it.
+    balance = sum(lanes) / len(lanes) / max(*lanes, 1e-9)
+    return {
+        "time/wall_s": wall,
+        "time/other_s": max(0.0, wall - record.seconds["total"]),
+        "time/tokens_per_s_wall": record.tokens / wall,
+        "time/idle_fraction": min(1.0, max(0.0, 1 - record.seconds["generate"] * balance / wall)),
+        "time/waiting_fraction": max(0.0, 1 - balance),
+    }
+
+
+def peaks() -> dict[str, float]:
+    """Most memory that this process has had so far, in GiB, by the names it is logged under."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux: getrusage(2)
+    found = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    if torch.accelerator.is_available():
+        found["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
+    return found
+
+
+def largest(told: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The largest of each number over the ranks."""
+    names = dict.fromkeys(name for each in told for name in each)
+    return {name: max(each[name] for each in told if name in each) for name in names}
+
+
+def closing_line(split: Sequence[dict[str, float]], rows: Sequence[dict[str, float]]) -> str:
+    """Where the time of a run went, in words.
+
+    Args:
+        split: per generation the seconds of each part.
+        rows: per generation the metrics.
+    """
+    sums = {name: sum(row[name] for row in split) for name in PARTS}
+    wall = max(sum(row["time/wall_s"] for row in rows), 1e-9)
+    tokens = sum(row["time/tokens_per_s_wall"] * row["time/wall_s"] for row in rows)
+    named = sorted(PARTS, key=lambda name: -sums[name])
+    shares = [f"{100 * sums[name] / wall:.0f} % {WORDS[name]}" for name in named if sums[name] / wall > 0.005]
+    memory = [row["time/peak_memory_gib"] for row in rows if "time/peak_memory_gib" in row]
+    peak = f"; peak memory {max(memory):.1f} GiB" if memory else ""
+    return f"Of {wall:.0f} s, {', '.join(shares)}; {tokens / wall:.0f} tokens/s{peak}."
+
+
+def _stack(axes: Axes, split: Sequence[dict[str, float]]) -> None:
+    generations = [row["generation"] for row in split]
+    columns = [[row[name] for row in split] for name in PARTS]
+    colors = [*plots.PALETTE[: len(PARTS) - 1], plots.QUIET]
+    if len(generations) > BARS:
+        axes.stackplot(generations, columns, labels=[WORDS[name] for name in PARTS], colors=colors, lw=0)
+    else:
+        below = [0.0] * len(generations)
+        for name, column, color in zip(PARTS, columns, colors, strict=True):
+            axes.bar(generations, column, bottom=below, width=0.85, color=color, label=WORDS[name])
+            below = [low + high for low, high in zip(below, column, strict=True)]
+    axes.margins(x=0.01)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("generation")
+    axes.set_ylabel("seconds")

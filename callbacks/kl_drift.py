@@ -1,0 +1,206 @@
+"""How far the tuned model's distributions have moved from the base model's, in both directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import lightning.pytorch as pl
+import torch
+
+from es_lightning import divergence, plots
+from es_lightning.callbacks.monitor import evolved
+from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
+from es_lightning.divergence import Estimate
+from es_lightning.errors import UsageError
+from es_lightning.generation import Prompt
+from es_lightning.module import EvolutionStrategies
+from es_lightning.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+Direction = Literal["base_tuned", "tuned_base"]
+TITLES = {
+    "base_tuned": "KL(base || tuned)\non completions of the base model",
+    "tuned_base": "KL(tuned || base)\non the tuned model's own completions",
+}
+SUFFIXES = ("", "_se", "_prompts")
+LOG_FROM = 30.0  # the lowest of several curves would lie flat below the highest
+
+
+class KLDrift(Probing):
+    """Measure KL(base||tuned) and KL(tuned||base) per task, in nats per token, with the engine's weights.
+
+    ``kl_base_tuned/<task>``: the base model samples once, and each centre reads these completions again
+    (2605.30148): what the base model could say and the tuned one no longer would. ``kl_tuned_base/<task>``:
+    the centre samples anew at each measurement, and the base model reads that (2604.01499): what the tuned
+    model says that the base model would not; ``kl_tuned_base_k3/<task>`` is the never-negative estimator on
+    the same samples (2509.24372). The directions answer different questions and are not to be compared.
+    Beside each number stand ``_se``, its standard error over prompts, and ``_prompts``, where every prompt
+    counts alike instead of every token.
+
+    Completions are drawn at temperature 1 with nothing cut off: only means over samples of p itself are
+    divergences of p, and other temperatures draw from other distributions. What is found for the unchanged
+    centre, at generation 0, is the noise floor: 0 where the engine repeats itself bit by bit.
+
+    Args:
+        tasks: tasks whose prompts are completed, by the names that their metrics get; None takes the run's.
+            Problems come from val, or else from test or train; those with choices, which nothing is generated
+            for, are left out.
+        prompts: problems of each task.
+        max_tokens: most new tokens of a completion.
+        every: generations from one measurement to the next.
+        seed: of the choice of problems and of the sampler.
+        directions: ``base_tuned``, ``tuned_base``, or both.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    picture = "kl_drift.png"
+
+    def __init__(
+        self,
+        tasks: dict[str, Task] | None = None,
+        prompts: int = 50,
+        max_tokens: int = 256,
+        every: int = 25,
+        seed: int = 0,
+        directions: Sequence[Direction] = ("base_tuned", "tuned_base"),
+    ) -> None:
+        super().__init__(every)
+        if prompts < 1 or max_tokens < 1:
+            raise UsageError(
+                f"KLDrift.prompts is {prompts} and max_tokens {max_tokens}: give at least 1 of each."
+            )
+        if not directions or not set(directions) <= set(get_args(Direction)):
+            raise UsageError(
+                f"KLDrift.directions is {list(directions)}: give base_tuned, tuned_base or both."
+            )
+        check_names("KLDrift", tasks or {}, SUFFIXES)
+        self.tasks, self.size, self.max_tokens = tasks, prompts, max_tokens
+        self.seed, self.directions = seed, tuple(dict.fromkeys(directions))
+        self.samples: dict[str, list[dict[str, Any]]] = {}
+        """Per task the base model's completions, with what it thinks of them."""
+        self._prompts: dict[str, list[Prompt]] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make room for the prompts in the engine.
+
+        Raises:
+            UsageError: a task has no problems that are answered in words.
+        """
+        if stage != "fit":
+            return
+        module = evolved(pl_module)
+        own = module.data.task
+        for name, task in (self.tasks or {plain(own.name): own}).items():
+            _, problems = problems_of(task, ["val", "test", "train"])
+            problems = [prompt for prompt in problems if not prompt.choices]
+            if not problems:
+                raise UsageError(
+                    f"KLDrift finds no problem of task {name} that is answered in words: name tasks that "
+                    "generate under tasks, for example with mode: generate."
+                )
+            # One token more, which vLLM generates when it is asked for log-probabilities.
+            self._prompts[name] = module.reserve(choose(problems, self.size, self.seed), self.max_tokens + 1)
+
+    def measure(self, module: EvolutionStrategies) -> dict[str, float]:
+        """The divergences of the centre from the base model; all ranks take part."""
+        metrics: dict[str, float] = {}
+        missing = [name for name in self._prompts if name not in self.samples]
+        if "base_tuned" in self.directions and missing:
+            module.load_base()
+            self.samples |= {name: self._sample(module, name) for name in missing}
+        module.load_centre()
+        if "base_tuned" in self.directions:
+            for name in self._prompts:
+                metrics |= _both(f"kl_base_tuned/{name}", self._ratios(module, self.samples[name]))
+        if "tuned_base" in self.directions:
+            own = {name: self._sample(module, name) for name in self._prompts}
+            module.load_base()
+            for name, samples in own.items():
+                ratios = self._ratios(module, samples)
+                metrics |= _both(f"kl_tuned_base/{name}", ratios)
+                metrics |= _both(f"kl_tuned_base_k3/{name}", divergence.k3(ratios))
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, and the base model's completions."""
+        return {**super().state_dict(), "samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.samples = {name: [dict(one) for one in found] for name, found in state_dict["samples"].items()}
+
+    def _sample(self, module: EvolutionStrategies, name: str) -> list[dict[str, Any]]:
+        """Completions of the weights that the engine holds, and their log-probabilities under these."""
+        evaluation = module.sample(self._prompts[name], self.max_tokens, 1.0, self.seed)
+        pairs = zip(evaluation.prompts, evaluation.completions, strict=True)
+        samples = [
+            {"given": len(prompt.token_ids), "token_ids": [*prompt.token_ids, *completion.token_ids]}
+            for prompt, completion in pairs
+            if completion.token_ids
+        ]
+        rows = self._logprobs(module, samples)
+        return [{**one, "logprobs": row.tolist()} for one, row in zip(samples, rows, strict=True)]
+
+    def _ratios(self, module: EvolutionStrategies, samples: list[dict[str, Any]]) -> list[Tensor]:
+        """log p - log q per token, p the model that sampled and q the weights that the engine holds."""
+        sampled = [torch.tensor(one["logprobs"]) for one in samples]
+        return divergence.log_ratios(sampled, self._logprobs(module, samples))
+
+    def _logprobs(self, module: EvolutionStrategies, samples: list[dict[str, Any]]) -> list[Tensor]:
+        """Of the completions' tokens alone: entry i of a row is that of token i + 1."""
+        rows = module.logprobs([one["token_ids"] for one in samples]) if samples else []
+        return [row[one["given"] - 1 :] for row, one in zip(rows, samples, strict=True)]
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """A curve per task, with one standard error around it; one pair of axes per direction."""
+        columns = len(self.directions)
+        figure, row = plots.sheet(self.title(trainer), columns, width=3.0 + 3.6 * columns, height=4.0)
+        for axes, direction in zip(row, self.directions, strict=True):
+            axes.set_title(TITLES[direction], fontsize=9, loc="left", color=plots.INK)
+            for name in self._prompts:
+                self._curve(axes, f"kl_{direction}/{name}", name)
+            self._scale(axes, f"kl_{direction}/")
+            axes.set_xlabel("updates done")
+            axes.set_ylabel("nats per token (band: one standard error)")
+            axes.legend(frameon=False, fontsize=8)
+        return figure
+
+    def _curve(self, axes: Axes, metric: str, label: str) -> None:
+        steps, values = self.column(metric)
+        errors = [row.get(f"{metric}_se", 0.0) for row in self.rows if metric in row]
+        [line] = axes.plot(steps, values, lw=1.6, marker="o", ms=3.5, label=label)
+        low = [value - error for value, error in zip(values, errors, strict=True)]
+        high = [value + error for value, error in zip(values, errors, strict=True)]
+        axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.13, lw=0)
+
+    def _scale(self, axes: Axes, group: str) -> None:
+        """Logarithmic where the tasks' curves end far apart, which leaves out the zero at the start."""
+        last = [self.column(f"{group}{name}")[1][-1:] for name in self._prompts]
+        ends = [value for values in last for value in values]
+        if len(ends) > 1 and min(ends) > 0 and max(ends) > LOG_FROM * min(ends):
+            axes.set_yscale("log", nonpositive="mask")
+        else:
+            axes.axhline(0.0, color=plots.INK, lw=0.8)
+
+
+def plain(name: str) -> str:
+    """A task's own name as part of a metric's: what loggers do not take becomes an underscore."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+
+
+def _both(metric: str, terms: Sequence[Tensor]) -> dict[str, float]:
+    """An estimate per token with its standard error, and the one where every prompt counts alike."""
+    if not terms:  # every completion is empty
+        return {}
+    weighted: Estimate = divergence.token_weighted(terms)
+    error = {} if weighted.error is None else {f"{metric}_se": weighted.error}
+    return {metric: weighted.value, **error, f"{metric}_prompts": divergence.prompt_averaged(terms).value}

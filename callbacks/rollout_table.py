@@ -1,0 +1,176 @@
+"""The same few prompts answered by the centre in the course of a run, as a table and as a page to read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning.callbacks.monitor import evolved
+from es_lightning.errors import UsageError
+from es_lightning.files import replacing
+from es_lightning.generation import Completion, Evaluation, Prompt
+from es_lightning.mlflow_logger import keep_artifact, keep_table
+from es_lightning.module import EvolutionStrategies
+from es_lightning.pages import Answer, rollout_page
+
+KEPT_CHARACTERS = 20_000
+FIRST, LATEST = 1, 50  # measurements that are kept
+COLUMNS = ("updates", "prompt_id", "sample", "prompt", "completion", "characters", "finish_reason", "tokens")
+
+
+class RolloutTable(Callback):
+    """Writes ``tables/rollouts.json``, which MLflow shows as a table, and the page ``tables/rollouts.html``.
+
+    Both hold the first measurement and the latest 50, and the first 20000 characters of a completion.
+
+    Args:
+        prompts: how many prompts of the split, from its first.
+        split: ``train``, ``val`` or ``test``; the training split takes the place of one without problems.
+        every: generations from one measurement to the next; the base model and the end are always measured.
+        max_tokens: most new tokens of a completion; None takes those of ``sampling``.
+
+    Raises:
+        UsageError: a number is below 1, or there is no such split.
+    """
+
+    def __init__(
+        self, prompts: int = 8, split: str = "val", every: int = 10, max_tokens: int | None = None
+    ) -> None:
+        for option, value in {"prompts": prompts, "every": every, "max_tokens": max_tokens}.items():
+            if value is not None and value < 1:
+                raise UsageError(f"RolloutTable's {option} is {value}: give 1 or more.")
+        if split not in {"train", "val", "test"}:
+            raise UsageError(f"RolloutTable's split is {split!r}: give train, val or test.")
+        self.prompts, self.split, self.every, self.max_tokens = prompts, split, every, max_tokens
+        self.rows: list[dict[str, Any]] = []
+        self._encoded: list[Prompt] = []
+        self._centre = ""  # checksum of what was asked last
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Choose the prompts, and let the engine be started with room for them."""
+        if stage == "fit":
+            tuned = evolved(pl_module)
+            split = self.split if tuned.data.has(self.split) else "train"
+            self._encoded = tuned.reserve(tuned.data.prompts(split)[: self.prompts], self.max_tokens)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask the base model, unless a resumed run has done so."""
+        self._measure(trainer, evolved(pl_module))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask the centre, if it is time."""
+        if trainer.global_step % self.every == 0:
+            self._measure(trainer, evolved(pl_module))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask the final centre, unless that was done."""
+        if self._centre and self._centre != evolved(pl_module).centre_checksum:
+            # Another callback has put an earlier centre back since.
+            self.rows = [row for row in self.rows if row["updates"] != trainer.global_step]
+        self._measure(trainer, evolved(pl_module))
+
+    def _measure(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+        updates = trainer.global_step
+        if any(row["updates"] == updates for row in self.rows):
+            return
+        self._centre = module.centre_checksum
+        module.load_centre()
+        evaluation = module.shared_rollout(self._encoded, max_tokens=self.max_tokens)
+        self.rows = bounded(self.rows + rows_of(evaluation, updates))
+        self._write(trainer, module)
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+        folder = Path(trainer.default_root_dir) / "tables"
+        page = rollout_page(
+            f"{module.data.task.name} on {module.base}", module.settings(), answers(self.rows)
+        )
+        with replacing(folder / "rollouts.json") as file:
+            file.write(json.dumps(table(self.rows), allow_nan=False).encode())
+        with replacing(folder / "rollouts.html") as file:
+            file.write(page.encode())
+        keep_table(trainer.loggers, folder / "rollouts.json")
+        keep_artifact(trainer.loggers, folder / "rollouts.html", "tables")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, for a resumed run."""
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+def rows_of(evaluation: Evaluation, updates: int) -> list[dict[str, Any]]:
+    """One row per completion: prompt, answer and scores, as plain values.
+
+    Args:
+        evaluation: P prompts with S completions each.
+        updates: updates that the centre had seen.
+    """
+    samples = len(evaluation.completions) // len(evaluation.prompts)
+    pairs = zip(evaluation.completions, evaluation.scores, strict=True)
+    return [
+        _row(evaluation.prompts[i // samples], completion, i % samples)
+        | {"updates": updates, "scores": {key: _finite(value) for key, value in scores.items()}}
+        for i, (completion, scores) in enumerate(pairs)
+    ]
+
+
+def _row(prompt: Prompt, completion: Completion, sample: int) -> dict[str, Any]:
+    return {
+        "prompt_id": _storable(prompt.id),
+        "prompt": _storable(prompt.text[:KEPT_CHARACTERS]),
+        "sample": sample,
+        "completion": _storable(completion.text[:KEPT_CHARACTERS]),
+        "characters": len(completion.text),
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.token_ids),
+    }
+
+
+def bounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the first measurement and of the latest 50."""
+    moments = sorted({row["updates"] for row in rows})
+    kept = {*moments[:FIRST], *moments[-LATEST:]}
+    return [row for row in rows if row["updates"] in kept]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The rows as pandas' split form, which MLflow reads, with a column for each of the reward's numbers."""
+    scores = list(dict.fromkeys(key for row in rows for key in row["scores"]))
+    return {
+        "columns": [*COLUMNS, *(key if key not in COLUMNS else f"score {key}" for key in scores)],
+        "data": [
+            [*(row[column] for column in COLUMNS), *(row["scores"].get(key) for key in scores)]
+            for row in rows
+        ],
+    }
+
+
+def answers(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Answer]]:
+    """The rows by prompt, for the page."""
+    found: dict[tuple[str, str], list[Answer]] = {}
+    for row in rows:
+        fields = {name: value for name, value in row.items() if name not in {"prompt_id", "prompt"}}
+        found.setdefault((row["prompt_id"], row["prompt"]), []).append(Answer(**fields))
+    return found
+
+
+def _storable(text: str) -> str:
+    """Text without halves of surrogate pairs, which no file or database takes."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,246 @@
+"""Where a run has taken the weights: norms, sparsity, largest changes, and what a random walk would do."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from es_lightning import model_io, plots
+from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.centre import BaseWeights
+from es_lightning.errors import UsageError
+from es_lightning.files import replacing
+from es_lightning.geometry import GROUPS, brief, changes, table, total
+from es_lightning.journal import JOURNAL, Entry, lineage, parse
+from es_lightning.mlflow_logger import keep_artifact
+from es_lightning.module import EvolutionStrategies
+from es_lightning.random_walk import compared, independent, random_walk
+from es_lightning.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+TABLE, SNAPSHOT = "tables/update_geometry.json", "update_geometry.scratch"
+
+
+class UpdateGeometry(Monitor):
+    """Measure theta - theta_0 every few generations and at the end of training, in one pass over the weights.
+
+    Rank 0 measures and tells the others. All of it, by layer and module group too, is in
+    ``tables/update_geometry.json``; ``plots/update_geometry.png`` sets the norm against the random walk
+    alpha sqrt(T d / N), which the journal gives for any lr, population and shaping under plain SGD.
+
+    Args:
+        every: generations between two measurements.
+        thresholds: sparsity is the share of entries with |delta| no larger than these.
+        top: how many tensors to list, by relative norm and by largest single change.
+        steps: whether the last update's own norms are measured too; takes 4 bytes per parameter of disk in
+            the run's folder during each measured generation.
+        direction: Hugging Face folder or hub id of a model tuned from the same base by other means; the
+            change is projected on its own.
+
+    Raises:
+        UsageError: a value is outside its range, or ``direction`` is no other tuning of the run's base.
+    """
+
+    picture = "update_geometry.png"
+
+    def __init__(
+        self,
+        every: int = 10,
+        thresholds: tuple[float, ...] = (1e-6, 1e-4),
+        top: int = 20,
+        steps: bool = False,
+        direction: str | None = None,
+    ) -> None:
+        super().__init__()
+        if every < 1 or top < 1:
+            raise UsageError(f"every is {every} and top is {top}: give whole numbers of at least 1.")
+        if not all(threshold > 0 for threshold in thresholds):
+            raise UsageError(f"thresholds are {thresholds}: give changes above 0, for example 1e-6.")
+        self.every, self.top, self.steps, self.direction = every, top, steps, direction
+        self.thresholds = tuple(float(threshold) for threshold in thresholds)
+        self.latest: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self._target: BaseWeights | None = None
+        self._before: Snapshot | None = None
+        self._start: int | None = None
+        self._told: set[str] = set()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a base that cannot be read and a direction that is none, before the engine starts."""
+        if stage != "fit":
+            return
+        tuned = evolved(pl_module)
+        tuned.configure_model()
+        for name, _ in tuned.centre.named_parameters():
+            tuned.base_weights.read(name)
+        if self.direction is not None:
+            self._target = BaseWeights(model_io.resolve(self.direction))
+            _check(self._target, tuned)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the centre as it is before an update that is to be measured."""
+        tuned = evolved(pl_module)
+        if self.steps and trainer.is_global_zero and (tuned.generation + 1) % self.every == 0:
+            self._before, self._start = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT), tuned.after
+            self._before.write(tuned.centre.named_parameters())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure, where a measurement is due."""
+        tuned = evolved(pl_module)
+        if tuned.generation % self.every == 0:
+            self._measure(trainer, tuned)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the tuned model, and draw the whole run."""
+        tuned = evolved(pl_module)
+        if tuned.generation and self.latest.get("checksum") != tuned.centre_checksum:
+            self._measure(trainer, tuned)
+        super().on_train_end(trainer, pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no copy of the centre behind."""
+        self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far, for a resumed run."""
+        return {**super().state_dict(), "latest": self.latest, "history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.latest, self.history = dict(state_dict["latest"]), list(state_dict["history"])
+
+    # Measuring ------------------------------------------------------------------------------------
+
+    def _measure(self, trainer: pl.Trainer, tuned: EvolutionStrategies) -> None:
+        """On all ranks: what several devices add up may differ in the last bit, what ranks decide may not."""
+        found = self._found(trainer, tuned) if trainer.is_global_zero else None
+        told = json.loads(tuned.exchange(b"" if found is None else json.dumps(found).encode())[0])
+        place = {"generation": trainer.global_step, "checksum": tuned.centre_checksum}
+        self.latest = {**place, **told["table"]}
+        self.history.append({"generation": trainer.global_step, **brief(self.latest)})
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / TABLE
+            content = {**self.latest, "metrics": told["metrics"], "history": self.history}
+            with replacing(path) as file:
+                file.write(json.dumps(content, indent=1).encode())
+            keep_artifact(trainer.loggers, path, "tables")
+        self.keep(trainer, told["metrics"])
+
+    def _found(self, trainer: pl.Trainer, tuned: EvolutionStrategies) -> dict[str, Any]:
+        header, updates = _updates(trainer, tuned)
+        fresh = tuned.after is None and (updates[-1].after if updates else None) == self._start
+        before = self._before if fresh else None  # another callback may have put the centre back
+        named = tuned.centre.named_parameters()
+        parts = changes(named, tuned.base_weights, self.thresholds, before, self._target)
+        labels = [np.format_float_scientific(each, trim="-", exp_digits=1) for each in self.thresholds]
+        rows = table(parts, labels, self.top, steps=before is not None)
+        self._forget()
+        walk = random_walk(header, updates)
+        if walk is None:
+            self._tell("the law of the random walk holds for SGD without momentum and weight decay alone.")
+        if self._target and not independent(tuned.noise):
+            self._tell("a projection's z-score needs noise that is independent in every entry.")
+        laws = compared(total(parts.values()), walk, independent(tuned.noise))
+        return {"table": rows, "metrics": _metrics(rows) | laws}
+
+    def _tell(self, what: str) -> None:
+        if what not in self._told:
+            log.warning("UpdateGeometry leaves out what does not apply: %s", what)
+            self._told.add(what)
+
+    def _forget(self) -> None:
+        if self._before is not None:
+            self._before.remove()
+            self._before = None
+
+    # The picture ----------------------------------------------------------------------------------
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """Left the norm against the random walk, right how far each layer has moved."""
+        figure, [left, right] = plots.sheet(self.title(trainer), columns=2, width=9.6, height=3.8)
+        steps, norms = self.column("geometry/norm")
+        label, walked = "measured", [row for row in self.rows if "geometry/norm_ratio" in row]
+        if walked:
+            expected = [row["geometry/norm"] / row["geometry/norm_ratio"] for row in walked]
+            _draw_walk(left, [0.0, *(row["generation"] for row in walked)], [0.0, *expected])
+            label = f"measured, {walked[-1]['geometry/norm_ratio']:.3f} times that at the end"
+        left.plot([0.0, *steps], [0.0, *norms], marker="o", ms=3, lw=1.4, label=label)
+        left.set_xlabel("updates done")
+        left.set_ylabel("norm of (centre - base)")
+        left.set_ylim(bottom=0)
+        left.legend(frameon=False, fontsize=8)
+        _draw_layers(right, self.latest)
+        return figure
+
+
+def _updates(trainer: pl.Trainer, tuned: EvolutionStrategies) -> tuple[dict[str, Any], list[Entry]]:
+    """The journal's header, and the updates that led to the present centre."""
+    header, entries = parse(tuned.run_journal.lines, Path(trainer.default_root_dir) / JOURNAL)
+    return header, lineage(entries, len(entries) - 1 if tuned.after is None else tuned.after)
+
+
+def _check(target: BaseWeights, tuned: EvolutionStrategies) -> None:
+    same = True
+    for name, parameter in tuned.centre.named_parameters():
+        if name not in target or target.read(name).shape != parameter.shape:
+            raise UsageError(
+                f"direction {target.folder} has no tensor {name} of shape {tuple(parameter.shape)}: give a "
+                f"model tuned from {tuned.base}."
+            )
+        same = same and torch.equal(target.read(name).float(), tuned.base_weights.read(name).float())
+    if same:
+        raise UsageError(f"direction {target.folder} is {tuned.base} itself: give a model tuned from it.")
+
+
+def _metrics(rows: dict[str, Any]) -> dict[str, float]:
+    found = {key: value for key, value in rows["all"].items() if key not in ("tensors", "entries")}
+    for group, row in rows["groups"].items():
+        found[f"group_{group}"] = row["norm"]
+        if "step_norm" in row:
+            found[f"step_group_{group}"] = row["step_norm"]
+    return {f"geometry/{key}": value for key, value in found.items() if value is not None}
+
+
+def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:
+    """A dashed line; between two measurements the square grows evenly."""
+    fine = np.linspace(0, steps[-1], 200)
+    squares = np.interp(fine, steps, np.square(norms))
+    label = r"random walk without signal, $\alpha\,\sqrt{T\,d\,/\,N}$"
+    axes.plot(fine, np.sqrt(squares), color=plots.INK, ls="--", lw=1, zorder=3, label=label)
+
+
+def _draw_layers(axes: Axes, rows: dict[str, Any]) -> None:
+    """Relative norms: a line per module group, and a dotted one for what lies outside the layers."""
+    layers = sorted(rows["layers"], key=int)
+    for group, color in zip(GROUPS, (*plots.PALETTE, plots.INK, plots.QUIET), strict=True):
+        cells = [rows["layers"][layer]["groups"].get(group, {}).get("norm_relative") for layer in layers]
+        if any(cells):
+            values = [cell or np.nan for cell in cells]
+            axes.plot(
+                [int(layer) for layer in layers], values, color=color, marker="o", ms=2.5, lw=1.2, label=group
+            )
+        elif relative := rows["groups"].get(group, {}).get("norm_relative"):
+            axes.axhline(relative, color=color, ls=":", lw=1.2, label=group)
+    axes.set_yscale("log")
+    axes.set_xlabel("layer")
+    axes.set_ylabel("norm of (centre - base) / norm of base")
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 7}
+    if axes.get_lines():  # none where every generation was skipped
+        axes.legend(frameon=False, fontsize=8, columnspacing=1, handlelength=1.3, **above)
