@@ -147,11 +147,13 @@ class RunJournal:
         """Bring the files to the last generation that both of them hold; returns their lines."""
         path = folder / JOURNAL
         lines = read_lines(path)
-        if saved is None and lines:
+        if saved is None and len(lines) > 1:
             raise UsageError(
                 f"{path} is the journal of another run: resume that run from a checkpoint of its own, or "
                 "choose another folder with default_root_dir."
             )
+        if saved is None:
+            lines = []  # a header alone, of a run that ended before its first generation
         lines = _joined(lines, list(saved or []), path)
         if lines:
             recorded, entries = parse(lines, path)

@@ -17,13 +17,16 @@ from lightning.pytorch.loggers import Logger
 from es_lightning import callbacks
 from es_lightning.callbacks import (
     BestModel,
+    EarlyPeak,
     ExportHF,
     Forgetting,
     GenerationTimer,
     KLDrift,
+    PopulationHealth,
     RolloutTable,
     RunRecord,
     RunReport,
+    SigmaFinder,
     UpdateGeometry,
 )
 from es_lightning.data import TaskDataModule
@@ -52,6 +55,7 @@ class Case:
 
 CASES = {
     "BestModel": Case(BestModel, (), ("best/config.json", "best/README.md", "best/journal.jsonl")),
+    "EarlyPeak": Case(EarlyPeak, ("health/peak_generation", "health/peak_reward"), ("plots/early_peak.png",)),
     "ExportHF": Case(
         lambda: ExportHF(every=2),
         (),
@@ -69,6 +73,21 @@ CASES = {
         lambda: KLDrift(prompts=4, max_tokens=6, every=2),
         ("kl_base_tuned/", "kl_tuned_base/", "kl_tuned_base_k3/"),
         ("plots/kl_drift.png",),
+    ),
+    "PopulationHealth": Case(
+        lambda: PopulationHealth(centre_every=2, patience=2),
+        (
+            "health/agreement",
+            "health/snr",
+            "health/above_centre",
+            "health/member_variance",
+            "health/distinct",
+        ),
+        ("plots/population_health.png",),
+    ),
+    "SigmaFinder": Case(
+        lambda: SigmaFinder(num=3, pairs=4, prompts=2),
+        files=("plots/sigma_finder.png", "tables/sigma_finder.json"),
     ),
     "RolloutTable": Case(
         lambda: RolloutTable(prompts=2, every=2), (), ("tables/rollouts.json", "tables/rollouts.html")

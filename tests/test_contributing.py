@@ -1,12 +1,14 @@
-"""The plug-ins that CONTRIBUTING.md shows run as they are printed there."""
+"""The plug-ins that README.md and CONTRIBUTING.md show run as they are printed there."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 from es_lightning.generation import Prompt
 from es_lightning.task import Task
@@ -51,7 +53,7 @@ def test_the_callback(shown: ModuleType, tmp_path: Path) -> None:
 
     tuned, records = fit(Same(size=2), tmp_path, steps=9, callbacks=[shown.DeadGeneration(patience=3)])
     assert len(records.generations) == 3
-    assert float(tuned.trainer.callback_metrics["health/dead_run"]) == 3
+    assert float(tuned.trainer.callback_metrics["population/dead_run"]) == 3
 
 
 def test_the_noise(shown: ModuleType, tmp_path: Path) -> None:
@@ -74,3 +76,38 @@ def test_the_reward_functions_of_the_docs(tmp_path: Path, monkeypatch: pytest.Mo
     [prompt] = [p for split in ("train", "val", "test") for p in task.problems(split)]
     assert task.reward(prompt, "11") == {"reward": 1.0, "exact": 1.0, "polite": 0, "polite/words": 1}
     assert task.reward(prompt, "Please wait")["reward"] == pytest.approx(0.2)
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMOKE = str(ROOT / "configs" / "smoke_cpu.yaml")
+DEAD = "trainer: {callbacks: [{class_path: my_monitors.DeadGeneration, init_args: {patience: 2}}]}"
+
+
+def command_line(folder: Path, code: str, config: str) -> dict[str, list[tuple[int, float]]]:
+    """A fit from a user's own folder; returns what MLflow has of it, by metric."""
+    (folder / "my_monitors.py").write_text(code)
+    (folder / "my_run.yaml").write_text(config)
+    command = [str(Path(sys.executable).with_name("es-lightning")), "fit", "-c", SMOKE, "-c", "my_run.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    [run] = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+    return {key: [(metric.step, metric.value) for metric in each] for key, each in histories.items()}
+
+
+def test_the_monitor_of_the_readme_runs_from_a_users_folder(tmp_path: Path) -> None:
+    code = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "my_monitors.py" in b)
+    config = next(b for b in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "my_monitors" in b)
+    assert len(code.splitlines()) <= 32
+    logged = command_line(tmp_path, code, config)
+    assert [step for step, _ in logged["health/different"]] == [0, 1, 2]
+    completions = 4 * 8
+    assert all(1 / completions <= share <= 1 for _, share in logged["health/different"])
+    assert any(key.startswith("health/agreement") for key in logged), "PopulationHealth stands beside it"
+
+
+def test_the_callback_runs_from_a_users_folder(tmp_path: Path) -> None:
+    code = next(block for block in BLOCKS if "DeadGeneration" in block)
+    logged = command_line(tmp_path, code, DEAD)
+    assert logged["population/dead_run"] == [(0, 0.0), (1, 0.0), (2, 0.0)]

@@ -1,0 +1,243 @@
+"""Notice that the reward has passed its peak, go back to it, and stop or go on with less noise."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+
+from es_lightning import plots
+from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.errors import UsageError
+from es_lightning.landscape.peak_picture import draw_curve, draw_prediction, draw_test, stack
+from es_lightning.landscape.peak_watch import PeakWatch
+from es_lightning.metrics import means, measured
+from es_lightning.module import EvolutionStrategies
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+TRAINING = "reward/mean"  # of the population in each generation, which knows it before its update
+
+
+class EarlyPeak(Monitor):
+    """Test after every measurement whether the reward has fallen from its peak (arXiv 2602.00170), and act.
+
+    Logs health/peak_generation and health/peak_reward (the best stretch so far), health/peak_statistic with
+    health/peak_critical (an alarm where the first exceeds the second), and health/predicted_peak with its
+    interval while a two-mode curve can be fitted.
+
+    Args:
+        monitor: any metric that is there when a validation ends, or ``reward/mean`` for the population's mean
+            reward in each generation. List the callback that measures it above this one.
+        mode: ``max`` if high values are good, ``min`` if low ones are.
+        false_alarm_rate: chance that a run whose reward never falls raises an alarm at all, 0.001 to 0.5;
+            after going back to a peak the test begins anew, with the same rate.
+        patience: generations that must lie between the peak and an action.
+        smoothing: points of the shortest stretches that are compared; odd, at least 3.
+        min_points: points before which there is no alarm.
+        min_drop: fall that is not worth an alarm, in the metric's units.
+        correlation: of the noise of neighbouring points, 0 to 0.9, which the test allows for; None
+            estimates it, 0 takes the noise for white.
+        horizon: points that a whole run is planned to have; None counts them from the trainer's settings.
+        predict: whether to fit the two-mode curve and log when its peak is due.
+        action: ``stop`` the run, ``anneal`` it, or ``mark`` the peak and change nothing.
+        lr_factor: factor on the learning rate when annealing.
+        sigma_factor: factor on sigma when annealing.
+        population_factor: factor on the population when annealing; pairs stay complete.
+        max_anneals: how often to anneal; the next alarm stops the run.
+        restore_best: whether centre and optimizer go back to the peak's before a stop or an anneal.
+
+    Raises:
+        UsageError: a value is outside its range, or nothing tells how long the run will be.
+    """
+
+    picture = "early_peak.png"
+
+    def __init__(
+        self,
+        monitor: str = "val/reward",
+        mode: Literal["max", "min"] = "max",
+        false_alarm_rate: float = 0.05,
+        patience: int = 0,
+        smoothing: int = 3,
+        min_points: int = 9,
+        min_drop: float = 0.0,
+        correlation: float | None = None,
+        horizon: int | None = None,
+        predict: bool = True,
+        action: Literal["stop", "anneal", "mark"] = "stop",
+        lr_factor: float = 0.5,
+        sigma_factor: float = 1.0,
+        population_factor: float = 1.0,
+        max_anneals: int = 2,
+        restore_best: bool = True,
+    ) -> None:
+        super().__init__()
+        factors = {"lr": lr_factor, "sigma": sigma_factor, "population": population_factor}
+        _check(mode, action, patience, max_anneals, horizon, factors)
+        settings: dict[str, Any] = {"smallest": smoothing, "min_points": min_points, "min_drop": min_drop}
+        settings |= {"false_alarm_rate": false_alarm_rate, "correlation": correlation}
+        self.watch = PeakWatch(1.0 if mode == "max" else -1.0, predict, **settings)
+        self.watch.horizon = horizon
+        self.monitor, self.patience, self.action = monitor, patience, action
+        self.factors, self.max_anneals, self.restore_best = factors, max_anneals, restore_best
+        self._again: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Settle the horizon, which a resumed run keeps: other critical values would decide otherwise."""
+        if self.monitor != TRAINING and not sum(trainer.num_val_batches):
+            raise UsageError(
+                f"early_peak watches {self.monitor}, and this run has no validation: give it a validation "
+                f"split, or set monitor to {TRAINING}."
+            )
+        if self.watch.horizon is None:
+            self.watch.horizon = self._planned(trainer)
+
+    def _planned(self, trainer: pl.Trainer) -> int:
+        """Points of the whole run, rounded up to a power of two so that a few more steps change nothing."""
+        steps = trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UsageError("nothing tells how long this run will be: give early_peak a horizon, in points.")
+        every = 1.0 if self.monitor == TRAINING else min(float(trainer.val_check_batch or 1), steps)
+        return max(64, 1 << math.ceil(math.log2(max(1.0, steps / every))))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure what Lightning leaves out when it resumes from a checkpoint written before a validation."""
+        module, generation = evolved(pl_module), trainer.global_step
+        due = generation > 0 and generation % float(trainer.val_check_batch or math.inf) == 0
+        if due and self.monitor.startswith("val/") and self.watch.lacks(generation):
+            found = means(measured(module.evaluate("val")), "val")
+            if self.monitor in found:
+                self._add(trainer, module, generation, found[self.monitor])
+                self._again = self.watch.alarms[-1]["peak"] if trainer.should_stop else None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the population's reward."""
+        if self._again is not None and self.restore_best:
+            self._go_back(evolved(pl_module), self._again)  # a stop that could not spare this generation
+            self._again = None
+        if self.monitor == TRAINING:
+            record = outputs["generation"]
+            self._add(trainer, evolved(pl_module), record.index, float(record.rewards.mean()))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the metric of the centre."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or self.monitor == TRAINING:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise UsageError(f"early_peak finds no metric {self.monitor} after a validation, but {known}.")
+        value = float(trainer.callback_metrics[self.monitor])
+        self._add(trainer, evolved(pl_module), trainer.global_step, value)
+
+    def _add(self, trainer: pl.Trainer, module: EvolutionStrategies, generation: int, value: float) -> None:
+        """Take a point in, and act if the peak is behind it."""
+        if not math.isfinite(value) or not self.watch.lacks(generation):
+            return
+        numbers, alarm = self.watch.add(generation, float(f"{value:.6g}"))  # Lightning's sums are float32
+        self.keep(trainer, numbers, step=generation)
+        action = self._action()
+        if alarm is None or action is None or generation - alarm["peak"] < self.patience:
+            return
+        if action != "stop" or _may_stop(trainer):
+            self._act(trainer, module, alarm | {"action": action})
+            self.draw(trainer, now=True)
+
+    def _action(self) -> str | None:
+        """What an alarm leads to now; a peak is marked once."""
+        done = [alarm["action"] for alarm in self.watch.alarms]
+        if self.action == "mark":
+            return None if "mark" in done else "mark"
+        return "stop" if done.count("anneal") >= self.max_anneals else self.action
+
+    def _act(self, trainer: pl.Trainer, module: EvolutionStrategies, alarm: dict[str, Any]) -> None:
+        self.watch.alarms.append(alarm)
+        action, words = alarm["action"], []
+        if action != "mark":
+            self.watch.since = alarm["generation"]
+            if self.restore_best:
+                self._go_back(module, alarm["peak"])
+                words.append("goes back to the peak")
+        if action == "anneal":
+            words.append(f"goes on with {self._anneal(module)}")
+        if action == "stop":
+            trainer.should_stop = True
+            words.append("stops")
+        if trainer.is_global_zero:
+            log.info(
+                "%s was best at generation %d with %.4g and has fallen to %.4g at generation %d: the run %s.",
+                *(self.monitor, *(alarm[key] for key in ("peak", "level", "latest", "generation"))),
+                " and ".join(words) or "goes on as it is",
+            )
+
+    def _go_back(self, module: EvolutionStrategies, peak: int) -> None:
+        with torch.inference_mode(False):  # else optimizer state made now could not change later
+            module.restore(peak)
+
+    def _anneal(self, module: EvolutionStrategies) -> str:
+        size = max(2, round(module.population.size * self.factors["population"]))
+        size += size % 2 if module.population.antithetic else 0
+        sigma = module.sigma * self.factors["sigma"]
+        module.adjust(sigma=sigma, population=size, lr_factor=self.factors["lr"])
+        return f"lr {module.lr:.3g}, sigma {sigma:.3g}, population {size}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Points and decisions so far, for a resumed run."""
+        return super().state_dict() | self.watch.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.watch.load_state_dict(state_dict)
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """Points, smoothed curve and peaks; below, the test's statistic against its critical value."""
+        figure, [above, below] = plots.sheet(self.title(trainer), columns=2, height=5.2)
+        stack(above, below)
+        draw_curve(above, self.watch.points, self.watch.alarms, self.watch.settings["smallest"])
+        draw_prediction(above, self.rows)
+        draw_test(below, self.rows)
+        rate = self.watch.settings["false_alarm_rate"]
+        words = f"chance of an alarm in {self.watch.horizon} points of a reward that never falls: {rate:g}"
+        above.set_title(words, loc="left", fontsize=8, color=plots.INK)
+        above.set_ylabel(self.monitor)
+        below.set_xlabel("generation" if self.monitor == TRAINING else "updates done")
+        for axes in (above, below):
+            axes.legend(frameon=False, fontsize=8)
+        return figure
+
+
+def _may_stop(trainer: pl.Trainer) -> bool:
+    """Whether Lightning would stop now: it trains on until min_steps and min_epochs are reached."""
+    steps, epochs = trainer.min_steps or 0, trainer.min_epochs or 0
+    return trainer.global_step >= steps and trainer.current_epoch >= epochs
+
+
+def _check(
+    mode: str, action: str, patience: int, max_anneals: int, horizon: int | None, factors: dict[str, float]
+) -> None:
+    rules = {
+        f"mode is {mode}: give max or min.": mode in ("max", "min"),
+        f"action is {action}: give stop, anneal or mark.": action in ("stop", "anneal", "mark"),
+        f"patience is {patience}: give at least 0 generations.": patience >= 0,
+        f"max_anneals is {max_anneals}: give at least 1.": max_anneals >= 1,
+        f"horizon is {horizon}: give the points that the whole run is to have.": horizon is None
+        or horizon >= 1,
+        f"the factors are {factors}: give numbers above 0.": all(0 < f < math.inf for f in factors.values()),
+        "an anneal would change nothing: give a factor other than 1.": action != "anneal"
+        or set(factors.values()) != {1.0},
+    }
+    for sentence, kept in rules.items():
+        if not kept:
+            raise UsageError(sentence)

@@ -1,0 +1,213 @@
+"""Whether a population can tell better directions from worse ones, and in plain words why it cannot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning import plots
+from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.diagnosis import against, sentence, symptoms
+from es_lightning.errors import UsageError
+from es_lightning.generation import Evaluation, Generation
+from es_lightning.health import informative, linear_share, signal, variance_shares
+from es_lightning.metrics import means, measured
+from es_lightning.module import EvolutionStrategies
+from es_lightning.plots import PALETTE
+from es_lightning.shaping import comparable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+UNLOGGED = {"skipped", "ruined", "truncated", "centre_truncated"}  # of use for warnings alone
+
+
+class PopulationHealth(Monitor):
+    """Measure each generation from its rewards, and warn of what has been wrong for a while.
+
+    Args:
+        centre_every: generations from one evaluation of the centre on the batch to the next, before the
+            update; each takes as long as one member. 0 never does it, and too large a sigma stays unseen.
+        patience: generations that something is wrong before it is warned of, and between two warnings of one
+            kind.
+
+    Raises:
+        UsageError: a number is too low.
+    """
+
+    picture = "population_health.png"
+
+    def __init__(self, centre_every: int = 5, patience: int = 10) -> None:
+        super().__init__()
+        if centre_every < 0:
+            raise UsageError(f"PopulationHealth.centre_every is {centre_every}: give 0 (never) or more.")
+        if patience < 1:
+            raise UsageError(f"PopulationHealth.patience is {patience}: give at least 1 generation.")
+        self.centre_every, self.patience = centre_every, patience
+        self.recent: list[dict[str, float]] = []
+        self.warned: dict[str, int] = {}
+        self._centre: Evaluation | None = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate the centre on the batch, if it is time to; not where the journal has the generation."""
+        module = evolved(pl_module)
+        self._centre = None
+        if self.centre_every and module.generation % self.centre_every == 0 and not module.replays:
+            module.load_centre()
+            self._centre = module.shared_rollout(batch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure the generation, log it, and warn."""
+        record, module = outputs["generation"], evolved(pl_module)
+        found = {**of_rewards(record, module.data.task.group_weights()), **_of_work(record, module)}
+        before = self.recent[-1]["dead_run"] if self.recent else 0.0
+        found["dead_run"] = before + 1 if record.skipped else 0.0
+        if self._centre is not None:
+            shapes = means(measured(self._centre), "centre")
+            cut, characters = shapes["centre/completion_truncated"], shapes["centre/completion_chars"]
+            found |= against(record, self._centre, cut, characters)
+        reading = {**found, "truncated": record.scores.get("completion_truncated", 0.0)}
+        self.recent = [*self.recent, reading][-self.patience :]
+        logged = {f"health/{name}": float(value) for name, value in found.items() if name not in UNLOGGED}
+        self.keep(trainer, logged, step=record.index)
+        self._warn(record, module)
+
+    def _warn(self, record: Generation, module: EvolutionStrategies) -> None:
+        kinds = symptoms(self.recent) if len(self.recent) == self.patience else []
+        for kind in kinds:
+            if record.index - self.warned.get(kind, -self.patience) >= self.patience:
+                self.warned[kind] = record.index
+                since = record.index - self.patience + 1
+                how = module.sampling.temperature, module.sampling.max_tokens
+                _say(f"Since generation {since}, {sentence(kind, self.recent, record, *how)}")
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """Agreement and SNR, what tells members apart, and the shares of the rewards' variance."""
+        figure, [left, middle, right] = plots.sheet(self.title(trainer), columns=3, width=9.0, height=3.6)
+        self._draw_agreement(left)
+        named = {"informative_prompts": "prompts that tell apart", "distinct": "unusual completions"}
+        named["above_centre"] = "members above centre"
+        for (name, label), color in zip(named.items(), PALETTE[2:], strict=False):
+            marker = "o" if name == "above_centre" else ""
+            middle.plot(
+                *self.column(f"health/{name}"), color=color, lw=1.2, marker=marker, ms=2.5, label=label
+            )
+        middle.set_ylabel("share", fontsize=9)
+        shares = [self.column(f"health/{name}_variance") for name in ("member", "residual", "prompt")]
+        right.stackplot(
+            shares[0][0],
+            *(values for _, values in shares),
+            labels=("member", "residual", "prompt"),
+            colors=(PALETTE[0], PALETTE[3], plots.QUIET),
+            alpha=0.75,
+        )
+        right.set_ylabel("share of reward variance", fontsize=9)
+        for axes in (middle, right):
+            axes.set_ylim(0, 1)
+            axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        for axes in (left, middle, right):
+            axes.set_xlabel("generation", fontsize=9)
+        return figure
+
+    def _draw_agreement(self, axes: Axes) -> None:
+        steps, values = self.column("health/agreement")
+        smooth = [fmean(values[max(0, i - self.patience + 1) : i + 1]) for i in range(len(values))]
+        axes.axhline(0, color=plots.QUIET, lw=0.8)
+        axes.plot(steps, values, color=plots.ACCENT, lw=0, marker="o", ms=2, alpha=0.5, label="a generation")
+        label = f"mean of {self.patience}"
+        axes.plot(steps, smooth, color=plots.ACCENT, lw=1.6, label=label)
+        axes.set_ylim(max(-0.5, min([-0.1, *values])), min(0.95, max([0.55, *values]) + 0.05))
+        axes.set_ylabel("agreement of prompt halves", fontsize=9)
+        scale = axes.secondary_yaxis("right", functions=(_snr, _agreement))
+        ticks = (0, 0.5, 1, 2, 4, 8, 16)
+        scale.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        scale.tick_params(labelsize=8)
+        scale.set_ylabel("signal-to-noise ratio", fontsize=9)
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, and what warnings are decided by."""
+        return {**super().state_dict(), "recent": self.recent, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state_dict(state_dict)
+        self.recent = [dict(reading) for reading in state_dict["recent"]]
+        self.warned = dict(state_dict["warned"])
+
+
+def of_rewards(record: Generation, weights: Mapping[str, float]) -> dict[str, float]:
+    """Numbers that follow from the rewards alone; those are missing that cannot be told.
+
+    Args:
+        record: of a generation.
+        weights: of the tasks of a mixture.
+    """
+    groups = [prompt.group for prompt in record.prompts]
+    rewards = comparable(record.rewards, groups, weights) if weights else record.rewards
+    pairs = any(member.sign < 0 for member in record.members)
+    found = {f"{name}_variance": share for name, share in variance_shares(rewards).items()}
+    found |= {"informative_prompts": informative(record.rewards), "skipped": float(record.skipped)}
+    measure, share = signal(rewards, groups, pairs), linear_share(rewards) if pairs else None
+    if measure is not None:
+        found["agreement"] = measure.agreement
+        found |= {"snr": measure.snr} if math.isfinite(measure.snr) else {}
+    return found if share is None else {**found, "linear_share": share}
+
+
+def _of_work(record: Generation, module: EvolutionStrategies) -> dict[str, float]:
+    """Numbers that follow from completions and clocks; none where the journal has the generation."""
+    if not record.lane_seconds:
+        return {}
+    own = {index: [_tail(each), _digests(each)] for index, each in record.evaluations.items()}
+    told = module.exchange(json.dumps(own).encode() if module.lane.leads else b"{}")
+    known = [value for part in told for value in json.loads(part).values()]
+    columns = list(zip(*(digests for _, digests in known), strict=True))
+    usual = fmean(Counter(column).most_common(1)[0][1] / len(column) for column in columns)
+    tails = [tail for tail, _ in known if tail > 0]
+    found = {"distinct": 1 - usual} | ({"long_tail": fmean(tails)} if tails else {})
+    if len(record.lane_seconds) > 1:
+        mean = fmean(record.lane_seconds)
+        found["lane_imbalance"] = max(record.lane_seconds) / mean - 1 if mean > 0 else 0.0
+    return found
+
+
+def _tail(evaluation: Evaluation) -> float:
+    """Longest completion over the mean one, in tokens; 0 where nothing was generated."""
+    lengths = [len(each.token_ids) for each in evaluation.completions if each.finish_reason != "choice"]
+    return max(lengths) / fmean(lengths) if sum(lengths) else 0.0
+
+
+def _digests(evaluation: Evaluation) -> list[int]:
+    """One number per prompt, which tells its completions from others."""
+    samples = len(evaluation.completions) // len(evaluation.prompts)
+    texts = [completion.text for completion in evaluation.completions]
+    return [crc32("\0".join(texts[i : i + samples]).encode()) for i in range(0, len(texts), samples)]
+
+
+def _snr(agreement: Any) -> Any:
+    return 2 * agreement / (1 - agreement)
+
+
+def _agreement(snr: Any) -> Any:
+    return snr / (snr + 2)
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    log.warning(text)

@@ -1,0 +1,185 @@
+"""How well a population is measured, from its rewards alone; all in float64.
+
+Notation: N members, P prompts, r_np rewards, R_n the mean reward of member n over the prompts, K antithetic
+pairs whose members 2k and 2k+1 have the same noise with opposite signs, MS a mean square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Signal:
+    """How far the rewards of a generation would come out alike on other prompts.
+
+    Halves of the members cannot tell: their steps g_A and g_B have E[g_A . g_B] = ||E[Z eps]||^2 <= 1 against
+    noise of about 2 sqrt(d) / N in d dimensions, a z-score of 1e-3. Halves of the prompts can: both steps sum
+    the same noises, which are nearly orthogonal and of one length, so that
+    cos(g_A, g_B) = corr(w_A, w_B) + O(1 / sqrt(d)) for the weights w_A and w_B that the halves give.
+
+    Args:
+        member: MS among members, P Var(R_n).
+        residual: MS of what members and prompts do not explain by themselves.
+    """
+
+    member: float
+    residual: float
+
+    @property
+    def agreement(self) -> float:
+        """Cosine of the steps from two halves of the prompts, -1 to 1.
+
+        (MS_m - MS_e) / (MS_m + MS_e) is, exactly, the covariance of the halves' rewards over all ways to cut
+        the prompts in two, divided by their variance.
+        """
+        return (self.member - self.residual) / (self.member + self.residual)
+
+    @property
+    def reliability(self) -> float:
+        """Share of Var(R_n) that other prompts would show as well: Cronbach's alpha, at most 1.
+
+        1 - MS_e / MS_m, which is 2 a / (1 + a) of the agreement a (Spearman and Brown, 1910).
+        """
+        return 1 - self.residual / self.member if self.member else 0.0
+
+    @property
+    def snr(self) -> float:
+        """Variance of the signal over that of the noise in R_n: MS_m / MS_e - 1, from -1 on; 0 is noise."""
+        return self.member / self.residual - 1 if self.residual else float("inf")
+
+
+def mean_squares(values: Tensor, groups: Sequence[str] = (), centred: bool = True) -> tuple[Tensor, Tensor]:
+    """Mean squares of a table with one value per cell, of its rows and of its residual.
+
+    The residual of a mixture is taken within each task and weighted by the task's prompts, since other
+    prompts would come from the same tasks in the same numbers (stratified alpha: Cronbach 1965).
+
+    Args:
+        values: [..., K, P], rows are members or pairs.
+        groups: P names, the task of each prompt; none where there is one task.
+        centred: whether columns have a mean of their own. Differences within pairs have none.
+
+    Returns:
+        E[MS_m] = s_e^2 + P s_m^2 and E[MS_e] = s_e^2, float64 [...]; needs at least 2 prompts.
+    """
+    values = values.double()
+    rows, prompts = values.shape[-2:]
+    freedom = rows - 1 if centred else rows
+    values = values - values.mean(-2, keepdim=True) if centred else values
+    member = prompts * values.mean(-1).square().sum(-1) / freedom
+    residual = torch.zeros_like(member)
+    for here in _strata(groups, prompts):
+        part = values[..., here]
+        rest = part - part.mean(-1, keepdim=True)
+        size = len(here)
+        residual += size / prompts * rest.square().sum((-2, -1)) / (freedom * (size - 1))
+    return member, residual
+
+
+def _strata(groups: Sequence[str], prompts: int) -> list[list[int]]:
+    """Columns by group; a single stratum if a group has but one prompt, and so no spread of its own."""
+    found: dict[str, list[int]] = {}
+    for column, group in enumerate(groups):
+        found.setdefault(group, []).append(column)
+    strata = list(found.values())
+    return strata if strata and min(map(len, strata)) > 1 else [list(range(prompts))]
+
+
+def signal(rewards: Tensor, groups: Sequence[str] = (), pairs: bool = False) -> Signal | None:
+    """What of the members' differences is signal.
+
+    Args:
+        rewards: [N, P]; those of a mixture made comparable before.
+        groups: P names, the task of each prompt; none where there is one task.
+        pairs: whether members come in antithetic pairs. Their noises are opposite, so that the step depends
+            on (r_2k - r_2k+1) / 2 alone.
+
+    Returns:
+        None with fewer than 2 prompts, or where all members earned alike.
+    """
+    if rewards.shape[1] < 2:
+        return None
+    table = odd_and_even(rewards)[0] if pairs else rewards
+    member, residual = mean_squares(table, groups, centred=not pairs)
+    nothing = 1e-24 * max(1.0, float(rewards.abs().max()) ** 2)  # rounding is no difference
+    return Signal(float(member), float(residual)) if member + residual > nothing else None
+
+
+def odd_and_even(rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the difference and half the sum within each pair.
+
+    Args:
+        rewards: [..., 2 K, P].
+
+    Returns:
+        Two tensors [..., K, P]: what changes its sign with the noise, and what does not.
+    """
+    plus, minus = rewards.double()[..., ::2, :], rewards.double()[..., 1::2, :]
+    return (plus - minus) / 2, (plus + minus) / 2
+
+
+def linear_share(rewards: Tensor) -> float | None:
+    """Share of the odd part in the variance of an antithetic population's rewards.
+
+    1 where the reward is linear over sigma; 0.5 where noise or chance decides, below that where curvature
+    does.
+
+    Args:
+        rewards: [N, P], pairs side by side.
+
+    Returns:
+        None where all pairs earned alike.
+    """
+    odd, even = (part.mean(-1) for part in odd_and_even(rewards))
+    slope, bend = odd.square().mean(), even.var(correction=1) if len(even) > 1 else torch.tensor(0.0)
+    return float(slope / (slope + bend)) if slope + bend > 0 else None
+
+
+def variance_shares(rewards: Tensor) -> Mapping[str, float]:
+    """Shares of member, prompt and residual in the variance of single rewards; their sum is 1.
+
+    Two-way analysis of variance with random effects: s_m^2 = (MS_m - MS_e) / P, s_p^2 = (MS_p - MS_e) / N and
+    s_e^2 = MS_e. Estimates below 0 count as 0.
+
+    Args:
+        rewards: [N, P].
+
+    Returns:
+        ``member``, ``prompt`` and ``residual``; empty with fewer than 2 prompts, or if all rewards are alike.
+    """
+    members, prompts = rewards.shape
+    if prompts < 2:
+        return {}
+    member, residual = mean_squares(rewards)
+    prompt, _ = mean_squares(rewards.T)
+    parts = {"member": (member - residual) / prompts, "prompt": (prompt - residual) / members}
+    found = {name: max(0.0, float(part)) for name, part in {**parts, "residual": residual}.items()}
+    total = sum(found.values())
+    return {name: part / total for name, part in found.items()} if total > 0 else {}
+
+
+def above(rewards: Tensor, centre: Tensor) -> float:
+    """Share of the members that earn more than the centre on the same prompts; equals count half.
+
+    Args:
+        rewards: [N, P].
+        centre: [P].
+    """
+    gain = rewards.double().mean(1) - centre.double().mean()
+    gain[gain.abs() <= 1e-12 * max(1.0, float(centre.abs().max()))] = 0
+    return float((gain.sign() + 1).mean() / 2)
+
+
+def informative(rewards: Tensor) -> float:
+    """Share of the prompts on which members earn differently; the others say nothing about a direction.
+
+    Args:
+        rewards: [N, P].
+    """
+    spread = rewards.amax(0) - rewards.amin(0)
+    return float((spread > 1e-12 * max(1.0, float(rewards.abs().max()))).double().mean())
