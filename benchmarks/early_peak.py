@@ -1,6 +1,7 @@
 """How soon a fallen reward is noticed, and how often one that never fell is called fallen.
 
     python benchmarks/early_peak.py
+    python benchmarks/early_peak.py --picture docs/callbacks/early_peak.png
 
 Rewards are simulated: the quadratic model of arXiv 2602.00170 for the first table, curves that never fall for
 the second. No model is run.
@@ -10,9 +11,12 @@ import argparse
 import logging
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 
+from es_lightning import plots
+from es_lightning.callbacks import EarlyPeak
 from es_lightning.console import quiet
 from es_lightning.landscape.peak import PeakTest, statistics
 from es_lightning.landscape.quadratic import Quadratic, fit_two_modes, two_groups
@@ -107,13 +111,40 @@ def never_falling(runs: int, seed: int) -> dict[str, Array]:
     }
 
 
+class Simulated(EarlyPeak):
+    """Draws the points of a simulated run."""
+
+    def title(self, trainer: pl.Trainer) -> str:
+        """What is simulated."""
+        return "simulated: 500 of 1000 directions, N=10, measurement noise 0.01, seed 4"
+
+
+def draw(path: Path) -> None:
+    """The callback's picture of one run, up to the alarm."""
+    toy = toys()["500 of 1000 directions, N=10"]
+    rewards = toy.simulate(STEPS, 1, seed=4)[0, EVERY::EVERY]
+    rewards += 0.01 * np.random.default_rng(5).standard_normal(POINTS)
+    watcher, alarm = Simulated(horizon=POINTS), None
+    for generation, reward in zip(range(EVERY, STEPS + 1, EVERY), rewards.tolist(), strict=True):
+        numbers, alarm = watcher.watch.add(generation, reward)
+        watcher.rows.append({"generation": float(generation), **numbers})
+        if alarm is not None:
+            watcher.watch.alarms.append(alarm | {"action": "stop"})
+            break
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    plots.save(watcher.figure(trainer), path)
+
+
 def main() -> None:
     """Simulate and print two tables."""
     parser = argparse.ArgumentParser(description=Path(__file__).stem)
     parser.add_argument("--runs", type=int, default=200, help="of each row of the first table")
     parser.add_argument("--plateaus", type=int, default=600, help="runs of each row of the second table")
+    parser.add_argument("--picture", type=Path, help="draw the callback's picture of one run, and no tables")
     arguments = parser.parse_args()
     quiet()
+    if arguments.picture:
+        return draw(arguments.picture)
     log.info("%d generations, measured every %d; stated false-alarm rate %.2f per run", STEPS, EVERY, RATE)
     log.info(
         "| landscape | noise | decay | peak | detected | late, points | late, generations | lost at the end "

@@ -24,7 +24,7 @@ from es_lightning.callbacks.prior_report import (
 from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.generation import Evaluation, Prompt
-from es_lightning.mlflow_logger import keep_artifact
+from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.scoring import Grading, Scorer
 from es_lightning.shards import digest

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import plots
-from es_lightning.mlflow_logger import keep_artifact
+from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
 
 if TYPE_CHECKING:

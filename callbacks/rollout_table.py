@@ -17,7 +17,7 @@ from es_lightning.callbacks.monitor import evolved
 from es_lightning.errors import UsageError
 from es_lightning.files import replacing
 from es_lightning.generation import Completion, Evaluation, Prompt
-from es_lightning.mlflow_logger import keep_artifact, keep_table
+from es_lightning.keep import keep_artifact, keep_table
 from es_lightning.module import EvolutionStrategies
 from es_lightning.pages import Answer, rollout_page
 

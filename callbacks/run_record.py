@@ -13,7 +13,8 @@ from es_lightning.callbacks.monitor import evolved
 from es_lightning.generation import Prompt
 from es_lightning.hardware import commit, machine
 from es_lightning.journal import JOURNAL
-from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
+from es_lightning.keep import keep_artifact
+from es_lightning.mlflow_logger import DurableMLFlowLogger
 
 CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
 SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.generation import Evaluation, Generation
 from es_lightning.journal import JOURNAL
-from es_lightning.mlflow_logger import DurableMLFlowLogger, keep_artifact
+from es_lightning.keep import keep_artifact
+from es_lightning.mlflow_logger import DurableMLFlowLogger
 from es_lightning.model_card import model_card
 from es_lightning.module import EvolutionStrategies
 from es_lightning.plots import reward_curve

@@ -18,8 +18,8 @@ from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.errors import UsageError
 from es_lightning.files import replacing
 from es_lightning.generation import Member
+from es_lightning.keep import keep_artifact
 from es_lightning.metrics import means, measured
-from es_lightning.mlflow_logger import keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import member_seed
 from es_lightning.plots import ACCENT, INK, QUIET

@@ -18,7 +18,7 @@ from es_lightning.errors import UsageError
 from es_lightning.files import replacing
 from es_lightning.geometry import GROUPS, brief, changes, table, total
 from es_lightning.journal import JOURNAL, Entry, lineage, parse
-from es_lightning.mlflow_logger import keep_artifact
+from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.random_walk import compared, independent, random_walk
 from es_lightning.snapshot import Snapshot

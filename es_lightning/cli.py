@@ -28,8 +28,9 @@ from es_lightning.data import TaskDataModule
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.interrupts import Interrupted
 from es_lightning.journal import JOURNAL, REWARDS
+from es_lightning.keep import keep_artifact
 from es_lightning.memory import return_freed_tensors
-from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger, keep_artifact
+from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
 from es_lightning.rollout import RolloutEngine

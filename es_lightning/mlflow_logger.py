@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
-from lightning.pytorch.loggers import Logger, MLFlowLogger
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.errors import UsageError
@@ -30,6 +30,7 @@ STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 PARAM_LENGTH = 6000  # characters; MLflow refuses longer ones
 TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
 MLFLOW_RUN = "mlflow-run.json"
+KIND = "mlflow.experimentKind"  # decides which of its two faces MLflow's page shows: here, training
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,9 @@ class DurableMLFlowLogger(MLFlowLogger):
             self._run_id = None
         continued = self._run_id
         _ = super().experiment
+        experiment = str(self._experiment_id)
+        if KIND not in self._mlflow_client.get_experiment(experiment).tags:
+            self._mlflow_client.set_experiment_tag(experiment, KIND, "custom_model_development")
         if continued is not None:
             self._sender.continues(continued, since=self._born)
             self._mlflow_client.update_run(continued, status="RUNNING")
@@ -215,34 +219,6 @@ class DurableMLFlowLogger(MLFlowLogger):
                 f"{self._receiver} cannot be used ({root_cause(error)}): start it, name another one with "
                 "MLFLOW_TRACKING_URI or the logger's tracking_uri, or go without by --trainer.logger false."
             ) from error
-
-
-def keep_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> None:
-    """Put a file into the run of every MLflow logger.
-
-    Args:
-        loggers: of a trainer; other kinds are passed over.
-        path: the file.
-        folder: its place in the run.
-    """
-    for logger in loggers:
-        if isinstance(logger, DurableMLFlowLogger):
-            logger.log_artifact(path, folder)
-        elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_artifact(logger.run_id, str(path), folder or None)
-
-
-def keep_table(loggers: Iterable[Logger], path: Path) -> None:
-    """Put a table into the run of every MLflow logger, where its page of tables finds it.
-
-    Args:
-        loggers: of a trainer; other kinds are passed over.
-        path: a JSON file of pandas' split form, as ``mlflow.log_table`` writes it.
-    """
-    own = [logger for logger in loggers if isinstance(logger, DurableMLFlowLogger)]
-    for logger in own:
-        logger.log_table(path)
-    keep_artifact([logger for logger in loggers if logger not in own], path, "tables")
 
 
 def _cut(value: str) -> str:

@@ -10,7 +10,10 @@ from es_lightning import cli
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-BEHIND = {"on_cpu": "gsm8k", "watch": "demo"}  # files that stand behind another one, here one that they can stand behind
+BEHIND = {
+    "on_cpu": "gsm8k",
+    "watch": "demo",
+}  # files that stand behind another one, here one that they can stand behind
 
 
 class Parsed(Exception):

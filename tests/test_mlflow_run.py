@@ -16,7 +16,8 @@ from mlflow.tracking import MlflowClient
 from es_lightning import cli
 from es_lightning.commands import run_links
 from es_lightning.hardware import commit, machine
-from es_lightning.mlflow_logger import PARAM_LENGTH, DurableMLFlowLogger, keep_table
+from es_lightning.keep import keep_table
+from es_lightning.mlflow_logger import PARAM_LENGTH, DurableMLFlowLogger
 from tests.test_mlflow_logger import free_port, wait_until
 
 SMOKE = str(Path(__file__).parents[1] / "configs" / "smoke_cpu.yaml")
