@@ -144,7 +144,8 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     if arguments.picture:
-        return draw(arguments.picture)
+        draw(arguments.picture)
+        return
     log.info("%d generations, measured every %d; stated false-alarm rate %.2f per run", STEPS, EVERY, RATE)
     log.info(
         "| landscape | noise | decay | peak | detected | late, points | late, generations | lost at the end "

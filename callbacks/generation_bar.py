@@ -13,6 +13,11 @@ SPEED = "time/tokens_per_s"
 class GenerationBar(RichProgressBar):
     """Shows generations done, time left, and the metrics that the module logs with ``prog_bar``."""
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """Generations of the whole run; Lightning would give those that a resumed run has left."""
+        return self.trainer.num_training_batches
+
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
         """Lightning's columns, the first one naming what is counted."""
         return [_Counted(), *super().configure_columns(trainer)[1:]]

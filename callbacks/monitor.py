@@ -80,10 +80,7 @@ class Monitor(Callback):
 
     def title(self, trainer: pl.Trainer) -> str:
         """What a picture shows, with the settings that decide a run."""
-        tuned = evolved(trainer.lightning_module)
-        settings = tuned.settings()
-        named = ", ".join(f"{key} {settings[key]}" for key in ("population", "sigma", "lr", "seed"))
-        return f"{tuned.data.task.name} on {tuned.base}: {named}"
+        return title(evolved(trainer.lightning_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the whole run."""
@@ -96,6 +93,13 @@ class Monitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.rows = [dict(row) for row in state_dict["rows"]]
+
+
+def title(module: EvolutionStrategies) -> str:
+    """Task, base model and the settings that decide a run, on one line."""
+    settings = module.settings()
+    named = ", ".join(f"{key} {settings[key]}" for key in ("population", "sigma", "lr", "seed"))
+    return f"{module.data.task.name} on {module.base}: {named}"
 
 
 def evolved(module: pl.LightningModule) -> EvolutionStrategies:

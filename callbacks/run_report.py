@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from es_lightning.callbacks.monitor import REDRAW_SECONDS, evolved, title
 from es_lightning.generation import Evaluation, Generation
 from es_lightning.journal import JOURNAL
 from es_lightning.keep import keep_artifact
@@ -37,6 +38,7 @@ class RunReport(Callback):
         self.curve: list[tuple[float, float]] = []
         self.seconds = 0.0
         self._since: float | None = None
+        self._drawn = 0.0
         self.summary: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -56,9 +58,11 @@ class RunReport(Callback):
         self.history.append({"generation": float(record.index), **row})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the centre's validation reward."""
+        """Keep the centre's validation reward, and draw the picture anew."""
         if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
             self.curve.append((float(trainer.global_step), float(trainer.callback_metrics["val/reward"])))
+        if trainer.training and self.history and time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self._draw(trainer, evolved(pl_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the tuned model and write everything down."""
@@ -113,6 +117,7 @@ class RunReport(Callback):
             "example_before": self.before and self.before["completion"],
             "example_after": self.after and self.after["completion"],
             "generations": module.generation,
+            "centre_of_generation": module.generation if module.after is None else module.after + 1,
             "training_seconds": round(self.seconds, 3),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
             "centre_checksum": module.checksum(),
@@ -120,28 +125,30 @@ class RunReport(Callback):
         }
 
     @rank_zero_only
+    def _draw(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+        points = [(point["step"], point["reward"]) for point in (self.before, self.after) if point]
+        curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
+        curves |= {"centre, validation": self.curve} if self.curve else {}
+        path = Path(trainer.default_root_dir) / "plots" / "reward.png"
+        reward_curve(path, self.history, curves, title(module))
+        keep_artifact(trainer.loggers, path, "plots")
+        self._drawn = time.monotonic()
+
+    @rank_zero_only
     def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, summary: dict[str, Any]) -> None:
         root = Path(trainer.default_root_dir)
         card = model_card(summary)
         if self.export:
             module.export(root / "model", card)
-        points = [(point["step"], point["reward"]) for point in (self.before, self.after) if point]
-        curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
-        curves |= {"centre, validation": self.curve} if self.curve else {}
-        settings = ", ".join(
-            f"{key} {summary['settings'][key]}" for key in ("population", "sigma", "lr", "seed")
-        )
-        title = f"{summary['task']} on {summary['base']}: {settings}"
-        reward_curve(root / "plots" / "reward.png", self.history, curves, title)
+        self._draw(trainer, module)
         (root / "summary.json").write_text(
             json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        keep_artifact(trainer.loggers, root / "plots" / "reward.png", "plots")
         keep_artifact(trainer.loggers, root / "summary.json")
         keep_artifact(trainer.loggers, root / JOURNAL)
         for logger in trainer.loggers:
             if isinstance(logger, DurableMLFlowLogger):
-                logger.log_tags({"mlflow.note.content": card.rpartition("---\n\n")[2]})
+                logger.log_tags({"mlflow.note.content": card.partition("---\n\n")[2]})
                 if self.export and self.log_model:
                     chat = any(prompt.chat for prompt in module.data.prompts("train"))
                     tags = {"base_model": module.base, "checksum": summary["centre_checksum"]}

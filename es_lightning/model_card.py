@@ -57,6 +57,8 @@ def model_card(summary: Mapping[str, Any]) -> str:
     split = summary["held_out_split"]
     held_out = {"before": summary["held_out_before"], "after": summary["held_out_after"]}
     facts = {"generations": summary["generations"], "centre checksum": summary["centre_checksum"]}
+    if summary.get("centre_of_generation", facts["generations"]) != facts["generations"]:
+        facts = {"put back to the centre before generation": summary["centre_of_generation"], **facts}
     return _joined(
         [
             _head(summary["base"], summary["task"]),
