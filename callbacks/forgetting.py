@@ -14,13 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import plots
 from es_lightning.callbacks.monitor import evolved
-from es_lightning.callbacks.prior_report import (
-    draw_changes,
-    draw_pareto,
-    paired_change,
-    sentence,
-    summary,
-)
+from es_lightning.callbacks.prior_report import draw_changes, draw_pareto, paired_change, sentence, summary
 from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.generation import Evaluation, Prompt

@@ -131,7 +131,7 @@ class PopulationHealth(Monitor):
         axes.plot(steps, values, color=plots.ACCENT, lw=0, marker="o", ms=2, alpha=0.5, label="a generation")
         label = f"mean of {self.patience}"
         axes.plot(steps, smooth, color=plots.ACCENT, lw=1.6, label=label)
-        axes.set_ylim(max(-0.5, min([-0.1, *values])), min(0.95, max([0.55, *values]) + 0.05))
+        axes.set_ylim(max(-0.5, min([-0.1, *values]) - 0.03), min(0.95, max([0.55, *values]) + 0.05))
         axes.set_ylabel("agreement of prompt halves", fontsize=9)
         scale = axes.secondary_yaxis("right", functions=(_snr, _agreement))
         ticks = (0, 0.5, 1, 2, 4, 8, 16)

@@ -94,23 +94,6 @@ class PopulationModule(EvaluationModule):
         for name, parameter in self.centre.named_parameters():
             yield name, self.noise.perturbed(member.seed, name, parameter, scale, dtype)
 
-    def evaluate_members(
-        self, members: Sequence[Member], prompts: Sequence[Prompt], sigma: float
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Evaluate members that belong to no generation; all ranks take part and get all of it.
-
-        Args:
-            members: M members.
-            prompts: P encoded prompts, the same on every rank.
-            sigma: noise scale in units of the weights.
-
-        Returns:
-            Rewards, float64 [M, P], and the means of what the task's reward returned and of the completions'
-            lengths.
-        """
-        _, outcome = self.evaluate_population(members, prompts, Stopwatch(), sigma)
-        return outcome.rewards, dict(outcome.scores)
-
     def evaluate_population(
         self,
         members: Sequence[Member],

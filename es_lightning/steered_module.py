@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +14,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from es_lightning.errors import UsageError
+from es_lightning.generation import Member, Prompt
 from es_lightning.journal import JOURNAL, Entry, hyper_parameters, lineage, parse, set_hyper_parameters
 from es_lightning.memory import trim_heap
 from es_lightning.population import Population
 from es_lightning.population_module import PopulationModule
 from es_lightning.replay import repeat
 from es_lightning.restore import distance, load_base, load_centre, on_disk
+from es_lightning.stopwatch import Stopwatch
 
 
 class SteeredModule(PopulationModule):
@@ -73,6 +76,23 @@ class SteeredModule(PopulationModule):
             if hasattr(scheduler, "base_lrs"):
                 scheduler.base_lrs = [lr * lr_factor for lr in scheduler.base_lrs]
         self._adjusted = {"sigma": self.sigma, "population": self.population.size}
+
+    def evaluate_members(
+        self, members: Sequence[Member], prompts: Sequence[Prompt], sigma: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Evaluate members that belong to no generation; all ranks take part and get all of it.
+
+        Args:
+            members: M members.
+            prompts: P encoded prompts, the same on every rank.
+            sigma: noise scale in units of the weights.
+
+        Returns:
+            Rewards, float64 [M, P], and the means of what the task's reward returned and of the completions'
+            lengths.
+        """
+        _, outcome = self.evaluate_population(members, prompts, Stopwatch(), sigma)
+        return outcome.rewards, dict(outcome.scores)
 
     # Going back -----------------------------------------------------------------------------------
 
