@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
@@ -19,8 +20,9 @@ class GenerationBar(RichProgressBar):
         return self.trainer.num_training_batches
 
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
-        """Lightning's columns, the first one naming what is counted."""
-        return [_Counted(), *super().configure_columns(trainer)[1:]]
+        """Lightning's columns, the first one naming what is counted; without iterations per second."""
+        columns = super().configure_columns(trainer)[1:]
+        return [_Counted(), *(column for column in columns if not isinstance(column, ProcessingSpeedColumn))]
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The module's metrics, without the logger's version, which is a random name in MLflow."""
