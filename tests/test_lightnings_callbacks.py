@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 from torch.optim.swa_utils import get_ema_avg_fn
 
 from es_lightning import checkpoint
+from es_lightning.callbacks import GenerationBar
 from es_lightning.data import TaskDataModule
 from es_lightning.module import EvolutionStrategies
 from es_lightning.scoring import Grading
@@ -154,6 +155,21 @@ def test_on_exception_checkpoint_keeps_what_there_was(tmp_path: Path) -> None:
     _, whole = fit(tmp_path / "whole", [])
     _, resumed = fit(tmp_path, [], ckpt=str(tmp_path / "crashed.ckpt"))
     assert resumed.checksum() == whole.checksum()
+
+
+def test_the_bar_of_a_resumed_run_counts_all_generations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def callbacks() -> list[Callback]:
+        return [ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)]
+
+    fit(tmp_path, callbacks(), steps=2, enable_checkpointing=True)
+    run = trainer(tmp_path, 4, callbacks(), enable_checkpointing=True, val_check_interval=1)
+    run.callbacks.append(GenerationBar(leave=True))
+    data = TaskDataModule(Letters(), grading=Grading(workers=0))
+    capsys.readouterr()
+    run.fit(module(), data, ckpt_path=str(tmp_path / "step=2.ckpt"))
+    assert "4/4" in capsys.readouterr().out
 
 
 def test_rich_progress_bar_and_others_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

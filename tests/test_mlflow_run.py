@@ -71,6 +71,11 @@ def test_metrics_are_grouped_and_nothing_else(run: Run) -> None:
     assert groups == {"reward", "val", "held_out", "geometry", "time", "health"}
 
 
+def test_the_experiment_is_one_of_training(client: MlflowClient, run: Run) -> None:
+    tags = client.get_experiment(run.info.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
 def test_parameters_are_whole_and_plain(run: Run) -> None:
     assert run.data.params["model/sampling/stop"] == str(STOPS)
     assert len(str(STOPS)) > 250
@@ -280,6 +285,18 @@ def test_a_table_is_found_by_mlflows_page(uri: str, tmp_path: Path) -> None:
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "tables/rollouts.json", "type": "table"}
     ]
+
+
+@pytest.mark.parametrize("arguments", [["--port", "many"], ["--prot", "5000"]])
+def test_bad_options_of_ui_end_in_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["ui", *arguments])
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "port" in line
 
 
 def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:
