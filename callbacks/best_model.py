@@ -118,7 +118,7 @@ class BestModel(Callback):
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = Path(self.folder or Path(trainer.default_root_dir) / "best")
-        if write_centre(trainer, evolved(pl_module), folder):
+        if write_centre(trainer, evolved(pl_module), folder, metric=self.monitor):
             log.info("%s has the best centre so far: %s %.6g.", folder, self.monitor, self.best)
 
     def _before(self, trainer: pl.Trainer) -> list[Callback]:

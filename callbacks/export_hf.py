@@ -20,6 +20,8 @@ from es_lightning.module import EvolutionStrategies
 
 log = logging.getLogger(__name__)
 
+RESULTS = ("val/", "reward/", "prior/")  # groups of metrics that a model card lists
+
 
 class ExportHF(Callback):
     """Writes the centre at the end of a run, and on the way if asked to, as ``exported/step=<updates done>``.
@@ -140,7 +142,11 @@ class ExportHF(Callback):
 
 
 def write_centre(
-    trainer: pl.Trainer, module: EvolutionStrategies, folder: Path, hub_id: str | None = None
+    trainer: pl.Trainer,
+    module: EvolutionStrategies,
+    folder: Path,
+    hub_id: str | None = None,
+    metric: str | None = None,
 ) -> bool:
     """Write a centre with its card and journal; the folder is replaced as a whole.
 
@@ -149,6 +155,7 @@ def write_centre(
         module: holds the centre.
         folder: where to write.
         hub_id: where the model will be found, if not in the folder.
+        metric: to be listed in the card, beside those that always are.
 
     Returns:
         Whether that was possible; if not, what was there is untouched and a warning tells why.
@@ -158,7 +165,7 @@ def write_centre(
     lines = module.run_journal.lines
     scratch = folder.with_name(f".{folder.name}")
     try:
-        module.export(scratch, export_card(_facts(trainer, module, hub_id or folder.name)))
+        module.export(scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric)))
         (scratch / JOURNAL).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
@@ -169,7 +176,7 @@ def write_centre(
     return True
 
 
-def _facts(trainer: pl.Trainer, module: EvolutionStrategies, place: str) -> Export:
+def _facts(trainer: pl.Trainer, module: EvolutionStrategies, place: str, metric: str | None) -> Export:
     checksum, lines = module.checksum(), module.run_journal.lines
     _, entries = parse(lines, Path(JOURNAL))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -183,7 +190,7 @@ def _facts(trainer: pl.Trainer, module: EvolutionStrategies, place: str) -> Expo
         metrics={
             name: metrics[name]
             for name in sorted(metrics)
-            if math.isfinite(metrics[name]) and not name.startswith("time/")
+            if math.isfinite(metrics[name]) and (name.startswith(RESULTS) or name == metric)
         },
         # A callback may have gone back to an earlier centre, or put an average in its place.
         journaled=next((e.generation for e in reversed(entries) if e.checksum == checksum), None),

@@ -152,7 +152,9 @@ class RunReport(Callback):
                 if self.export and self.log_model:
                     chat = any(prompt.chat for prompt in module.data.prompts("train"))
                     tags = {"base_model": module.base, "checksum": summary["centre_checksum"]}
-                    logger.log_model(root / "model", module.data.task.name, chat, module.generation, tags)
+                    tags |= {"held_out_reward": str(summary["held_out_after"])}
+                    name, settings = module.data.task.name, summary["settings"]
+                    logger.log_model(root / "model", name, chat, module.generation, tags, settings)
 
 
 def _example(evaluation: Evaluation) -> dict[str, str]:

@@ -210,12 +210,13 @@ def _check(target: BaseWeights, tuned: EvolutionStrategies) -> None:
 
 
 def _metrics(rows: dict[str, Any]) -> dict[str, float]:
-    found = {key: value for key, value in rows["all"].items() if key not in ("tensors", "entries")}
-    for group, row in rows["groups"].items():
-        found[f"group_{group}"] = row["norm"]
+    counts = ("tensors", "entries")
+    found = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
+    for group, row in rows["groups"].items():  # groups of charts of their own
+        found[f"geometry_group/{group}"] = row["norm"]
         if "step_norm" in row:
-            found[f"step_group_{group}"] = row["step_norm"]
-    return {f"geometry/{key}": value for key, value in found.items() if value is not None}
+            found[f"geometry_step/{group}"] = row["step_norm"]
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:

@@ -28,6 +28,9 @@ class Parser(ArgumentParser):
         stop(one_line(message, dict.fromkeys(options, object), ()))
 
 
+TRAINING = "?workflowType=machine_learning"  # which of its two faces MLflow's page shows
+
+
 class UIParser(ArgumentParser):
     """Reports errors on one line."""
 
@@ -51,7 +54,7 @@ def ui(arguments: list[str]) -> None:
     address = f"http://{options.host}:{options.port}"
     for line in run_links(options.runs, uri, address):
         log.info("%s", line)
-    log.info("%-24s %s   (Ctrl-C ends it)", "all runs", address)
+    log.info("%-24s %s/#/experiments%s   (Ctrl-C ends it)", "all runs", address, TRAINING)
     command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
     place = ["--host", options.host, "--port", str(options.port)]
     os.execv(sys.executable, [sys.executable, *command, *place])  # so that Ctrl-C goes to MLflow itself
@@ -69,7 +72,7 @@ def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]
     files = sorted(folder.glob(f"*/{MLFLOW_RUN}"), key=lambda path: path.stat().st_mtime, reverse=True)
     known = [(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in files]
     return [
-        f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+        f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}{TRAINING}"
         for name, run in known
         if run["tracking_uri"] == uri
     ][:count]

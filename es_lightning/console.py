@@ -25,6 +25,7 @@ EXPECTED = (
     r"Using ModelCheckpoint with manual optimization",  # checkpoints hold the centre after the update
     r"You're resuming from a checkpoint that ended before the epoch ended",  # batches follow the generation
     r"Checkpoint directory .* exists and is not empty",
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # as it is meant to be
     r"You're using the WeightAveraging callback with a model that overrides",  # nothing is sharded here
 )
 

@@ -177,7 +177,13 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_model(
-        self, path: Path | str, name: str, chat: bool, step: int = 0, tags: Mapping[str, str] | None = None
+        self,
+        path: Path | str,
+        name: str,
+        chat: bool,
+        step: int = 0,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         """Queue a Hugging Face model, which is read when it is sent, as a model of MLflow.
 
@@ -187,9 +193,11 @@ class DurableMLFlowLogger(MLFlowLogger):
             chat: whether it takes messages, or plain text.
             step: updates that it has seen.
             tags: of the model.
+            params: settings that it was made with.
         """
         item = {"path": str(Path(path).absolute()), "name": name, "chat": chat, "step": step}
-        self._queue("model", [{**item, "tags": dict(tags or {})}])
+        named = {key: str(value) for key, value in (params or {}).items()}
+        self._queue("model", [{**item, "tags": dict(tags or {}), "params": named}])
 
     @rank_zero_only
     def log_artifact(self, path: Path | str, folder: str = "") -> None:

@@ -124,7 +124,11 @@ class Sender:
         item = items[0]
         run = self._client.get_run(run_id)
         model = self._client.create_logged_model(
-            run.info.experiment_id, name=item["name"], source_run_id=run_id, tags=item["tags"]
+            run.info.experiment_id,
+            name=item["name"],
+            source_run_id=run_id,
+            tags=item["tags"],
+            params=item["params"],
         )
         with tempfile.TemporaryDirectory() as scratch:
             save_model(Path(item["path"]), Path(scratch) / "model", item["chat"], model.model_id, run_id)

@@ -138,10 +138,14 @@ class EvolutionStrategies(SteeredModule):
         self._log_generation(record)
         return {"generation": record}
 
-    def on_train_start(self) -> None:
-        """Put the loggers' step at the generation, which Lightning loses count of in resumed runs."""
-        super().on_train_start()
-        self._logged_step(self.generation)
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Put the loggers' step at the generation, which Lightning loses count of in resumed runs.
+
+        Callbacks log at the start of a batch, so it has to be right by then.
+        """
+        if self.trainer.training:
+            self._logged_step(self.generation)
+        return batch
 
     def _found(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
         """What is known of a generation before its update."""

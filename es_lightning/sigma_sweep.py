@@ -126,8 +126,8 @@ def _p_value(rewards: Sequence[Tensor], generator: torch.Generator) -> float:
     """Permutation test: are the odd parts of neighbouring sigmas alike, direction by direction?
 
     A slope gives one direction the same sign at both, while chance, and members that are ruined at random,
-    give it a new one at each. So signs are drawn anew, per direction and sigma; what is compared is the sum of
-    the correlations over all neighbours.
+    give it a new one at each. So signs are drawn anew, per direction and sigma; what is compared is the sum
+    of the correlations over all neighbours.
     """
     pairs = rewards[0].shape[0] // 2
     odd = [odd_and_even(table)[0] for table in rewards]

@@ -17,6 +17,8 @@ from es_lightning.errors import UsageError
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 
 class Given(Callback):
     """Measures given numbers after validation; None measures nothing."""

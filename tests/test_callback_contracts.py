@@ -34,6 +34,7 @@ from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
 
 STEPS = 4
+DOCS = Path(__file__).parents[1] / "docs" / "callbacks.md"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ CASES = {
     ),
     "UpdateGeometry": Case(
         lambda: UpdateGeometry(every=2, steps=True),
-        ("geometry/norm", "geometry/norm_ratio", "geometry/group_q", "geometry/step_norm"),
+        ("geometry/norm", "geometry/norm_ratio", "geometry_group/q", "geometry/step_norm"),
         ("tables/update_geometry.json", "plots/update_geometry.png"),
     ),
 }
@@ -165,6 +166,16 @@ def test_every_callback_has_a_row() -> None:
 
 
 @case
+def test_the_docs_have_an_entry_with_a_picture(name: str) -> None:
+    found = re.search(
+        rf"^## {name}\n(.*?)(?=^## |\Z)", DOCS.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert found, f"docs/callbacks.md has no section {name}"
+    [picture] = re.findall(r"!\[.+?\]\((.+?)\)", found[1])
+    assert (DOCS.parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@case
 def test_a_callback_is_a_yaml_section(name: str) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--callback", type=Callback)
@@ -210,6 +221,8 @@ def test_nothing_is_measured_while_sanity_checking(name: str, tmp_path: Path) ->
     assert (look.state, look.metrics) == (fresh, [])
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 @case
 def test_a_resumed_run_knows_what_an_uninterrupted_one_does(name: str, tmp_path: Path) -> None:
     if CASES[name].measures_time:
@@ -224,6 +237,8 @@ def test_a_resumed_run_knows_what_an_uninterrupted_one_does(name: str, tmp_path:
     assert comparable(resumed.state_dict()) == comparable(whole.state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 @case
 def test_a_callback_changes_nothing_about_the_run(name: str, tmp_path: Path) -> None:
     fit(tmp_path / "with", CASES[name].make())

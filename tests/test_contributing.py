@@ -107,6 +107,8 @@ def test_the_monitor_of_the_readme_runs_from_a_users_folder(tmp_path: Path) -> N
     assert any(key.startswith("health/agreement") for key in logged), "PopulationHealth stands beside it"
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 def test_the_callback_runs_from_a_users_folder(tmp_path: Path) -> None:
     code = next(block for block in BLOCKS if "DeadGeneration" in block)
     logged = command_line(tmp_path, code, DEAD)

@@ -21,6 +21,8 @@ from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, Records, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 RISE = [0.1, 0.2, 0.3, 0.41, 0.5, 0.59, 0.7, 0.69]
 CURVE = [*RISE, *(0.5 - 0.05 * i + 0.002 * (i % 3) for i in range(12))]
 BEST = 7  # the centre that has seen 7 updates earns most, and so do its neighbours on average

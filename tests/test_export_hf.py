@@ -21,6 +21,8 @@ from es_lightning.replay import replay
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 
 class Hub:
     """Stands in for the hub."""

@@ -47,9 +47,17 @@ def test_a_killed_run_ends_like_the_undisturbed_one(tmp_path: Path, undisturbed:
     assert not list((tmp_path / "checkpoints").glob("*.part"))
 
 
+STRUCK = [*((moment, 1) for moment in MOMENTS), ("generate", 0), ("update", 0)]
+DAILY = [("gather", 1), ("update", 0)]  # the others are too slow for every day
+
+
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("moment", "rank"), [*((moment, 1) for moment in MOMENTS), ("generate", 0), ("update", 0)]
+    ("moment", "rank"),
+    [
+        pytest.param(*each, marks=() if each in DAILY else [pytest.mark.slow, pytest.mark.faults])
+        for each in STRUCK
+    ],
 )
 def test_one_of_two_ranks_is_killed(tmp_path: Path, undisturbed: Run, moment: str, rank: int) -> None:
     started = time.monotonic()

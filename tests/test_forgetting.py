@@ -32,6 +32,8 @@ from tests.letters import Bytes
 from tests.ranks import Run
 from tests.ranks import fit as fit_ranks
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 HERE = Grading(workers=0)
 TASKS: dict[str, Task] = {"letters": Letters(), "bytes": Bytes()}
 

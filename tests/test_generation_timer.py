@@ -23,6 +23,8 @@ from es_lightning.generation import Generation
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 
 def record(lanes: tuple[float, ...], tokens: int = 500, **seconds: float) -> Generation:
     phases = {"generate": 6.0, "perturb": 1.0, "reward": 0.5, "gather": 0.25, "update": 0.75, "total": 8.75}

@@ -22,6 +22,8 @@ from es_lightning.scoring import Grading
 from tests.helpers import Letters, fit, module, trainer
 from tests.letters import Bytes
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 HERE = {"grading": Grading(workers=0)}
 SMALL: dict[str, Any] = {"prompts": 3, "max_tokens": 8, "every": 2}
 

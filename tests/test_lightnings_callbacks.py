@@ -20,12 +20,14 @@ from lightning.pytorch.callbacks import (
 from torch.optim.swa_utils import get_ema_avg_fn
 
 from es_lightning import checkpoint
-from es_lightning.callbacks import GenerationBar
+from es_lightning.callbacks import GenerationBar, Monitor
 from es_lightning.data import TaskDataModule
 from es_lightning.module import EvolutionStrategies
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
 from tests.test_callback_contracts import Kept
+
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
 
 
 class Centres(Callback):
@@ -69,6 +71,20 @@ def test_learning_rate_monitor_logs_the_schedule(tmp_path: Path) -> None:
     assert [value for _, value in rates] == pytest.approx([0.05 * 0.5**n for n in range(4)])
 
 
+def test_a_resumed_run_goes_on_logging_where_it_was(tmp_path: Path) -> None:
+    def callbacks() -> list[Callback]:
+        kept = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        return [LearningRateMonitor("step"), kept]
+
+    options = {"enable_checkpointing": True, "of_module": {"lr_scheduler": half}}
+    fit(tmp_path, callbacks(), steps=2, logger=Kept(), **options)
+    logger = Kept()
+    fit(tmp_path, callbacks(), logger=logger, ckpt=str(tmp_path / "step=2.ckpt"), **options)
+    for name in ("lr-SGD", "reward/mean"):
+        assert [step for key, _, step in logger.metrics if key == name] == [2, 3]
+    assert [step for key, _, step in logger.metrics if key == "val/reward"] == [3, 4]
+
+
 class Scripted(Callback):
     """Logs given values as a validation metric."""
 
@@ -85,6 +101,25 @@ def test_early_stopping_stops_after_its_patience(tmp_path: Path) -> None:
     run, _ = fit(tmp_path, [Scripted([1.0, 3.0, 2.0, 2.5, 9.0, 9.0]), stopping], steps=6)
     assert run.global_step == 4
     assert stopping.best_score == 3.0
+
+
+class Falling(Monitor):
+    """A monitor of this library, whose metric falls."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Keep a number."""
+        self.keep(trainer, {"prior/falling": -float(trainer.global_step)})
+
+    def figure(self, trainer: Any) -> Any:
+        """Never drawn."""
+        raise NotImplementedError
+
+
+def test_early_stopping_sees_what_a_monitor_measures(tmp_path: Path) -> None:
+    stopping = EarlyStopping("prior/falling", mode="max", patience=2)
+    run, _ = fit(tmp_path, [Falling(), stopping], steps=6)
+    assert run.global_step == 3
+    assert stopping.best_score == -1.0
 
 
 def test_model_checkpoint_keeps_the_best_and_a_resumed_run_knows_it(tmp_path: Path) -> None:

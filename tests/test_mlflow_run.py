@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -28,6 +30,14 @@ def fit(*arguments: str) -> None:
     cli.main(["fit", "-c", SMOKE, "--model.sampling.stop", json.dumps(STOPS), *arguments])
 
 
+@contextmanager
+def no_trace() -> Iterator[None]:
+    """Lightning's logger names its server to the whole process and its children; take that back."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which a run was made, and later continued."""
@@ -35,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["git", "init", "-q", str(place)], check=True)
     name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", "-C", str(place), *name, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, no_trace():
         patch.chdir(place)
         patch.setattr("sys.argv", ["es-lightning"])
         patch.setattr("sys.path", list(sys.path))
@@ -125,6 +135,7 @@ def test_the_model_can_be_loaded_and_asked(folder: Path, client: MlflowClient, r
         logged.tags["checksum"]
         == json.loads((folder / "runs" / "smoke_cpu" / "summary.json").read_text())["centre_checksum"]
     )
+    assert logged.params["sigma"] == run.data.params["model/sigma"] == "0.02"
     path = logged.artifact_location.removeprefix("file://")
     path = str(folder / path) if not Path(path).is_absolute() else path
     model = mlflow.pyfunc.load_model(path)
@@ -181,10 +192,11 @@ def _answers(address: str) -> bool:
 
 
 @pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database; artifacts go into the working folder."""
     monkeypatch.chdir(tmp_path)
-    return f"sqlite:///{tmp_path}/own.db"
+    with no_trace():
+        yield f"sqlite:///{tmp_path}/own.db"
 
 
 def logger(uri: str, resumes: bool) -> DurableMLFlowLogger:
@@ -296,7 +308,7 @@ def test_bad_options_of_ui_end_in_one_line(
         cli.main(["ui", *arguments])
     assert caught.value.code == 2
     [line] = capsys.readouterr().err.strip().splitlines()
-    assert "port" in line
+    assert "port" in line or "--prot" in line
 
 
 def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:
@@ -307,6 +319,6 @@ def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:
         os.utime(path, (1000 - age, 1000 - age))
     links = run_links(tmp_path, "here", "http://host")
     assert [link.split() for link in links] == [
-        ["new", "http://host/#/experiments/1/runs/id-new"],
-        ["old", "http://host/#/experiments/1/runs/id-old"],
+        ["new", "http://host/#/experiments/1/runs/id-new?workflowType=machine_learning"],
+        ["old", "http://host/#/experiments/1/runs/id-old?workflowType=machine_learning"],
     ]

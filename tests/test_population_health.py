@@ -24,6 +24,8 @@ from es_lightning.scoring import Grading
 from es_lightning.shaping import all_alike, z_score
 from tests.helpers import Letters, Records, fit, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 MEMBERS, PROMPTS = 30, 40
 PLAIN = GaussianNoise(compile=False)  # needs no compiler, which takes its time
 

@@ -19,6 +19,8 @@ from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, fit, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 
 class Unvalidated(Letters):
     """Has training problems alone."""

@@ -22,6 +22,8 @@ from es_lightning.scoring import Grading
 from es_lightning.sigma_sweep import Verdict, judge, score, smoothed
 from tests.helpers import Letters, Records, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 SIGMAS = [2.0**power for power in range(-4, 5)]
 
 

@@ -58,6 +58,8 @@ def test_a_generation_to_come_is_refused(tmp_path: Path) -> None:
         tuned.restore(3)
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 @pytest.mark.parametrize("wanted", range(6))
 def test_a_journal_with_turns_replays_every_generation(tmp_path: Path, wanted: int) -> None:
     back = Back({3: 1, 5: 4})
@@ -115,6 +117,8 @@ def saved(folder: Path, steps: int, turns: dict[int, int], **fit_options: Any) -
     return tuned
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 @pytest.mark.parametrize("checkpoint", [2, 4])
 def test_a_resumed_run_with_turns_ends_like_an_uninterrupted_one(tmp_path: Path, checkpoint: int) -> None:
     turns = {3: 1, 4: 2}

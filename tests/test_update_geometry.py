@@ -23,6 +23,8 @@ from es_lightning.noise import CorrelatedNoise
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, fit, module, trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
+
 State = dict[str, Any]
 
 
@@ -91,11 +93,11 @@ def test_every_number_is_that_of_the_weights(tmp_path: Path) -> None:
         assert row["geometry/norm"] == pytest.approx(norm(theta, base), rel=1e-12)
         assert row["geometry/norm"] == pytest.approx(records.generations[generation - 1].drift, rel=1e-6)
         for group in ("q", "k", "v", "o", "mlp", "norm", "embedding"):
-            assert row[f"geometry/group_{group}"] == pytest.approx(norm(theta, base, group), rel=1e-12)
+            assert row[f"geometry_group/{group}"] == pytest.approx(norm(theta, base, group), rel=1e-12)
         if generation < 5:  # the last one was not due: no copy was made of the centre before it
             before = centres.states[generation - 1]
             assert row["geometry/step_norm"] == pytest.approx(norm(theta, before), rel=1e-12)
-            assert row["geometry/step_group_q"] == pytest.approx(norm(theta, before, "q"), rel=1e-12)
+            assert row["geometry_step/q"] == pytest.approx(norm(theta, before, "q"), rel=1e-12)
         else:
             assert "geometry/step_norm" not in row
         check_projection(row, theta, base, target, math.sqrt(0.05**2 * generation / 4))
