@@ -49,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["git", "-C", str(place), *name, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     with pytest.MonkeyPatch.context() as patch, no_trace():
         patch.chdir(place)
+        # MLflow keeps the stores of a process by their address, which must not be that of another test.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
         patch.setattr("sys.argv", ["es-lightning"])
         patch.setattr("sys.path", list(sys.path))
         fit()
