@@ -210,6 +210,8 @@ def test_a_fit_leaves_metrics_files_and_a_state_without_code(name: str, tmp_path
     assert comparable(fresh.state_dict()) == comparable(watched.state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 @case
 def test_nothing_is_measured_while_sanity_checking(name: str, tmp_path: Path) -> None:
     watched = CASES[name].make()

@@ -222,6 +222,8 @@ class Tell(Callback):
 '''
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 def test_a_users_own_task_and_callback_run_from_their_folder(folder: Path) -> None:
     Path("mine.py").write_text(OWN_TASK)
     Path("watch.py").write_text(OWN_CALLBACK)

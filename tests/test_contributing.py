@@ -96,6 +96,8 @@ def command_line(folder: Path, code: str, config: str) -> dict[str, list[tuple[i
     return {key: [(metric.step, metric.value) for metric in each] for key, each in histories.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 def test_the_monitor_of_the_readme_runs_from_a_users_folder(tmp_path: Path) -> None:
     code = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "my_monitors.py" in b)
     config = next(b for b in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "my_monitors" in b)
