@@ -200,7 +200,7 @@ def test_a_server_that_is_killed_and_restarted_gets_everything(server, spool, wa
     )
     client = MlflowClient(server.uri)
     run = client.get_run(logger.run_id)
-    assert run.data.params == {"model/sigma": "0.1", "long": "x" * 250}
+    assert run.data.params == {"model/sigma": "0.1", "long": "x" * 300}
     assert run.info.status == "FINISHED"
     assert [file.path for file in client.list_artifacts(logger.run_id, "notes")] == ["notes/note.txt"]
 
