@@ -36,7 +36,16 @@ def resume(folder: Path, undisturbed: Run, world: int = 1) -> Run:
     return run
 
 
-@pytest.mark.parametrize("moment", [*MOMENTS, "journal", "validate"])
+SELDOM = [pytest.mark.slow, pytest.mark.faults]  # too slow for every day
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(moment, marks=() if moment in {"generate", "gather", "checkpoint"} else SELDOM)
+        for moment in (*MOMENTS, "journal", "validate")
+    ],
+)
 def test_a_killed_run_ends_like_the_undisturbed_one(tmp_path: Path, undisturbed: Run, moment: str) -> None:
     fault = Fault("validate", generation=4) if moment == "validate" else at(moment)
     assert fit(Run(tmp_path, fault=fault)) == [-9]
@@ -48,16 +57,13 @@ def test_a_killed_run_ends_like_the_undisturbed_one(tmp_path: Path, undisturbed:
 
 
 STRUCK = [*((moment, 1) for moment in MOMENTS), ("generate", 0), ("update", 0)]
-DAILY = [("gather", 1), ("update", 0)]  # the others are too slow for every day
+DAILY = [("gather", 1), ("update", 0)]
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
     ("moment", "rank"),
-    [
-        pytest.param(*each, marks=() if each in DAILY else [pytest.mark.slow, pytest.mark.faults])
-        for each in STRUCK
-    ],
+    [pytest.param(*each, marks=() if each in DAILY else SELDOM) for each in STRUCK],
 )
 def test_one_of_two_ranks_is_killed(tmp_path: Path, undisturbed: Run, moment: str, rank: int) -> None:
     started = time.monotonic()

@@ -252,6 +252,8 @@ def test_what_the_spool_still_holds_comes_before_what_is_repeated(uri: str, tmp_
     assert sorted(metric.step for metric in history) == [0, 1, 2]
 
 
+@pytest.mark.slow
+@pytest.mark.faults
 def test_a_run_that_the_server_has_lost_is_made_anew(uri: str, caplog: pytest.LogCaptureFixture) -> None:
     first = logger(uri, resumes=False)
     first.log_metrics({"a": 1.0}, 0)
@@ -265,6 +267,8 @@ def test_a_run_that_the_server_has_lost_is_made_anew(uri: str, caplog: pytest.Lo
     assert json.loads(Path("mlflow-run.json").read_text())["run_id"] == second.run_id
 
 
+@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("resumes", [True, False])
 def test_another_server_or_a_new_run_is_not_mixed_with_the_old(
     uri: str, tmp_path: Path, resumes: bool
