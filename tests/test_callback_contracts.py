@@ -194,6 +194,8 @@ def test_every_argument_is_explained(name: str) -> None:
     assert arguments <= explained, f"{name} does not say what {arguments - explained} are"
 
 
+@pytest.mark.slow
+@pytest.mark.callbacks
 @case
 def test_a_fit_leaves_metrics_files_and_a_state_without_code(name: str, tmp_path: Path) -> None:
     watched = CASES[name].make()

@@ -306,6 +306,7 @@ def test_impossible_sampling_is_refused(options: dict[str, float], word: str) ->
         Sampling(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 def test_vllm_loads_the_export_and_answers_as_the_centre(
     hf: RolloutEngine,
