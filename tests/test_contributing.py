@@ -110,6 +110,7 @@ def test_the_monitor_of_the_readme_runs_from_a_users_folder(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.callbacks
 def test_the_callback_runs_from_a_users_folder(tmp_path: Path) -> None:
     code = next(block for block in BLOCKS if "DeadGeneration" in block)

@@ -84,6 +84,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hung_rank_ends_the_run_and_leaves_no_process_behind(folder: Path) -> None:
     (folder / "trap").write_text("SIGSTOP")
     strategy = (
@@ -104,6 +105,7 @@ def test_a_hung_rank_ends_the_run_and_leaves_no_process_behind(folder: Path) -> 
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hung_rank_dies_with_the_one_that_launched_it(folder: Path) -> None:
     (folder / "trap").write_text("SIGSTOP")
     process = start(folder, PYTHON, *command())
@@ -137,6 +139,7 @@ def test_sigterm_to_the_command_stops_all_ranks_with_a_checkpoint(folder: Path) 
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_restarts_a_killed_rank_and_the_bits_are_those_of_one_rank(folder: Path) -> None:
     alone = start(folder, PYTHON, *command("--trainer.devices=1", "--trainer.default_root_dir=alone"))
     assert alone.wait(120) == 0, alone.communicate()[1]

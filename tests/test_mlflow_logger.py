@@ -146,7 +146,9 @@ def history(uri: str, run: str | None, key: str) -> list[tuple[int, float, int]]
 
 
 def spooled(spool: Path) -> list[dict]:
-    return [json.loads(line) for line in spool.read_text().splitlines()] if spool.exists() else []
+    """The whole entries of the file; another process may be writing the last one."""
+    whole = spool.read_text().rpartition("\n")[0] if spool.exists() else ""
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def log_some(logger: DurableMLFlowLogger, steps: range) -> list[tuple[int, float, int, int]]:

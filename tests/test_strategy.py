@@ -78,7 +78,7 @@ def test_several_nodes_and_slurm_give_the_bits_of_one(
 @pytest.mark.ddp
 @pytest.mark.vllm
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), (3, 1), (2, 2)])
+@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), pytest.param(3, 1, marks=pytest.mark.long), (2, 2)])
 def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int
 ) -> None:
