@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
@@ -27,18 +26,16 @@ from es_lightning.console import quiet, stop
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.interrupts import Interrupted
-from es_lightning.journal import JOURNAL, REWARDS
 from es_lightning.keep import keep_artifact
 from es_lightning.memory import return_freed_tensors
 from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
 from es_lightning.rollout import RolloutEngine
+from es_lightning.run_folder import remove_unchanged, stamps
 from es_lightning.suggest import one_line
 from es_lightning.task import Task
 
-RUN_FILES = ("config.yaml", JOURNAL, REWARDS, MLFLOW_RUN, "summary.json")
-RUN_FOLDERS = ("checkpoints", "model", "plots", "tables", "best", "exported")
 USAGE = """Fine-tune language models by evolution strategies.
 
 es-lightning fit -c configs/demo.yaml --model.sigma 0.002   tune, evaluate before and after, export
@@ -75,15 +72,17 @@ class SaveConfig(SaveConfigCallback):
     """Writes the resolved configuration into the run folder and to the logger."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Nothing yet: a run that does not pass its checks leaves no folder behind."""
+        """Note what an older run has left; a run that does not pass its checks changes nothing on disk."""
+        root = Path(trainer.default_root_dir)
+        replaces = stage == "fit" and self.config.overwrite and not self.config.ckpt_path
+        self.older = stamps(root) if replaces and (root / "config.yaml").exists() else {}
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save config.yaml and log it; an older run goes only now, when the new one has passed its checks."""
         root = Path(trainer.default_root_dir)
         path = root / "config.yaml"
-        if self.config.overwrite and not self.config.ckpt_path and path.exists():
-            _remove_run(root)
+        remove_unchanged(root, self.older)
         path.parent.mkdir(parents=True, exist_ok=True)
         config = self.config.clone()
         config.ckpt_path = None  # the file describes the run from its beginning
@@ -231,13 +230,3 @@ def _run_seed(seed: bool | int) -> int:
 def _config_name(config: Any) -> str:
     files = config.get("config") or []
     return "-".join(Path(str(file)).stem for file in files) or "default"
-
-
-def _remove_run(root: Path) -> None:
-    """Delete what a run writes, and nothing else that may lie in its folder."""
-    for name in (*RUN_FILES, *RUN_FOLDERS):
-        path = root / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

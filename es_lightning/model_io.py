@@ -148,14 +148,17 @@ def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card
     """
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    for path in base.iterdir():
-        if path.suffix in {".json", ".jinja", ".txt", ".model"} and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, scratch / path.name)
-    _write_weights(dict(centre.named_parameters()), scratch, dtype)
-    (scratch / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    try:
+        scratch.mkdir(parents=True)
+        for path in base.iterdir():
+            if path.suffix in {".json", ".jinja", ".txt", ".model"} and not path.name.endswith(".index.json"):
+                shutil.copyfile(path, scratch / path.name)
+        _write_weights(dict(centre.named_parameters()), scratch, dtype)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only take up the full disk
 
 
 def _write_weights(parameters: dict[str, nn.Parameter], folder: Path, dtype: torch.dtype) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from es_lightning.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -47,11 +49,12 @@ def save(figure: Figure, path: Path) -> None:
     Args:
         figure: what ``sheet`` gave, drawn upon.
         path: the file, which is replaced as a whole: MLflow may be reading it.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}")
-    figure.savefig(scratch, format="png")
-    scratch.replace(path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def reward_curve(

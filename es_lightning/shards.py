@@ -157,11 +157,12 @@ def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Eval
 
 
 def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:
-    """Sum and count of a number in the lanes that have it; a lane without failures has none of them."""
+    """Sum and count of a number in the lanes that have it; a lane without failures has none of them, and one
+    without members neither numbers nor failures."""
     for lane in lanes:
         if key in lane.sums:
             yield lane.sums[key]
-        elif key.startswith(FAILED):
+        elif key.startswith(FAILED) and "reward" in lane.sums:
             yield "0", lane.sums["reward"][1]
 
 

@@ -15,6 +15,20 @@ from es_lightning.suggest import one_line
 from es_lightning.task import Task
 
 ROOT = Path(__file__).parents[1]
+EARLY_TABLE = """
+from pathlib import Path
+from lightning.pytorch import Callback
+
+
+class EarlyTable(Callback):
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        path = Path(trainer.default_root_dir) / "tables" / "early.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.text)
+"""
 SMOKE = str(ROOT / "configs" / "smoke_cpu.yaml")
 
 
@@ -168,12 +182,20 @@ def test_a_folder_that_holds_no_run_loses_nothing(folder: Path) -> None:
     assert Path("model").is_dir()
 
 
-def test_a_removed_run_keeps_what_is_not_the_runs(tmp_path: Path) -> None:
-    for name in ("config.yaml", "own.py"):
-        (tmp_path / name).write_text("x")
-    (tmp_path / "checkpoints").mkdir()
-    cli._remove_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
+def test_a_run_that_replaces_another_keeps_what_its_callbacks_wrote_at_its_start(folder: Path) -> None:
+    Path("early_table.py").write_text(EARLY_TABLE)
+    again = ["--trainer.default_root_dir", "here", "--report.export", "false", "--trainer.max_steps", "1"]
+    run(*again, "--trainer.callbacks+=early_table.EarlyTable", "--trainer.callbacks.text=old")
+    Path("here/tables/other.json").write_text("of the run before")
+    new = [
+        "--overwrite",
+        "true",
+        "--trainer.callbacks+=early_table.EarlyTable",
+        "--trainer.callbacks.text=new",
+    ]
+    run(*again, *new)
+    assert [path.name for path in Path("here/tables").iterdir()] == ["early.json"]
+    assert Path("here/tables/early.json").read_text() == "new"
 
 
 def test_fetch_reports_what_keeps_it_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:

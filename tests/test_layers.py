@@ -38,7 +38,7 @@ LAYERS: tuple[set[str], ...] = (
         "random_walk",
     },
     {"mlflow_logger"},
-    {"keep"},
+    {"keep", "run_folder"},
     {"rollout", "embedded", "model_io", "model_card", "task", "plots"},
     {"landscape"},
     {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},

@@ -227,6 +227,14 @@ def test_failures_are_a_share_of_all_completions_wherever_they_happened() -> Non
         assert scores["length"] == 6
 
 
+def test_a_lane_without_members_has_no_share_in_failures() -> None:
+    busy = shard(0, [[1.0, 2.0]], sums={"reward": ("3", 2), "failed_timeout": ("1", 2)})
+    idle = shard(1, torch.empty(0, 2), sums={}, seconds={}, tokens=0)
+    outcome = join([busy, idle], 1, 0)
+    assert outcome.scores == {"reward": 1.5, "failed_timeout": 0.5}
+    assert outcome.rewards.tolist() == [[1.0, 2.0]]
+
+
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5))
 def test_rewards_come_back_in_member_order(size: int, prompts: int, lanes: int) -> None:
     whole = torch.arange(size * prompts, dtype=torch.float64).view(size, prompts)
