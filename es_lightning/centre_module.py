@@ -46,7 +46,7 @@ class CentreModule(pl.LightningModule):
         self.sampling = sampling
         self.engine = engine
         self.trust_remote_code = trust_remote_code
-        self._engine_started = False
+        self._room = 0
         self._reserved = 0
         self._held: str | None = None
 
@@ -114,9 +114,12 @@ class CentreModule(pl.LightningModule):
         self.data.scorer.start()  # loads the task while the model is loaded here
         # Before the engine, which takes its share of what is left.
         self.configure_model()
-        if not self._engine_started:
+        if length > self._room:
+            if self._room:
+                self.engine.close()  # a stage before this one, validate say, needed less
             self.engine.start(self.folder, length)
-            self._engine_started = True
+            self._room = length
+            self.centre_has_changed()
 
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, as WeightAveraging does, call it first."""

@@ -133,6 +133,7 @@ class EvaluationModule(CentreModule):
 
     def on_test_epoch_start(self) -> None:
         """Give the engine the centre."""
+        self.centre_has_changed()  # WeightAveraging has put the average in its place when a fit ended
         self.load_centre()
 
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:

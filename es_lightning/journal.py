@@ -203,7 +203,7 @@ def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     """An optimizer's class, settings and number of parameter groups, as JSON can hold them."""
     kind = type(optimizer)
-    settings = {name: _plain(value) for name, value in optimizer.defaults.items()}
+    settings = {name: _plain(value) for name, value in _defaults(optimizer).items()}
     groups = len(optimizer.param_groups)
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings, "groups": groups}
 
@@ -211,15 +211,21 @@ def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
 def hyper_parameters(optimizer: Optimizer) -> dict[str, Any]:
     """lr, and whatever else of the first group a schedule has moved from where it started."""
     group = optimizer.param_groups[0]
-    moved = {name: _plain(group[name]) for name, start in optimizer.defaults.items() if group[name] != start}
+    starts = _defaults(optimizer).items()
+    moved = {name: _plain(group[name]) for name, start in starts if group[name] != start}
     return {"lr": _plain(group["lr"]), **moved}
 
 
 def set_hyper_parameters(optimizer: Optimizer, hyper: Mapping[str, Any]) -> None:
     """The inverse of ``hyper_parameters``."""
-    for name, start in optimizer.defaults.items():
+    for name, start in _defaults(optimizer).items():
         value = hyper.get(name, start)
         optimizer.param_groups[0][name] = tuple(value) if isinstance(start, tuple) else value
+
+
+def _defaults(optimizer: Optimizer) -> dict[str, Any]:
+    """What the settings were at first; loading a state adds one to the defaults of optimizers without it."""
+    return {name: start for name, start in optimizer.defaults.items() if name in optimizer.param_groups[0]}
 
 
 def _packed(kind: str, numbers: Sequence[Any]) -> str:

@@ -16,7 +16,7 @@ from torchmetrics.aggregation import MeanMetric
 from es_lightning.errors import UsageError
 from es_lightning.generation import Generation, Prompt
 from es_lightning.header import header
-from es_lightning.journal import Entry, hyper_parameters
+from es_lightning.journal import Entry, hyper_parameters, set_hyper_parameters
 from es_lightning.memory import trim_heap
 from es_lightning.metrics import PopulationReward, record_metrics
 from es_lightning.noise import GaussianNoise, Noise
@@ -115,8 +115,10 @@ class EvolutionStrategies(SteeredModule):
         """
         watch, past = Stopwatch(), self.run_journal.past(self.generation)
         started = time.perf_counter()
-        if past is not None and past.entry.after not in (None, self.after):
-            self.restore(past.entry.after + 1)  # what a callback did that this run lacks
+        if past is not None:  # what callbacks did that this run may lack
+            if past.entry.after not in (None, self.after):
+                self.restore(past.entry.after + 1)
+            set_hyper_parameters(self._optimizer, past.entry.hyper)
         found = self._found(prompts, watch) if past is None else past.record(prompts)
         hyper = hyper_parameters(self._optimizer)
         with watch.phase("update"):
@@ -199,7 +201,7 @@ class EvolutionStrategies(SteeredModule):
         seconds = max(record.seconds["generate"], 1e-3)  # the journal keeps milliseconds
         self.population_reward.update(record.rewards)
         self.tokens_per_second.update(record.tokens / seconds, weight=seconds)
-        reward = self.population_reward.compute()
+        reward = dict(self.population_reward.compute())  # the metric keeps its own
         bar = {name: reward.pop(name) for name in ("reward/mean", "reward/max")}
         self.log_dict(bar | {"time/tokens_per_s": self.tokens_per_second.compute()}, prog_bar=True)
         self.log_dict({**reward, **record_metrics(record)})

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from es_lightning.errors import RewardError, RolloutError, UsageError
 from es_lightning.evaluation_module import EvaluationModule
+from es_lightning.files import to_json
 from es_lightning.generation import Completion, Evaluation, Member, Prompt
 from es_lightning.interrupts import interruptible
 from es_lightning.noise import Noise
@@ -203,6 +204,9 @@ class PopulationModule(EvaluationModule):
     def on_train_start(self) -> None:
         """Start the journal, or go on with it."""
         self.centre_checksum = self.checksum()
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # leaves no files
+            self.run_journal.lines = list(self.saved_journal or [to_json(self.header())])
+            return
         self.run_journal.open(
             folder=Path(self.trainer.default_root_dir),
             header=self.header() if self.trainer.is_global_zero else {},
@@ -231,6 +235,7 @@ class PopulationModule(EvaluationModule):
                 "the checkpoint holds no journal, so it is none of this library's: give another --ckpt_path."
             )
         self.saved_journal = list(checkpoint["journal"])
+        self.centre_has_changed()
 
     @abstractmethod
     def header(self) -> dict[str, Any]:

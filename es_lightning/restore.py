@@ -37,15 +37,20 @@ def load_centre(file: Path, centre: nn.Module, wanted: str) -> dict[str, Any] | 
         wanted: checksum that the centre is to have.
 
     Returns:
-        The state of the optimizer beside it; None if the file cannot be read or holds another centre.
+        The state of the optimizer beside it; None if the file cannot be read, holds another centre, or
+        weights alone.
     """
     try:
         content = checkpoint.read(file, mapped=True)
     except UsageError:
         return None
     state = content.get("current_model_state", content["state_dict"])  # beside an average: WeightAveraging
-    for name, parameter in centre.named_parameters():
-        parameter.copy_(state[f"centre.{name}"])
+    named = [(f"centre.{name}", parameter) for name, parameter in centre.named_parameters()]
+    fits = all(name in state and state[name].shape == parameter.shape for name, parameter in named)
+    if not fits or "optimizer_states" not in content:
+        return None
+    for name, parameter in named:
+        parameter.copy_(state[name])
     if checksum(centre.named_parameters()) != wanted:
         return None
     found: dict[str, Any] = content["optimizer_states"][0]

@@ -60,6 +60,7 @@ class RunJournal:
         self._past: dict[int, Past] = {}
         self._journal: Lines | None = None
         self._rewards: Lines | None = None
+        self._saved: Sequence[str] | None = None
 
     def open(
         self,
@@ -85,7 +86,7 @@ class RunJournal:
             UsageError: the folder holds the journal of another run, or of this run with other settings.
             RankError: rank 0 starts from another generation.
         """
-        if self.lines and len(self.lines) == generation + 1:
+        if len(self.lines) == generation + 1 and saved is self._saved:
             return  # a second fit of the same module
         state: dict[str, Any] = {}
         if writes:
@@ -102,7 +103,7 @@ class RunJournal:
             entry.generation: Past(entry, torch.tensor(rewards, dtype=torch.float64))
             for entry, rewards in tail
         }
-        self.lines = state["lines"][: generation + 1]
+        self.lines, self._saved = state["lines"][: generation + 1], saved
         if self._past and writes:
             log.info("Generations %d to %d come from the journal.", generation, len(entries) - 1)
 
@@ -136,8 +137,8 @@ class RunJournal:
         if checksum != entry.checksum:
             raise UsageError(
                 f"generation {entry.generation} came out of the journal as centre {checksum}, but was "
-                f"{entry.checksum}: library or device have changed since. Move {JOURNAL} and {REWARDS} away "
-                "to go on from the checkpoint alone."
+                f"{entry.checksum}: library, device or callbacks have changed since. Move {JOURNAL} and "
+                f"{REWARDS} away to go on from the checkpoint alone."
             )
         self.lines.append(entry.line())
 

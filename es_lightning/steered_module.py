@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +16,18 @@ from torch.optim import Optimizer
 
 from es_lightning.errors import UsageError
 from es_lightning.generation import Member, Prompt
-from es_lightning.journal import JOURNAL, Entry, hyper_parameters, lineage, parse, set_hyper_parameters
+from es_lightning.journal import JOURNAL, Entry, lineage, parse
 from es_lightning.memory import trim_heap
 from es_lightning.population import Population
 from es_lightning.population_module import PopulationModule
 from es_lightning.replay import repeat
 from es_lightning.restore import distance, load_base, load_centre, on_disk
+from es_lightning.shards import compare_centres
 from es_lightning.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+# Learning rates that schedulers compute with, in parameter groups (OneCycleLR) and in themselves (CyclicLR).
+_OF_GROUPS, _OF_SCHEDULERS = ("lr", "initial_lr", "max_lr", "min_lr"), ("base_lrs", "max_lrs")
 
 
 class SteeredModule(PopulationModule):
@@ -57,7 +63,7 @@ class SteeredModule(PopulationModule):
         Args:
             sigma: new noise scale, in units of the weights.
             population: new number of members.
-            lr_factor: factor on the learning rate, and on what a scheduler starts from.
+            lr_factor: factor on the learning rate, and on those that a scheduler computes with.
 
         Raises:
             UsageError: a value is outside its range.
@@ -71,10 +77,8 @@ class SteeredModule(PopulationModule):
             self.population = Population(population, old.run_seed, old.antithetic)
         if lr_factor is not None:
             for group in self._optimizer.param_groups:
-                group["lr"] *= lr_factor
-            scheduler: Any = self.lr_schedulers()
-            if hasattr(scheduler, "base_lrs"):
-                scheduler.base_lrs = [lr * lr_factor for lr in scheduler.base_lrs]
+                group |= {name: group[name] * lr_factor for name in _OF_GROUPS if name in group}
+            _scale(self.lr_schedulers(), lr_factor)
         self._adjusted = {"sigma": self.sigma, "population": self.population.size}
 
     def evaluate_members(
@@ -96,6 +100,40 @@ class SteeredModule(PopulationModule):
 
     # Going back -----------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """Start or go on, from the centre that the journal leads to.
+
+        Raises:
+            UsageError: a run is to begin with a centre that is no base model, or its checkpoint is ahead of
+                its journal.
+            RankError: another rank holds another centre.
+        """
+        if self.generation == 0 and self.drift != 0:
+            raise UsageError(
+                "this module's centre has been tuned already, and a run begins at the base model: make a new "
+                "module, or give the ckpt_path of the run that is to go on."
+            )
+        super().on_train_start()
+        path = lineage(self._entries(), self.generation - 1 if self.after is None else self.after)
+        compare_centres(self.exchange(self.centre_checksum.encode()), self.generation)
+        if path and path[-1].checksum != self.centre_checksum:
+            # Written amid an update or a validation of WeightAveraging, or after its end.
+            log.warning(
+                "The checkpoint's centre %s is not the journal's %s, which is made again.",
+                self.centre_checksum,
+                path[-1].checksum,
+            )
+            self.restore(path[-1].generation + 1)
+
+    def _entries(self) -> list[Entry]:
+        _, entries = parse(self.run_journal.lines, Path(self.trainer.default_root_dir) / JOURNAL)
+        if len(entries) < self.generation:
+            raise UsageError(
+                f"the checkpoint has seen {self.generation} generations and its journal {len(entries)}: it "
+                "was written after a failure. Give an earlier --ckpt_path."
+            )
+        return entries
+
     @torch.no_grad()
     def restore(self, generation: int) -> None:
         """Put centre and optimizer back to where they were before a generation; settings stay as they are.
@@ -108,16 +146,18 @@ class SteeredModule(PopulationModule):
         Raises:
             UsageError: the journal does not lead there.
         """
-        _, entries = parse(self.run_journal.lines, Path(self.trainer.default_root_dir) / JOURNAL)
+        entries = self._entries()
         if not 0 <= generation <= len(entries):
             raise UsageError(
                 f"the centre of generation {generation} cannot be restored: it is still to come."
             )
         path = lineage(entries, generation - 1)
-        present = hyper_parameters(self._optimizer)
+        # A checkpoint's groups hold what schedulers had put there by then, OneCycleLR's peak for example.
+        present = [_without_parameters(group) for group in self._optimizer.param_groups]
         for entry in path[self._start(path) :]:
             repeat(entry, self.centre, self._optimizer, self.noise)
-        set_hyper_parameters(self._optimizer, present)
+        for group, settings in zip(self._optimizer.param_groups, present, strict=True):
+            group.update(settings)
         self.centre_checksum = self.checksum()
         if path and self.centre_checksum != path[-1].checksum:
             raise UsageError(
@@ -160,3 +200,16 @@ class SteeredModule(PopulationModule):
         self.after = steered.pop("after", None)
         if steered:
             self.adjust(**steered)
+
+
+def _without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _scale(scheduler: Any, factor: float) -> None:
+    """Let a scheduler, and those that it is made of, compute with other learning rates."""
+    for name in _OF_SCHEDULERS:
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [lr * factor for lr in getattr(scheduler, name)])
+    for part in getattr(scheduler, "_schedulers", ()):
+        _scale(part, factor)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
 from es_lightning import cli, model_io
+from es_lightning.data import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.files import Lines
 from es_lightning.generation import Member
@@ -148,6 +150,17 @@ def test_an_optimizers_settings_go_round_through_json(make: Any, moved: dict[str
         k: v for k, v in first.param_groups[0].items() if k != "params"
     }
     assert json.loads(json.dumps(describe_optimizer(first)))["groups"] == 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adafactor])
+def test_a_state_that_was_loaded_is_no_other_setting(kind: Any) -> None:
+    first, second = (kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1) for _ in range(2))
+    before = describe_optimizer(first), hyper_parameters(first)
+    second.load_state_dict(first.state_dict())
+    assert (describe_optimizer(second), hyper_parameters(second)) == before
+    set_hyper_parameters(second, before[1])
+    second.load_state_dict(second.state_dict())
+    assert (describe_optimizer(second), hyper_parameters(second)) == before
 
 
 # Replay -----------------------------------------------------------------------------------------------
@@ -300,8 +313,6 @@ def test_a_second_run_does_not_write_over_a_journal(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_its_journal_alone(tmp_path: Path) -> None:
-    from es_lightning.data import TaskDataModule
-
     whole, straight = fit(Letters(), tmp_path / "whole", steps=4)
     fit(Letters(), tmp_path / "run", steps=2)
     resumed, records = module(), Records()
@@ -314,6 +325,21 @@ def test_a_run_goes_on_from_its_journal_alone(tmp_path: Path) -> None:
         assert ours.scores == theirs.scores
         assert ours.tokens == theirs.tokens
         assert ours.update_norm == theirs.update_norm
+
+
+def test_a_fast_dev_run_leaves_no_journal(tmp_path: Path) -> None:
+    trainer(tmp_path, fast_dev_run=True).fit(module(), TaskDataModule(Letters()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_goes_on_in_its_trainers_folder_with_the_module_that_made_it(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "kept", "{step}", every_n_train_steps=2)
+    tuned = module()
+    trainer(tmp_path / "one", 2, [keep], enable_checkpointing=True).fit(tuned, TaskDataModule(Letters()))
+    checkpoint = tmp_path / "kept" / "step=2.ckpt"
+    trainer(tmp_path / "two", 3).fit(tuned, TaskDataModule(Letters()), ckpt_path=checkpoint)
+    counts = [len(read(tmp_path / each / "journal.jsonl")[1]) for each in ("one", "two")]
+    assert counts == [2, 3]
 
 
 def header_of(**changes: Any) -> dict[str, Any]:

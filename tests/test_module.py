@@ -12,7 +12,8 @@ from es_lightning.data import TaskDataModule
 from es_lightning.errors import RewardError, UsageError
 from es_lightning.generation import Prompt
 from es_lightning.noise import CorrelatedNoise
-from es_lightning.rollout import Sampling
+from es_lightning.rollout import HFEngine, Sampling
+from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, Records, fit, module, trainer
 
@@ -142,6 +143,7 @@ def test_validation_means_are_those_of_the_centre(tmp_path: Path) -> None:
 def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
     tuned, records = fit(Letters(), tmp_path)
     metrics, members = tuned.trainer.callback_metrics, records.generations[-1].rewards.mean(1)
+    assert float(tuned.population_reward.compute()["reward/mean"]) == pytest.approx(float(members.mean()))
     for name, value in (
         ("reward/mean", members.mean()),
         ("reward/std", members.std(correction=0)),
@@ -162,6 +164,52 @@ def test_test_and_validate_run_without_a_fit(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     assert run.test(tuned, data, verbose=False)[0].keys() >= {"test/reward", "test/accuracy"}
     assert run.validate(tuned, data, verbose=False)[0].keys() >= {"val/reward", "val/accuracy"}
+
+
+def test_a_test_of_a_checkpoint_after_a_fit_is_one_of_the_checkpoints_centre(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "kept", "{step}", every_n_train_steps=1, save_top_k=-1)
+    tuned, data = module(), TaskDataModule(Letters(), grading=Grading(workers=0))
+    run = trainer(tmp_path, 3, [keep], enable_checkpointing=True)
+    run.fit(tuned, data)  # which ends with a validation, so that the engine holds the last centre
+    [found] = run.test(tuned, data, ckpt_path=str(tmp_path / "kept" / "step=1.ckpt"), verbose=False)
+    theta = torch.load(tmp_path / "kept" / "step=1.ckpt", weights_only=True)["state_dict"]
+    tuned.engine.load_weights((name, theta[f"centre.{name}"]) for name, _ in tuned.centre.named_parameters())
+    data.scorer.start()
+    expected = tuned.shared_rollout(data.prompts("test")).reward
+    assert found["test/reward"] == pytest.approx(expected, rel=1e-6)
+    assert expected != tuned.evaluate("val").reward
+
+
+class Room(HFEngine):
+    """Notes with how much room it is started."""
+
+    def __init__(self) -> None:
+        super().__init__(dtype="float32", device="cpu")
+        self.rooms: list[int] = []
+
+    def start(self, folder: Path, max_length: int) -> None:
+        self.rooms.append(max_length)
+        super().start(folder, max_length)
+
+
+def test_an_engine_is_started_anew_for_a_stage_with_longer_prompts(tmp_path: Path) -> None:
+    class Long(Letters):
+        def problems(self, split: str) -> list[Prompt]:
+            return [Prompt(f"{split}/0", "x" * {"train": 30, "val": 3, "test": 20}[split])]
+
+    engine = Room()
+    tuned, data = module(engine=engine), TaskDataModule(Long(), grading=Grading(workers=0))
+    run = trainer(tmp_path, 1)
+    for stage in (run.validate, run.test, run.fit, run.validate):
+        stage(tuned, data)
+    assert engine.rooms == [engine.rooms[0], engine.rooms[0] + 17, engine.rooms[0] + 27]
+
+
+def test_a_module_that_was_tuned_already_begins_no_run(tmp_path: Path) -> None:
+    tuned, _ = fit(Letters(), tmp_path / "one", steps=1)
+    with pytest.raises(UsageError, match=r"tuned already.*make a new module, or give the ckpt_path"):
+        trainer(tmp_path / "two", 1).fit(tuned, TaskDataModule(Letters()))
+    assert not (tmp_path / "two" / "journal.jsonl").exists()
 
 
 def test_sampling_and_other_noise_run_too(tmp_path: Path) -> None:

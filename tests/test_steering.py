@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
+from torch.optim import lr_scheduler as schedules
 
 from es_lightning.centre import checksum
 from es_lightning.data import TaskDataModule
-from es_lightning.errors import UsageError
+from es_lightning.errors import StorageError, UsageError
 from es_lightning.journal import lineage, read
 from es_lightning.model_io import load_centre
 from es_lightning.module import EvolutionStrategies
 from es_lightning.replay import replay
+from es_lightning.run_journal import RunJournal
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 
@@ -105,12 +107,47 @@ def test_a_schedule_goes_on_from_the_changed_learning_rate(tmp_path: Path) -> No
     assert found == pytest.approx([0.05, 0.005, 0.005, 0.0025, 0.0025])
 
 
-def saved(folder: Path, steps: int, turns: dict[int, int], **fit_options: Any) -> EvolutionStrategies:
+def cosine_after_warm_up(optimizer: Any) -> Any:
+    parts = [schedules.LinearLR(optimizer, 0.5, 1, 2), schedules.CosineAnnealingLR(optimizer, 10)]
+    return schedules.SequentialLR(optimizer, parts, [3])
+
+
+@pytest.mark.slow
+@pytest.mark.callbacks
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        cosine_after_warm_up,
+        lambda optimizer: schedules.OneCycleLR(optimizer, max_lr=0.05, total_steps=10),
+        lambda optimizer: schedules.CyclicLR(optimizer, 0.01, 0.05, step_size_up=3),
+        lambda optimizer: schedules.LambdaLR(optimizer, lambda step: 1 / (1 + step)),
+    ],
+)
+@pytest.mark.parametrize("changes", [{1: 1}, {2: 1}])  # the second goes back to a checkpoint
+def test_every_schedule_keeps_the_factor(tmp_path: Path, schedule: Any, changes: dict[int, int]) -> None:
+    alone = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], **SGD)
+    steps, plain = schedule(alone), []
+    for _ in range(6):
+        plain.append(steps.get_last_lr()[0])
+        alone.step()
+        steps.step()
+    tuned, records = module(optimizer=lambda p: torch.optim.SGD(p, **SGD), lr_scheduler=schedule), Records()
+    keep = ModelCheckpoint(tmp_path / "kept", "{step}", every_n_train_steps=1, save_top_k=-1)
+    callbacks = [records, Back(changes, lr_factor=0.1), keep]
+    run = trainer(tmp_path, 6, callbacks, enable_checkpointing=True)
+    run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
+    [turn] = changes
+    expected = [lr if step < turn else 0.1 * lr for step, lr in enumerate(plain)]
+    assert [record.lr for record in records.generations] == pytest.approx(expected)
+
+
+def saved(
+    folder: Path, steps: int, turns: dict[int, int], lr_factor: float | None = None, **fit_options: Any
+) -> EvolutionStrategies:
     tuned = module(optimizer=lambda parameters: torch.optim.SGD(parameters, **SGD))
     checkpoints = ModelCheckpoint(folder / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=2)
-    run = trainer(
-        folder, steps, [Back(turns, sigma=0.02, population=6), checkpoints], enable_checkpointing=True
-    )
+    back = Back(turns, sigma=0.02, population=6, lr_factor=lr_factor)
+    run = trainer(folder, steps, [back, checkpoints], enable_checkpointing=True)
     if not fit_options:
         tuned.saved_journal = None
     run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)), **fit_options)
@@ -147,3 +184,81 @@ def test_a_checkpoint_on_the_way_shortens_the_replay(tmp_path: Path, monkeypatch
     (tmp_path / "checkpoints" / "step=2.ckpt").write_bytes(b"torn")
     tuned.restore(3)
     assert repeated == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["weights", "other names", "other shapes"])
+def test_a_checkpoint_that_cannot_help_is_passed_over(tmp_path: Path, kind: str) -> None:
+    keep = ModelCheckpoint(tmp_path / "kept", "{step}", every_n_train_steps=1, save_weights_only=True)
+    tuned, before = module(), Back({})
+    run = trainer(tmp_path, 1, [before, keep], enable_checkpointing=True)
+    run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
+    path = tmp_path / "kept" / "step=1.ckpt"
+    if kind != "weights":
+        other = {} if kind == "other names" else {n: torch.zeros(3) for n, _ in tuned.named_parameters()}
+        torch.save({"global_step": 1, "state_dict": other, "optimizer_states": [{}]}, path)
+    tuned.restore(0)
+    tuned.restore(1)
+    assert [tuned.checksum()] == before.checksums
+
+
+# What a checkpoint or a callback's absence cannot change ----------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.callbacks
+def test_a_resumed_run_follows_its_journal_without_the_callback_that_turned_it(tmp_path: Path) -> None:
+    saved(tmp_path, 5, {3: 1}, lr_factor=0.5)
+    wanted = read(tmp_path / "journal.jsonl")[1]
+    checkpoint = str(tmp_path / "checkpoints" / "step=2.ckpt")
+    resumed = saved(tmp_path, 5, {}, ckpt_path=checkpoint)
+    assert wanted[3].after == 0
+    assert wanted[4].hyper["lr"] == 0.025
+    assert resumed.checksum() == wanted[4].checksum
+
+
+class Breaks(Callback):
+    """Raises in the validation of a generation."""
+
+    def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
+        """Raise."""
+        if trainer.global_step == 2:
+            raise RuntimeError("on purpose")
+
+
+def averaged(folder: Path, others: list[Callback], **options: Any) -> EvolutionStrategies:
+    tuned = module(optimizer=lambda parameters: torch.optim.SGD(parameters, **SGD))
+    settings: dict[str, Any] = {"enable_checkpointing": True, "val_check_interval": 1}
+    run = trainer(folder, 4, others, **settings)
+    run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)), **options)
+    return tuned
+
+
+@pytest.mark.slow
+@pytest.mark.callbacks
+@pytest.mark.filterwarnings("ignore:.*overrides the configure_model")
+def test_a_checkpoint_that_holds_an_average_for_the_centre_is_put_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = averaged(tmp_path / "whole", [])
+    crash = [WeightAveraging(device="cpu"), Breaks(), OnExceptionCheckpoint(tmp_path, "crashed")]
+    with pytest.raises(RuntimeError, match="on purpose"):
+        averaged(tmp_path, crash)
+    averaged(tmp_path, [WeightAveraging(device="cpu")], ckpt_path=str(tmp_path / "crashed.ckpt"))
+    assert "is not the journal's" in caplog.text
+    assert read(tmp_path / "journal.jsonl")[1][-1].checksum == whole.checksum()
+
+
+def test_a_checkpoint_ahead_of_its_journal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise StorageError("no space left")
+
+    data = TaskDataModule(Letters(), grading=Grading(workers=0))
+    run = trainer(tmp_path, 1, [OnExceptionCheckpoint(tmp_path, "crashed")], enable_checkpointing=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunJournal, "keep", full)
+        with pytest.raises(StorageError):
+            run.fit(module(), data)
+    with pytest.raises(UsageError, match="has seen 1 generations and its journal 0.*an earlier --ckpt_path"):
+        trainer(tmp_path, 2).fit(module(), data, ckpt_path=str(tmp_path / "crashed.ckpt"))
