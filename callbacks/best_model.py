@@ -16,22 +16,25 @@ from torch import Tensor
 from es_lightning.callbacks.export_hf import write_centre
 from es_lightning.callbacks.monitor import evolved
 from es_lightning.errors import UsageError
+from es_lightning.journal import JOURNAL
 
 log = logging.getLogger(__name__)
+
+POPULATION = ("reward/", "health/", "time/")  # groups of metrics that say nothing of the present centre
 
 
 class BestModel(Callback):
     """Writes the centre to ``best/``, with card and journal, when a validation finds it better than before.
 
     Args:
-        monitor: metric that is compared; one that another callback measures after validation needs this
-            callback to stand behind that one.
+        monitor: metric of the centre that is compared; one that another callback measures needs this callback
+            to stand behind that one.
         mode: ``max`` if more is better, ``min`` if less is.
         min_delta: how much better it has to be; equals keep the earlier centre.
         folder: where to write; None takes ``best`` in the run's folder.
 
     Raises:
-        UsageError: ``mode`` is neither, or ``min_delta`` is below 0.
+        UsageError: ``mode`` is neither, ``min_delta`` is below 0, or ``monitor`` is of the population.
     """
 
     def __init__(
@@ -45,32 +48,54 @@ class BestModel(Callback):
             raise UsageError(f"BestModel's mode is {mode!r}: give max or min.")
         if not min_delta >= 0:
             raise UsageError(f"BestModel's min_delta is {min_delta}: give 0 or more.")
+        if monitor.startswith(POPULATION):
+            raise UsageError(
+                f"BestModel's monitor {monitor!r} is a number of the population around the centre before: "
+                "choose one of the centre's, such as val/reward."
+            )
         self.monitor, self.mode, self.min_delta, self.folder = monitor, mode, min_delta, folder
         self.best: float | None = None
         self.step: int | None = None
-        self._earlier: Tensor | None = None
+        self._before_update: Tensor | None = None
+        self._before_validation: Tensor | None = None
         self._due = self._warned = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse an order in which the weights would no longer be those that were measured.
+        """Refuse an order in which the weights would no longer be those that were measured, and a bad folder.
 
         Raises:
-            UsageError: WeightAveraging would take its average out of the centre before this callback's turn.
+            UsageError: WeightAveraging would take its average out of the centre before this callback's turn,
+                or the folder, which is replaced as a whole, holds something else than an export.
         """
         if stage == "fit" and _averages(self._before(trainer)):
             raise UsageError(
                 "BestModel has to come before WeightAveraging in trainer.callbacks: behind it, the centre is "
                 "no longer the average that was validated."
             )
+        folder = self._folder(trainer)
+        exported = all((folder / name).is_file() for name in (JOURNAL, "config.json"))
+        if stage == "fit" and self.folder and folder.exists() and not exported and any(folder.iterdir()):
+            raise UsageError(
+                f"BestModel's folder {folder} holds other files, and would be replaced: name a new one."
+            )
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the metric of the centre before, to tell it from that of this one."""
+        self._before_update = trainer.callback_metrics.get(self.monitor)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the metric of the validation before, to tell it from that of this one."""
         self._due = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        self._earlier = trainer.callback_metrics.get(self.monitor)
+        self._before_validation = trainer.callback_metrics.get(self.monitor)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the centre while it is the one that was validated; callbacks may change it after this."""
-        if self._due and self._is_measured(trainer):
+        averages = _averages(trainer.callbacks)  # type: ignore[attr-defined]
+        if self._due and self._is_measured(
+            trainer, self._before_validation if averages else self._before_update
+        ):
             self._judge(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,7 +111,7 @@ class BestModel(Callback):
                 f"BestModel's monitor {self.monitor!r} is none of this run's metrics: choose among "
                 f"{', '.join(sorted(trainer.callback_metrics))}."
             )
-        if self._is_measured(trainer):
+        if self._is_measured(trainer, self._before_update):
             if _averages(trainer.callbacks):  # type: ignore[attr-defined]
                 raise UsageError(
                     f"BestModel cannot follow {self.monitor} beside WeightAveraging, which validates other "
@@ -94,9 +119,16 @@ class BestModel(Callback):
                 )
             self._judge(trainer, pl_module)
 
-    def _is_measured(self, trainer: pl.Trainer) -> bool:
+    @rank_zero_only
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if there was nothing to judge."""
+        if self.best is None:
+            message = "BestModel has written nothing: no validation came in a generation that measured %s."
+            log.warning(message, self.monitor)
+
+    def _is_measured(self, trainer: pl.Trainer, earlier: Tensor | None) -> bool:
         value = trainer.callback_metrics.get(self.monitor)
-        return value is not None and value is not self._earlier
+        return value is not None and value is not earlier
 
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._due = False
@@ -117,9 +149,12 @@ class BestModel(Callback):
 
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "best")
+        folder = self._folder(trainer)
         if write_centre(trainer, evolved(pl_module), folder, metric=self.monitor):
             log.info("%s has the best centre so far: %s %.6g.", folder, self.monitor, self.best)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.folder or Path(trainer.default_root_dir) / "best")
 
     def _before(self, trainer: pl.Trainer) -> list[Callback]:
         others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class ExportHF(Callback):
         for option, value in {"every": every, "keep": keep}.items():
             if value is not None and value < 1:
                 raise UsageError(f"ExportHF's {option} is {value}: give 1 or more.")
-        if push_to_hub is not None and push_to_hub.count("/") != 1:
+        if push_to_hub is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", push_to_hub):
             raise UsageError(f"push_to_hub is {push_to_hub!r}: give a hub id such as me/my-model.")
         self.folder, self.every, self.keep = folder, every, keep
         self.push_to_hub, self.private = push_to_hub, private
@@ -97,21 +98,17 @@ class ExportHF(Callback):
 
     def _export(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
         step = trainer.global_step
-        self._write(trainer, module, self._folder(trainer, step))
-        self.steps = [*(other for other in self.steps if other != step), step]
-        for old in self.steps[: -self.keep]:
-            self._remove(self._folder(trainer, old))
-        self.steps = self.steps[-self.keep :]
-
-    @rank_zero_only
-    def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, folder: Path) -> None:
-        present = trainer.global_step, module.checksum()
-        if present != self._last and write_centre(trainer, module, folder, self.push_to_hub):
+        present = step, module.checksum()
+        if present != self._last:
+            first, folder = trainer.is_global_zero, self._folder(trainer, step)
+            written = first and write_centre(trainer, module, folder, self.push_to_hub)
+            if not trainer.strategy.broadcast(written):
+                return  # what there is stays
             self._last = present
-
-    @rank_zero_only
-    def _remove(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        self.steps = [*(other for other in self.steps if other != step), step]
+        for old in self.steps[: -self.keep] if trainer.is_global_zero else ():
+            shutil.rmtree(self._folder(trainer, old), ignore_errors=True)
+        self.steps = self.steps[-self.keep :]
 
     @rank_zero_only
     def _push(self, folder: Path) -> None:
@@ -163,16 +160,18 @@ def write_centre(
     from safetensors import SafetensorError
 
     lines = module.run_journal.lines
-    scratch = folder.with_name(f".{folder.name}")
+    place = folder.with_name(f".{folder.name}")
+    scratch = place / folder.name
     try:
         module.export(scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric)))
         (scratch / JOURNAL).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
         log.warning("%s could not be written (%s); the run goes on without it.", folder, _first_line(error))
         return False
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     return True
 
 

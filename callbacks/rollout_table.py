@@ -63,7 +63,8 @@ class RolloutTable(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the base model, unless a resumed run has done so."""
-        self._measure(trainer, evolved(pl_module))
+        if not self.rows:
+            self._measure(trainer, evolved(pl_module))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,8 +75,9 @@ class RolloutTable(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the final centre, unless that was done."""
-        if self._centre and self._centre != evolved(pl_module).centre_checksum:
-            # Another callback has put an earlier centre back since.
+        if self._centre != evolved(pl_module).checksum():
+            # Another callback has put an earlier centre back since, or an average in its place.
+            evolved(pl_module).centre_has_changed()
             self.rows = [row for row in self.rows if row["updates"] != trainer.global_step]
         self._measure(trainer, evolved(pl_module))
 
@@ -83,7 +85,7 @@ class RolloutTable(Callback):
         updates = trainer.global_step
         if any(row["updates"] == updates for row in self.rows):
             return
-        self._centre = module.centre_checksum
+        self._centre = module.checksum()
         module.load_centre()
         evaluation = module.shared_rollout(self._encoded, max_tokens=self.max_tokens)
         self.rows = bounded(self.rows + rows_of(evaluation, updates))

@@ -78,8 +78,9 @@ class RunRecord(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Keep what there is."""
-        self._keep_journal(trainer)
+        """Keep what there is; a run that fails its checks has no journal, and leaves an earlier one."""
+        if evolved(pl_module).run_journal.lines:
+            self._keep_journal(trainer)
 
     def _keep_journal(self, trainer: pl.Trainer) -> None:
         path = Path(trainer.default_root_dir) / JOURNAL
@@ -92,7 +93,14 @@ def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:
     import pandas
     from mlflow.data.pandas_dataset import from_pandas
 
-    rows = [(prompt.id, prompt.text, json.dumps(prompt.reference, default=str)) for prompt in prompts]
+    rows = [(prompt.id, prompt.text, _as_text(prompt.reference)) for prompt in prompts]
     frame = pandas.DataFrame(rows, columns=["id", "text", "reference"])
     described: dict[str, Any] = from_pandas(frame, name=name).to_dict()
     return described
+
+
+def _as_text(reference: Any) -> str:
+    try:
+        return json.dumps(reference, default=str)
+    except (TypeError, ValueError):  # keys that JSON has not, or a circle
+        return repr(reference)

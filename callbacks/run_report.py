@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, evolved, title
+from es_lightning.errors import StorageError
+from es_lightning.files import replacing
 from es_lightning.generation import Evaluation, Generation
 from es_lightning.journal import JOURNAL
 from es_lightning.keep import keep_artifact
@@ -42,8 +44,8 @@ class RunReport(Callback):
         self.summary: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate the base model, unless a resumed run has done so."""
-        if self.before is None:
+        """Evaluate the base model; a run that goes on knows of it from its checkpoint, if at all."""
+        if self.before is None and trainer.global_step == 0:
             self.before = self._evaluate(trainer, pl_module)
         self._since = time.perf_counter()
 
@@ -107,13 +109,14 @@ class RunReport(Callback):
 
     def _summary(self, module: EvolutionStrategies) -> dict[str, Any]:
         generate = sum(row["generate_seconds"] for row in self.history)
+        measured = self.after or self.before or {}
         return {
             "task": module.data.task.name,
             "base": module.base,
-            "held_out_split": self.before and self.before["split"],
+            "held_out_split": measured.get("split"),
             "held_out_before": self.before and self.before["reward"],
             "held_out_after": self.after and self.after["reward"],
-            "example_prompt": self.before and self.before["prompt"],
+            "example_prompt": measured.get("prompt"),
             "example_before": self.before and self.before["completion"],
             "example_after": self.after and self.after["completion"],
             "generations": module.generation,
@@ -138,14 +141,13 @@ class RunReport(Callback):
     def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, summary: dict[str, Any]) -> None:
         root = Path(trainer.default_root_dir)
         card = model_card(summary)
-        if self.export:
-            module.export(root / "model", card)
-        self._draw(trainer, module)
-        (root / "summary.json").write_text(
-            json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        with replacing(root / "summary.json") as file:
+            file.write((json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
         keep_artifact(trainer.loggers, root / "summary.json")
         keep_artifact(trainer.loggers, root / JOURNAL)
+        if self.export:
+            _export(module, root, card)
+        self._draw(trainer, module)
         for logger in trainer.loggers:
             if isinstance(logger, DurableMLFlowLogger):
                 logger.log_tags({"mlflow.note.content": card.partition("---\n\n")[2]})
@@ -154,7 +156,24 @@ class RunReport(Callback):
                     tags = {"base_model": module.base, "checksum": summary["centre_checksum"]}
                     tags |= {"held_out_reward": str(summary["held_out_after"])}
                     name, settings = module.data.task.name, summary["settings"]
-                    logger.log_model(root / "model", name, chat, module.generation, tags, settings)
+                    rewards = {
+                        f"held_out/{when}": summary[f"held_out_{when}"] for when in ("before", "after")
+                    }
+                    known = {key: reward for key, reward in rewards.items() if reward is not None}
+                    logger.log_model(root / "model", name, chat, module.generation, tags, settings, known)
+
+
+def _export(module: EvolutionStrategies, root: Path, card: str) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        module.export(root / "model", card)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{root / 'model'} could not be written ({error}); the journal is safe. Free space or mend the "
+            f"folder's permissions, then: es-lightning replay --journal {root / JOURNAL} --generation "
+            f"{(module.generation - 1) if module.after is None else module.after} --output {root / 'model'}"
+        ) from error
 
 
 def _example(evaluation: Evaluation) -> dict[str, str]:
@@ -168,8 +187,8 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    if summary["held_out_before"] is not None:
-        before, after = summary["held_out_before"], summary["held_out_after"]
+    before, after = summary["held_out_before"], summary["held_out_after"]
+    if before is not None and after is not None:
         table.add_row("held-out reward", f"{before:.3f}  ->  [bold]{after:.3f}[/bold]")
         table.add_row("prompt", _plain(summary["example_prompt"]))
         table.add_row("before", _plain(summary["example_before"]))
@@ -185,5 +204,6 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
 def _plain(text: str, width: int = 200) -> str:
     from rich.markup import escape
 
-    line = " ".join(text.split())
+    # A model may write what would steer the terminal or turn the direction of the line.
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return escape(line if len(line) <= width else line[: width - 3] + "...")

@@ -14,6 +14,7 @@ from es_lightning import replay as replaying
 from es_lightning.console import stop
 from es_lightning.embedded import fetch_embedded
 from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI
+from es_lightning.spool import one_line as shown
 from es_lightning.suggest import one_line
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class UIParser(ArgumentParser):
 def ui(arguments: list[str]) -> None:
     """Serve MLflow's pages, after a line for each of the newest runs; ends with Ctrl-C.
 
+    A tracking server serves its pages itself: then the lines are all there is to do.
+
     Args:
         arguments: of the command line, behind ``ui``.
     """
@@ -51,10 +54,15 @@ def ui(arguments: list[str]) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of the runs' folders.")
     options = parser.parse_args(arguments)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
-    address = f"http://{options.host}:{options.port}"
+    served = uri.startswith(("http://", "https://"))
+    address = shown(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
     for line in run_links(options.runs, uri, address):
         log.info("%s", line)
-    log.info("%-24s %s/#/experiments%s   (Ctrl-C ends it)", "all runs", address, TRAINING)
+    log.info(
+        "%-24s %s/#/experiments%s%s", "all runs", address, TRAINING, "" if served else "   (Ctrl-C ends it)"
+    )
+    if served:
+        return
     command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
     place = ["--host", options.host, "--port", str(options.port)]
     os.execv(sys.executable, [sys.executable, *command, *place])  # so that Ctrl-C goes to MLflow itself
@@ -74,7 +82,7 @@ def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]
     return [
         f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}{TRAINING}"
         for name, run in known
-        if run["tracking_uri"] == uri
+        if run["tracking_uri"] == shown(uri)  # no password is kept
     ][:count]
 
 

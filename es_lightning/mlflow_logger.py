@@ -20,14 +20,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.errors import UsageError
 from es_lightning.files import replacing
-from es_lightning.mlflow_sender import LARGE, PER_REQUEST, Sender, fail_fast, may_pass
+from es_lightning.mlflow_sender import LARGE, PER_REQUEST, Sender, cut, fail_fast, may_pass
 from es_lightning.spool import Entry, Outbox, one_line, root_cause
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
-PARAM_LENGTH = 6000  # characters; MLflow refuses longer ones
 TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
 MLFLOW_RUN = "mlflow-run.json"
 KIND = "mlflow.experimentKind"  # decides which of its two faces MLflow's page shows: here, training
@@ -68,11 +67,15 @@ class DurableMLFlowLogger(MLFlowLogger):
         artifact_location: str | None = None,
         patience_seconds: float = 10.0,
     ) -> None:
-        uri = tracking_uri or _default_uri()
-        self._receiver = f"MLflow at {one_line(uri)}"
+        from mlflow import get_tracking_uri
+
+        uri = tracking_uri or get_tracking_uri()
+        self._shown_uri = one_line(uri)
+        self._receiver = f"MLflow at {self._shown_uri}"
         self._patience_seconds = patience_seconds
         self._final_status: str | None = None
         self._run_file: Path | None = None
+        self._begun = self._continues = False
         self._born = _milliseconds()
         fail_fast()
         with self._usage_error():
@@ -98,7 +101,7 @@ class DurableMLFlowLogger(MLFlowLogger):
         """Let a file tell which MLflow run a training belongs to; call it before the first use.
 
         Args:
-            file: of the training's folder; written when the MLflow run begins.
+            file: of the training's folder; written with the first entry.
             resumes: whether to go on with the run that the file names, if it is this server's.
         """
         self._run_file = file
@@ -106,10 +109,6 @@ class DurableMLFlowLogger(MLFlowLogger):
             known = json.loads(file.read_text(encoding="utf-8"))
             if known.get("tracking_uri") == self._shown_uri:
                 self._run_id = known["run_id"]
-
-    @property
-    def _shown_uri(self) -> str:
-        return one_line(self._tracking_uri)
 
     def _open(self) -> None:
         """Make the run, or go on with one; a run that the server has lost is made anew."""
@@ -122,12 +121,18 @@ class DurableMLFlowLogger(MLFlowLogger):
         if KIND not in self._mlflow_client.get_experiment(experiment).tags:
             self._mlflow_client.set_experiment_tag(experiment, KIND, "custom_model_development")
         if continued is not None:
+            self._continues = True
             self._sender.continues(continued, since=self._born)
-            self._mlflow_client.update_run(continued, status="RUNNING")
+
+    def _begin(self, run_id: str) -> None:
+        """Note the run; not earlier, since Lightning opens it before the training has passed its checks."""
+        self._begun = True
+        if self._continues:
+            self._outbox.add([Entry(run_id, "status", {"status": "RUNNING"})])
         if self._run_file is not None:
             known = {"tracking_uri": self._shown_uri, "experiment_id": self._experiment_id}
             with replacing(self._run_file) as file:
-                file.write(json.dumps(known | {"run_id": self._run_id}, indent=2).encode())
+                file.write(json.dumps(known | {"run_id": run_id}, indent=2).encode())
 
     def _is_lost(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -152,7 +157,7 @@ class DurableMLFlowLogger(MLFlowLogger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Queue parameters, flattened as Lightning does, whole up to MLflow's limit of 6,000 characters."""
         items = _flatten_dict(_convert_params(params)).items()
-        self._queue("param", ({"key": key, "value": _cut(str(value))} for key, value in items))
+        self._queue("param", ({"key": key, "value": cut(str(value))} for key, value in items))
 
     @rank_zero_only
     def log_tags(self, tags: Mapping[str, str]) -> None:
@@ -184,8 +189,9 @@ class DurableMLFlowLogger(MLFlowLogger):
         step: int = 0,
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Queue a Hugging Face model, which is read when it is sent, as a model of MLflow.
+        """Queue a Hugging Face model, which is read when it is sent, as a model of MLflow, once in a run.
 
         Args:
             path: its folder.
@@ -194,10 +200,14 @@ class DurableMLFlowLogger(MLFlowLogger):
             step: updates that it has seen.
             tags: of the model.
             params: settings that it was made with.
+            metrics: what it measured, for its page and the run's.
         """
-        item = {"path": str(Path(path).absolute()), "name": name, "chat": chat, "step": step}
-        named = {key: str(value) for key, value in (params or {}).items()}
-        self._queue("model", [{**item, "tags": dict(tags or {}), "params": named}])
+        item = {"path": str(Path(path).absolute()), "name": re.sub("[/:.%\"']", "-", name), "chat": chat}
+        item |= {"step": step, "tags": {"updates": str(step), **(tags or {})}}
+        item |= {"params": {key: str(value) for key, value in (params or {}).items()}}
+        moment = {"timestamp": _milliseconds(), "step": step}
+        named = [{"key": key, "value": value, **moment} for key, value in (metrics or {}).items()]
+        self._queue("model", [{**item, "metrics": named}])
 
     @rank_zero_only
     def log_artifact(self, path: Path | str, folder: str = "") -> None:
@@ -206,16 +216,22 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """End the run when all is delivered; after ``patience_seconds`` leave that to the spool."""
-        repeated = self._outbox.closed and status == self._final_status
-        if not self._initialized or repeated:
+        """End the run when all is delivered; after ``patience_seconds`` leave that to the spool.
+
+        A run that was to go on, and did not, stays as it was.
+        """
+        if not self._initialized or (self._outbox.closed and status == self._final_status):
             return
         self._final_status = status
-        self._queue("status", [{"status": STATUSES.get(status, status), "end_time": _milliseconds()}])
+        if self._begun or not self._continues:
+            ended = {"status": STATUSES.get(status, status), "end_time": _milliseconds()}
+            self._outbox.add([Entry(str(self._run_id), "status", ended)])
         self._outbox.close(self._patience_seconds)
 
     def _queue(self, kind: str, items: Iterable[dict[str, Any]]) -> None:
         run_id = str(self.run_id)
+        if not self._begun:
+            self._begin(run_id)
         self._outbox.add([Entry(run_id, kind, item) for item in items])
 
     @contextmanager
@@ -227,17 +243,6 @@ class DurableMLFlowLogger(MLFlowLogger):
                 f"{self._receiver} cannot be used ({root_cause(error)}): start it, name another one with "
                 "MLFLOW_TRACKING_URI or the logger's tracking_uri, or go without by --trainer.logger false."
             ) from error
-
-
-def _cut(value: str) -> str:
-    note = " ... (whole in config.yaml)"
-    return value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - len(note)] + note
-
-
-def _default_uri() -> str:
-    from mlflow import get_tracking_uri
-
-    return get_tracking_uri()
 
 
 def _milliseconds() -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from es_lightning.spool import THREAD
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import LoggedModel, Metric, Run
     from mlflow.tracking import MlflowClient
 
 PER_REQUEST = {
@@ -31,6 +31,7 @@ PER_REQUEST = {
 LARGE = {"artifact", "model"}  # may take long, and their store may be down alone
 PASSING = {401, 403, 408, 429}  # these say something about a token, a gateway or a rate, not about an entry
 SECONDS_PER_REQUEST = 10
+PARAM_LENGTH = 6000  # characters; MLflow refuses longer ones
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's page knows a run's tables
 
 
@@ -118,26 +119,48 @@ class Sender:
         self._client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**data), tags)])
 
     def _send_model(self, run_id: str, items: list[dict[str, Any]]) -> None:
-        """As ``mlflow.transformers.log_model`` does, without its global state."""
-        from mlflow.entities import LoggedModelOutput
+        """As ``mlflow.transformers.log_model`` does, without its global state, and once if tried twice."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
-        item = items[0]
-        run = self._client.get_run(run_id)
-        model = self._client.create_logged_model(
+        item, run = items[0], self._client.get_run(run_id)
+        model = self._begun_model(run, item) or self._client.create_logged_model(
             run.info.experiment_id,
             name=item["name"],
             source_run_id=run_id,
             tags=item["tags"],
             params=item["params"],
         )
+        if model.status == LoggedModelStatus.READY:
+            return
         with tempfile.TemporaryDirectory() as scratch:
             save_model(Path(item["path"]), Path(scratch) / "model", item["chat"], model.model_id, run_id)
             self._client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
-        self._client.finalize_logged_model(model.model_id, "READY")
-        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, item["step"])])
+        known = {metric.key for metric in model.metrics or ()}
+        fresh = [each for each in item["metrics"] if each["key"] not in known]
+        self._log_metrics(run_id, [Metric(**each, model_id=model.model_id) for each in fresh])
+        outputs = run.outputs.model_outputs if run.outputs else []
+        if all(output.model_id != model.model_id for output in outputs):
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, item["step"])])
+        self._client.finalize_logged_model(model.model_id, "READY")  # last, so that it stands for all
+
+    def _begun_model(self, run: Run, item: dict[str, Any]) -> LoggedModel | None:
+        """The model that an earlier attempt or process has made of the same entry, whole or not."""
+        of_run = f"source_run_id = '{run.info.run_id}'"
+        found = self._client.search_logged_models([run.info.experiment_id], of_run)
+        alike = (each for each in found if each.name == item["name"])
+        return next((each for each in alike if item["tags"].items() <= each.tags.items()), None)
 
     def _send_status(self, run_id: str, items: list[dict[str, Any]]) -> None:
-        self._client.set_terminated(run_id, **items[0])
+        if items[0]["status"] == "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(run_id, **items[0])
+
+
+def cut(value: str) -> str:
+    """A parameter's value, as long as MLflow takes it."""
+    note = " ... (whole in config.yaml)"
+    return value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - len(note)] + note
 
 
 def save_model(folder: Path, output: Path, chat: bool, model_id: str | None, run_id: str | None) -> None:

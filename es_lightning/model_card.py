@@ -1,6 +1,7 @@
 """The README.md of an exported model: where it comes from, how it was made, what it measured."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,15 @@ def model_card(summary: Mapping[str, Any]) -> str:
         summary: what ``summary.json`` holds.
     """
     split = summary["held_out_split"]
-    held_out = {"before": summary["held_out_before"], "after": summary["held_out_after"]}
+    rewards = {"before": summary["held_out_before"], "after": summary["held_out_after"]}
+    held_out = {when: "not measured" if reward is None else reward for when, reward in rewards.items()}
     facts = {"generations": summary["generations"], "centre checksum": summary["centre_checksum"]}
     if summary.get("centre_of_generation", facts["generations"]) != facts["generations"]:
         facts = {"put back to the centre before generation": summary["centre_of_generation"], **facts}
     return _joined(
         [
             _head(summary["base"], summary["task"]),
-            _table(f"held-out reward ({split})", held_out),
+            *([_table(f"held-out reward ({split})", held_out)] if split else []),
             UPDATE,
             _table("setting", {**summary["settings"], **facts}),
             _loading("model"),
@@ -105,7 +107,7 @@ def _head(base: str, task: str) -> str:
 
 
 def _table(title: str, rows: Mapping[str, Any]) -> str:
-    lines = [f"| {name} | {_cell(value)} |\n" for name, value in rows.items()]
+    lines = [f"| {_cell(name)} | {_cell(value)} |\n" for name, value in rows.items()]
     return f"| {title} | |\n|---|---|\n{''.join(lines)}".rstrip("\n")
 
 
@@ -124,7 +126,7 @@ tokenizer = AutoTokenizer.from_pretrained({json.dumps(place)})
 ```
 
 ```
-vllm serve {place}
+vllm serve {shlex.quote(place)}
 ```"""
 
 

@@ -12,7 +12,8 @@ LATEST = 2  # measurements of a prompt that are shown unasked, beside the first 
 
 # Control characters, and marks that turn the direction of what follows or hide in it; Unicode, chapter 23.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e0fff]"  # tags and variation selectors, which can spell a whole hidden text
 )
 # Halves of pairs, which no file takes, and the two characters that stand for tags until all is escaped.
 _UNUSABLE = re.compile("[\ud800-\udfff\ue000\ue001]")

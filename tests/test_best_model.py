@@ -129,6 +129,52 @@ def test_an_order_that_loses_the_measured_weights_is_refused(tmp_path: Path) -> 
         run(tmp_path / "b", [Given(1.0), BestModel("given"), EMAWeightAveraging()], 1)
 
 
+class After(Callback):
+    """Measures given numbers after an update, as Forgetting does; None measures nothing."""
+
+    def __init__(self, *values: float | None) -> None:
+        self.values = list(values)
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Give the next one."""
+        value = self.values.pop(0)
+        if value is not None:
+            trainer.callback_metrics["given"] = torch.tensor(value)
+
+
+def test_what_was_measured_after_the_update_is_judged_with_its_own_centre(tmp_path: Path) -> None:
+    watched, measured = BestModel("given"), Measured()
+    # The second number is not of a centre that is validated, and stale when the next one is.
+    run(tmp_path, [After(0.1, 0.9, None, 0.3), watched, Back(), measured], 4, val_check_interval=2)
+    assert watched.state_dict() == {"best": pytest.approx(0.9), "step": 2}
+    watched = BestModel("given")
+    run(tmp_path / "b", [After(0.1, 0.9, None, 0.3), watched, measured], 4, val_check_interval=3)
+    assert watched.best is None
+    watched = BestModel("given")
+    run(tmp_path / "c", [After(0.5, 0.4), watched, Back(), measured], 2)
+    card = (tmp_path / "c" / "best" / "README.md").read_text()
+    assert re.findall(r"centre checksum \| (\w+)", card) == [measured.checksums[-2]]
+    with pytest.raises(UsageError, match="cannot follow given beside WeightAveraging"):
+        run(tmp_path / "d", [After(1.0), BestModel("given"), EMAWeightAveraging()], 1)
+
+
+def test_a_run_in_which_nothing_was_judged_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path, [After(0.1, None), BestModel("given")], 2, val_check_interval=2)
+    assert "no validation came in a generation that measured given" in caplog.text
+    assert not (tmp_path / "best").exists()
+
+
+def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "journal.jsonl").write_text("a run's")
+    with pytest.raises(UsageError, match="mine holds other files"):
+        run(tmp_path, [BestModel(folder=str(tmp_path / "mine"))], 1)
+    assert (tmp_path / "mine" / "journal.jsonl").read_text() == "a run's"
+    for name in ("a", "b"):  # an earlier export is replaced
+        run(tmp_path / name, [BestModel(folder=str(tmp_path / "new"))], 1)
+    assert (tmp_path / "new" / "model.safetensors").is_file()
+
+
 def test_a_metric_that_is_none_is_named_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'val/rewrad' is none.*reward/mean.*val/accuracy.*val/reward"):
         run(tmp_path, [BestModel("val/rewrad")], 2)
@@ -164,7 +210,12 @@ def test_a_resumed_run_beats_what_was_best_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"mode": "most"}, "give max or min"), ({"min_delta": -1.0}, "give 0 or more")]
+    ("options", "words"),
+    [
+        ({"mode": "most"}, "give max or min"),
+        ({"min_delta": -1.0}, "give 0 or more"),
+        ({"monitor": "reward/mean"}, "a number of the population"),
+    ],
 )
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -143,7 +143,27 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
     assert len(records.generations) == 2
     assert "No space left on device" in caplog.text
-    assert [path.name for path in (tmp_path / "exported").rglob("*.safetensors")] == []
+    assert list((tmp_path / "exported").iterdir()) == []
+
+
+def test_what_was_exported_stays_when_there_is_no_room_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Callback):
+        """Fills the disk after the first generation."""
+
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            """Fill it."""
+            if trainer.global_step == 1:
+                monkeypatch.setattr(shutil, "copyfile", full)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    watched = ExportHF(every=1, keep=1)
+    fit(Letters(), tmp_path, steps=2, callbacks=[Full(), watched])
+    assert [path.name for path in (tmp_path / "exported").iterdir()] == ["step=1"]
+    assert watched.state_dict() == {"steps": [1]}
 
 
 def test_the_last_export_goes_to_the_hub(tmp_path: Path, hub: type[Hub]) -> None:
@@ -180,7 +200,13 @@ def test_a_missing_token_is_found_before_the_run(tmp_path: Path, hub: type[Hub])
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"every": 0}, "every is 0"), ({"keep": 0}, "keep is 0"), ({"push_to_hub": "tuned"}, "me/my-model")],
+    [
+        ({"every": 0}, "every is 0"),
+        ({"keep": 0}, "keep is 0"),
+        ({"push_to_hub": "tuned"}, "me/my-model"),
+        ({"push_to_hub": "me/"}, "me/my-model"),
+        ({"push_to_hub": "me/my model"}, "me/my-model"),
+    ],
 )
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
@@ -195,12 +221,15 @@ def test_the_hub_is_told_of_bases_that_it_has(
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     settings = {"shaping": "a | b"}
-    card = export_card(Export(base, "Task", 3, "abc", "bfloat16", settings, {"val/reward": 0.5}, 2, "best"))
+    metrics = {"val/reward": 0.5, "val/a|b": 1.0}
+    card = export_card(Export(base, "Task", 3, "abc", "bfloat16", settings, metrics, 2, "the best"))
     card_data = huggingface_hub.ModelCardData(**_front_matter(card))
     assert card_data.base_model == named
     assert card_data.library_name == "transformers"
     assert "| shaping | a \\| b |" in card
     assert "| val/reward | 0.5 |" in card
+    assert "| val/a\\|b | 1 |" in card
+    assert "vllm serve 'the best'" in card
 
 
 def _front_matter(card: str) -> dict[str, Any]:

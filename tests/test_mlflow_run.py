@@ -1,13 +1,16 @@
 """What MLflow holds of a run that was stopped and went on: everything once, under one run."""
 
 import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import mlflow
@@ -15,11 +18,18 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from es_lightning import cli
-from es_lightning.commands import run_links
+from es_lightning import cli, mlflow_sender
+from es_lightning.callbacks import RunRecord
+from es_lightning.callbacks.run_record import _dataset
+from es_lightning.commands import run_links, ui
+from es_lightning.data import TaskDataModule
+from es_lightning.errors import UsageError
+from es_lightning.generation import Prompt
 from es_lightning.hardware import commit, machine
 from es_lightning.keep import keep_table
-from es_lightning.mlflow_logger import PARAM_LENGTH, DurableMLFlowLogger
+from es_lightning.mlflow_logger import DurableMLFlowLogger
+from es_lightning.mlflow_sender import PARAM_LENGTH
+from tests.helpers import Letters, module, trainer
 from tests.test_mlflow_logger import free_port, wait_until
 
 SMOKE = str(Path(__file__).parents[1] / "configs" / "smoke_cpu.yaml")
@@ -157,6 +167,18 @@ def test_the_model_can_be_loaded_and_asked(folder: Path, client: MlflowClient, r
     assert all((exported.read(name) == weight).all() for name, weight in weights.items())
 
 
+def test_the_models_page_has_its_rewards(folder: Path, client: MlflowClient, run: Run) -> None:
+    newest = max(run.outputs.model_outputs, key=lambda output: output.step)
+    logged = client.get_logged_model(newest.model_id)
+    summary = json.loads((folder / "runs" / "smoke_cpu" / "summary.json").read_text())
+    assert logged.metrics is not None
+    assert {metric.key: (metric.value, metric.step, metric.run_id) for metric in logged.metrics} == {
+        "held_out/before": (summary["held_out_before"], 5, run.info.run_id),
+        "held_out/after": (summary["held_out_after"], 5, run.info.run_id),
+    }
+    assert logged.tags["updates"] == "5"
+
+
 @pytest.mark.slow
 @pytest.mark.tasks
 def test_the_model_can_be_served(folder: Path, client: MlflowClient, run: Run) -> None:
@@ -252,6 +274,123 @@ def test_what_the_spool_still_holds_comes_before_what_is_repeated(uri: str, tmp_
     assert sorted(metric.step for metric in history) == [0, 1, 2]
 
 
+REWARDS = {"held_out/before": 0.25, "held_out/after": 0.5}
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of a model; MLflow's form of it is a copy."""
+    monkeypatch.setattr(mlflow_sender, "save_model", lambda path, output, *_: shutil.copytree(path, output))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("all")
+    return tmp_path / "model"
+
+
+def log_model(own: DurableMLFlowLogger, model: Path) -> None:
+    own.log_model(model, "a/task", True, 3, {"checksum": "abc"}, {"sigma": 0.1}, REWARDS)
+
+
+def is_there_once(uri: str) -> None:
+    [run] = runs(uri)
+    client = MlflowClient(uri)
+    [model] = client.search_logged_models([run.info.experiment_id])
+    assert (model.name, str(model.status), model.params) == ("a-task", "READY", {"sigma": "0.1"})
+    assert model.metrics is not None
+    assert sorted((m.key, m.value, m.step) for m in model.metrics) == [
+        ("held_out/after", 0.5, 3),
+        ("held_out/before", 0.25, 3),
+    ]
+    assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(model.model_id, 3)]
+    assert [len(client.get_metric_history(run.info.run_id, key)) for key in REWARDS] == [1, 1]
+    assert [file.path for file in client.list_logged_model_artifacts(model.model_id)] == ["weights"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["create_logged_model", "log_model_artifacts", "log_batch", "log_outputs", "finalize_logged_model"],
+)
+def test_a_model_is_stored_once_wherever_its_delivery_is_cut_off(
+    uri: str, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    own, real = logger(uri, resumes=False), getattr(MlflowClient, step)
+
+    def arrives_unheard(client: MlflowClient, *arguments: Any, **named: Any) -> None:
+        monkeypatch.setattr(MlflowClient, step, real)
+        real(client, *arguments, **named)
+        raise ConnectionError("cut off")
+
+    _ = own.experiment
+    monkeypatch.setattr(MlflowClient, step, arrives_unheard)
+    log_model(own, model)
+    own.finalize()
+    is_there_once(uri)
+    again = logger(uri, resumes=True)  # a resumed run that comes to its end once more
+    log_model(again, model)
+    again.finalize()
+    is_there_once(uri)
+
+
+def test_a_model_that_was_left_is_delivered_with_its_rewards(
+    uri: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any) -> None:
+        raise ConnectionError("down")
+
+    first = DurableMLFlowLogger("own", "one", uri, tmp_path / "spool", patience_seconds=0.5)
+    first.remember(Path("mlflow-run.json"), resumes=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", down)
+        log_model(first, model)
+        first.finalize()
+    second = DurableMLFlowLogger("own", "one", uri, tmp_path / "spool")
+    second.remember(Path("mlflow-run.json"), resumes=True)
+    second.log_metrics({"a": 1.0}, 4)
+    second.finalize()
+    is_there_once(uri)
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_training_that_fails_its_checks_leaves_the_earlier_run_alone(
+    uri: str, tmp_path: Path, resumes: bool
+) -> None:
+    first = logger(uri, resumes=False)
+    first.log_metrics({"a": 1.0}, 0)
+    first.finalize()
+    known = Path("mlflow-run.json").read_text()
+
+    class Refuses(RunRecord):
+        """Stands for any check."""
+
+        def setup(self, *_: Any, **__: Any) -> None:
+            """Fail."""
+            raise UsageError("no")
+
+    (tmp_path / "journal.jsonl").write_text("the earlier run's")
+    with pytest.raises(UsageError, match="no"):
+        trainer(tmp_path, callbacks=[Refuses()], logger=logger(uri, resumes)).fit(
+            module(), TaskDataModule(Letters())
+        )
+    assert Path("mlflow-run.json").read_text() == known
+    client = MlflowClient(uri)
+    assert client.get_run(str(first.run_id)).info.status == "FINISHED"
+    assert [client.list_artifacts(run.info.run_id) for run in runs(uri)] == [[]] * (1 if resumes else 2)
+
+
+def test_a_run_that_goes_on_is_under_way_whatever_the_spool_still_says(uri: str, tmp_path: Path) -> None:
+    first = logger(uri, resumes=False)
+    first.log_metrics({"a": 1.0}, 0)
+    first.finalize()
+    left = {"run_id": first.run_id, "kind": "status", "data": {"status": "FAILED", "end_time": 1000}}
+    (tmp_path / "spool").write_text(json.dumps(left) + "\n")
+    second = DurableMLFlowLogger("own", "one", uri, tmp_path / "spool")
+    second.remember(Path("mlflow-run.json"), resumes=True)
+    second.log_metrics({"a": 1.0}, 1)
+    wait_until(lambda: len(MlflowClient(uri).get_metric_history(str(first.run_id), "a")) == 2, 10)
+    assert runs(uri)[0].info.status == "RUNNING"
+    second.finalize()
+    assert runs(uri)[0].info.status == "FINISHED"
+
+
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_run_that_the_server_has_lost_is_made_anew(uri: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -317,6 +456,29 @@ def test_bad_options_of_ui_end_in_one_line(
     assert caught.value.code == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert "port" in line or "--prot" in line
+
+
+def test_a_reference_of_any_kind_is_part_of_a_data_set() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    described = [_dataset("n", [Prompt("a", "b", reference=r)]) for r in ({(1, 2): 3}, {(1, 2): 4}, circle)]
+    assert len({each["digest"] for each in described}) == 3
+
+
+def test_the_pages_of_a_server_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mine").mkdir()
+    known = {"tracking_uri": "http://host:5000/", "experiment_id": "1", "run_id": "id"}
+    (tmp_path / "mine" / "mlflow-run.json").write_text(json.dumps(known))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000/")
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("there is nothing to serve"))
+    with caplog.at_level(logging.INFO, "es_lightning"):
+        ui(["--runs", str(tmp_path)])
+    assert [line.split()[-1] for line in caplog.messages] == [
+        "http://host:5000/#/experiments/1/runs/id?workflowType=machine_learning",
+        "http://host:5000/#/experiments?workflowType=machine_learning",
+    ]
 
 
 def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_any_text_is_shown_character_by_character(text: str) -> None:
     made.encode("utf-8")
     found = Reader(made)
     assert set(found.tags) <= {"span"}
-    shown = re.sub(r"\[U\+([0-9A-F]{4})\]", lambda mark: chr(int(mark[1], 16)), found.text)
-    literal = re.sub(r"\[U\+([0-9A-F]{4})\]", lambda mark: chr(int(mark[1], 16)), text)
+    shown = re.sub(r"\[U\+([0-9A-F]{4,5})\]", lambda mark: chr(int(mark[1], 16)), found.text)
+    literal = re.sub(r"\[U\+([0-9A-F]{4,5})\]", lambda mark: chr(int(mark[1], 16)), text)
     expected = literal.replace("\r\n", "\n").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert re.sub("[\ue000\ue001\ufffd]+", "?", shown) == re.sub(
         "[\ue000\ue001\ufffd\ud800-\udfff]+", "?", expected
@@ -96,14 +96,17 @@ def test_any_text_is_shown_character_by_character(text: str) -> None:
 
 
 def test_no_character_that_turns_or_hides_text_is_left() -> None:
-    everything = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000)]))
+    everything = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
     left = {
         unicodedata.name(c, hex(ord(c)))
         for c in visible(everything)
         if unicodedata.bidirectional(c) in {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
         or (unicodedata.category(c) == "Cc" and c not in "\t\n")
+        or unicodedata.name(c, "").startswith(("TAG ", "LANGUAGE TAG", "CANCEL TAG"))
     }
     assert left == set()
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "hi")
+    assert "[U+E0068]" in visible(f"a{hidden}b")
 
 
 def test_a_completion_of_a_megabyte_is_cut_with_a_note() -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas
 import pytest
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 
 from es_lightning.callbacks import rollout_table
 from es_lightning.callbacks.rollout_table import KEPT_CHARACTERS, RolloutTable, bounded, rows_of, table
 from es_lightning.data import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.generation import Completion, Evaluation, Prompt
+from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import Sampling
 from es_lightning.scoring import Grading
 from es_lightning.task import Reward
@@ -129,8 +130,9 @@ def test_longer_answers_than_training_has_get_their_room(tmp_path: Path) -> None
     assert max(row["tokens"] for row in watched.rows) > 3
 
 
-def test_a_run_that_repeats_its_journal_has_the_same_rows(tmp_path: Path) -> None:
-    whole, resumed = RolloutTable(prompts=2, every=1), RolloutTable(prompts=2, every=1)
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_that_repeats_its_journal_has_the_same_rows(tmp_path: Path, every: int) -> None:
+    whole, resumed = RolloutTable(prompts=2, every=every), RolloutTable(prompts=2, every=every)
     checkpoints = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=1)
     data = TaskDataModule(Letters(), grading=Grading(workers=0))
     options: dict[str, Any] = {"enable_checkpointing": True, "limit_val_batches": 0}
@@ -139,6 +141,25 @@ def test_a_run_that_repeats_its_journal_has_the_same_rows(tmp_path: Path) -> Non
     again.fit(module(), data, ckpt_path=str(tmp_path / "checkpoints" / "step=1.ckpt"))
     assert resumed.rows == whole.rows
     assert len({row["completion"] for row in whole.rows}) > 2, "the centres must differ for this to tell"
+
+
+def test_the_final_centre_is_the_average_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = EvolutionStrategies.shared_rollout
+
+    def noted(tuned: EvolutionStrategies, prompts: Any, *rest: Any, **named: Any) -> Evaluation:
+        if len(prompts) == 1:
+            asked.append(tuned.checksum())
+        return real(tuned, prompts, *rest, **named)
+
+    monkeypatch.setattr(EvolutionStrategies, "shared_rollout", noted)
+    watched = RolloutTable(prompts=1, every=2)
+    tuned, records = fit(Letters(), tmp_path, steps=2, callbacks=[EMAWeightAveraging(decay=0.5), watched])
+    assert asked == [records.checksums[0], records.checksums[3], tuned.checksum()]
+    assert tuned.checksum() != records.checksums[3]
+    assert [row["updates"] for row in watched.rows] == [0, 2]
 
 
 def test_table_and_page_are_handed_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

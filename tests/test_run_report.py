@@ -1,19 +1,27 @@
 """What a run leaves behind, and MLflow's copy of it."""
 
 import json
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from mlflow.tracking import MlflowClient
 
 from es_lightning import cli
 from es_lightning.callbacks import RunReport
+from es_lightning.callbacks.run_report import _plain
 from es_lightning.centre import BaseWeights
+from es_lightning.commands import replay
 from es_lightning.data import TaskDataModule
+from es_lightning.errors import StorageError
 from es_lightning.plots import reward_curve
-from tests.helpers import module, trainer
+from es_lightning.scoring import Grading
+from tests.helpers import Letters, fit, module, trainer
 from tests.letters import Bytes
 
 SMOKE = str(Path(__file__).parents[1] / "configs" / "smoke_cpu.yaml")
@@ -48,6 +56,49 @@ def test_a_report_without_evaluation_and_export(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["held_out_before"] is None
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("held_out", [(True, False), (False, True)])
+def test_a_run_may_go_on_with_or_without_evaluation(tmp_path: Path, held_out: tuple[bool, bool]) -> None:
+    first, then = (RunReport(held_out=each) for each in held_out)
+    saved = ModelCheckpoint(tmp_path / "checkpoints", "{step}", every_n_train_steps=1)
+    data = TaskDataModule(Letters(), grading=Grading(workers=0))
+    trainer(tmp_path, 1, [first, saved], enable_checkpointing=True).fit(module(), data)
+    trainer(tmp_path, 2, [then]).fit(module(), data, ckpt_path=tmp_path / "checkpoints" / "step=1.ckpt")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["held_out_before"] is not None, summary["held_out_after"] is not None) == held_out
+    assert summary["held_out_split"] == "test"
+    assert (
+        f"| {'after' if held_out[0] else 'before'} | not measured |"
+        in (tmp_path / "model" / "README.md").read_text()
+    ), "only the base model is what was before"
+
+
+@pytest.mark.slow
+@pytest.mark.callbacks
+def test_a_full_disk_leaves_the_summary_and_a_command_that_makes_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        fit(Letters(), tmp_path / "full", callbacks=[RunReport()])
+    monkeypatch.undo()
+    summary = json.loads((tmp_path / "full" / "summary.json").read_text())
+    replay(shlex.split(str(caught.value).partition("es-lightning replay")[2]))
+    tuned, _ = fit(Letters(), tmp_path / "whole")
+    assert summary["centre_checksum"] == tuned.checksum()
+    made = BaseWeights(tmp_path / "full" / "model")
+    assert all(torch.equal(made.read(name), p.bfloat16()) for name, p in tuned.centre.named_parameters())
+
+
+def test_what_a_model_wrote_cannot_steer_the_terminal() -> None:
+    assert (
+        _plain("a\x1b]0;title\x07\n\u202eb \x9b31m [bold]")
+        == "a\ufffd]0;title\ufffd \ufffdb \ufffd31m \\[bold]"
+    )
 
 
 def test_state_goes_round_through_a_checkpoint(tmp_path: Path) -> None:
