@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
@@ -14,9 +15,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import plots
 from es_lightning.callbacks.monitor import evolved
-from es_lightning.callbacks.prior_report import draw_changes, draw_pareto, paired_change, sentence, summary
+from es_lightning.callbacks.prior_report import draw_changes, draw_pareto, numbers, sentence, summary
 from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
 from es_lightning.errors import UsageError
+from es_lightning.files import replacing
 from es_lightning.generation import Evaluation, Prompt
 from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
@@ -82,7 +84,7 @@ class Forgetting(Probing):
         self._prompts: dict[str, list[Prompt]] = {}
         self._splits: dict[str, str] = {}
         self._earned: float | None = None
-        self._validated = (-1, 0.0)
+        self._validated = (0, "", 0.0)
 
     # The run --------------------------------------------------------------------------------------
 
@@ -112,14 +114,23 @@ class Forgetting(Probing):
         return split, choose(problems, self.sample or len(problems), self.seed)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the base model, and on the new task too: Lightning validates only later."""
+        """Measure the base model, and on the new task too: Lightning validates only later, and leaves it out
+        where a resumed run starts.
+
+        Raises:
+            UsageError: a resumed run has other problems.
+        """
+        if self.base and self._digests() != {name: found["problems"] for name, found in self.base.items()}:
+            raise UsageError(
+                "Forgetting has other problems than before the run was stopped: give the tasks, sample, seed "
+                "and split that it began with."
+            )
         super().on_train_start(trainer, pl_module)
-        module = evolved(pl_module)
-        first = trainer.global_step == 0 and "val/reward" not in self.rows[-1]
-        if first and trainer.limit_val_batches and module.data.has("val"):
-            module.load_base()  # which is the centre still
-            validation = module.shared_rollout(module.data.encode("val", module.encode))
-            self._complete(0, "val/reward", validation.reward)
+        module, step = evolved(pl_module), trainer.global_step
+        due = step % float(trainer.val_check_batch or math.inf) == 0 and trainer.limit_val_batches
+        row = self.rows[-1] if self.rows and module.after is None else {}  # else it is of another centre
+        if due and row.get("generation") == step and "val/reward" not in row and module.data.has("val"):
+            row["val/reward"] = module.evaluate("val").reward
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -127,14 +138,17 @@ class Forgetting(Probing):
         """Remember what the population earned, and measure the centre if it is time to."""
         self._earned = float(outputs["generation"].rewards.mean())
         # This population was drawn around the centre that was measured last.
-        self._complete(outputs["generation"].index, "reward/mean", self._earned)
+        if self.rows and self.rows[-1]["generation"] == outputs["generation"].index:
+            self.rows[-1]["reward/mean"] = self._earned
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the centre's validation reward beside what it earned on the prior tasks."""
         if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
-            self._validated = trainer.global_step, float(trainer.callback_metrics["val/reward"])
-            self._complete(trainer.global_step, "val/reward", self._validated[1])
+            centre = evolved(pl_module).centre_checksum
+            reward = float(trainer.callback_metrics["val/reward"])
+            self._validated = trainer.global_step, centre, reward
+            self._complete()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the last centre, write the table, and say what has become of each task."""
@@ -168,34 +182,36 @@ class Forgetting(Probing):
 
     def measure(self, module: EvolutionStrategies) -> dict[str, float]:
         """Rewards of the centre on the prior tasks, compared with those of the base model."""
-        problems = {name: digest(prompts) for name, prompts in self._prompts.items()}
         found: dict[str, Evaluation] = {}
         if not self.base:
             module.load_base()
             found = self._evaluate(module)
+            problems = self._digests()
             self.base = {
                 name: {"problems": problems[name], "rewards": each.rewards} for name, each in found.items()
             }
-        if problems != {name: each["problems"] for name, each in self.base.items()}:
-            raise UsageError(
-                "Forgetting has other problems than before the run was stopped: give the tasks, sample, seed "
-                "and split that it began with."
-            )
         if not found or module.generation > 0:
             module.load_centre()
             found = self._evaluate(module)
         metrics: dict[str, float] = {}
         for name, evaluation in found.items():
-            metrics |= self._of_task(name, evaluation)
+            metrics |= numbers(name, self.base[name]["rewards"], evaluation, self.rows)
         return metrics | {"prior/mean": mean(evaluation.reward for evaluation in found.values())}
 
     def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep a row, with what the new task earned beside it where that is known already."""
         super().keep(trainer, metrics, step)
-        if self._earned is not None:  # by the population before; the one to come replaces it
+        put_back = evolved(trainer.lightning_module).after is not None
+        if self._earned is not None and not put_back:  # by the population before, until the next one
             self.rows[-1]["reward/mean"] = self._earned
-        validated, reward = self._validated
-        self._complete(validated, "val/reward", reward)
+        self._complete()
+
+    def show(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
+        """Show what is measured here; the new task's numbers of a row would be out of date."""
+        super().show(trainer, {name: metrics[name] for name in metrics if name.startswith("prior/")})
+
+    def _digests(self) -> dict[str, str]:
+        return {name: digest(prompts) for name, prompts in self._prompts.items()}
 
     def _evaluate(self, module: EvolutionStrategies) -> dict[str, Evaluation]:
         return {
@@ -203,24 +219,11 @@ class Forgetting(Probing):
             for name, prompts in self._prompts.items()
         }
 
-    def _of_task(self, name: str, evaluation: Evaluation) -> dict[str, float]:
-        key = f"prior/{name}"
-        change, error = paired_change(self.base[name]["rewards"], evaluation.rewards)
-        earlier = [*self.column(key)[1], mean(self.base[name]["rewards"])]
-        metrics = {
-            key: evaluation.reward,
-            f"{key}_minimum": min(evaluation.reward, *earlier),
-            f"{key}_change": change,
-        }
-        if error is not None:
-            metrics[f"{key}_change_se"] = error
-        accuracies = [score["accuracy"] for score in evaluation.scores if "accuracy" in score]
-        return metrics | ({f"{key}_accuracy": mean(accuracies)} if accuracies else {})
-
-    def _complete(self, generation: int, name: str, value: float) -> None:
-        """Put a number into the last row, if it is of that generation."""
-        if self.rows and self.rows[-1]["generation"] == generation:
-            self.rows[-1][name] = value
+    def _complete(self) -> None:
+        """Put the validation reward into the last row, if it is of the same centre."""
+        step, centre, reward = self._validated
+        if self.rows and centre and (step, centre) == (self.rows[-1]["generation"], self._centre):
+            self.rows[-1]["val/reward"] = reward
 
     # Results --------------------------------------------------------------------------------------
 
@@ -233,8 +236,8 @@ class Forgetting(Probing):
         for name, row in table.items():
             log.info("%s", sentence(name, row))
         path = Path(trainer.default_root_dir) / "tables" / "forgetting.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        with replacing(path) as file:
+            file.write(f"{json.dumps(table, indent=2)}\n".encode())
         keep_artifact(trainer.loggers, path, "tables")
 
     def figure(self, trainer: pl.Trainer) -> Figure:

@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -61,6 +62,7 @@ class GenerationTimer(Monitor):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
+        super().on_train_start(trainer, pl_module)
         self._mark = time.perf_counter()
 
     def on_train_batch_end(
@@ -156,8 +158,9 @@ def peaks() -> dict[str, float]:
     """Most memory that this process has had so far, in GiB, by the names it is logged under."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux: getrusage(2)
     found = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
-    if torch.accelerator.is_available():
-        found["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
+    with suppress(RuntimeError):  # Apple's does not count in every version: pytorch issue 186430
+        if torch.accelerator.is_available():
+            found["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
     return found
 
 

@@ -16,6 +16,7 @@ from es_lightning.divergence import Estimate
 from es_lightning.errors import UsageError
 from es_lightning.generation import Prompt
 from es_lightning.module import EvolutionStrategies
+from es_lightning.shards import digest
 from es_lightning.task import Task
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class KLDrift(Probing):
         self.seed, self.directions = seed, tuple(dict.fromkeys(directions))
         self.samples: dict[str, list[dict[str, Any]]] = {}
         """Per task the base model's completions, with what it thinks of them."""
+        self.asked: dict[str, str] = {}
+        """Per task what decides which completions there are."""
         self._prompts: dict[str, list[Prompt]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -109,6 +112,23 @@ class KLDrift(Probing):
             # One token more, which vLLM generates when it is asked for log-probabilities.
             self._prompts[name] = module.reserve(choose(problems, self.size, self.seed), self.max_tokens + 1)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the base model, or what an interruption has cut off.
+
+        Raises:
+            UsageError: a resumed run completes other prompts.
+        """
+        asked = {
+            name: f"{digest(prompts)}, {self.max_tokens} tokens" for name, prompts in self._prompts.items()
+        }
+        if any(self.asked.get(name, now) != now for name, now in asked.items()):
+            raise UsageError(
+                "KLDrift has other prompts than before the run was stopped: give the tasks, prompts, "
+                "max_tokens and seed that it began with."
+            )
+        self.asked |= asked
+        super().on_train_start(trainer, pl_module)
+
     def measure(self, module: EvolutionStrategies) -> dict[str, float]:
         """The divergences of the centre from the base model; all ranks take part."""
         metrics: dict[str, float] = {}
@@ -131,12 +151,13 @@ class KLDrift(Probing):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and the base model's completions."""
-        return {**super().state_dict(), "samples": self.samples}
+        return {**super().state_dict(), "samples": self.samples, "asked": self.asked}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
         self.samples = {name: [dict(one) for one in found] for name, found in state_dict["samples"].items()}
+        self.asked = dict(state_dict["asked"])
 
     def _sample(self, module: EvolutionStrategies, name: str) -> list[dict[str, Any]]:
         """Completions of the weights that the engine holds, and their log-probabilities under these."""

@@ -49,8 +49,17 @@ class Monitor(Callback):
         self.rows.append({"generation": float(step), **metrics})
         for logger in trainer.loggers:
             logger.log_metrics(dict(metrics), step=step)
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        self.show(trainer, metrics)
         self.draw(trainer)
+
+    def show(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
+        """Put numbers where other callbacks find them, ``EarlyStopping`` for one."""
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show again what was found before an interruption, which Lightning has forgotten."""
+        for row in self.rows:
+            self.show(trainer, {name: value for name, value in row.items() if name != "generation"})
 
     def column(self, name: str) -> tuple[list[float], list[float]]:
         """Generations and values of a metric, as far as it was measured."""
@@ -96,10 +105,11 @@ class Monitor(Callback):
 
 
 def title(module: EvolutionStrategies) -> str:
-    """Task, base model and the settings that decide a run, on one line."""
+    """Task, base model and the settings that decide a run, on one line of a picture."""
     settings = module.settings()
     named = ", ".join(f"{key} {settings[key]}" for key in ("population", "sigma", "lr", "seed"))
-    return f"{module.data.task.name} on {module.base}: {named}"
+    # Between two dollars, as a folder's name may have them, matplotlib would look for a formula.
+    return f"{module.data.task.name} on {module.base}: {named}".replace("$", r"\$")
 
 
 def evolved(module: pl.LightningModule) -> EvolutionStrategies:

@@ -12,6 +12,8 @@ from es_lightning import plots
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from es_lightning.generation import Evaluation
+
 Rows = Sequence[Mapping[str, float]]
 
 
@@ -28,6 +30,25 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> tuple[floa
     differences = [b - a for a, b in zip(before, after, strict=True)]
     error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else None
     return mean(differences), error
+
+
+def numbers(name: str, before: Sequence[float], evaluation: Evaluation, rows: Rows) -> dict[str, float]:
+    """Of a prior task what ``Forgetting`` logs.
+
+    Args:
+        name: of the task.
+        before: P rewards of the base model.
+        evaluation: of the centre, on the same problems.
+        rows: of ``Forgetting`` so far.
+    """
+    key, reward = f"prior/{name}", evaluation.reward
+    change, error = paired_change(before, evaluation.rewards)
+    lowest = min([reward, mean(before), *(row[key] for row in rows)])
+    metrics = {key: reward, f"{key}_minimum": lowest, f"{key}_change": change}
+    if error is not None:
+        metrics[f"{key}_change_se"] = error
+    accuracies = [score["accuracy"] for score in evaluation.scores if "accuracy" in score]
+    return metrics | ({f"{key}_accuracy": mean(accuracies)} if accuracies else {})
 
 
 def summary(name: str, rows: Rows) -> dict[str, Any]:

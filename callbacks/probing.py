@@ -45,6 +45,7 @@ class Probing(Monitor):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the base model; in a resumed run, what the interruption has cut off."""
+        super().on_train_start(trainer, pl_module)
         self._measure_if(trainer.global_step % self.every == 0, trainer, pl_module)
 
     def on_train_batch_end(

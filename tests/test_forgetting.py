@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -22,12 +23,12 @@ from es_lightning.callbacks.kl_drift import KLDrift
 from es_lightning.callbacks.prior_report import paired_change, sentence
 from es_lightning.callbacks.probing import choose
 from es_lightning.data import TaskDataModule
-from es_lightning.errors import UsageError
+from es_lightning.errors import StorageError, UsageError
 from es_lightning.generation import Prompt
 from es_lightning.module import EvolutionStrategies
 from es_lightning.scoring import Grading
 from es_lightning.task import Task
-from tests.helpers import Letters, fit, module, trainer
+from tests.helpers import Letters, Records, fit, module, trainer
 from tests.letters import Bytes
 from tests.ranks import Run
 from tests.ranks import fit as fit_ranks
@@ -164,6 +165,12 @@ def test_a_table_and_sentences_tell_the_result(run: Finished) -> None:
         assert f"to {row['final']:.3f} ({row['change']:+.3f} +- {row['change_se']:.3f}" in run.log
 
 
+def test_a_table_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "tables").write_text("in the way")
+    with pytest.raises(StorageError, match=r"forgetting\.json could not be written"):
+        forgetting()._report(SimpleNamespace(default_root_dir=tmp_path, loggers=[]))  # type: ignore[arg-type]
+
+
 def test_a_sentence_says_what_happened() -> None:
     row = {"base": 0.585, "final": 0.503, "change": -0.082, "change_se": 0.012}
     row |= {"minimum": 0.49, "minimum_generation": 300}
@@ -200,9 +207,9 @@ def test_a_choice_of_problems_keeps_their_order_and_follows_the_seed(n: int, siz
 # Interruptions
 
 
-def part(folder: Path, watched: Any, steps: int, ckpt: str | None = None) -> None:
+def part(folder: Path, watched: Any, steps: int, ckpt: str | None = None, **options: Any) -> None:
     checkpoints = ModelCheckpoint(folder / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=1)
-    trainer(folder, steps, [*watched, checkpoints], enable_checkpointing=True).fit(
+    trainer(folder, steps, [*watched, checkpoints], enable_checkpointing=True, **options).fit(
         module(), TaskDataModule(Letters(), grading=HERE), ckpt_path=ckpt
     )
 
@@ -240,10 +247,63 @@ def test_what_an_interruption_has_cut_off_is_made_up_for(
             assert row[name] == whole.rows[index][name]
 
 
-def test_other_problems_than_before_are_refused(parts: tuple[Path, Forgetting]) -> None:
+def test_a_validation_that_an_interruption_has_cut_off_is_made_up_for(tmp_path: Path) -> None:
+    whole, resumed = forgetting(), forgetting()
+    part(tmp_path, [whole], 4, val_check_interval=2)
+    # This checkpoint was written before the validation of generation 2, which Lightning leaves out then.
+    part(tmp_path, [resumed], 4, str(tmp_path / "checkpoints" / "step=2.ckpt"), val_check_interval=2)
+    assert [set(row) for row in resumed.rows] == [set(row) for row in whole.rows]
+    assert resumed.rows[1] == pytest.approx(whole.rows[1], rel=1e-6)  # Lightning's means are float32
+
+
+def test_other_callbacks_find_what_was_measured_before_an_interruption(
+    parts: tuple[Path, Forgetting],
+) -> None:
+    folder, whole = parts
+    stopping = EarlyStopping("prior/bytes", mode="max", patience=9)
+    rare = forgetting(every=25)  # measures nothing before the validation
+    part(folder, [rare, stopping], 4, str(folder / "checkpoints" / "step=1.ckpt"))
+    assert [row["generation"] for row in rare.rows] == [0, 1, 4]
+    assert float(stopping.best_score) == pytest.approx(whole.rows[1]["prior/bytes"])
+
+
+def test_an_old_reward_of_the_new_task_is_shown_to_nobody() -> None:
+    shown = SimpleNamespace(callback_metrics={})
+    forgetting().show(shown, {"prior/mean": 1.0, "val/reward": 2.0, "reward/mean": 3.0})  # type: ignore[arg-type]
+    assert shown.callback_metrics == {"prior/mean": 1.0}
+
+
+def test_other_problems_than_before_are_refused_at_once(parts: tuple[Path, Forgetting]) -> None:
     folder, _ = parts
+    records = Records()
     with pytest.raises(UsageError, match="other problems than before"):
-        part(folder, [forgetting(every=1, sample=2)], 5, str(folder / "checkpoints" / "step=4.ckpt"))
+        part(
+            folder, [forgetting(every=25, sample=2), records], 5, str(folder / "checkpoints" / "step=1.ckpt")
+        )
+    assert not records.generations
+
+
+class PutBack(Callback):
+    """Ends a run after three generations with the centre of the first, as EarlyPeak does."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Put the centre back."""
+        if trainer.global_step == 3:
+            pl_module.restore(1)
+            trainer.should_stop = True
+
+
+def test_a_centre_that_was_put_back_has_no_rewards_of_the_one_before(tmp_path: Path) -> None:
+    watched = forgetting(every=1)
+    trainer(tmp_path, 5, [watched, PutBack()], val_check_interval=1).fit(
+        module(), TaskDataModule(Letters(), grading=HERE)
+    )
+    first, fallen, last = (watched.rows[i] for i in (1, 3, 4))
+    assert [fallen["generation"], last["generation"]] == [3, 3]
+    assert "val/reward" in fallen
+    names = {name for name in first if name.startswith("prior/") and not name.endswith("_minimum")}
+    assert {name: last[name] for name in names} == {name: first[name] for name in names}
+    assert {name for name in last if not name.startswith("prior/")} == {"generation"}
 
 
 # Grading

@@ -4,12 +4,14 @@ import logging
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from es_lightning import plots
 from es_lightning.callbacks.generation_timer import (
     GenerationTimer,
     closing_line,
@@ -18,6 +20,7 @@ from es_lightning.callbacks.generation_timer import (
     parts,
     peaks,
 )
+from es_lightning.callbacks.monitor import title
 from es_lightning.data import TaskDataModule
 from es_lightning.generation import Generation
 from es_lightning.scoring import Grading
@@ -86,6 +89,15 @@ def test_an_accelerators_peak_is_told_where_there_is_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda: 3 * 2**29)
     assert peaks()["time/peak_accelerator_memory_gib"] == 1.5
+
+
+def test_an_accelerator_that_does_not_count_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise RuntimeError("Allocator for mps is not a DeviceAllocator.")  # torch 2.10 on Apple silicon
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", refuse)
+    assert set(peaks()) == {"time/peak_memory_gib"}
 
 
 def test_the_largest_peak_of_all_ranks_is_told() -> None:
@@ -157,6 +169,15 @@ def test_memory_can_be_left_out(tmp_path: Path) -> None:
     timer = GenerationTimer(memory=False)
     fit(Letters(), tmp_path, steps=1, callbacks=[timer])
     assert not [name for name in timer.rows[0] if "memory" in name]
+
+
+def test_a_title_with_dollars_is_no_formula(tmp_path: Path) -> None:
+    settings = {"population": 4, "sigma": 0.1, "lr": 0.1, "seed": 0}
+    named = SimpleNamespace(name="Dollars")
+    tuned = SimpleNamespace(base=r"/a$\x/b$", data=SimpleNamespace(task=named), settings=lambda: settings)
+    figure, _ = plots.sheet(title(tuned))  # type: ignore[arg-type]
+    plots.save(figure, tmp_path / "dollars.png")  # matplotlib refuses \x as a formula
+    assert (tmp_path / "dollars.png").stat().st_size > 0
 
 
 def test_many_generations_are_drawn_as_areas(tmp_path: Path) -> None:

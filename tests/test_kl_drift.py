@@ -193,6 +193,15 @@ def test_a_resumed_run_ends_with_the_numbers_of_an_uninterrupted_one(tmp_path: P
     assert json.dumps(resumed.state_dict()) == json.dumps(whole.state_dict())
 
 
+def test_other_prompts_than_before_are_refused_at_once(tmp_path: Path) -> None:
+    part(tmp_path, KLDrift(**SMALL), 1)
+    for changed in ({"prompts": 2}, {"max_tokens": 4}):
+        drift = KLDrift(**SMALL | changed | {"every": 25})
+        with pytest.raises(UsageError, match="other prompts than before"):
+            part(tmp_path, drift, 2, str(tmp_path / "checkpoints" / "step=1.ckpt"))
+        assert [row["generation"] for row in drift.rows] == [0]
+
+
 class Choices(Letters):
     """Nothing is generated for it."""
 
