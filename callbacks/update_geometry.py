@@ -64,8 +64,10 @@ class UpdateGeometry(Monitor):
         super().__init__()
         if every < 1 or top < 1:
             raise UsageError(f"every is {every} and top is {top}: give whole numbers of at least 1.")
-        if not all(threshold > 0 for threshold in thresholds):
-            raise UsageError(f"thresholds are {thresholds}: give changes above 0, for example 1e-6.")
+        if len(set(thresholds)) < len(thresholds) or not all(0 < threshold < 1 for threshold in thresholds):
+            raise UsageError(
+                f"thresholds are {thresholds}: give different changes above 0 and below 1, for example 1e-6."
+            )
         self.every, self.top, self.steps, self.direction = every, top, steps, direction
         self.thresholds = tuple(float(threshold) for threshold in thresholds)
         self.latest: dict[str, Any] = {}

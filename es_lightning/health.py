@@ -106,8 +106,12 @@ def signal(rewards: Tensor, groups: Sequence[str] = (), pairs: bool = False) -> 
         return None
     table = odd_and_even(rewards)[0] if pairs else rewards
     member, residual = mean_squares(table, groups, centred=not pairs)
-    nothing = 1e-24 * max(1.0, float(rewards.abs().max()) ** 2)  # rounding is no difference
-    return Signal(float(member), float(residual)) if member + residual > nothing else None
+    return Signal(float(member), float(residual)) if member + residual > _rounding(rewards) else None
+
+
+def _rounding(rewards: Tensor) -> float:
+    """Mean squares up to this are rounding, and no difference."""
+    return 1e-24 * max(1.0, float(rewards.abs().max()) ** 2)
 
 
 def odd_and_even(rewards: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,11 +137,13 @@ def linear_share(rewards: Tensor) -> float | None:
         rewards: [N, P], pairs side by side.
 
     Returns:
-        None where all pairs earned alike.
+        None with fewer than 2 pairs, or where all pairs earned alike.
     """
     odd, even = (part.mean(-1) for part in odd_and_even(rewards))
-    slope, bend = odd.square().mean(), even.var(correction=1) if len(even) > 1 else torch.tensor(0.0)
-    return float(slope / (slope + bend)) if slope + bend > 0 else None
+    if len(even) < 2:
+        return None
+    slope, bend = odd.square().mean(), even.var(correction=1)
+    return float(slope / (slope + bend)) if slope + bend > _rounding(rewards) else None
 
 
 def variance_shares(rewards: Tensor) -> Mapping[str, float]:
@@ -160,7 +166,7 @@ def variance_shares(rewards: Tensor) -> Mapping[str, float]:
     parts = {"member": (member - residual) / prompts, "prompt": (prompt - residual) / members}
     found = {name: max(0.0, float(part)) for name, part in {**parts, "residual": residual}.items()}
     total = sum(found.values())
-    return {name: part / total for name, part in found.items()} if total > 0 else {}
+    return {name: part / total for name, part in found.items()} if total > _rounding(rewards) else {}
 
 
 def above(rewards: Tensor, centre: Tensor) -> float:

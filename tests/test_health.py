@@ -193,9 +193,20 @@ def test_shares_of_variance_are_those_of_the_simulation() -> None:
     )
 
 
-def test_equal_rewards_have_no_shares() -> None:
-    assert variance_shares(torch.ones(4, 3)) == {}
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(30, 40), (6, 5), (4, 3)])
+def test_equal_rewards_have_no_shares(value: float, shape: tuple[int, int]) -> None:
+    """Means of 0.1 and 0.3 are rounded, which is no difference."""
+    alike = torch.full(shape, value, dtype=torch.float64)
+    assert variance_shares(alike) == {}
+    assert linear_share(alike) is None
+    by_prompt = torch.linspace(0.1, 0.9, shape[1], dtype=torch.float64).expand(shape)
+    assert linear_share(by_prompt) is None
+
+
+def test_one_prompt_has_no_shares_and_one_pair_no_linear_share() -> None:
     assert variance_shares(torch.rand(4, 1)) == {}
+    assert linear_share(torch.rand(2, 5)) is None
 
 
 def test_the_linear_share_tells_slopes_from_curvature() -> None:

@@ -311,6 +311,13 @@ def test_a_healthy_population_is_not_warned_of(
     assert warnings(monkeypatch, caplog, state, centre, generations=25, seed=seed) == []
 
 
+def test_a_generation_of_the_journal_has_no_clocks_to_blame_a_lane_by(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clocks = iter([(10.0, 10.2, 25.0)] * 9 + [()])
+    assert warnings(monkeypatch, caplog, lambda rng: slow(rng) | {"lane_seconds": next(clocks)}, GOOD) == []
+
+
 def test_a_temperature_is_named_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from es_lightning import plots
 from es_lightning.callbacks import sigma_finder
 from es_lightning.callbacks.sigma_finder import SigmaFinder
 from es_lightning.data import TaskDataModule
@@ -157,6 +159,20 @@ def test_nothing_is_found_where_directions_do_not_matter(member: float) -> None:
     assert found <= 8  # 5 % of 60 are 3, and more than 8 come once in 200 times
 
 
+def test_what_single_prompts_do_alike_at_every_sigma_is_no_slope() -> None:
+    """Answers that turn over with a direction, each on its own, stay turned over as sigma grows."""
+    small = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        turned = rng.normal(size=(8, 10))
+        tables = [
+            interleaved(*(sign * turned + 0.4 * rng.normal(size=(8, 10)) for sign in (1, -1)))
+            for _ in range(7)
+        ]
+        small += judge(tables, 10, seed=seed).p_value < 0.05
+    assert small <= 8  # as above
+
+
 def test_equal_members_give_no_verdict() -> None:
     verdict = judge([torch.ones(8, 4)] * 3, 4)
     assert (verdict.found, verdict.p_value) == (False, 1.0)
@@ -298,6 +314,16 @@ def test_a_suggestion_is_applied_with_lr_in_its_ratio_and_survives_interruptions
     assert [(record.sigma, record.lr) for record in again.generations] == [(0.02, pytest.approx(0.02))]
     assert len(second_is_best) == 2
     assert resumed.suggestion == 0.02
+
+
+def test_dollars_in_a_folder_name_are_no_formula(tmp_path: Path) -> None:
+    tuned, finder = module(base="models/$a_$"), SigmaFinder()
+    tuned.trainer = SimpleNamespace(datamodule=TaskDataModule(Letters()), lightning_module=tuned)
+    row = dict.fromkeys(("score", "score_low", "score_high", "reward", "min", "max"), 0.1)
+    found = {"pairs": 8, "prompts": 4, "configured": 0.2, "centre": {"centre/reward": 0.1}}
+    rows = [{"sigma": sigma, **row} for sigma in (0.1, 0.2, 0.4)]
+    finder.load_state_dict({"suggestion": 0.1, **found, "rows": rows})
+    plots.save(finder.figure(tuned.trainer), tmp_path / "picture.png")
 
 
 def test_lr_stays_if_it_is_asked_to(tmp_path: Path, second_is_best: list[int]) -> None:

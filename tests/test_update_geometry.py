@@ -275,6 +275,8 @@ def test_the_picture_shows_the_rows_the_law_and_the_layers(tmp_path: Path) -> No
         ({"every": 0}, "every is 0"),
         ({"top": 0}, "top is 0"),
         ({"thresholds": (1e-6, 0.0)}, "changes above 0"),
+        ({"thresholds": (1e-6, 1.0)}, "below 1"),  # MLflow takes no name with 1e+0
+        ({"thresholds": (1e-6, 1e-4, 1e-6)}, "different changes"),
     ],
 )
 def test_values_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
@@ -292,11 +294,12 @@ def test_values_outside_their_range_are_refused(options: dict[str, Any], message
     ],
 )
 def test_a_direction_that_is_none_is_refused_before_the_engine_starts(
-    tmp_path: Path, changes: dict[str, Any] | None, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any] | None, message: str
 ) -> None:
     folder = tmp_path / "other" if changes is None else other_model(tmp_path / "other", **changes)
-    tuned = module()
+    tuned, started = module(), []
+    monkeypatch.setattr(tuned.engine, "start", lambda *given: started.append(given))
     run = trainer(tmp_path, 1, [UpdateGeometry(direction=str(folder))])
     with pytest.raises(UsageError, match=message):
         run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
-    assert not tuned._engine_started
+    assert not started
