@@ -1,6 +1,7 @@
 """How soon a fallen reward is noticed, and how often one that never fell is called fallen.
 
     python benchmarks/early_peak.py
+    python benchmarks/early_peak.py --every 20 --plateaus 0 --correlation 0.3
     python benchmarks/early_peak.py --picture docs/callbacks/early_peak.png
 
 Rewards are simulated: the quadratic model of arXiv 2602.00170 for the first table, curves that never fall for
@@ -49,14 +50,17 @@ def spread(values: Array) -> str:
     return f"{middle:.0f} ({low:.0f}-{high:.0f})"
 
 
-def detected(toy: Quadratic, evaluation_noise: float, runs: int, seed: int) -> str:
-    """One row of the first table: runs of a landscape, measured with so much noise."""
-    true = toy.simulate(STEPS, runs, seed)[:, EVERY::EVERY]
+def detected(
+    toy: Quadratic, evaluation_noise: float, runs: int, seed: int, every: int, correlation: float | None
+) -> str:
+    """One row of the first table: runs of a landscape, measured every so often with so much noise."""
+    true = toy.simulate(STEPS, runs, seed)[:, every::every]
+    points = true.shape[1]
     noise = evaluation_noise * np.random.default_rng(seed + 1).standard_normal(true.shape)
-    test, times = PeakTest(RATE, POINTS), EVERY * np.arange(1, POINTS + 1)
+    test, times = PeakTest(RATE, points, correlation=correlation), every * np.arange(1, points + 1)
     seen = true + noise
     at = first_alarms(test, seen)
-    found, at = at < POINTS, np.minimum(at, POINTS - 1)
+    found, at = at < points, np.minimum(at, points - 1)
     expected = toy.rewards(np.arange(STEPS + 1, dtype=np.float64))
     peak, rows = int(expected.argmax()), np.arange(runs)
     best = true.max(axis=1)
@@ -70,14 +74,14 @@ def detected(toy: Quadratic, evaluation_noise: float, runs: int, seed: int) -> s
     fits = [fit_two_modes(times[: at[row] + 1], seen[row, : at[row] + 1]) for row in rows[found]]
     share = np.mean([fit is not None for fit in fits])
     return (
-        f"{evaluation_noise} | {decay:.3f} | {peak} | {found.mean():.0%} | {spread(late / EVERY)} "
+        f"{evaluation_noise} | {decay:.3f} | {peak} | {found.mean():.0%} | {spread(late / every)} "
         f"| {spread(late)} | {end:.3f} | {lost[0]:.3f} | {lost[1]:.3f} | {share:.0%}"
     )
 
 
 def first_alarms(test: PeakTest, curves: Array) -> Array:
     """Index of the point at which each curve raises an alarm; beyond the last one where none does."""
-    suspect = statistics(curves, test.smallest) > test.critical(0.0)  # no correlation asks for less
+    suspect = statistics(curves, test.smallest) > test.critical(curves)
     first = np.full(len(curves), curves.shape[1])
     for row, points in enumerate(suspect):
         raised = (n for n in np.flatnonzero(points) if test(curves[row, : n + 1].tolist()).alarm)
@@ -140,13 +144,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=Path(__file__).stem)
     parser.add_argument("--runs", type=int, default=200, help="of each row of the first table")
     parser.add_argument("--plateaus", type=int, default=600, help="runs of each row of the second table")
+    parser.add_argument("--every", type=int, default=EVERY, help="generations per measurement, first table")
+    parser.add_argument("--correlation", type=float, help="of the noise, first table; estimated if not given")
     parser.add_argument("--picture", type=Path, help="draw the callback's picture of one run, and no tables")
     arguments = parser.parse_args()
     quiet()
     if arguments.picture:
         draw(arguments.picture)
         return
-    log.info("%d generations, measured every %d; stated false-alarm rate %.2f per run", STEPS, EVERY, RATE)
+    log.info(
+        "%d generations, measured every %d; stated false-alarm rate %.2f per run",
+        STEPS,
+        arguments.every,
+        RATE,
+    )
     log.info(
         "| landscape | noise | decay | peak | detected | late, points | late, generations | lost at the end "
         "| lost at the alarm | lost after going back | peak fitted |\n|%s",
@@ -154,7 +165,10 @@ def main() -> None:
     )
     for seed, (name, toy) in enumerate(toys().items()):
         for noise in (0.005, 0.02):
-            log.info("| %s | %s |", name, detected(toy, noise, arguments.runs, 1000 * seed))
+            settings = (arguments.runs, 1000 * seed, arguments.every, arguments.correlation)
+            log.info("| %s | %s |", name, detected(toy, noise, *settings))
+    if not arguments.plateaus:
+        return
     log.info("\n| reward that never falls | correlation | false alarms | stated |\n|---|---|---|---|")
     for name, curves in never_falling(arguments.plateaus, 7).items():
         for correlation in (None, 0.0, 0.5):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from es_lightning import plots
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.errors import UsageError
-from es_lightning.landscape.peak_picture import draw_curve, draw_prediction, draw_test, stack
+from es_lightning.landscape.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
 from es_lightning.landscape.peak_watch import PeakWatch
 from es_lightning.metrics import means, measured
 from es_lightning.module import EvolutionStrategies
@@ -92,7 +93,13 @@ class EarlyPeak(Monitor):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle the horizon, which a resumed run keeps: other critical values would decide otherwise."""
-        if self.monitor != TRAINING and not sum(trainer.num_val_batches):
+        super().on_train_start(trainer, pl_module)
+        self._start, self._seen = trainer.global_step, trainer.callback_metrics.get(self.monitor)
+        others: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        goes_back = self.restore_best and self.action != "mark"
+        if goes_back and any(isinstance(other, WeightAveraging) for other in others):
+            raise UsageError("early_peak cannot go back beside WeightAveraging: set restore_best to false.")
+        if self.monitor != TRAINING and not trainer.enable_validation:
             raise UsageError(
                 f"early_peak watches {self.monitor}, and this run has no validation: give it a validation "
                 f"split, or set monitor to {TRAINING}."
@@ -106,19 +113,20 @@ class EarlyPeak(Monitor):
         if not math.isfinite(steps):
             raise UsageError("nothing tells how long this run will be: give early_peak a horizon, in points.")
         every = 1.0 if self.monitor == TRAINING else min(float(trainer.val_check_batch or 1), steps)
-        return max(64, 1 << math.ceil(math.log2(max(1.0, steps / every))))
+        return max(32, 1 << math.ceil(math.log2(max(1.0, steps / every))))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Measure what Lightning leaves out when it resumes from a checkpoint written before a validation."""
         module, generation = evolved(pl_module), trainer.global_step
-        due = generation > 0 and generation % float(trainer.val_check_batch or math.inf) == 0
+        due = 0 < generation == self._start and generation % float(trainer.val_check_batch or math.inf) == 0
         if due and self.monitor.startswith("val/") and self.watch.lacks(generation):
-            found = means(measured(module.evaluate("val")), "val")
+            found, before = means(measured(module.evaluate("val")), "val"), len(self.watch.alarms)
             if self.monitor in found:
                 self._add(trainer, module, generation, found[self.monitor])
-                self._again = self.watch.alarms[-1]["peak"] if trainer.should_stop else None
+                new = self.watch.alarms[before:]
+                self._again = new[0]["peak"] if new and new[0]["action"] == "stop" else None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -138,8 +146,10 @@ class EarlyPeak(Monitor):
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
             raise UsageError(f"early_peak finds no metric {self.monitor} after a validation, but {known}.")
-        value = float(trainer.callback_metrics[self.monitor])
-        self._add(trainer, evolved(pl_module), trainer.global_step, value)
+        value = trainer.callback_metrics[self.monitor]
+        if value is not self._seen:  # else nobody has measured it since
+            self._seen = value
+            self._add(trainer, evolved(pl_module), trainer.global_step, float(value))
 
     def _add(self, trainer: pl.Trainer, module: EvolutionStrategies, generation: int, value: float) -> None:
         """Take a point in, and act if the peak is behind it."""
@@ -208,13 +218,9 @@ class EarlyPeak(Monitor):
         draw_curve(above, self.watch.points, self.watch.alarms, self.watch.settings["smallest"])
         draw_prediction(above, self.rows)
         draw_test(below, self.rows)
-        rate = self.watch.settings["false_alarm_rate"]
-        words = f"chance of an alarm in {self.watch.horizon} points of a reward that never falls: {rate:g}"
-        above.set_title(words, loc="left", fontsize=8, color=plots.INK)
         above.set_ylabel(self.monitor)
         below.set_xlabel("generation" if self.monitor == TRAINING else "updates done")
-        for axes in (above, below):
-            axes.legend(frameon=False, fontsize=8)
+        explain(above, below, self.watch.settings["false_alarm_rate"], self.watch.horizon)
         return figure
 
 

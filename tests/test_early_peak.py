@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 
 from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.early_peak import EarlyPeak
@@ -214,6 +215,66 @@ def test_an_alarm_waits_for_patience_and_for_the_steps_that_a_run_must_have(tmp_
     _, entries = read(tmp_path / "bound" / "journal.jsonl")
     assert len(entries) == 15
     assert tuned.checksum() == entries[BEST - 1].checksum
+
+
+class Seldom(Callback):
+    """Measures something at the start and after every fourth update; wants to stop where the run begins."""
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        trainer.callback_metrics["other"] = torch.tensor(0.0)
+        trainer.should_stop = True
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step % 4 == 0:
+            trainer.callback_metrics["other"] = torch.tensor(0.5)
+
+
+def test_a_metric_counts_once_however_many_validations_see_it(tmp_path: Path) -> None:
+    watch = EarlyPeak(monitor="other", **QUICK)
+    run(tmp_path, watch, 10, first=[Seldom()], options={"min_steps": 10})
+    assert watch.watch.points == [[4.0, 0.5], [8.0, 0.5]]
+
+
+def test_a_stop_that_another_callback_wants_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    checkpoints = {"enable_checkpointing": True, "min_steps": 4}
+    for ckpt in (None, str(tmp_path / "checkpoints" / "step=2.ckpt")):  # written before the validation
+        keep = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=1)
+        watch = EarlyPeak(**QUICK)
+        run(tmp_path, watch, 4, others=[keep], first=[Seldom()], options=checkpoints, ckpt=ckpt)
+    assert [point[0] for point in watch.watch.points] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"check_val_every_n_epoch": 2}, [8, 16]), ({"val_check_interval": 0.75}, [3, 7, 11, 15])],
+)
+def test_only_lightning_decides_when_to_validate(
+    tmp_path: Path, options: dict[str, Any], expected: list[int]
+) -> None:
+    watch = EarlyPeak(**QUICK)
+    fit = pl.Trainer(
+        max_epochs=4,
+        default_root_dir=tmp_path,
+        callbacks=[watch],
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **options,
+    )
+    fit.fit(
+        module(population=2), TaskDataModule(Letters(), prompts_per_generation=1, grading=Grading(workers=0))
+    )
+    assert [point[0] for point in watch.watch.points] == expected
+
+
+def test_an_average_would_take_the_place_of_the_peak(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="set restore_best to false"):
+        run(tmp_path / "back", EarlyPeak(**QUICK), 1, others=[WeightAveraging()])
+    run(tmp_path / "on", EarlyPeak(restore_best=False, **QUICK), 1, others=[WeightAveraging()])
 
 
 @pytest.mark.parametrize(

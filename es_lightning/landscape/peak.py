@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from es_lightning.errors import UsageError
-from es_lightning.landscape.curve_noise import estimated_correlation, resolution, running_noise
+from es_lightning.landscape.curve_noise import resolution, running_correlation, running_noise
 
 Array = npt.NDArray[np.float64]
 
 SEED = 20_260_200_170  # of the simulated runs: the same critical values everywhere
 CHUNK = 2**21  # simulated points held at once
+CORRELATIONS = (0.0, 0.4, 0.75)  # of the simulated runs whose correlation is estimated
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class PeakTest:
 
     The windows are averages of running medians of three points, so that a single odd point, as noise with
     heavy tails has them, makes no peak. Of all curves that never fall, a constant one raises most false
-    alarms: a median of three lies between the means of its first and last point, the windows lie at least
-    three points apart, so a rising mean can but lower each difference of windows, whatever the noise; and
-    bends of the mean can but raise the estimate of the noise. The critical values are those of a constant.
+    alarms if the correlation is known: a median of three lies between the means of its first and last point,
+    the windows lie at least three points apart, so a rising mean can but lower each difference of windows,
+    whatever the noise; and bends of the mean can but raise the estimate of the noise. The critical values are
+    those of a constant.
 
     Args:
         false_alarm_rate: chance of any alarm in a whole run whose mean never falls, 0.001 to 0.5.
@@ -61,7 +63,7 @@ class PeakTest:
         min_points: points before which there is no alarm.
         min_drop: fall that is not worth an alarm, in units of the values.
         correlation: of the noise of neighbouring points, which the critical values allow for; 0 to 0.9, or
-            None to estimate it after each point and add 0.1 for the estimate's own error.
+            None to estimate it after each point, for which the critical values allow up to 0.75.
 
     Raises:
         UsageError: a value is outside its range.
@@ -81,9 +83,11 @@ class PeakTest:
         self.correlation = correlation
         self._calibration = (false_alarm_rate, max(horizon, min_points), smallest, min_points)
 
-    def critical(self, correlation: float) -> Array:
-        """Critical values [horizon] after 1, 2, ... points; infinite where there is no alarm."""
-        return critical_values(*self._calibration, correlation)
+    def critical(self, curves: Array, least: float = 0.0) -> Array:
+        """Critical values [R, n] after each point of curves [R, n]; infinite where there is no alarm."""
+        table = critical_values(*self._calibration, self.correlation)
+        values = table[np.minimum(np.arange(curves.shape[1]), len(table) - 1)]
+        return np.asarray(values * allowance(curves, self.correlation, least))
 
     def __call__(self, values: Sequence[float]) -> Verdict:
         """Judge a curve by all its points so far.
@@ -92,12 +96,9 @@ class PeakTest:
             values: finite, at least one, in the order they were measured.
         """
         curve = np.asarray(values, dtype=np.float64)
-        correlation = self.correlation
-        if correlation is None:
-            correlation = min(0.9, round(estimated_correlation(curve) + 0.1, 1))
-        table = self.critical(correlation) if len(curve) >= self.min_points else np.full(1, np.inf)
-        critical = float(table[min(len(curve), len(table)) - 1])
-        noise = max(float(running_noise(curve[None])[0, -1]), resolution(curve))
+        least = resolution(curve)
+        critical = float(self.critical(curve[None], least)[0, -1])
+        noise = max(float(running_noise(curve[None])[0, -1]), least)
         found = []
         for window in windows(len(curve), self.smallest) or [min(len(curve), self.smallest)]:
             means = smoothed(curve, window)
@@ -163,9 +164,30 @@ def statistics(curves: Array, smallest: int, min_drop: float = 0.0) -> Array:
     return found
 
 
+def allowance(curves: Array, correlation: float | None, least: float = 0.0) -> Array:
+    """What critical values are multiplied by, [R, n] after each point: 1 if the correlation is known.
+
+    It is noise / (1 - rho)^2 of the estimates, over noise: more than a known rho would ask for, so that about
+    as many runs raise an alarm whatever their correlation, although rho is estimated. As a fall looks like
+    correlation, the smallest of the latest eight numerators counts.
+
+    Args:
+        curves: float64 [R, n].
+        correlation: that is known; None estimates it.
+        least: noise that there is at least, in units of the values.
+    """
+    if correlation is not None:
+        return np.ones_like(curves)
+    noise = np.maximum(running_noise(curves), least)
+    errors = np.pad(noise / (1 - running_correlation(curves)) ** 2, ((0, 0), (7, 0)))
+    errors[:, :12] = np.inf  # five points tell hardly any noise
+    errors = np.lib.stride_tricks.sliding_window_view(errors, 8, axis=1).min(axis=-1)
+    return np.asarray(np.divide(errors, noise, out=np.ones_like(curves), where=noise > 0))
+
+
 @lru_cache(maxsize=32)
 def critical_values(
-    false_alarm_rate: float, horizon: int, smallest: int, min_points: int, correlation: float = 0.0
+    false_alarm_rate: float, horizon: int, smallest: int, min_points: int, correlation: float | None = 0.0
 ) -> Array:
     """Critical values for a run of so many points, from simulated runs without a peak.
 
@@ -177,20 +199,26 @@ def critical_values(
         horizon: points of a run.
         smallest: length of the shortest window.
         min_points: points before which there is no alarm.
-        correlation: of the noise of neighbouring points.
+        correlation: of the noise of neighbouring points; None for multiples of ``allowance`` that suffice
+            for each of ``CORRELATIONS``.
 
     Returns:
         float64 [horizon], read-only.
     """
-    runs = int(np.clip(2e7 / horizon, 2_000, max(5_000, 20 / false_alarm_rate)))
-    generator, parts = np.random.default_rng(SEED), []
-    for start in range(0, runs, max(1, CHUNK // horizon)):
-        rows = min(max(1, CHUNK // horizon), runs - start)
-        noise = _autoregressive(generator.standard_normal((rows, horizon)), correlation)
-        parts.append(statistics(noise, smallest)[:, min_points - 1 :])
-    found = np.concatenate(parts)
-    shape = np.quantile(found, 0.99, axis=0)
-    height = np.quantile((found / shape).max(axis=1), 1 - false_alarm_rate, method="higher")
+    rhos = CORRELATIONS if correlation is None else (correlation,)
+    runs = int(np.clip(2e7 / horizon, 2_000, max(5_000, 20 / false_alarm_rate))) // len(rhos)
+    generator, kinds = np.random.default_rng(SEED), []
+    for rho in rhos:
+        parts = []
+        for start in range(0, runs, max(1, CHUNK // horizon)):
+            rows = min(max(1, CHUNK // horizon), runs - start)
+            noise = _autoregressive(generator.standard_normal((rows, horizon)), rho)
+            ratios = statistics(noise, smallest)[:, min_points - 1 :]
+            parts.append(ratios / allowance(noise, correlation)[:, min_points - 1 :])
+        kinds.append(np.concatenate(parts))
+    shape = np.max([np.quantile(kind, 0.99, axis=0) for kind in kinds], axis=0)
+    highest = [(kind / shape).max(axis=1) for kind in kinds]
+    height = np.max(np.quantile(highest, 1 - false_alarm_rate, axis=1, method="higher"))
     table: Array = np.concatenate([np.full(min_points - 1, np.inf), shape * height])
     table.flags.writeable = False
     return table

@@ -26,6 +26,14 @@ def stack(above: Axes, below: Axes) -> None:
     above.tick_params(labelbottom=False)
 
 
+def explain(above: Axes, below: Axes, rate: float, points: int | None) -> None:
+    """Say over the picture how sure an alarm is, and in both axes what is what."""
+    words = f"chance of an alarm in {points} points of a reward that never falls: {rate:g}"
+    above.set_title(words, loc="left", fontsize=8, color=INK)
+    for axes in (above, below):
+        axes.legend(frameon=False, fontsize=8)
+
+
 def draw_curve(
     axes: Axes, points: Sequence[Sequence[float]], alarms: Sequence[Mapping[str, Any]], window: int
 ) -> None:
