@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 
 from es_lightning.checkpoint import newest_step
 from es_lightning.errors import StorageError
@@ -40,6 +40,11 @@ class GracefulStop(Callback):
             return
         folder = self._folder(trainer)
         if newest_step(folder) == trainer.global_step:
+            return
+        others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if trainer.validating and any(isinstance(other, WeightAveraging) for other in others):
+            # The average has taken the centre's place; the journal leads back here without a checkpoint.
+            log.info("Stopped while the average was validated; resume with --ckpt_path last.")
             return
         if trainer.training:
             # The batch was begun and is to be begun anew.

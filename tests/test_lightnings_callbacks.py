@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from lightning.pytorch.callbacks import (
 from torch.optim.swa_utils import get_ema_avg_fn
 
 from es_lightning import checkpoint
-from es_lightning.callbacks import GenerationBar, Monitor
+from es_lightning.callbacks import GenerationBar, GracefulStop, Monitor
+from es_lightning.checkpoint import newest
 from es_lightning.data import TaskDataModule
+from es_lightning.interrupts import Interrupted
 from es_lightning.module import EvolutionStrategies
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
@@ -169,6 +172,30 @@ def test_weight_averaging_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     fit(tmp_path / "parts", parts(), steps=2, enable_checkpointing=True)
     ckpt = str(tmp_path / "parts" / "step=2.ckpt")
     _, resumed = fit(tmp_path / "parts", parts(), ckpt=ckpt, enable_checkpointing=True)
+    assert torch.equal(_tensor(whole), _tensor(resumed))
+
+
+class Strikes(Callback):
+    """Does what SIGTERM does, in a validation."""
+
+    def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
+        """Stop the run."""
+        if trainer.global_step == 3:
+            raise Interrupted(SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore:.*overrides the configure_model")
+def test_an_average_survives_a_signal_while_it_is_validated(tmp_path: Path) -> None:
+    def parts() -> list[Callback]:
+        kept = ModelCheckpoint(tmp_path / "checkpoints", "{step}", every_n_train_steps=2, save_top_k=-1)
+        return [WeightAveraging(device="cpu"), GracefulStop(str(tmp_path / "checkpoints")), kept]
+
+    _, whole = fit(tmp_path / "whole", [WeightAveraging(device="cpu")])
+    with pytest.raises(Interrupted):
+        fit(tmp_path, [*parts(), Strikes()], enable_checkpointing=True)
+    last = newest(tmp_path / "checkpoints")
+    assert last is not None
+    _, resumed = fit(tmp_path, parts(), ckpt=str(last), enable_checkpointing=True)
     assert torch.equal(_tensor(whole), _tensor(resumed))
 
 
