@@ -155,7 +155,9 @@ def random_plan(history: random.Random) -> dict[int, list[dict[str, Any]]]:
     return plan
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 8))]
+)
 def test_a_run_with_any_history_is_the_undisturbed_one(tmp_path: Path, seed: int) -> None:
     history = random.Random(seed)
     plan = random_plan(history)
