@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from es_lightning.callbacks.export_hf import write_centre
-from es_lightning.callbacks.monitor import evolved
+from es_lightning.callbacks.monitor import averages, evolved
 from es_lightning.errors import UsageError
 from es_lightning.journal import JOURNAL
 
@@ -67,7 +67,7 @@ class BestModel(Callback):
             UsageError: WeightAveraging would take its average out of the centre before this callback's turn,
                 or the folder, which is replaced as a whole, holds something else than an export.
         """
-        if stage == "fit" and _averages(self._before(trainer)):
+        if stage == "fit" and averages(self._before(trainer)):
             raise UsageError(
                 "BestModel has to come before WeightAveraging in trainer.callbacks: behind it, the centre is "
                 "no longer the average that was validated."
@@ -92,9 +92,9 @@ class BestModel(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the centre while it is the one that was validated; callbacks may change it after this."""
-        averages = _averages(trainer.callbacks)  # type: ignore[attr-defined]
+        averaged = averages(trainer.callbacks)  # type: ignore[attr-defined]
         if self._due and self._is_measured(
-            trainer, self._before_validation if averages else self._before_update
+            trainer, self._before_validation if averaged else self._before_update
         ):
             self._judge(trainer, pl_module)
 
@@ -112,7 +112,7 @@ class BestModel(Callback):
                 f"{', '.join(sorted(trainer.callback_metrics))}."
             )
         if self._is_measured(trainer, self._before_update):
-            if _averages(trainer.callbacks):  # type: ignore[attr-defined]
+            if averages(trainer.callbacks):  # type: ignore[attr-defined]
                 raise UsageError(
                     f"BestModel cannot follow {self.monitor} beside WeightAveraging, which validates other "
                     "weights than it leaves: choose a metric of validation itself, such as val/reward."
@@ -167,7 +167,3 @@ class BestModel(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.best, self.step = state_dict["best"], state_dict["step"]
-
-
-def _averages(callbacks: list[Callback]) -> bool:
-    return any(isinstance(callback, WeightAveraging) for callback in callbacks)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 
 from es_lightning import plots
-from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.callbacks.monitor import Monitor, averages, evolved
 from es_lightning.errors import UsageError
 from es_lightning.landscape.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
 from es_lightning.landscape.peak_watch import PeakWatch
@@ -95,9 +94,8 @@ class EarlyPeak(Monitor):
         """Settle the horizon, which a resumed run keeps: other critical values would decide otherwise."""
         super().on_train_start(trainer, pl_module)
         self._start, self._seen = trainer.global_step, trainer.callback_metrics.get(self.monitor)
-        others: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         goes_back = self.restore_best and self.action != "mark"
-        if goes_back and any(isinstance(other, WeightAveraging) for other in others):
+        if goes_back and averages(trainer.callbacks):  # type: ignore[attr-defined]
             raise UsageError("early_peak cannot go back beside WeightAveraging: set restore_best to false.")
         if self.monitor != TRAINING and not trainer.enable_validation:
             raise UsageError(

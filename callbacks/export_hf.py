@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import evolved
+from es_lightning.callbacks.monitor import averages, evolved
 from es_lightning.errors import UsageError
 from es_lightning.journal import JOURNAL, parse
 from es_lightning.model_card import Export, export_card
@@ -68,7 +68,7 @@ class ExportHF(Callback):
         """
         if stage != "fit":
             return
-        if any(isinstance(other, WeightAveraging) for other in _behind(self, trainer)):
+        if averages(_behind(self, trainer)):
             raise UsageError(
                 "ExportHF has to come after WeightAveraging in trainer.callbacks: before it, the last export "
                 "would not be the average."

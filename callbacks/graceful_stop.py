@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 
+from es_lightning.callbacks.monitor import averages
 from es_lightning.checkpoint import newest_step
 from es_lightning.errors import StorageError
 from es_lightning.interrupts import Interrupted, listen, stop_listening
@@ -41,8 +42,7 @@ class GracefulStop(Callback):
         folder = self._folder(trainer)
         if newest_step(folder) == trainer.global_step:
             return
-        others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        if trainer.validating and any(isinstance(other, WeightAveraging) for other in others):
+        if trainer.validating and averages(trainer.callbacks):  # type: ignore[attr-defined]
             # The average has taken the centre's place; the journal leads back here without a checkpoint.
             log.info("Stopped while the average was validated; resume with --ckpt_path last.")
             return

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import plots
@@ -108,8 +108,12 @@ def title(module: EvolutionStrategies) -> str:
     """Task, base model and the settings that decide a run, on one line of a picture."""
     settings = module.settings()
     named = ", ".join(f"{key} {settings[key]}" for key in ("population", "sigma", "lr", "seed"))
-    # Between two dollars, as a folder's name may have them, matplotlib would look for a formula.
-    return f"{module.data.task.name} on {module.base}: {named}".replace("$", r"\$")
+    return f"{module.data.task.name} on {module.base}: {named}"
+
+
+def averages(callbacks: Iterable[pl.Callback]) -> bool:
+    """Whether one of the callbacks puts the average of the centres in the centre's place."""
+    return any(isinstance(callback, WeightAveraging) for callback in callbacks)
 
 
 def evolved(module: pl.LightningModule) -> EvolutionStrategies:

@@ -195,7 +195,7 @@ class SigmaFinder(Monitor):
         verdict = "no sigma suggested" if self.suggestion is None else f"suggested {self.suggestion:.4g}"
         title = f"{module.data.task.name} on {module.base}: {self.found['pairs']} pairs, "
         title += f"{self.found['prompts']} prompts; {verdict}, configured {self.found['configured']:.4g}"
-        figure, [left, right] = plots.sheet(title.replace("$", r"\$"), columns=2)  # $x$ would be a formula
+        figure, [left, right] = plots.sheet(title, columns=2)
         sigmas, scores, high = self._values("sigma"), self._values("score"), self._values("score_high")
         left.fill_between(sigmas, self._values("score_low"), high, color=ACCENT, alpha=0.15, lw=0)
         left.plot(sigmas, scores, color=ACCENT, lw=1.6, marker="o", ms=3.5, label="score, 5 to 95 %")

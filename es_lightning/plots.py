@@ -32,7 +32,8 @@ def sheet(title: str, columns: int = 1, width: float = 7.2, height: float = 3.6)
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    # A folder's name may hold two dollars, between which matplotlib would look for a formula.
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
     row = list(figure.subplots(1, columns, squeeze=False)[0])
     for axes in row:
         axes.set_prop_cycle(color=PALETTE)

@@ -290,7 +290,7 @@ def log_model(own: DurableMLFlowLogger, model: Path) -> None:
     own.log_model(model, "a/task", True, 3, {"checksum": "abc"}, {"sigma": 0.1}, REWARDS)
 
 
-def is_there_once(uri: str) -> None:
+def assert_there_once(uri: str) -> None:
     [run] = runs(uri)
     client = MlflowClient(uri)
     [model] = client.search_logged_models([run.info.experiment_id])
@@ -323,11 +323,11 @@ def test_a_model_is_stored_once_wherever_its_delivery_is_cut_off(
     monkeypatch.setattr(MlflowClient, step, arrives_unheard)
     log_model(own, model)
     own.finalize()
-    is_there_once(uri)
+    assert_there_once(uri)
     again = logger(uri, resumes=True)  # a resumed run that comes to its end once more
     log_model(again, model)
     again.finalize()
-    is_there_once(uri)
+    assert_there_once(uri)
 
 
 def test_a_model_that_was_left_is_delivered_with_its_rewards(
@@ -346,7 +346,7 @@ def test_a_model_that_was_left_is_delivered_with_its_rewards(
     second.remember(Path("mlflow-run.json"), resumes=True)
     second.log_metrics({"a": 1.0}, 4)
     second.finalize()
-    is_there_once(uri)
+    assert_there_once(uri)
 
 
 @pytest.mark.parametrize("resumes", [True, False])

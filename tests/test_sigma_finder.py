@@ -323,7 +323,9 @@ def test_dollars_in_a_folder_name_are_no_formula(tmp_path: Path) -> None:
     found = {"pairs": 8, "prompts": 4, "configured": 0.2, "centre": {"centre/reward": 0.1}}
     rows = [{"sigma": sigma, **row} for sigma in (0.1, 0.2, 0.4)]
     finder.load_state_dict({"suggestion": 0.1, **found, "rows": rows})
-    plots.save(finder.figure(tuned.trainer), tmp_path / "picture.png")
+    figure = finder.figure(tuned.trainer)
+    plots.save(figure, tmp_path / "picture.png")  # matplotlib refuses _ as a formula
+    assert "models/$a_$" in figure.get_suptitle()
 
 
 def test_lr_stays_if_it_is_asked_to(tmp_path: Path, second_is_best: list[int]) -> None:
