@@ -19,6 +19,13 @@ class GenerationBar(RichProgressBar):
         """Generations of the whole run; Lightning would give those that a resumed run has left."""
         return self.trainer.num_training_batches
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance; Lightning would begin at 0 where a finished run is given more generations."""
+        before = int((trainer.global_step - 1) % self.total_train_batches)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, before)
+
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
         """Lightning's columns, the first one naming what is counted; without iterations per second."""
         columns = super().configure_columns(trainer)[1:]

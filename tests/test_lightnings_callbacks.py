@@ -219,11 +219,14 @@ def test_on_exception_checkpoint_keeps_what_there_was(tmp_path: Path) -> None:
     assert resumed.checksum() == whole.checksum()
 
 
+@pytest.mark.parametrize(
+    "when", [{"every_n_train_steps": 1}, {"every_n_epochs": 1}], ids=["interrupted", "finished"]
+)
 def test_the_bar_of_a_resumed_run_counts_all_generations(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], when: dict[str, int]
 ) -> None:
     def callbacks() -> list[Callback]:
-        return [ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)]
+        return [ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, **when)]
 
     fit(tmp_path, callbacks(), steps=2, enable_checkpointing=True)
     run = trainer(tmp_path, 4, callbacks(), enable_checkpointing=True, val_check_interval=1)
