@@ -20,10 +20,10 @@ import torch
 from es_lightning.centre import BaseWeights
 from es_lightning.console import quiet
 from es_lightning.geometry import changes, total
-from es_lightning.memory import trim_heap
 from es_lightning.model_io import load_centre, resolve
 from es_lightning.noise import GaussianNoise
 from es_lightning.snapshot import Snapshot
+from es_lightning.system.memory import trim_heap
 
 log = logging.getLogger("geometry")
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from es_lightning.console import quiet
-from es_lightning.generation import Completion, Prompt
+from es_lightning.records import Completion, Prompt
 from es_lightning.scoring import Grading, Scorer
 from es_lightning.task import Task
 from es_lightning.tasks import Countdown, MathTask

@@ -15,11 +15,11 @@ import torch
 from es_lightning import model_io
 from es_lightning.centre import BaseWeights
 from es_lightning.console import quiet
-from es_lightning.generation import Prompt
-from es_lightning.memory import return_freed_tensors, trim_heap
 from es_lightning.noise import GaussianNoise
 from es_lightning.population import Population
+from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, encode
+from es_lightning.system.memory import return_freed_tensors, trim_heap
 from es_lightning.update import apply_update
 
 MIB = 2**20

@@ -18,12 +18,12 @@ from es_lightning.callbacks.monitor import evolved
 from es_lightning.callbacks.prior_report import draw_changes, draw_pareto, numbers, sentence, summary
 from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
 from es_lightning.errors import UsageError
-from es_lightning.files import replacing
-from es_lightning.generation import Evaluation, Prompt
 from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
+from es_lightning.records import Evaluation, Prompt
 from es_lightning.scoring import Grading, Scorer
 from es_lightning.shards import digest
+from es_lightning.system.files import replacing
 from es_lightning.task import Task
 
 if TYPE_CHECKING:

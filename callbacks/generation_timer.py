@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import plots
 from es_lightning.callbacks.monitor import Monitor, evolved
-from es_lightning.generation import Generation
+from es_lightning.records import Generation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from es_lightning.callbacks.monitor import evolved
 from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
 from es_lightning.divergence import Estimate
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
 from es_lightning.module import EvolutionStrategies
+from es_lightning.records import Prompt
 from es_lightning.shards import digest
 from es_lightning.task import Task
 

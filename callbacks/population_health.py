@@ -18,11 +18,11 @@ from es_lightning import plots
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.diagnosis import against, sentence, symptoms
 from es_lightning.errors import UsageError
-from es_lightning.generation import Evaluation, Generation
 from es_lightning.health import informative, linear_share, signal, variance_shares
 from es_lightning.metrics import means, measured
 from es_lightning.module import EvolutionStrategies
 from es_lightning.plots import PALETTE
+from es_lightning.records import Evaluation, Generation
 from es_lightning.shaping import comparable
 
 if TYPE_CHECKING:

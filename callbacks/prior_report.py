@@ -12,7 +12,7 @@ from es_lightning import plots
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from es_lightning.generation import Evaluation
+    from es_lightning.records import Evaluation
 
 Rows = Sequence[Mapping[str, float]]
 

@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
 from es_lightning.module import EvolutionStrategies
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 
 

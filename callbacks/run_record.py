@@ -8,13 +8,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning import __version__
 from es_lightning.callbacks.monitor import evolved
-from es_lightning.generation import Prompt
-from es_lightning.hardware import commit, machine
 from es_lightning.journal import JOURNAL
 from es_lightning.keep import keep_artifact
 from es_lightning.mlflow_logger import DurableMLFlowLogger
+from es_lightning.records import Prompt
+from es_lightning.system.hardware import commit, machine
+from es_lightning.system.version import __version__
 
 CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
 SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show

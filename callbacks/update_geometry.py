@@ -15,13 +15,13 @@ from es_lightning import model_io, plots
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.centre import BaseWeights
 from es_lightning.errors import UsageError
-from es_lightning.files import replacing
 from es_lightning.geometry import GROUPS, brief, changes, table, total
 from es_lightning.journal import JOURNAL, Entry, lineage, parse
 from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
 from es_lightning.random_walk import compared, independent, random_walk
 from es_lightning.snapshot import Snapshot
+from es_lightning.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

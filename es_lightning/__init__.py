@@ -1,16 +1,19 @@
 """Fine-tune language models by evolution strategies: one Lightning module, a population, no gradients."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from es_lightning.system.moved import OldNames
+
 if TYPE_CHECKING:
-    from es_lightning.data import TaskDataModule
-    from es_lightning.generation import Completion, Generation, Member, Prompt
+    from es_lightning.datamodule import TaskDataModule
     from es_lightning.module import EvolutionStrategies
     from es_lightning.noise import Noise
+    from es_lightning.records import Completion, Generation, Member, Prompt
+    from es_lightning.system.version import __version__
     from es_lightning.task import Task
 
-__version__ = "0.1.0"
 __all__ = [
     "Completion",
     "EvolutionStrategies",
@@ -20,15 +23,19 @@ __all__ = [
     "Prompt",
     "Task",
     "TaskDataModule",
+    "__version__",
 ]
 
 _HOMES = {
-    "data": ["TaskDataModule"],
-    "generation": ["Completion", "Generation", "Member", "Prompt"],
+    "datamodule": ["TaskDataModule"],
+    "records": ["Completion", "Generation", "Member", "Prompt"],
     "module": ["EvolutionStrategies"],
     "noise": ["Noise"],
+    "system.version": ["__version__"],
     "task": ["Task"],
 }
+
+sys.meta_path.append(OldNames)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from es_lightning import model_io
 from es_lightning.centre import BaseWeights, checksum
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
-from es_lightning.memory import trim_heap
 from es_lightning.population import Lane, lane_of
+from es_lightning.records import Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.strategy import PopulationStrategy
+from es_lightning.system.memory import trim_heap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

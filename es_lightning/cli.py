@@ -21,19 +21,19 @@ from es_lightning import (
     tasks,  # noqa: F401
 )
 from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunReport
-from es_lightning.checkpoint import newest
 from es_lightning.console import quiet, stop
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
-from es_lightning.interrupts import Interrupted
 from es_lightning.keep import keep_artifact
-from es_lightning.memory import return_freed_tensors
 from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import Noise
 from es_lightning.rollout import RolloutEngine
 from es_lightning.run_folder import remove_unchanged, stamps
 from es_lightning.suggest import one_line
+from es_lightning.system.checkpoint import newest
+from es_lightning.system.memory import return_freed_tensors
+from es_lightning.system.signals import Interrupted
 from es_lightning.task import Task
 
 USAGE = """Fine-tune language models by evolution strategies.

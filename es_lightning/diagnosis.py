@@ -11,8 +11,8 @@ from statistics import fmean
 
 import torch
 
-from es_lightning.generation import Evaluation, Generation
 from es_lightning.health import above
+from es_lightning.records import Evaluation, Generation
 
 Reading = Mapping[str, float]
 

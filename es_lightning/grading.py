@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from es_lightning.generation import Choice, Completion, Prompt
+from es_lightning.records import Choice, Completion, Prompt
 from es_lightning.task import Reward, Task
 
 FailureKind = Literal["exception", "invalid", "timeout", "crash"]

@@ -9,9 +9,9 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 from es_lightning.errors import RewardError
-from es_lightning.generation import Prompt
 from es_lightning.grading import Answer, FailureKind, Grade, pack_job, unpack_grades
 from es_lightning.grading_nursery import Nursery, Worker
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 
 PATIENCE_SECONDS = 0.1

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from es_lightning import __version__, model_io
+from es_lightning import model_io
 from es_lightning.journal import FORMAT, describe_optimizer
 from es_lightning.noise import Noise
+from es_lightning.system.version import __version__
 
 
 def header(

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from es_lightning.errors import UsageError
-from es_lightning.files import read_lines, to_json
-from es_lightning.generation import Generation, Member
+from es_lightning.records import Generation, Member
+from es_lightning.system.files import read_lines, to_json
 
 JOURNAL, REWARDS = "journal.jsonl", "rewards.jsonl"
 FORMAT = 1

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from es_lightning.generation import Completion, Evaluation, Generation
 from es_lightning.grading import FAILED
+from es_lightning.records import Completion, Evaluation, Generation
 
 
 class PopulationReward(Metric):

@@ -19,9 +19,9 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.errors import UsageError
-from es_lightning.files import replacing
 from es_lightning.mlflow_sender import LARGE, PER_REQUEST, Sender, cut, fail_fast, may_pass
 from es_lightning.spool import Entry, Outbox, one_line, root_cause
+from es_lightning.system.files import replacing
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from es_lightning import __version__
+from es_lightning.system.version import __version__
 
 UPDATE = """\
 ## How it was made

@@ -14,17 +14,17 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Generation, Prompt
 from es_lightning.header import header
 from es_lightning.journal import Entry, hyper_parameters, set_hyper_parameters
-from es_lightning.memory import trim_heap
 from es_lightning.metrics import PopulationReward, record_metrics
 from es_lightning.noise import GaussianNoise, Noise
 from es_lightning.population import Population
+from es_lightning.records import Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.shaping import all_alike, comparable, z_score
 from es_lightning.steered_module import SteeredModule
-from es_lightning.stopwatch import Stopwatch
+from es_lightning.system.memory import trim_heap
+from es_lightning.system.stopwatch import Stopwatch
 from es_lightning.update import StepSize, apply_update
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from es_lightning.files import replacing
+from es_lightning.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Member
 from es_lightning.noise import member_seed
+from es_lightning.records import Member
 
 T = TypeVar("T")
 

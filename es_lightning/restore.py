@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from es_lightning import checkpoint
 from es_lightning.centre import BaseWeights, checksum, distance_squared
 from es_lightning.errors import UsageError
 from es_lightning.journal import Entry
+from es_lightning.system import checkpoint
 
 
 def on_disk(folders: Iterable[Path], path: Sequence[Entry]) -> list[tuple[int, Path]]:

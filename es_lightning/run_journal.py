@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import RankError, UsageError
-from es_lightning.files import Lines, read_lines, to_json
-from es_lightning.generation import Generation, Prompt
 from es_lightning.journal import JOURNAL, REWARDS, Entry, differences, parse
+from es_lightning.records import Generation, Prompt
+from es_lightning.system.files import Lines, read_lines, to_json
 
 log = logging.getLogger(__name__)
 

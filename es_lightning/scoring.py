@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from es_lightning.errors import RewardError, UsageError
-from es_lightning.generation import Completion, Prompt
 from es_lightning.grading import FAILED, Answer, Grade, answer_of, grade
 from es_lightning.grading_pool import GradingPool
+from es_lightning.records import Completion, Prompt
 from es_lightning.task import Task
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import RankError
-from es_lightning.generation import Completion, Evaluation, Prompt
 from es_lightning.grading import FAILED
 from es_lightning.metrics import columns, measured
+from es_lightning.records import Completion, Evaluation, Prompt
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Member, Prompt
 from es_lightning.journal import JOURNAL, Entry, lineage, parse
-from es_lightning.memory import trim_heap
 from es_lightning.population import Population
 from es_lightning.population_module import PopulationModule
+from es_lightning.records import Member, Prompt
 from es_lightning.replay import repeat
 from es_lightning.restore import distance, load_base, load_centre, on_disk
 from es_lightning.shards import compare_centres
-from es_lightning.stopwatch import Stopwatch
+from es_lightning.system.memory import trim_heap
+from es_lightning.system.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 # Learning rates that schedulers compute with, in parameter groups (OneCycleLR) and in themselves (CyclicLR).

@@ -19,10 +19,10 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import distributed, nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from es_lightning.checkpoint import AtomicCheckpoint
-from es_lightning.cores import bind, share_of
 from es_lightning.errors import RankError, UsageError
-from es_lightning.interrupts import wait_for
+from es_lightning.system.checkpoint import AtomicCheckpoint
+from es_lightning.system.cores import bind, share_of
+from es_lightning.system.signals import wait_for
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
 START_SECONDS = 600  # engines may take minutes to start, however short a generation is

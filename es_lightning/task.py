@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 
 Reward = float | dict[str, float]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from es_lightning.centre import BaseWeights, distance_squared, sample
-from es_lightning.generation import Member
 from es_lightning.noise import Noise
+from es_lightning.records import Member
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 
 _MAX_CHARS = 100_000

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 from es_lightning.tasks.answers.arithmetic import MAX_NUMBER, OPERATIONS, evaluate
 from es_lightning.tasks.answers.tags import format_score, last_block

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.tasks.answers.math_answers import final_answer, last_box
 from es_lightning.tasks.answers.math_equal import answers_equal
 from es_lightning.tasks.answers.math_sympy import library_verdict, load_library

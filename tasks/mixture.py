@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain, count
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Reward, Task
 
 

@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Literal, get_args
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Choice, Prompt
+from es_lightning.records import Choice, Prompt
 from es_lightning.tasks.answers.letters import chosen
 from es_lightning.tasks.data.choice_formats import FORMATS, Item, Normalise, lettered
 from es_lightning.tasks.data.rows import RowTask

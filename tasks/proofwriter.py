@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.tasks.answers.tags import format_score, last_block
 from es_lightning.tasks.data.rows import RowTask
 from es_lightning.tasks.data.sources import Row, Source

@@ -8,7 +8,7 @@ from math import fsum, isfinite, nan
 from typing import Any
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Reward
 from es_lightning.tasks.data.rows import RowTask
 from es_lightning.tasks.data.sources import Row, Source

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 from es_lightning.tasks.answers.puzzle_answers import grade, last_answer
 from es_lightning.tasks.answers.puzzle_library import check, generate, open_dataset

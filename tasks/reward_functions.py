@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 
 
 def attempt(function: Callable[..., Any], prompt: Prompt, text: str) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from es_lightning.files import Lines
 from es_lightning.journal import JOURNAL
 from es_lightning.strategy import PopulationStrategy
+from es_lightning.system.files import Lines
 
 MOMENTS = ("perturb", "generate", "gather", "update", "checkpoint")
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from es_lightning.generation import Completion, Prompt
+from es_lightning.records import Completion, Prompt
 from es_lightning.scoring import Grading, Scorer
 from es_lightning.task import Reward, Task
 

@@ -1,6 +1,6 @@
 """A task for tests, in a module of its own: the processes that grade load it without torch or Lightning."""
 
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Reward, Task
 
 

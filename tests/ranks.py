@@ -19,13 +19,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
 from es_lightning.callbacks import GracefulStop
-from es_lightning.checkpoint import newest
-from es_lightning.data import TaskDataModule
-from es_lightning.interrupts import Interrupted
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.journal import read
 from es_lightning.noise import GaussianNoise
 from es_lightning.rollout import HFEngine, Sampling, VLLMEngine
 from es_lightning.strategy import PopulationStrategy
+from es_lightning.system.checkpoint import newest
+from es_lightning.system.signals import Interrupted
 from tests.faults import Fault, install
 from tests.helpers import Letters, Records, module, trainer
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from es_lightning.callbacks.best_model import BestModel
 from es_lightning.centre import BaseWeights
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer

@@ -29,7 +29,7 @@ from es_lightning.callbacks import (
     SigmaFinder,
     UpdateGeometry,
 )
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
 

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import StepLR
 
-from es_lightning.checkpoint import AtomicCheckpoint, newest, newest_step, read
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
+from es_lightning.system.checkpoint import AtomicCheckpoint, newest, newest_step, read
 from tests.helpers import Letters, Records, module, trainer
 
 

@@ -5,9 +5,11 @@ antithetic pairs, and an EarlyPeak that went back to an earlier centre. The run 
 bits of a logit: wherever a token was chosen, the two best logits are at least 2e-4 apart.
 """
 
+import importlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from es_lightning.journal import read
 from es_lightning.replay import replay
+from es_lightning.system.moved import MOVED
 from tests.ranks import CONTEXT
 
 OLD = Path(__file__).parent / "data" / "run_of_0_1_0"
@@ -86,3 +89,25 @@ def test_its_configuration_gives_the_same_run_again(folder: Path) -> None:
     fit(folder, "--overwrite", "true")
     assert lines(folder / RUN / "journal.jsonl") == lines(OLD / "journal.jsonl")
     assert (folder / RUN / "rewards.jsonl").read_text() == (OLD / "rewards.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_an_old_name_leads_to_the_module_itself(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"es_lightning.{old}", raising=False)
+    with pytest.warns(DeprecationWarning, match=f"es_lightning.{old} is es_lightning.{new} now") as warned:
+        module = importlib.import_module(f"es_lightning.{old}")
+    assert module is importlib.import_module(f"es_lightning.{new}")
+    assert module.__name__ == module.__spec__.name == f"es_lightning.{new}"
+    assert len(warned) == 1
+
+
+def test_the_warning_names_the_place_of_the_import(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text("import es_lightning\n\nfrom es_lightning.generation import Prompt\n")
+    command = [sys.executable, "-W", "always", "user.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "user.py:3: DeprecationWarning: es_lightning.generation is es_lightning.records now" in done.stderr
+
+
+def test_a_name_that_never_was_is_still_unknown() -> None:
+    with pytest.raises(ModuleNotFoundError, match="es_lightning.nonsense"):
+        importlib.import_module("es_lightning.nonsense")

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_lightning import model_io
-from es_lightning.generation import Prompt
 from es_lightning.grading import grade, pack_job, unpack_job
+from es_lightning.records import Prompt
 from es_lightning.rollout import encode
 from es_lightning.task import Reward, Task
 from es_lightning.tasks import (

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from es_lightning.counter import PIECE
-from es_lightning.generation import Completion, Evaluation, Member, Prompt
 from es_lightning.journal import Entry
+from es_lightning.records import Completion, Evaluation, Member, Prompt
 from es_lightning.shards import Shard, sums
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 
 

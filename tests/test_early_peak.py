@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveragi
 
 from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.early_peak import EarlyPeak
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
 from es_lightning.journal import read
 from es_lightning.module import EvolutionStrategies
+from es_lightning.records import Prompt
 from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, Records, module, trainer

@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from es_lightning.embedded import tiny_folder
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
 from es_lightning.model_io import load_tokenizer
+from es_lightning.records import Prompt
 from es_lightning.rollout import encode
 
 LLAMA_LIKE = (

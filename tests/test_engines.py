@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from es_lightning import model_io
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, complete, encode
 from es_lightning.tasks import Conciseness, MultipleChoice
 

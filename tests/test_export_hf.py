@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from es_lightning.callbacks.export_hf import ExportHF
 from es_lightning.centre import BaseWeights
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.journal import read
 from es_lightning.model_card import Export, export_card

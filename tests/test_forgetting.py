@@ -22,10 +22,10 @@ from es_lightning.callbacks.forgetting import Forgetting
 from es_lightning.callbacks.kl_drift import KLDrift
 from es_lightning.callbacks.prior_report import paired_change, sentence
 from es_lightning.callbacks.probing import choose
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
-from es_lightning.generation import Prompt
 from es_lightning.module import EvolutionStrategies
+from es_lightning.records import Prompt
 from es_lightning.scoring import Grading
 from es_lightning.task import Task
 from tests.helpers import Letters, Records, fit, module, trainer

@@ -21,8 +21,8 @@ from es_lightning.callbacks.generation_timer import (
     peaks,
 )
 from es_lightning.callbacks.monitor import title
-from es_lightning.data import TaskDataModule
-from es_lightning.generation import Generation
+from es_lightning.datamodule import TaskDataModule
+from es_lightning.records import Generation
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_lightning.errors import RewardError
-from es_lightning.generation import Choice, Completion, Evaluation, Prompt
 from es_lightning.grading import grade, pack_grades, pack_job, unpack_grades, unpack_job
 from es_lightning.metrics import means
+from es_lightning.records import Choice, Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.scoring import Grading, Scorer
 from es_lightning.shards import sums
@@ -221,7 +221,7 @@ def test_a_task_that_another_process_cannot_load_says_so() -> None:
 def test_a_task_of_a_script_or_notebook_is_graded_too(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from es_lightning.generation import Completion, Prompt\n"
+        "from es_lightning.records import Completion, Prompt\n"
         "from es_lightning.scoring import Scorer\n"
         "from es_lightning.task import Task\n"
         "class Mine(Task):\n"

@@ -13,10 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
 from es_lightning import cli, model_io
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
-from es_lightning.files import Lines
-from es_lightning.generation import Member
 from es_lightning.journal import (
     Entry,
     describe_optimizer,
@@ -27,8 +25,10 @@ from es_lightning.journal import (
 )
 from es_lightning.noise import GaussianNoise, noise_of
 from es_lightning.population import Population
+from es_lightning.records import Member
 from es_lightning.replay import replay
 from es_lightning.run_journal import RunJournal
+from es_lightning.system.files import Lines
 from tests.helpers import Letters, Records, fit, module, trainer
 
 HEADER = json.dumps({"es_lightning_journal": 1, "versions": {"es_lightning": "0.1.0"}, "base": "tiny"})

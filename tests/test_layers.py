@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Bottom to top. A module imports from its own layer and from the layers below it.
 LAYERS: tuple[set[str], ...] = (
-    {"errors", "generation", "hardware", "memory", "stopwatch"},
+    {"errors", "records"},
+    {"system"},
     {
         "counter",
         "divergence",
@@ -22,15 +23,11 @@ LAYERS: tuple[set[str], ...] = (
         "shaping",
         "snapshot",
         "centre",
-        "files",
-        "interrupts",
-        "cores",
         "spool",
     },
     {
         "update",
         "journal",
-        "checkpoint",
         "diagnosis",
         "geometry",
         "sigma_sweep",
@@ -42,7 +39,7 @@ LAYERS: tuple[set[str], ...] = (
     {"rollout", "embedded", "model_io", "model_card", "task", "plots"},
     {"landscape"},
     {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},
-    {"data", "header", "replay", "restore", "run_journal", "shards", "strategy"},
+    {"datamodule", "header", "replay", "restore", "run_journal", "shards", "strategy"},
     {"centre_module"},
     {"evaluation_module"},
     {"population_module"},
@@ -57,7 +54,7 @@ LAYER = {module: height for height, layer in enumerate(LAYERS) for module in lay
 
 ALGORITHM = {"counter", "noise", "population", "shaping", "update"}  # torch and the standard library
 FRAMEWORKS = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", "vllm", "mlflow", "torch.nn"}
-TASKS_MAY_USE = {"errors", "generation", "task", "scoring", "tasks"}
+TASKS_MAY_USE = {"errors", "records", "task", "scoring", "tasks"}
 FORBIDDEN = {
     "tasks": {*FRAMEWORKS, *(f"es_lightning.{name}" for name in LAYER if name not in TASKS_MAY_USE)},
     "callbacks": {"es_lightning.tasks", "es_lightning.rollout", "vllm"},
@@ -148,7 +145,7 @@ def test_imports_point_down(path: Path) -> None:
     [
         ("noise", "from es_lightning.update import step"),
         ("module", "from es_lightning import cli"),
-        ("data", "import es_lightning"),
+        ("datamodule", "import es_lightning"),
         ("strategy", "from es_lightning import EvolutionStrategies"),
         ("scoring", "def later():\n    from es_lightning.module import EvolutionStrategies"),
         ("shaping", "import numpy"),

@@ -20,13 +20,13 @@ from lightning.pytorch.callbacks import (
 )
 from torch.optim.swa_utils import get_ema_avg_fn
 
-from es_lightning import checkpoint
 from es_lightning.callbacks import GenerationBar, GracefulStop, Monitor
-from es_lightning.checkpoint import newest
-from es_lightning.data import TaskDataModule
-from es_lightning.interrupts import Interrupted
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.module import EvolutionStrategies
 from es_lightning.scoring import Grading
+from es_lightning.system import checkpoint
+from es_lightning.system.checkpoint import newest
+from es_lightning.system.signals import Interrupted
 from tests.helpers import Letters, module, trainer
 from tests.test_callback_contracts import Kept
 

@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from es_lightning.callbacks.population_health import PopulationHealth
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.generation import Completion, Evaluation, Generation, Member, Prompt
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import GaussianNoise
+from es_lightning.records import Completion, Evaluation, Generation, Member, Prompt
 from es_lightning.scoring import Grading
 from es_lightning.shaping import all_alike, z_score
 from tests.helpers import Letters, Records, fit, module, trainer

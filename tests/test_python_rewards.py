@@ -16,8 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from es_lightning.errors import RewardError, UsageError
-from es_lightning.generation import Completion, Prompt
 from es_lightning.grading import Grade, grade
+from es_lightning.records import Completion, Prompt
 from es_lightning.scoring import Grading, Scorer
 from es_lightning.tasks import PythonRewards
 

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 from reasoning_gym.factory import DATASETS
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 from es_lightning.tasks.answers import formula
 from es_lightning.tasks.answers.puzzle_answers import last_answer

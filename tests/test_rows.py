@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.tasks.data import rows as rows_module
 from es_lightning.tasks.data.rows import RowTask
 from es_lightning.tasks.data.sources import SPLITS, UNKNOWN, Row

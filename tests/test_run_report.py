@@ -17,7 +17,7 @@ from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.run_report import _plain
 from es_lightning.centre import BaseWeights
 from es_lightning.commands import replay
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError
 from es_lightning.plots import reward_curve
 from es_lightning.scoring import Grading

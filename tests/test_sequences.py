@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim import lr_scheduler as schedules
 
 from es_lightning.centre import BaseWeights
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.journal import Entry, read
 from es_lightning.model_io import resolve
 from es_lightning.module import EvolutionStrategies

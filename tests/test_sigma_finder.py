@@ -16,7 +16,7 @@ from torch import Tensor
 from es_lightning import plots
 from es_lightning.callbacks import sigma_finder
 from es_lightning.callbacks.sigma_finder import SigmaFinder
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.module import EvolutionStrategies
 from es_lightning.noise import GaussianNoise

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCh
 from torch.optim import lr_scheduler as schedules
 
 from es_lightning.centre import checksum
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.journal import lineage, read
 from es_lightning.model_io import load_centre

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from es_lightning.checkpoint import AtomicCheckpoint
-from es_lightning.cores import share_of
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RankError, UsageError
-from es_lightning.generation import Completion, Evaluation, Prompt
 from es_lightning.model_io import check_heads, resolve
 from es_lightning.population import lane_of
+from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine
 from es_lightning.shards import Shard, compare_centres, join, join_evaluations, pack_evaluation, sums
 from es_lightning.strategy import PopulationStrategy
+from es_lightning.system.checkpoint import AtomicCheckpoint
+from es_lightning.system.cores import share_of
 from tests.faults import Fault
 from tests.helpers import Letters, module, trainer
 from tests.ranks import Run, fit

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from es_lightning.generation import Member
 from es_lightning.noise import CorrelatedNoise, GaussianNoise, Noise
 from es_lightning.population import Population
+from es_lightning.records import Member
 from es_lightning.shaping import z_score
 from es_lightning.update import apply_update, gradient
 

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
 from es_lightning.callbacks.update_geometry import UpdateGeometry
-from es_lightning.data import TaskDataModule
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.geometry import group_of
 from es_lightning.model_io import resolve

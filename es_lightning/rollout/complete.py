@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from es_lightning.generation import Completion, Prompt
+from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.engine import RolloutEngine, Sampling
 
 

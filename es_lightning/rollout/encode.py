@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Choice, Prompt
+from es_lightning.records import Choice, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

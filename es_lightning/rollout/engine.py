@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Completion, Prompt
+from es_lightning.records import Completion, Prompt
 
 DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 

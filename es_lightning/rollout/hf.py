@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Completion, Prompt
+from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
 from es_lightning.rollout.hf_parallel import part_for, split
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Completion, Prompt
+from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling
 
 GIB = 2**30

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Literal
 
-from es_lightning.generation import Choice
+from es_lightning.records import Choice
 from es_lightning.tasks.data.sources import Row, Source
 
 Normalise = Literal["none", "chars"]

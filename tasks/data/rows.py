@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from es_lightning.errors import UsageError
-from es_lightning.generation import Prompt
+from es_lightning.records import Prompt
 from es_lightning.task import Task
 from es_lightning.tasks.data.sources import SPLITS, UNKNOWN, Row, Source, read
 

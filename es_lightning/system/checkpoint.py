@@ -10,7 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 
 from es_lightning.errors import UsageError
-from es_lightning.files import replacing
+from es_lightning.system.files import replacing
 
 log = logging.getLogger(__name__)
 
