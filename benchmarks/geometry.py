@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from es_lightning.centre import BaseWeights
+from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.console import quiet
 from es_lightning.geometry import changes, total
-from es_lightning.model_io import load_centre, resolve
-from es_lightning.noise import GaussianNoise
-from es_lightning.snapshot import Snapshot
+from es_lightning.models.base_model import load_model, resolve
+from es_lightning.models.snapshot import Snapshot
+from es_lightning.models.weights import BaseWeights
 from es_lightning.system.memory import trim_heap
 
 log = logging.getLogger("geometry")
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     folder = resolve(arguments.base)
-    base, centre, noise = BaseWeights(folder), load_centre(folder), GaussianNoise(compile=False)
+    base, centre, noise = BaseWeights(folder), load_model(folder), GaussianNoise(compile=False)
     with torch.no_grad():
         for name, parameter in centre.named_parameters():
             noise.accumulate_(1, name, parameter, SIGMA)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from es_lightning.noise import GaussianNoise, Noise, member_seed
+from es_lightning.algorithm.noise import GaussianNoise, Noise, member_seed
 
 log = logging.getLogger("benchmarks.noise")
 

@@ -14,7 +14,7 @@ from es_lightning.errors import StorageError
 from es_lightning.journal import JOURNAL
 from es_lightning.keep import keep_artifact
 from es_lightning.mlflow_logger import DurableMLFlowLogger
-from es_lightning.model_card import model_card
+from es_lightning.models.card import model_card
 from es_lightning.module import EvolutionStrategies
 from es_lightning.plots import reward_curve
 from es_lightning.records import Evaluation, Generation

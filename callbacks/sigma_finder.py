@@ -14,15 +14,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from es_lightning import plots
+from es_lightning.algorithm.noise import member_seed
+from es_lightning.algorithm.shaping import comparable
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.errors import UsageError
 from es_lightning.keep import keep_artifact
 from es_lightning.metrics import means, measured
 from es_lightning.module import EvolutionStrategies
-from es_lightning.noise import member_seed
 from es_lightning.plots import ACCENT, INK, QUIET
 from es_lightning.records import Member
-from es_lightning.shaping import comparable
 from es_lightning.sigma_sweep import Verdict, judge
 from es_lightning.system.files import replacing
 

@@ -11,16 +11,17 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from es_lightning import model_io, plots
+from es_lightning import plots
 from es_lightning.callbacks.monitor import Monitor, evolved
-from es_lightning.centre import BaseWeights
 from es_lightning.errors import UsageError
 from es_lightning.geometry import GROUPS, brief, changes, table, total
 from es_lightning.journal import JOURNAL, Entry, lineage, parse
 from es_lightning.keep import keep_artifact
+from es_lightning.models import base_model
+from es_lightning.models.snapshot import Snapshot
+from es_lightning.models.weights import BaseWeights
 from es_lightning.module import EvolutionStrategies
 from es_lightning.random_walk import compared, independent, random_walk
-from es_lightning.snapshot import Snapshot
 from es_lightning.system.files import replacing
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class UpdateGeometry(Monitor):
         for name, _ in tuned.centre.named_parameters():
             tuned.base_weights.read(name)
         if self.direction is not None:
-            self._target = BaseWeights(model_io.resolve(self.direction))
+            self._target = BaseWeights(base_model.resolve(self.direction))
             _check(self._target, tuned)
 
     def on_train_batch_start(

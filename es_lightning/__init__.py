@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from es_lightning.system.moved import OldNames
 
 if TYPE_CHECKING:
+    from es_lightning.algorithm.noise import Noise
     from es_lightning.datamodule import TaskDataModule
     from es_lightning.module import EvolutionStrategies
-    from es_lightning.noise import Noise
     from es_lightning.records import Completion, Generation, Member, Prompt
     from es_lightning.system.version import __version__
     from es_lightning.task import Task
@@ -30,7 +30,7 @@ _HOMES = {
     "datamodule": ["TaskDataModule"],
     "records": ["Completion", "Generation", "Member", "Prompt"],
     "module": ["EvolutionStrategies"],
-    "noise": ["Noise"],
+    "algorithm.noise": ["Noise"],
     "system.version": ["__version__"],
     "task": ["Task"],
 }

@@ -15,11 +15,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from es_lightning import model_io
-from es_lightning.centre import BaseWeights, checksum
+from es_lightning.algorithm.tensors import checksum
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Lane, lane_of
 from es_lightning.errors import UsageError
-from es_lightning.population import Lane, lane_of
+from es_lightning.models import base_model
+from es_lightning.models.export import export
+from es_lightning.models.weights import BaseWeights
 from es_lightning.records import Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.strategy import PopulationStrategy
@@ -89,18 +91,18 @@ class CentreModule(pl.LightningModule):
         if self.engine.tensor_parallel_size > 1 and not spread:
             raise UsageError("tensor_parallel_size above 1 needs trainer.strategy population.")
         _ = self.lane
-        config = model_io.load_config(self.folder, self.trust_remote_code)
-        model_io.check_heads(config, self.engine.tensor_parallel_size)
+        config = base_model.load_config(self.folder, self.trust_remote_code)
+        base_model.check_heads(config, self.engine.tensor_parallel_size)
 
     @cached_property
     def folder(self) -> Path:
         """Where the base model's files are."""
-        return model_io.resolve(self.base)
+        return base_model.resolve(self.base)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's."""
-        return model_io.load_tokenizer(self.folder, self.trust_remote_code)
+        return base_model.load_tokenizer(self.folder, self.trust_remote_code)
 
     @cached_property
     def base_weights(self) -> BaseWeights:
@@ -124,7 +126,7 @@ class CentreModule(pl.LightningModule):
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, as WeightAveraging does, call it first."""
         if not hasattr(self, "centre"):
-            self.centre = model_io.load_centre(self.folder, self.trust_remote_code)
+            self.centre = base_model.load_model(self.folder, self.trust_remote_code)
             self.centre.to(self.trainer.strategy.root_device)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -152,7 +154,7 @@ class CentreModule(pl.LightningModule):
         return self._longest([prompt for split in splits for prompt in self.data.encode(split, self.encode)])
 
     def _longest(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> int:
-        limit = model_io.max_length(model_io.load_config(self.folder, self.trust_remote_code))
+        limit = base_model.max_length(base_model.load_config(self.folder, self.trust_remote_code))
         new = self.sampling.max_tokens if max_tokens is None else max_tokens
         longest = max(prompts, key=lambda prompt: _length(prompt, new))
         length = _length(longest, new)
@@ -210,12 +212,12 @@ class CentreModule(pl.LightningModule):
 
     def export(self, folder: Path, card: str) -> None:
         """Write the centre as a Hugging Face folder in the base model's dtype."""
-        model_io.export(self.centre, self.folder, folder, self.export_dtype, card)
+        export(self.centre, self.folder, folder, self.export_dtype, card)
 
     @property
     def export_dtype(self) -> torch.dtype:
         """The base model's own dtype."""
-        return model_io.load_config(self.folder, self.trust_remote_code).dtype or torch.float32
+        return base_model.load_config(self.folder, self.trust_remote_code).dtype or torch.float32
 
 
 def _length(prompt: Prompt, max_tokens: int) -> int:

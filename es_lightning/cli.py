@@ -20,6 +20,7 @@ from es_lightning import (
     commands,
     tasks,  # noqa: F401
 )
+from es_lightning.algorithm.noise import Noise
 from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunReport
 from es_lightning.console import quiet, stop
 from es_lightning.datamodule import TaskDataModule
@@ -27,7 +28,6 @@ from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.keep import keep_artifact
 from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger
 from es_lightning.module import EvolutionStrategies
-from es_lightning.noise import Noise
 from es_lightning.rollout import RolloutEngine
 from es_lightning.run_folder import remove_unchanged, stamps
 from es_lightning.suggest import one_line

@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser
 
 from es_lightning import replay as replaying
 from es_lightning.console import stop
-from es_lightning.embedded import fetch_embedded
 from es_lightning.mlflow_logger import MLFLOW_RUN, TRACKING_URI
+from es_lightning.models.embedded import fetch_embedded
 from es_lightning.spool import one_line as shown
 from es_lightning.suggest import one_line
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from es_lightning.centre import CHUNK
+from es_lightning.algorithm.tensors import CHUNK
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from es_lightning import model_io
+from es_lightning.algorithm.noise import Noise
 from es_lightning.journal import FORMAT, describe_optimizer
-from es_lightning.noise import Noise
+from es_lightning.models import base_model
 from es_lightning.system.version import __version__
 
 
@@ -34,7 +34,7 @@ def header(
         "es_lightning_journal": FORMAT,
         "versions": versions,
         "base": base,
-        "base_files": model_io.file_hashes(folder),
+        "base_files": base_model.file_hashes(folder),
         "dtype": str(dtype).removeprefix("torch."),
         "noise": noise.version,
         "optimizer": describe_optimizer(optimizer),

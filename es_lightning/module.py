@@ -13,19 +13,19 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
+from es_lightning.algorithm.noise import GaussianNoise, Noise
+from es_lightning.algorithm.population import Population
+from es_lightning.algorithm.shaping import all_alike, comparable, z_score
+from es_lightning.algorithm.update import StepSize, apply_update
 from es_lightning.errors import UsageError
 from es_lightning.header import header
 from es_lightning.journal import Entry, hyper_parameters, set_hyper_parameters
 from es_lightning.metrics import PopulationReward, record_metrics
-from es_lightning.noise import GaussianNoise, Noise
-from es_lightning.population import Population
 from es_lightning.records import Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
-from es_lightning.shaping import all_alike, comparable, z_score
 from es_lightning.steered_module import SteeredModule
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.stopwatch import Stopwatch
-from es_lightning.update import StepSize, apply_update
 
 
 class EvolutionStrategies(SteeredModule):
@@ -41,7 +41,7 @@ class EvolutionStrategies(SteeredModule):
         sampling: how completions are decoded; None is greedy, 256 tokens at the most.
         engine: what generates; None takes vLLM with its defaults.
         noise: kind of noise; None takes independent Gaussian noise.
-        shaping: from rewards [N, P] to weights [N], for example ``es_lightning.shaping.z_score``.
+        shaping: from rewards [N, P] to weights [N], for example ``es_lightning.algorithm.shaping.z_score``.
         antithetic: pairs of members with the same noise and opposite signs.
         seed: the run seed, which keys all noise; any integer.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.population import Population
 from es_lightning.errors import RewardError, RolloutError, UsageError
 from es_lightning.evaluation_module import EvaluationModule
-from es_lightning.noise import Noise
-from es_lightning.population import Population
 from es_lightning.records import Completion, Evaluation, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling
 from es_lightning.run_journal import RunJournal

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import fsum, sqrt
 from typing import Any
 
+from es_lightning.algorithm.noise import Noise, TableNoise
 from es_lightning.geometry import Change
 from es_lightning.journal import Entry
-from es_lightning.noise import Noise, TableNoise
 
 
 @dataclass(frozen=True)

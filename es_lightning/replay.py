@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from es_lightning import model_io
-from es_lightning.centre import checksum
+from es_lightning.algorithm.noise import Noise, noise_of
+from es_lightning.algorithm.tensors import checksum
+from es_lightning.algorithm.update import apply_update
 from es_lightning.errors import UsageError
 from es_lightning.journal import FORMAT, Entry, differences, lineage, read, set_hyper_parameters
-from es_lightning.noise import Noise, noise_of
-from es_lightning.update import apply_update
+from es_lightning.models import base_model
+from es_lightning.models.export import export
 
 
 def replay(
@@ -45,11 +46,11 @@ def replay(
         raise UsageError(f"{output} exists already: give another --output, or remove it.")
     header, entries = read(journal)
     wanted = _up_to(entries, generation, journal)
-    folder = model_io.resolve(base or header["base"])
-    dtype = model_io.load_config(folder, trust_remote_code).dtype or torch.float32
+    folder = base_model.resolve(base or header["base"])
+    dtype = base_model.load_config(folder, trust_remote_code).dtype or torch.float32
     noise = noise_of(header["noise"])
     _check(header, folder, dtype, noise)
-    centre = model_io.load_centre(folder, trust_remote_code)
+    centre = base_model.load_model(folder, trust_remote_code)
     optimizer = _optimizer(header["optimizer"], centre, trust_remote_code)
     for entry in wanted:
         repeat(entry, centre, optimizer, noise)
@@ -61,7 +62,7 @@ def replay(
                 f"{header['versions']} on {header.get('device')}."
             )
     card = _card(header, wanted[-1])
-    model_io.export(centre, folder, output, dtype, card)
+    export(centre, folder, output, dtype, card)
     return wanted[-1]
 
 
@@ -80,7 +81,7 @@ def _check(header: dict[str, Any], folder: Path, dtype: torch.dtype, noise: Nois
     present = {
         **header,
         "es_lightning_journal": FORMAT,
-        "base_files": model_io.file_hashes(folder),
+        "base_files": base_model.file_hashes(folder),
         "dtype": str(dtype).removeprefix("torch."),
         "noise": noise.version,
     }

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from es_lightning.centre import BaseWeights, checksum, distance_squared
+from es_lightning.algorithm.tensors import checksum
 from es_lightning.errors import UsageError
 from es_lightning.journal import Entry
+from es_lightning.models.weights import BaseWeights
 from es_lightning.system import checkpoint
 
 
@@ -65,12 +65,3 @@ def load_base(base: BaseWeights, centre: nn.Module) -> None:
     """
     for name, parameter in centre.named_parameters():
         parameter.copy_(base.read(name))
-
-
-def distance(base: BaseWeights, centre: nn.Module) -> float:
-    """Euclidean norm of (centre - base), summed in float64; nan where the base cannot be read."""
-    squares = [
-        distance_squared(parameter, base.read(name)) if name in base else float("nan")
-        for name, parameter in centre.named_parameters()
-    ]
-    return float(torch.tensor(squares, dtype=torch.float64).sum().sqrt())

@@ -14,13 +14,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from es_lightning.algorithm.population import Population
+from es_lightning.algorithm.tensors import drift
 from es_lightning.errors import UsageError
 from es_lightning.journal import JOURNAL, Entry, lineage, parse
-from es_lightning.population import Population
 from es_lightning.population_module import PopulationModule
 from es_lightning.records import Member, Prompt
 from es_lightning.replay import repeat
-from es_lightning.restore import distance, load_base, load_centre, on_disk
+from es_lightning.restore import load_base, load_centre, on_disk
 from es_lightning.shards import compare_centres
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.stopwatch import Stopwatch
@@ -165,7 +166,7 @@ class SteeredModule(PopulationModule):
                 f"{path[-1].checksum} was: library or device have changed since the run began."
             )
         self.after = None if generation == self.generation else generation - 1
-        self.drift.fill_(distance(self.base_weights, self.centre))
+        self.drift.fill_(drift(self.base_weights, self.centre))
         self.centre_has_changed()
         trim_heap()
 

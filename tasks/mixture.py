@@ -14,9 +14,9 @@ class Mixture(Task):
 
     Each generation's prompts are shared out by the weights, where ``prompts_per_generation`` is given, and
     the weights of the members come from each task's rewards standardised over the population (see
-    ``es_lightning.shaping.comparable``). The rewards that are logged are the tasks' own; beside their mean,
-    which mixes scales, stands each task's: ``<task>/reward``, ``<task>/accuracy`` and so on. A task without
-    training problems takes part in validation and test alone.
+    ``es_lightning.algorithm.shaping.comparable``). The rewards that are logged are the tasks' own; beside
+    their mean, which mixes scales, stands each task's: ``<task>/reward``, ``<task>/accuracy`` and so on. A
+    task without training problems takes part in validation and test alone.
 
     Reward per completion: that of the task the problem comes from; higher is better.
 

@@ -18,10 +18,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
+from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.callbacks import GracefulStop
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.journal import read
-from es_lightning.noise import GaussianNoise
 from es_lightning.rollout import HFEngine, Sampling, VLLMEngine
 from es_lightning.strategy import PopulationStrategy
 from es_lightning.system.checkpoint import newest

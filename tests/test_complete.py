@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from es_lightning.model_io import load_tokenizer, resolve
+from es_lightning.models.base_model import load_tokenizer, resolve
 from es_lightning.records import Choice, Completion, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.rollout.complete import complete

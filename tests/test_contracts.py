@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning import model_io
 from es_lightning.grading import grade, pack_job, unpack_job
+from es_lightning.models import base_model
 from es_lightning.records import Prompt
 from es_lightning.rollout import encode
 from es_lightning.task import Reward, Task
@@ -168,7 +168,7 @@ def everything(task: Task) -> list[Prompt]:
 
 @cache
 def tokenizer():
-    return model_io.load_tokenizer(model_io.resolve("embedded"), trust_remote_code=False)
+    return base_model.load_tokenizer(base_model.resolve("embedded"), trust_remote_code=False)
 
 
 @cache

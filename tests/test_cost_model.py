@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from es_lightning.counter import PIECE
+from es_lightning.algorithm.noise.threefry import PIECE
 from es_lightning.journal import Entry
 from es_lightning.records import Completion, Evaluation, Member, Prompt
 from es_lightning.shards import Shard, sums

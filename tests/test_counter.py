@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 from torch import Tensor
 
-from es_lightning import counter
-from es_lightning.counter import LEVELS, Kernel, normal_table, stream_words, threefry2x32
+from es_lightning.algorithm.noise import threefry as counter
+from es_lightning.algorithm.noise.threefry import LEVELS, Kernel, normal_table, stream_words, threefry2x32
 
 MASK = 0xFFFFFFFF
 CPU = torch.device("cpu")

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from es_lightning.embedded import tiny_folder
 from es_lightning.errors import UsageError
-from es_lightning.model_io import load_tokenizer
+from es_lightning.models.base_model import load_tokenizer
+from es_lightning.models.embedded import tiny_folder
 from es_lightning.records import Prompt
 from es_lightning.rollout import encode
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from es_lightning import model_io
 from es_lightning.errors import UsageError
+from es_lightning.models import base_model
+from es_lightning.models.export import export
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, complete, encode
 from es_lightning.tasks import Conciseness, MultipleChoice
@@ -43,17 +44,17 @@ KINDS_OF_EVERY_DAY = {"embedding with tied head", "all together"}
 @pytest.fixture(scope="module")
 def folder() -> Path:
     """The embedded model: real weights, tied head, grouped-query attention."""
-    return model_io.resolve("embedded")
+    return base_model.resolve("embedded")
 
 
 @pytest.fixture(scope="module")
 def centre(folder: Path) -> PreTrainedModel:
-    return model_io.load_centre(folder)
+    return base_model.load_model(folder)
 
 
 @pytest.fixture(scope="module")
 def prompts(folder: Path) -> list[Prompt]:
-    return encode([Prompt(text, text) for text in TEXTS], model_io.load_tokenizer(folder))
+    return encode([Prompt(text, text) for text in TEXTS], base_model.load_tokenizer(folder))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_both_engines_find_the_choices_alike(
     hf: RolloutEngine, vllm: RolloutEngine, centre: PreTrainedModel, folder: Path
 ) -> None:
     task = MultipleChoice("hellaswag", "sample", mode="loglikelihood")
-    choices = encode(task.problems("test")[:3], model_io.load_tokenizer(folder))
+    choices = encode(task.problems("test")[:3], base_model.load_tokenizer(folder))
     answers = []
     for started in (hf, vllm):
         started.load_weights(perturbed(centre, "nothing of this name"))
@@ -173,7 +174,7 @@ def test_in_bfloat16_both_engines_agree_to_a_hundredth_of_a_nat_per_token(
     folder: Path, in_bfloat16: list[RolloutEngine]
 ) -> None:
     """On average: a single token differs by as much as bfloat16 does from float32 within transformers."""
-    tokenizer = model_io.load_tokenizer(folder)
+    tokenizer = base_model.load_tokenizer(folder)
     asked = encode(Conciseness().problems("train")[:24], tokenizer)
     said = in_bfloat16[-1].generate(asked, Sampling(max_tokens=64))
     texts = [(p.token_ids + c.token_ids, len(c.token_ids)) for p, c in zip(asked, said, strict=True)]
@@ -320,7 +321,7 @@ def test_vllm_loads_the_export_and_answers_as_the_centre(
     moved = copy.deepcopy(centre)
     for name, tensor in perturbed(centre, ""):
         moved.get_parameter(name).data.copy_(tensor)
-    model_io.export(moved, folder, tmp_path / "model", torch.float32, "")
+    export(moved, folder, tmp_path / "model", torch.float32, "")
     hf.load_weights((name, parameter.detach()) for name, parameter in moved.named_parameters())
     vllm.close()
     vllm.start(tmp_path / "model", 128)

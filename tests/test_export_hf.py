@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from transformers import AutoModelForCausalLM
 
 from es_lightning.callbacks.export_hf import ExportHF
-from es_lightning.centre import BaseWeights
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.journal import read
-from es_lightning.model_card import Export, export_card
+from es_lightning.models.card import Export, export_card
+from es_lightning.models.weights import BaseWeights
 from es_lightning.replay import replay
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer

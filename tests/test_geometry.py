@@ -16,7 +16,7 @@ from torch import Tensor
 from es_lightning import geometry
 from es_lightning.errors import StorageError
 from es_lightning.geometry import GROUPS, Change, brief, change, changes, group_of, layer_of, table, total
-from es_lightning.snapshot import Snapshot
+from es_lightning.models.snapshot import Snapshot
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 THRESHOLDS = (1e-6, 1e-4)

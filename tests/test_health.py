@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from es_lightning.algorithm.noise import GaussianNoise
+from es_lightning.algorithm.shaping import comparable, z_score
 from es_lightning.health import (
     above,
     informative,
@@ -17,8 +19,6 @@ from es_lightning.health import (
     signal,
     variance_shares,
 )
-from es_lightning.noise import GaussianNoise
-from es_lightning.shaping import comparable, z_score
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
-from es_lightning import cli, model_io
+from es_lightning import cli
+from es_lightning.algorithm.noise import GaussianNoise, noise_of
+from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.journal import (
@@ -23,8 +25,7 @@ from es_lightning.journal import (
     read,
     set_hyper_parameters,
 )
-from es_lightning.noise import GaussianNoise, noise_of
-from es_lightning.population import Population
+from es_lightning.models import base_model
 from es_lightning.records import Member
 from es_lightning.replay import replay
 from es_lightning.run_journal import RunJournal
@@ -208,7 +209,7 @@ def test_any_generation_can_be_had(run: tuple[Path, list[str]], tmp_path: Path) 
         card = (output / "README.md").read_text()
         assert f"generation {generation}" in card
         assert checksums[generation] in card
-        assert model_io.load_centre(output).config.architectures == ["LlamaForCausalLM"]
+        assert base_model.load_model(output).config.architectures == ["LlamaForCausalLM"]
 
 
 def test_the_command_replays(
@@ -259,7 +260,7 @@ def test_what_cannot_give_the_runs_bits_is_refused(
 
 def test_another_base_model_is_refused_by_its_files(run: tuple[Path, list[str]], tmp_path: Path) -> None:
     other = tmp_path / "other"
-    folder = model_io.resolve("tiny")
+    folder = base_model.resolve("tiny")
     other.mkdir()
     for path in folder.iterdir():
         (other / path.name).write_bytes(path.read_bytes())

@@ -13,33 +13,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[set[str], ...] = (
     {"errors", "records"},
     {"system"},
-    {
-        "counter",
-        "divergence",
-        "health",
-        "noise",
-        "pages",
-        "population",
-        "shaping",
-        "snapshot",
-        "centre",
-        "spool",
-    },
-    {
-        "update",
-        "journal",
-        "diagnosis",
-        "geometry",
-        "sigma_sweep",
-        "mlflow_sender",
-        "random_walk",
-    },
+    {"divergence", "health", "pages", "algorithm", "spool"},
+    {"journal", "diagnosis", "geometry", "sigma_sweep", "mlflow_sender", "random_walk"},
     {"mlflow_logger"},
     {"keep", "run_folder"},
-    {"rollout", "embedded", "model_io", "model_card", "task", "plots"},
+    {"rollout", "models", "task", "plots"},
     {"landscape"},
     {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},
-    {"datamodule", "header", "replay", "restore", "run_journal", "shards", "strategy"},
+    {"datamodule", "header", "replay", "restore", "run_journal", "shards", "distributed", "strategy"},
     {"centre_module"},
     {"evaluation_module"},
     {"population_module"},
@@ -52,7 +33,7 @@ LAYERS: tuple[set[str], ...] = (
 )
 LAYER = {module: height for height, layer in enumerate(LAYERS) for module in layer}
 
-ALGORITHM = {"counter", "noise", "population", "shaping", "update"}  # torch and the standard library
+ALGORITHM = {"algorithm"}  # torch and the standard library
 FRAMEWORKS = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", "vllm", "mlflow", "torch.nn"}
 TASKS_MAY_USE = {"errors", "records", "task", "scoring", "tasks"}
 FORBIDDEN = {
@@ -143,13 +124,13 @@ def test_imports_point_down(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("noise", "from es_lightning.update import step"),
+        ("algorithm", "from es_lightning.rollout import step"),
         ("module", "from es_lightning import cli"),
         ("datamodule", "import es_lightning"),
         ("strategy", "from es_lightning import EvolutionStrategies"),
         ("scoring", "def later():\n    from es_lightning.module import EvolutionStrategies"),
-        ("shaping", "import numpy"),
-        ("update", "from lightning.pytorch import LightningModule"),
+        ("algorithm", "import numpy"),
+        ("algorithm", "from lightning.pytorch import LightningModule"),
         ("tasks", "import torch.nn.functional as F"),
         ("tasks", "from torch import nn"),
         ("tasks", "from es_lightning.rollout.engine import Engine"),
@@ -166,7 +147,7 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("update", "from torch import nn\nfrom es_lightning.noise import Noise\nimport math"),
+        ("algorithm", "from torch import nn\nfrom es_lightning.records import Member\nimport math"),
         ("rollout", "def build():\n    from vllm import LLM"),
         ("rollout", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from vllm import LLM"),
         ("journal", "from es_lightning import __version__"),

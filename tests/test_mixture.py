@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from es_lightning.algorithm.shaping import comparable, z_score
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.records import Choice, Prompt
-from es_lightning.shaping import comparable, z_score
 from es_lightning.task import Reward, Task
 from es_lightning.tasks import Mixture
 

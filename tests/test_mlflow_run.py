@@ -103,7 +103,7 @@ def test_the_experiment_is_one_of_training(client: MlflowClient, run: Run) -> No
 def test_parameters_are_whole_and_plain(run: Run) -> None:
     assert run.data.params["model/sampling/stop"] == str(STOPS)
     assert len(str(STOPS)) > 250
-    assert run.data.params["model/shaping"] == "es_lightning.shaping.z_score"
+    assert run.data.params["model/shaping"] == "es_lightning.algorithm.shaping.z_score"
     assert run.data.params["data/task/class_path"] == "es_lightning.tasks.Conciseness"
     assert run.data.params["trainer/max_steps"] == "3", "a parameter tells of the run's beginning"
     assert run.data.tags["resumed.trainer/max_steps"] == "5"
@@ -161,7 +161,7 @@ def test_the_model_can_be_loaded_and_asked(folder: Path, client: MlflowClient, r
     assert answer["usage"]["completion_tokens"] <= 5
     pipeline = mlflow.transformers.load_model(path)
     weights = dict(pipeline.model.named_parameters())
-    from es_lightning.centre import BaseWeights
+    from es_lightning.models.weights import BaseWeights
 
     exported = BaseWeights(folder / "runs" / "smoke_cpu" / "model")
     assert all((exported.read(name) == weight).all() for name, weight in weights.items())

@@ -9,15 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from es_lightning import model_io
-from es_lightning.centre import BaseWeights, checksum, distance_squared
-from es_lightning.embedded import tiny_folder
+from es_lightning.algorithm.tensors import checksum, distance_squared
 from es_lightning.errors import UsageError
+from es_lightning.models import base_model
+from es_lightning.models.embedded import tiny_folder
+from es_lightning.models.export import export
+from es_lightning.models.weights import BaseWeights
 
 
 @pytest.fixture
 def centre() -> PreTrainedModel:
-    return model_io.load_centre(tiny_folder())
+    return base_model.load_model(tiny_folder())
 
 
 def moved(centre: PreTrainedModel) -> PreTrainedModel:
@@ -38,7 +40,7 @@ def test_the_centre_holds_the_base_weights_in_float32(centre: PreTrainedModel) -
 def test_export_loads_in_transformers_with_the_centres_logits(
     centre: PreTrainedModel, tmp_path: Path
 ) -> None:
-    model_io.export(moved(centre), tiny_folder(), tmp_path / "model", torch.float32, "a card")
+    export(moved(centre), tiny_folder(), tmp_path / "model", torch.float32, "a card")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     ids = torch.arange(40).view(2, 20)
     with torch.no_grad():
@@ -49,7 +51,7 @@ def test_export_loads_in_transformers_with_the_centres_logits(
 
 
 def test_export_keeps_the_base_models_dtype(centre: PreTrainedModel, tmp_path: Path) -> None:
-    model_io.export(moved(centre), tiny_folder(), tmp_path / "model", torch.bfloat16, "")
+    export(moved(centre), tiny_folder(), tmp_path / "model", torch.bfloat16, "")
     exported, base = BaseWeights(tmp_path / "model"), BaseWeights(tiny_folder())
     for name, parameter in centre.named_parameters():
         assert exported.read(name).dtype == base.read(name).dtype == torch.bfloat16
@@ -59,8 +61,8 @@ def test_export_keeps_the_base_models_dtype(centre: PreTrainedModel, tmp_path: P
 def test_large_models_are_written_in_shards(
     centre: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_io, "SHARD_BYTES", 100_000)
-    model_io.export(moved(centre), tiny_folder(), tmp_path / "model", torch.float32, "")
+    monkeypatch.setattr("es_lightning.models.export.SHARD_BYTES", 100_000)
+    export(moved(centre), tiny_folder(), tmp_path / "model", torch.float32, "")
     assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
     index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == {name for name, _ in centre.named_parameters()}
@@ -71,7 +73,7 @@ def test_large_models_are_written_in_shards(
 def test_export_replaces_an_older_model_as_a_whole(centre: PreTrainedModel, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "qkv_proj.safetensors").write_text("stale")
-    model_io.export(centre, tiny_folder(), tmp_path / "model", torch.float32, "")
+    export(centre, tiny_folder(), tmp_path / "model", torch.float32, "")
     assert not (tmp_path / "model" / "qkv_proj.safetensors").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -114,22 +116,22 @@ def test_distance_is_the_euclidean_one() -> None:
 
 def test_an_unknown_folder_says_what_was_looked_for_and_offers_the_embedded_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no config.json in .*nowhere.*es-lightning fetch"):
-        model_io.resolve(str(tmp_path / "nowhere"))
+        base_model.resolve(str(tmp_path / "nowhere"))
 
 
 def test_an_unknown_hub_id_says_that_the_hub_was_asked() -> None:
     with pytest.raises(UsageError, match=r"no folder .*nobody/nothing, and the hub gave no nobody/nothing"):
-        model_io.resolve("nobody/nothing")
+        base_model.resolve("nobody/nothing")
 
 
 def test_the_embedded_model_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ES_LIGHTNING_CACHE", str(tmp_path))
     with pytest.raises(UsageError, match="run `es-lightning fetch`"):
-        model_io.resolve("embedded")
+        base_model.resolve("embedded")
 
 
 def test_the_tiny_model_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ES_LIGHTNING_CACHE", str(tmp_path))
-    made = model_io.load_centre(model_io.resolve("tiny"))
+    made = base_model.load_model(base_model.resolve("tiny"))
     assert checksum(made.named_parameters()) == "7318cc2efea6b040"
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-random-v1"]

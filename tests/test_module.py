@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
+from es_lightning.algorithm.noise import CorrelatedNoise
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RewardError, UsageError
-from es_lightning.noise import CorrelatedNoise
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.scoring import Grading

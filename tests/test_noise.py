@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from es_lightning.counter import LEVELS, PIECE, draw, normal_table, stream_words
-from es_lightning.noise import CorrelatedNoise, GaussianNoise, Noise, TableNoise, member_seed
+from es_lightning.algorithm.noise import CorrelatedNoise, GaussianNoise, Noise, TableNoise, member_seed
+from es_lightning.algorithm.noise.threefry import LEVELS, PIECE, draw, normal_table, stream_words
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 COUNT = 1 << 20  # elements of a statistical sample; the standard error of a mean is 2^-10
@@ -280,7 +280,7 @@ def test_perturbed_takes_parameters_and_transposed_centres() -> None:
 def test_accumulate_adds_rounded_terms_in_order_for_any_piece(
     compile: bool | None, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("es_lightning.noise.PIECE", piece)
+    monkeypatch.setattr("es_lightning.algorithm.noise.table.PIECE", piece)
     noise, shape = GaussianNoise(compile), (113, 257)
     start = torch.randn(shape)
     total, expected = start.clone(), start.numpy()

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from es_lightning.algorithm.population import Population
+from es_lightning.algorithm.shaping import all_alike, none, z_score
+from es_lightning.distributed.ranks import lane_of
 from es_lightning.errors import UsageError
-from es_lightning.population import Population, lane_of
-from es_lightning.shaping import all_alike, none, z_score
 
 
 @given(st.integers(), st.integers(0, 10**6), st.integers(2, 64))

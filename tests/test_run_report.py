@@ -15,10 +15,10 @@ from mlflow.tracking import MlflowClient
 from es_lightning import cli
 from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.run_report import _plain
-from es_lightning.centre import BaseWeights
 from es_lightning.commands import replay
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError
+from es_lightning.models.weights import BaseWeights
 from es_lightning.plots import reward_curve
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, fit, module, trainer

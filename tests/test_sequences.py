@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim import lr_scheduler as schedules
 
-from es_lightning.centre import BaseWeights
+from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.journal import Entry, read
-from es_lightning.model_io import resolve
+from es_lightning.models.base_model import resolve
+from es_lightning.models.weights import BaseWeights
 from es_lightning.module import EvolutionStrategies
-from es_lightning.noise import GaussianNoise
 from es_lightning.replay import replay
 from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer

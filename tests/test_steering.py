@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
 from torch.optim import lr_scheduler as schedules
 
-from es_lightning.centre import checksum
+from es_lightning.algorithm.tensors import checksum
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.journal import lineage, read
-from es_lightning.model_io import load_centre
+from es_lightning.models.base_model import load_model
 from es_lightning.module import EvolutionStrategies
 from es_lightning.replay import replay
 from es_lightning.run_journal import RunJournal
@@ -76,7 +76,7 @@ def test_a_journal_with_turns_replays_every_generation(tmp_path: Path, wanted: i
 def test_what_follows_a_turn_starts_from_the_restored_centre_and_optimizer(tmp_path: Path) -> None:
     back = Back({2: 1})
     tuned, records = turned(tmp_path, back, steps=3)
-    centre = load_centre(tuned.folder)
+    centre = load_model(tuned.folder)
     optimizer = torch.optim.SGD(centre.parameters(), **SGD)
     _, entries = read(tmp_path / "journal.jsonl")
     for entry in (entries[0], entries[2]):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import lane_of
 from es_lightning.errors import RankError, UsageError
-from es_lightning.model_io import check_heads, resolve
-from es_lightning.population import lane_of
+from es_lightning.models.base_model import check_heads, resolve
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine
 from es_lightning.shards import Shard, compare_centres, join, join_evaluations, pack_evaluation, sums

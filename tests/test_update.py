@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from es_lightning.noise import CorrelatedNoise, GaussianNoise, Noise
-from es_lightning.population import Population
+from es_lightning.algorithm.noise import CorrelatedNoise, GaussianNoise, Noise
+from es_lightning.algorithm.population import Population
+from es_lightning.algorithm.shaping import z_score
+from es_lightning.algorithm.update import apply_update, gradient
 from es_lightning.records import Member
-from es_lightning.shaping import z_score
-from es_lightning.update import apply_update, gradient
 
 N, ALPHA = 12, 5e-4
 

@@ -6,6 +6,16 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "centre": "algorithm.tensors",
+    "counter": "algorithm.noise.threefry",
+    "embedded": "models.embedded",
+    "model_card": "models.card",
+    "model_io": "models.base_model",
+    "noise": "algorithm.noise",
+    "population": "algorithm.population",
+    "shaping": "algorithm.shaping",
+    "snapshot": "models.snapshot",
+    "update": "algorithm.update",
     "checkpoint": "system.checkpoint",
     "cores": "system.cores",
     "data": "datamodule",

@@ -1,24 +1,19 @@
-"""Models in and out: find a base model, hold its weights in fp32 as the centre, export the centre."""
+"""A base model: where it is, what its configuration says, and its weights as the first centre."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from es_lightning.centre import BaseWeights
-from es_lightning.embedded import embedded_folder, tiny_folder
 from es_lightning.errors import UsageError
+from es_lightning.models.embedded import embedded_folder, tiny_folder
+from es_lightning.models.weights import BaseWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-SHARD_BYTES = 2 * 10**9
 
 
 def resolve(base: str) -> Path:
@@ -82,7 +77,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_centre(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     """The base model as the first centre: float32 parameters under their Hugging Face names.
 
     Tensors are copied one at a time, so that the peak is the centre and one tensor; transformers' own loader,
@@ -133,45 +128,3 @@ def file_hashes(folder: Path) -> dict[str, str]:
         with path.open("rb") as file:
             hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
-
-
-def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card: str) -> None:
-    """Write the centre as a Hugging Face folder: safetensors in ``dtype``, the base's config and tokenizer, a
-    card.
-
-    Args:
-        centre: float32 parameters under Hugging Face names; tied ones are written once.
-        base: the base model's folder.
-        folder: where to write; replaced as a whole once everything is on disk.
-        dtype: precision of the files.
-        card: text of the model card, README.md.
-    """
-    scratch = folder.with_name(folder.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        scratch.mkdir(parents=True)
-        for path in base.iterdir():
-            if path.suffix in {".json", ".jinja", ".txt", ".model"} and not path.name.endswith(".index.json"):
-                shutil.copyfile(path, scratch / path.name)
-        _write_weights(dict(centre.named_parameters()), scratch, dtype)
-        (scratch / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only take up the full disk
-
-
-def _write_weights(parameters: dict[str, nn.Parameter], folder: Path, dtype: torch.dtype) -> None:
-    from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
-
-    plan = split_torch_state_dict_into_shards(
-        {name: torch.empty(p.shape, dtype=dtype, device="meta") for name, p in parameters.items()},
-        max_shard_size=SHARD_BYTES,
-    )
-    for filename, names in plan.filename_to_tensors.items():
-        shard = {name: parameters[name].detach().to("cpu", dtype).contiguous() for name in names}
-        save_file(shard, folder / filename, metadata={"format": "pt"})
-    if plan.is_sharded:
-        index: dict[str, Any] = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")

@@ -1,107 +1,22 @@
-"""Perturbations eps(seed, name, shape) as pure functions: no generator state, the same bits everywhere.
-
-A member's noise is keyed by its 64-bit seed, a tensor's by (seed, Hugging Face parameter name), an element's
-by its row-major index, so that any engine, rank, thread count or slicing sees one and the same perturbation.
-Notation: n elements in a tensor, N members; the update sums w_n eps_n (Salimans et al. 2017, equation 1).
-"""
+"""Noise whose elements are independent draws from a table of 65,536 equally likely values."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from es_lightning.counter import PIECE, SUPERBLOCK, Kernel, normal_table, stream_words
-from es_lightning.errors import UsageError
-
-Device = torch.device | str
-
-
-def _hash64(text: str) -> int:
-    # blake2b and not hash(): the same in every process and on every machine (RFC 7693).
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def member_seed(run_seed: int, generation: int, index: int) -> int:
-    """Hash (run seed, generation, member) to the 64-bit key of a member's noise.
-
-    Any integers are legal, 0 and negative ones included; neighbouring run seeds have nothing in common.
-
-    Returns:
-        0 to 2^64 - 1.
-    """
-    return _hash64(f"member/{run_seed}/{generation}/{index}")
-
-
-class Noise(ABC):
-    """A law of eps with mean 0 and variance 1, and the two things that ES does with it.
-
-    A new kind needs ``version`` and ``sample``; it overrides the other two if it can do better than by a
-    tensor of eps in full.
-    """
-
-    version: ClassVar[str]
-    """Names the bits; whatever changes them changes this, so that a replay can refuse another version."""
-
-    @abstractmethod
-    def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
-        """eps of one tensor of one member.
-
-        Args:
-            seed: 64-bit key of the member, see ``member_seed``; 0 is as good as any.
-            name: the parameter's Hugging Face name.
-            shape: its shape.
-            device: where to put the result; it does not change the bits.
-
-        Returns:
-            float32 of that shape.
-        """
-
-    def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-        """A new tensor ``centre + scale * eps``: product and sum each rounded to float32, then cast.
-
-        Args:
-            seed: 64-bit key of the member.
-            name: the parameter's Hugging Face name.
-            centre: float32, left as it is.
-            scale: sign * sigma, in units of the weights.
-            dtype: of the result.
-
-        Returns:
-            Contiguous, of the centre's shape, on its device.
-
-        Raises:
-            TypeError: the centre is not float32.
-        """
-        _require_float32(centre)
-        return (centre.detach() + self.sample(seed, name, centre.shape, centre.device) * scale).to(dtype)
-
-    def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
-        """Add ``weight * eps`` to ``total`` in place: product and sum each rounded to float32.
-
-        Args:
-            seed: 64-bit key of the member.
-            name: the parameter's Hugging Face name.
-            total: float32, contiguous.
-            weight: of the member in the update.
-
-        Raises:
-            TypeError: ``total`` is not float32.
-            ValueError: ``total`` is not contiguous.
-        """
-        _require_float32(total)
-        total.add_(self.sample(seed, name, total.shape, total.device) * weight)
+from es_lightning.algorithm.noise.base import Device, Noise, hash64, require_float32
+from es_lightning.algorithm.noise.threefry import PIECE, SUPERBLOCK, Kernel, normal_table, stream_words
 
 
 class TableNoise(Noise):
     """Independent elements: 16 random bits each pick an entry of ``table``.
 
     Args:
-        compile: whether torch.compile makes the values, see ``es_lightning.counter.Kernel``.
+        compile: whether torch.compile makes the values, see ``es_lightning.algorithm.noise.threefry.Kernel``.
     """
 
     def __init__(self, compile: bool | None = None) -> None:
@@ -143,7 +58,7 @@ class TableNoise(Noise):
     @torch.no_grad()
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         """See ``Noise.perturbed``; look-up, sum and cast are one kernel."""
-        _require_float32(centre)
+        require_float32(centre)
         flat = centre.detach().reshape(-1)
         table, key = self._table(centre.device, scale), self._key(seed, name, centre.shape)
         if flat.numel() <= PIECE:
@@ -156,7 +71,7 @@ class TableNoise(Noise):
     @torch.no_grad()
     def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
         """See ``Noise.accumulate_``; piece by piece, so that nothing of the tensor's size is made."""
-        _require_float32(total)
+        require_float32(total)
         if not total.is_contiguous():
             raise ValueError(f"the total of {name} must be contiguous; make it with torch.zeros")
         flat = total.view(-1)
@@ -165,7 +80,7 @@ class TableNoise(Noise):
             flat[begin:end].add_(self._values(table, key, begin, end))
 
     def _key(self, seed: int, name: str, shape: Sequence[int]) -> int:
-        return _hash64(f"stream/{seed}/{self.label(name, shape)}")
+        return hash64(f"stream/{seed}/{self.label(name, shape)}")
 
     def _table(self, device: torch.device, scale: float) -> Tensor:
         """``scale * table``: 65,536 products instead of one per element, with the bits of scale * eps."""
@@ -204,19 +119,18 @@ class GaussianNoise(TableNoise):
         return normal_table()
 
 
-class CorrelatedNoise(GaussianNoise):
+class CorrelatedNoise(TableNoise):
     """eps ~ N(0, 1) per element, equal shapes share one draw (Qiu et al. 2025, arXiv:2509.24372)."""
 
     version = "correlated-1"
 
+    def table(self) -> Tensor:
+        """Quantiles of the standard normal."""
+        return normal_table()
+
     def label(self, name: str, shape: Sequence[int]) -> str:
         """The shape, as the paper's code reseeds its generator before every tensor."""
         return "x".join(str(size) for size in shape)
-
-
-def _require_float32(tensor: Tensor) -> None:
-    if tensor.dtype != torch.float32:
-        raise TypeError(f"noise is added in float32, not {tensor.dtype}; keep the centre in float32")
 
 
 def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -225,26 +139,3 @@ def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
         end = min(stop, start // PIECE * PIECE + PIECE)
         yield start, end
         start = end
-
-
-def noise_of(version: str) -> Noise:
-    """The kind of noise that makes the bits of a version.
-
-    Raises:
-        UsageError: this library has no such kind.
-    """
-    kinds = {kind.version: kind for kind in _kinds(Noise) if hasattr(kind, "version")}
-    if version not in kinds:
-        raise UsageError(
-            f"the run's noise was {version}, and this library makes {', '.join(sorted(kinds))}: use the "
-            "version that the run was made with."
-        )
-    kind: Noise = kinds[version]()
-    return kind
-
-
-def _kinds(kind: type) -> Iterator[type]:
-    children: list[type] = kind.__subclasses__()
-    for child in children:
-        yield child
-        yield from _kinds(child)

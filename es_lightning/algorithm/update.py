@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from es_lightning.centre import BaseWeights, distance_squared, sample
-from es_lightning.noise import Noise
+from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.tensors import StoredWeights, distance_squared, sample
 from es_lightning.records import Member
 
 
@@ -60,7 +60,7 @@ def apply_update(
     members: Sequence[Member],
     weights: Tensor,
     noise: Noise,
-    base: BaseWeights | None = None,
+    base: StoredWeights | None = None,
 ) -> StepSize:
     """Step every parameter, one after the other: only one of them has a gradient at any time.
 

@@ -1,15 +1,26 @@
-"""What is measured on the centre: its checksum, and its distance from the base model."""
+"""What is measured on tensors of any size without a copy of them: checksums and distances."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Protocol
 
 import torch
-from torch import Tensor
-
-from es_lightning.errors import UsageError
+from torch import Tensor, nn
 
 CHUNK = 2**18  # elements per step of a streamed sum: 1 MiB of fp32, which stays in cache
+
+
+class Weights(Protocol):
+    """Tensors that are read one at a time, by their Hugging Face names."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor."""
+
+
+class StoredWeights(Weights, Protocol):
+    """Weights that may lack a tensor."""
+
+    def __contains__(self, name: str) -> bool: ...
 
 
 def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -32,45 +43,6 @@ def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-class BaseWeights:
-    """The base model's weights, read from its safetensors files tensor by tensor and never held.
-
-    Args:
-        folder: the base model's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files = dict(_safetensors_names(folder))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def read(self, name: str) -> Tensor:
-        """The tensor as stored. Opened anew each time, since pages of a kept file would pile up.
-
-        Raises:
-            UsageError: the files name their tensors otherwise than transformers does.
-        """
-        from safetensors import safe_open
-
-        if name not in self:
-            raise UsageError(
-                f"{self.folder} holds no tensor {name}: load the model with transformers and save it anew."
-            )
-        with safe_open(self._files[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
-
-
-def _safetensors_names(folder: Path) -> Iterator[tuple[str, Path]]:
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            yield from ((name, path) for name in file.keys())  # noqa: SIM118  (not a dict)
-
-
 def sample(tensor: Tensor) -> Tensor:
     """Every fourth chunk of a large tensor, flat; all of a tensor of four chunks or fewer."""
     chunks = tensor.detach().reshape(-1).split(CHUNK)
@@ -86,3 +58,12 @@ def distance_squared(a: Tensor, b: Tensor) -> float:
         difference = (chunk_a - chunk_b.to(chunk_a.device)).double()
         total += float(difference.dot(difference))
     return total
+
+
+def drift(base: StoredWeights, centre: nn.Module) -> float:
+    """Euclidean norm of (centre - base), summed in float64; nan where the base lacks a tensor."""
+    squares = [
+        distance_squared(parameter, base.read(name)) if name in base else float("nan")
+        for name, parameter in centre.named_parameters()
+    ]
+    return float(torch.tensor(squares, dtype=torch.float64).sum().sqrt())

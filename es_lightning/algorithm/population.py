@@ -1,14 +1,8 @@
-"""Which members there are in a generation, and which of them a rank evaluates."""
+"""Which members there are in a generation."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
-
+from es_lightning.algorithm.noise import member_seed
 from es_lightning.errors import UsageError
-from es_lightning.noise import member_seed
 from es_lightning.records import Member
-
-T = TypeVar("T")
 
 
 class Population:
@@ -42,37 +36,3 @@ class Population:
             Member(n, member_seed(self.run_seed, generation, n // 2), 1 - 2 * (n % 2))
             for n in range(self.size)
         )
-
-
-@dataclass(frozen=True)
-class Lane:
-    """The ranks that evaluate members together: k consecutive ones, k the engine's tensor-parallel size.
-
-    Args:
-        index: position among the lanes.
-        count: number of lanes.
-        leads: whether this rank is the lane's first, which speaks for it.
-    """
-
-    index: int = 0
-    count: int = 1
-    leads: bool = True
-
-    def share(self, items: Sequence[T]) -> list[T]:
-        """Every ``count``-th member or prompt from ``index`` on: uneven sizes differ by one at most."""
-        return list(items[self.index :: self.count])
-
-
-def lane_of(rank: int, world: int, tensor_parallel_size: int = 1) -> Lane:
-    """The lane of a rank.
-
-    Raises:
-        UsageError: the ranks do not divide into lanes.
-    """
-    if world % tensor_parallel_size:
-        raise UsageError(
-            f"{world} ranks do not divide into lanes of tensor_parallel_size {tensor_parallel_size}: "
-            "choose trainer.devices and trainer.num_nodes so that their product is a multiple of it."
-        )
-    index, place = divmod(rank, tensor_parallel_size)
-    return Lane(index, world // tensor_parallel_size, place == 0)

@@ -1,0 +1,128 @@
+"""A kind of noise: a pure function eps(seed, name, shape), without generator state, the same bits everywhere.
+
+A member's noise is keyed by its 64-bit seed, a tensor's by (seed, Hugging Face parameter name), an element's
+by its row-major index, so that any engine, rank, thread count or slicing sees one and the same perturbation.
+Notation: n elements in a tensor, N members; the update sums w_n eps_n (Salimans et al. 2017, equation 1).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from es_lightning.errors import UsageError
+
+Device = torch.device | str
+
+
+def hash64(text: str) -> int:
+    """The 64-bit key of a text, the same in every process and on every machine."""
+    # blake2b (RFC 7693) and not hash(), which Python salts anew in every process.
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def member_seed(run_seed: int, generation: int, index: int) -> int:
+    """Hash (run seed, generation, member) to the 64-bit key of a member's noise.
+
+    Any integers are legal, 0 and negative ones included; neighbouring run seeds have nothing in common.
+
+    Returns:
+        0 to 2^64 - 1.
+    """
+    return hash64(f"member/{run_seed}/{generation}/{index}")
+
+
+class Noise(ABC):
+    """A law of eps with mean 0 and variance 1, and the two things that ES does with it.
+
+    A new kind needs ``version`` and ``sample``; it overrides the other two if it can do better than by a
+    tensor of eps in full.
+    """
+
+    version: ClassVar[str]
+    """Names the bits; whatever changes them changes this, so that a replay can refuse another version."""
+
+    @abstractmethod
+    def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
+        """eps of one tensor of one member.
+
+        Args:
+            seed: 64-bit key of the member, see ``member_seed``; 0 is as good as any.
+            name: the parameter's Hugging Face name.
+            shape: its shape.
+            device: where to put the result; it does not change the bits.
+
+        Returns:
+            float32 of that shape.
+        """
+
+    def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+        """A new tensor ``centre + scale * eps``: product and sum each rounded to float32, then cast.
+
+        Args:
+            seed: 64-bit key of the member.
+            name: the parameter's Hugging Face name.
+            centre: float32, left as it is.
+            scale: sign * sigma, in units of the weights.
+            dtype: of the result.
+
+        Returns:
+            Contiguous, of the centre's shape, on its device.
+
+        Raises:
+            TypeError: the centre is not float32.
+        """
+        require_float32(centre)
+        return (centre.detach() + self.sample(seed, name, centre.shape, centre.device) * scale).to(dtype)
+
+    def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
+        """Add ``weight * eps`` to ``total`` in place: product and sum each rounded to float32.
+
+        Args:
+            seed: 64-bit key of the member.
+            name: the parameter's Hugging Face name.
+            total: float32, contiguous.
+            weight: of the member in the update.
+
+        Raises:
+            TypeError: ``total`` is not float32.
+            ValueError: ``total`` is not contiguous.
+        """
+        require_float32(total)
+        total.add_(self.sample(seed, name, total.shape, total.device) * weight)
+
+
+def require_float32(tensor: Tensor) -> None:
+    """Refuse to add noise in any other precision.
+
+    Raises:
+        TypeError: the tensor is not float32.
+    """
+    if tensor.dtype != torch.float32:
+        raise TypeError(f"noise is added in float32, not {tensor.dtype}; keep the centre in float32")
+
+
+def noise_of(version: str) -> Noise:
+    """The kind of noise that makes the bits of a version.
+
+    Raises:
+        UsageError: this library has no such kind.
+    """
+    kinds = {kind.version: kind for kind in _kinds(Noise) if hasattr(kind, "version")}
+    if version not in kinds:
+        raise UsageError(
+            f"the run's noise was {version}, and this library makes {', '.join(sorted(kinds))}: use the "
+            "version that the run was made with."
+        )
+    kind: Noise = kinds[version]()
+    return kind
+
+
+def _kinds(kind: type) -> Iterator[type]:
+    children: list[type] = kind.__subclasses__()
+    for child in children:
+        yield child
+        yield from _kinds(child)

@@ -1,0 +1,1 @@
+"""Models in and out: base models, their weights on disk, the embedded ones, exports and cards."""

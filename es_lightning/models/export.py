@@ -1,0 +1,53 @@
+"""The centre as a Hugging Face folder, written tensor by tensor."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SHARD_BYTES = 2 * 10**9
+
+
+def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card: str) -> None:
+    """Write the centre as a Hugging Face folder: safetensors in ``dtype``, the base's config and tokenizer, a
+    card.
+
+    Args:
+        centre: float32 parameters under Hugging Face names; tied ones are written once.
+        base: the base model's folder.
+        folder: where to write; replaced as a whole once everything is on disk.
+        dtype: precision of the files.
+        card: text of the model card, README.md.
+    """
+    scratch = folder.with_name(folder.name + ".part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+        for path in base.iterdir():
+            if path.suffix in {".json", ".jinja", ".txt", ".model"} and not path.name.endswith(".index.json"):
+                shutil.copyfile(path, scratch / path.name)
+        _write_weights(dict(centre.named_parameters()), scratch, dtype)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only take up the full disk
+
+
+def _write_weights(parameters: dict[str, nn.Parameter], folder: Path, dtype: torch.dtype) -> None:
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    plan = split_torch_state_dict_into_shards(
+        {name: torch.empty(p.shape, dtype=dtype, device="meta") for name, p in parameters.items()},
+        max_shard_size=SHARD_BYTES,
+    )
+    for filename, names in plan.filename_to_tensors.items():
+        shard = {name: parameters[name].detach().to("cpu", dtype).contiguous() for name in names}
+        save_file(shard, folder / filename, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index: dict[str, Any] = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
