@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 TORCH_CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install model demo ui smoke test test-all check lint types format wheel-test wheel-test-full bench clean
+.PHONY: help install model demo ui smoke test test-all check lint types layers format wheel-test wheel-test-full bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,7 +64,7 @@ test: model ## Run the quick tests
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)
 
-check: lint types ## Check style, format and types
+check: lint types layers ## Check style, format, types and layers
 
 lint: install ## Check style and format (ruff)
 	$(BIN)/ruff check
@@ -72,6 +72,9 @@ lint: install ## Check style and format (ruff)
 
 types: install ## Check types (mypy --strict)
 	$(BIN)/mypy
+
+layers: install ## Check that imports point down only (import-linter)
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: install ## Mend style and format in place
 	$(BIN)/ruff check --fix

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from math import ceil, floor, inf, log2, log10
 from typing import Any, NamedTuple, NoReturn
 
-HEAD_BYTES = 470  # JSON before the rewards (es_lightning.shards): checksum, digest, sums, seconds
+HEAD_BYTES = 470  # JSON before the rewards (es_lightning.evaluation.gather): checksum, digest, sums, seconds
 LINE_BYTES, MEMBER_BYTES = 500, 11 + 1 + 11  # journal line: settings and means; a seed, a sign, a weight
 REWARD_CHARACTERS = 20  # of one reward in rewards.jsonl, at the most
 STATE_BYTES = {"sgd": 0, "momentum": 4, "adam": 8}  # of the optimizer, per parameter

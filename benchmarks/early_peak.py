@@ -16,11 +16,12 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 
-from es_lightning import plots
+from es_lightning.analysis.peak import PeakTest, statistics
+from es_lightning.analysis.two_modes import fit_two_modes
 from es_lightning.callbacks import EarlyPeak
-from es_lightning.console import quiet
-from es_lightning.landscape.peak import PeakTest, statistics
-from es_lightning.landscape.quadratic import Quadratic, fit_two_modes, two_groups
+from es_lightning.cli.console import quiet
+from es_lightning.landscape.quadratic import Quadratic, two_groups
+from es_lightning.reports import plots
 
 log = logging.getLogger("early_peak")
 

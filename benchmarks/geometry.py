@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from es_lightning.algorithm.noise import GaussianNoise
-from es_lightning.console import quiet
-from es_lightning.geometry import changes, total
+from es_lightning.analysis.geometry import changes, total
+from es_lightning.cli.console import quiet
 from es_lightning.models.base_model import load_model, resolve
 from es_lightning.models.snapshot import Snapshot
 from es_lightning.models.weights import BaseWeights

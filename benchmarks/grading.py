@@ -11,9 +11,9 @@ import statistics
 import time
 from pathlib import Path
 
-from es_lightning.console import quiet
+from es_lightning.cli.console import quiet
+from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Completion, Prompt
-from es_lightning.scoring import Grading, Scorer
 from es_lightning.task import Task
 from es_lightning.tasks import Countdown, MathTask
 

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from es_lightning.console import quiet
+from es_lightning.cli.console import quiet
 from es_lightning.tasks.answers.math_sympy import library_verdict, load_library
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -15,7 +15,7 @@ import torch
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.update import apply_update
-from es_lightning.console import quiet
+from es_lightning.cli.console import quiet
 from es_lightning.models import base_model
 from es_lightning.models.weights import BaseWeights
 from es_lightning.records import Prompt

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from es_lightning.journal import Entry, read
+from es_lightning.journal.entry import Entry, read_journal
 
 log = logging.getLogger("benchmarks.ranks")
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def fit(ranks: int, population: int, generations: int, folder: Path) -> list[Ent
     command = [sys.executable, "-m", "es_lightning", "fit", "-c", str(ROOT / "configs" / "demo.yaml")]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment, cwd=folder)
-    return read(folder / "journal.jsonl")[1][1:]
+    return read_journal(folder / "journal.jsonl")[1][1:]
 
 
 def report(ranks: int, entries: list[Entry]) -> float:

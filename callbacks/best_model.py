@@ -16,7 +16,7 @@ from torch import Tensor
 from es_lightning.callbacks.export_hf import write_centre
 from es_lightning.callbacks.monitor import averages, evolved
 from es_lightning.errors import UsageError
-from es_lightning.journal import JOURNAL
+from es_lightning.journal.entry import JOURNAL
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from es_lightning import plots
+from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.callbacks.monitor import Monitor, averages, evolved
 from es_lightning.errors import UsageError
-from es_lightning.landscape.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
-from es_lightning.landscape.peak_watch import PeakWatch
-from es_lightning.metrics import means, measured
+from es_lightning.evaluation.metrics import means, measured
 from es_lightning.module import EvolutionStrategies
+from es_lightning.reports import plots
+from es_lightning.reports.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import averages, evolved
 from es_lightning.errors import UsageError
-from es_lightning.journal import JOURNAL, parse
+from es_lightning.journal.entry import JOURNAL, parse
 from es_lightning.models.card import Export, export_card
 from es_lightning.module import EvolutionStrategies
 

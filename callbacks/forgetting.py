@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning import plots
+from es_lightning.analysis.forgetting import numbers, sentence, summary
 from es_lightning.callbacks.monitor import evolved
-from es_lightning.callbacks.prior_report import draw_changes, draw_pareto, numbers, sentence, summary
-from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
+from es_lightning.callbacks.periodic import Probing, check_names, choose, problems_of
 from es_lightning.errors import UsageError
-from es_lightning.keep import keep_artifact
+from es_lightning.evaluation.gather import digest
+from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Evaluation, Prompt
-from es_lightning.scoring import Grading, Scorer
-from es_lightning.shards import digest
+from es_lightning.reports import plots
+from es_lightning.reports.forgetting_picture import draw_changes, draw_pareto
 from es_lightning.system.files import replacing
 from es_lightning.task import Task
+from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning import plots
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.records import Generation
+from es_lightning.reports import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

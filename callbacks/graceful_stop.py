@@ -7,8 +7,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from es_lightning.callbacks.monitor import averages
+from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import StorageError
-from es_lightning.strategy import PopulationStrategy
 from es_lightning.system.checkpoint import newest_step
 from es_lightning.system.signals import Interrupted, listen, stop_listening
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import lightning.pytorch as pl
 import torch
 
-from es_lightning import divergence, plots
+from es_lightning.analysis import divergence
+from es_lightning.analysis.divergence import Estimate
 from es_lightning.callbacks.monitor import evolved
-from es_lightning.callbacks.probing import Probing, check_names, choose, problems_of
-from es_lightning.divergence import Estimate
+from es_lightning.callbacks.periodic import Probing, check_names, choose, problems_of
 from es_lightning.errors import UsageError
+from es_lightning.evaluation.gather import digest
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
-from es_lightning.shards import digest
+from es_lightning.reports import plots
 from es_lightning.task import Task
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning import plots
-from es_lightning.keep import keep_artifact
 from es_lightning.module import EvolutionStrategies
+from es_lightning.reports import plots
+from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

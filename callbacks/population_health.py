@@ -14,16 +14,16 @@ from zlib import crc32
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning import plots
 from es_lightning.algorithm.shaping import comparable
+from es_lightning.analysis.diagnosis import against, sentence, symptoms
+from es_lightning.analysis.health import informative, linear_share, signal, variance_shares
 from es_lightning.callbacks.monitor import Monitor, evolved
-from es_lightning.diagnosis import against, sentence, symptoms
 from es_lightning.errors import UsageError
-from es_lightning.health import informative, linear_share, signal, variance_shares
-from es_lightning.metrics import means, measured
+from es_lightning.evaluation.metrics import means, measured
 from es_lightning.module import EvolutionStrategies
-from es_lightning.plots import PALETTE
 from es_lightning.records import Evaluation, Generation
+from es_lightning.reports import plots
+from es_lightning.reports.plots import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,11 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import evolved
 from es_lightning.errors import UsageError
-from es_lightning.keep import keep_artifact, keep_table
 from es_lightning.module import EvolutionStrategies
-from es_lightning.pages import Answer, rollout_page
 from es_lightning.records import Completion, Evaluation, Prompt
+from es_lightning.reports.rollout_page import Answer, rollout_page
 from es_lightning.system.files import replacing
+from es_lightning.tracking.artifacts import keep_artifact, keep_table
 
 KEPT_CHARACTERS = 20_000
 FIRST, LATEST = 1, 50  # measurements that are kept

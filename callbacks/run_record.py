@@ -9,12 +9,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import evolved
-from es_lightning.journal import JOURNAL
-from es_lightning.keep import keep_artifact
-from es_lightning.mlflow_logger import DurableMLFlowLogger
+from es_lightning.journal.entry import JOURNAL
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.system.version import __version__
+from es_lightning.tracking.artifacts import keep_artifact
+from es_lightning.tracking.logger import DurableMLFlowLogger
 
 CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
 SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show

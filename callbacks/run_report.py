@@ -11,14 +11,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, evolved, title
 from es_lightning.errors import StorageError
-from es_lightning.journal import JOURNAL
-from es_lightning.keep import keep_artifact
-from es_lightning.mlflow_logger import DurableMLFlowLogger
+from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import model_card
 from es_lightning.module import EvolutionStrategies
-from es_lightning.plots import reward_curve
 from es_lightning.records import Evaluation, Generation
+from es_lightning.reports.plots import reward_curve
 from es_lightning.system.files import replacing
+from es_lightning.tracking.artifacts import keep_artifact
+from es_lightning.tracking.logger import DurableMLFlowLogger
 
 
 class RunReport(Callback):

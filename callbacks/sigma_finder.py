@@ -13,18 +13,18 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from es_lightning import plots
 from es_lightning.algorithm.noise import member_seed
 from es_lightning.algorithm.shaping import comparable
+from es_lightning.analysis.sigma_sweep import Verdict, judge
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.errors import UsageError
-from es_lightning.keep import keep_artifact
-from es_lightning.metrics import means, measured
+from es_lightning.evaluation.metrics import means, measured
 from es_lightning.module import EvolutionStrategies
-from es_lightning.plots import ACCENT, INK, QUIET
 from es_lightning.records import Member
-from es_lightning.sigma_sweep import Verdict, judge
+from es_lightning.reports import plots
+from es_lightning.reports.plots import ACCENT, INK, QUIET
 from es_lightning.system.files import replacing
+from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,8 +41,8 @@ class SigmaFinder(Monitor):
     The score of a sigma is -Cov(R+, R-) / Var(R), of the two members of a pair and over the members, without
     what holds for single prompts alone: a cautious estimate of ||E[Z eps]||^2, the share of the rewards'
     variance that is linear in the noise, which decides what a step of given length gains (see
-    ``es_lightning.sigma_sweep.score``). The sweep takes as long as ``num * 2 * pairs + 1`` members do. A
-    resumed run does nothing of it.
+    ``es_lightning.analysis.sigma_sweep.score``). The sweep takes as long as ``num * 2 * pairs + 1`` members
+    do. A resumed run does nothing of it.
 
     Args:
         sigmas: noise scales to try, at least 3; None takes ``num`` of them around the run's.

@@ -11,18 +11,18 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from es_lightning import plots
+from es_lightning.analysis.geometry import GROUPS, brief, changes, table, total
+from es_lightning.analysis.random_walk import compared, independent, random_walk
 from es_lightning.callbacks.monitor import Monitor, evolved
 from es_lightning.errors import UsageError
-from es_lightning.geometry import GROUPS, brief, changes, table, total
-from es_lightning.journal import JOURNAL, Entry, lineage, parse
-from es_lightning.keep import keep_artifact
+from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
 from es_lightning.models import base_model
 from es_lightning.models.snapshot import Snapshot
 from es_lightning.models.weights import BaseWeights
 from es_lightning.module import EvolutionStrategies
-from es_lightning.random_walk import compared, independent, random_walk
+from es_lightning.reports import plots
 from es_lightning.system.files import replacing
+from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

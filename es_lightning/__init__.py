@@ -35,7 +35,8 @@ _HOMES = {
     "task": ["Task"],
 }
 
-sys.meta_path.append(OldNames)
+# First, since Python's own finder would load a module below an old name a second time.
+sys.meta_path.insert(0, OldNames)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,13 +18,13 @@ from torch import Tensor
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.ranks import Lane, lane_of
+from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import UsageError
 from es_lightning.models import base_model
 from es_lightning.models.export import export
 from es_lightning.models.weights import BaseWeights
 from es_lightning.records import Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, encode
-from es_lightning.strategy import PopulationStrategy
 from es_lightning.system.memory import trim_heap
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from es_lightning.errors import UsageError
+from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Prompt
-from es_lightning.scoring import Grading, Scorer
 from es_lightning.task import Task
 
 Encoder = Callable[[list[Prompt]], list[Prompt]]

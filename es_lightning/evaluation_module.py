@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from es_lightning.centre_module import CentreModule
-from es_lightning.metrics import means, measured
+from es_lightning.evaluation.gather import join_evaluations, pack_evaluation
+from es_lightning.evaluation.metrics import means, measured
+from es_lightning.grading.scorer import Scorer
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import Sampling, complete
-from es_lightning.scoring import Scorer
-from es_lightning.shards import join_evaluations, pack_evaluation
 from es_lightning.system.signals import interruptible
 
 

@@ -18,9 +18,10 @@ from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.shaping import all_alike, comparable, z_score
 from es_lightning.algorithm.update import StepSize, apply_update
 from es_lightning.errors import UsageError
-from es_lightning.header import header
-from es_lightning.journal import Entry, hyper_parameters, set_hyper_parameters
-from es_lightning.metrics import PopulationReward, record_metrics
+from es_lightning.evaluation.metrics import PopulationReward, record_metrics
+from es_lightning.journal.entry import Entry
+from es_lightning.journal.header import header
+from es_lightning.journal.hyper import hyper_parameters, set_hyper_parameters
 from es_lightning.records import Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.steered_module import SteeredModule

@@ -14,12 +14,12 @@ from torch import Tensor
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.errors import RewardError, RolloutError, UsageError
+from es_lightning.evaluation.gather import Outcome, Shard, compare_centres, digest, join, sums
 from es_lightning.evaluation_module import EvaluationModule
+from es_lightning.grading.scorer import Pending
+from es_lightning.journal.run import RunJournal
 from es_lightning.records import Completion, Evaluation, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling
-from es_lightning.run_journal import RunJournal
-from es_lightning.scoring import Pending
-from es_lightning.shards import Outcome, Shard, compare_centres, digest, join, sums
 from es_lightning.system.files import to_json
 from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch

@@ -17,12 +17,12 @@ from torch.optim import Optimizer
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.tensors import drift
 from es_lightning.errors import UsageError
-from es_lightning.journal import JOURNAL, Entry, lineage, parse
+from es_lightning.evaluation.gather import compare_centres
+from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
+from es_lightning.journal.replay import repeat
+from es_lightning.journal.restore import load_base, load_centre, on_disk
 from es_lightning.population_module import PopulationModule
 from es_lightning.records import Member, Prompt
-from es_lightning.replay import repeat
-from es_lightning.restore import load_base, load_centre, on_disk
-from es_lightning.shards import compare_centres
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.stopwatch import Stopwatch
 

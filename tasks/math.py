@@ -13,8 +13,8 @@ from es_lightning.records import Prompt
 from es_lightning.tasks.answers.math_answers import final_answer, last_box
 from es_lightning.tasks.answers.math_equal import answers_equal
 from es_lightning.tasks.answers.math_sympy import library_verdict, load_library
-from es_lightning.tasks.data.rows import RowTask
-from es_lightning.tasks.data.sources import Row, Source
+from es_lightning.tasks.datasets.rows import RowTask
+from es_lightning.tasks.datasets.sources import Row, Source
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 _QWEN_MATH = (
@@ -118,7 +118,7 @@ class MathTask(RowTask):
         dataset: ``gsm8k``, ``math``, or one that has a test split alone: ``math500``, ``minerva``,
             ``olympiadbench``, ``amc``, ``aime24``.
         data: None takes the data set from the hub, ``sample`` a few rows written for this project; else see
-            ``es_lightning.tasks.data.sources.read``.
+            ``es_lightning.tasks.datasets.sources.read``.
         prompt: ``chat``, the problem and the instruction through the model's chat template, or ``qwen_math``,
             the text on which the Qwen-Math models were tuned, written out, for models without a template.
         flexible: whether a reply that states no answer is judged by its last formula or number; a reply of

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 from es_lightning.errors import UsageError
 from es_lightning.records import Choice, Prompt
 from es_lightning.tasks.answers.letters import chosen
-from es_lightning.tasks.data.choice_formats import FORMATS, Item, Normalise, lettered
-from es_lightning.tasks.data.rows import RowTask
-from es_lightning.tasks.data.sources import Row
+from es_lightning.tasks.datasets.choice_formats import FORMATS, Item, Normalise, lettered
+from es_lightning.tasks.datasets.rows import RowTask
+from es_lightning.tasks.datasets.sources import Row
 
 Mode = Literal["generate", "loglikelihood"]
 
@@ -50,8 +50,8 @@ class MultipleChoice(RowTask):
     Args:
         dataset: ``arc_challenge``, ``winogrande``, ``hellaswag``, ``piqa``, ``mmlu_pro``, ``boolq`` or
             ``own``.
-        data: where the rows are (see ``es_lightning.tasks.data.sources.read``); None reads the data set from
-            the hub, ``sample`` 20 rows that are shipped.
+        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read``); None reads the data
+            set from the hub, ``sample`` 20 rows that are shipped.
         mode: ``generate`` or ``loglikelihood``.
         normalise: ``none`` or ``chars``: which of the two accuracies is rewarded; None takes the usual one,
             ``chars`` for arc_challenge, hellaswag, piqa and own, ``none`` for the others.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.tasks.answers.tags import format_score, last_block
-from es_lightning.tasks.data.rows import RowTask
-from es_lightning.tasks.data.sources import Row, Source
+from es_lightning.tasks.datasets.rows import RowTask
+from es_lightning.tasks.datasets.sources import Row, Source
 
 _SOURCE = Source(
     "tasksource/proofwriter",
@@ -39,7 +39,7 @@ class ProofWriter(RowTask):
     for an answer block without a think block before it, 0.1 for a think block alone, else 0.0.
 
     Args:
-        data: where the rows are (see ``es_lightning.tasks.data.sources.read``); None reads
+        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read``); None reads
             ``tasksource/proofwriter`` from the hub, ``sample`` 20 rows that are shipped.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
         n_train: training problems used; None takes all.

@@ -10,8 +10,8 @@ from typing import Any
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.task import Reward
-from es_lightning.tasks.data.rows import RowTask
-from es_lightning.tasks.data.sources import Row, Source
+from es_lightning.tasks.datasets.rows import RowTask
+from es_lightning.tasks.datasets.sources import Row, Source
 from es_lightning.tasks.reward_functions import (
     attempt,
     check_columns,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from es_lightning.journal import JOURNAL
-from es_lightning.strategy import PopulationStrategy
+from es_lightning.distributed.strategy import PopulationStrategy
+from es_lightning.journal.entry import JOURNAL
 from es_lightning.system.files import Lines
 
 MOMENTS = ("perturb", "generate", "gather", "update", "checkpoint")

@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Completion, Prompt
-from es_lightning.scoring import Grading, Scorer
 from es_lightning.task import Reward, Task
 
 PROMPTS = [Prompt("a", "first"), Prompt("b", "second")]

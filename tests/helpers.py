@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Generation
 from es_lightning.rollout import HFEngine, Sampling
-from es_lightning.scoring import Grading
 from es_lightning.task import Task
 from tests.letters import Letters
 

@@ -21,9 +21,9 @@ from torch import distributed
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.callbacks import GracefulStop
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.journal import read
+from es_lightning.distributed.strategy import PopulationStrategy
+from es_lightning.journal.entry import read_journal
 from es_lightning.rollout import HFEngine, Sampling, VLLMEngine
-from es_lightning.strategy import PopulationStrategy
 from es_lightning.system.checkpoint import newest
 from es_lightning.system.signals import Interrupted
 from tests.faults import Fault, install
@@ -109,7 +109,7 @@ class Run:
 
     def lines(self) -> list[str]:
         """The journal's lines of generations, without what a clock decides."""
-        _, entries = read(self.folder / "journal.jsonl")
+        _, entries = read_journal(self.folder / "journal.jsonl")
         lines = [json.loads(entry.line()) for entry in entries]
         return [json.dumps({key: line[key] for key in line if key != "seconds"}) for line in lines]
 

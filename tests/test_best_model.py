@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from es_lightning.callbacks.best_model import BestModel
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.models.weights import BaseWeights
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits

@@ -30,7 +30,7 @@ from es_lightning.callbacks import (
     UpdateGeometry,
 )
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.scoring import Grading
+from es_lightning.grading.scorer import Grading
 from tests.helpers import Letters, module, trainer
 
 STEPS = 4

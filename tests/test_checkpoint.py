@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
-from es_lightning.system.checkpoint import AtomicCheckpoint, newest, newest_step, read
+from es_lightning.system.checkpoint import AtomicCheckpoint, newest, newest_step, read_checkpoint
 from tests.helpers import Letters, Records, module, trainer
 
 
@@ -106,11 +106,11 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path, how: st
 
 def test_a_missing_or_torn_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no checkpoint .*none.ckpt"):
-        read(tmp_path / "none.ckpt")
+        read_checkpoint(tmp_path / "none.ckpt")
     save(tmp_path / "one.ckpt", 1, size=10**5)
     (tmp_path / "torn.ckpt").write_bytes((tmp_path / "one.ckpt").read_bytes()[:1000])
     with pytest.raises(UsageError, match=r"torn.ckpt was not read: it is damaged"):
-        read(tmp_path / "torn.ckpt")
+        read_checkpoint(tmp_path / "torn.ckpt")
 
 
 def test_the_newest_is_the_one_of_the_latest_generation(
@@ -153,7 +153,7 @@ def test_the_best_is_kept(tmp_path: Path) -> None:
     _, records = fit(tmp_path, 4, keep)
     assert len(list((tmp_path / "kept").iterdir())) == 1
     assert keep.best_model_score is not None
-    best = read(Path(keep.best_model_path))
+    best = read_checkpoint(Path(keep.best_model_path))
     assert len(best["journal"]) == best["global_step"] + 1
     assert records.checksums[1::2][best["global_step"] - 1] in best["journal"][-1]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from es_lightning import cli, commands
+from es_lightning.cli import commands
+from es_lightning.cli import main as cli
+from es_lightning.cli.suggest import one_line
 from es_lightning.errors import UsageError
 from es_lightning.rollout import RolloutEngine
-from es_lightning.suggest import one_line
 from es_lightning.task import Task
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from es_lightning.journal import read
-from es_lightning.replay import replay
+from es_lightning.journal.entry import read_journal
+from es_lightning.journal.replay import replay
 from es_lightning.system.moved import MOVED
 from tests.ranks import CONTEXT
 
@@ -49,7 +49,7 @@ def fit(folder: Path, *arguments: str) -> None:
 
 
 def _fit(folder: Path, arguments: list[str]) -> None:
-    from es_lightning.cli import main
+    from es_lightning.cli.main import main
 
     os.chdir(folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -60,7 +60,7 @@ def _fit(folder: Path, arguments: list[str]) -> None:
 
 
 def test_the_run_holds_what_it_is_kept_for() -> None:
-    header, entries = read(OLD / "journal.jsonl")
+    header, entries = read_journal(OLD / "journal.jsonl")
     assert header["optimizer"]["settings"]["momentum"] > 0
     assert len({entry.hyper["lr"] for entry in entries}) == len(entries), "a schedule"
     assert all([member.sign for member in entry.members] == [1, -1] * 3 for entry in entries)

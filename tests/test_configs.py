@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
-from es_lightning import cli
+from es_lightning.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning.grading import grade, pack_job, unpack_job
+from es_lightning.grading.grade import grade, pack_job, unpack_job
 from es_lightning.models import base_model
 from es_lightning.records import Prompt
 from es_lightning.rollout import encode

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from es_lightning.algorithm.noise.threefry import PIECE
-from es_lightning.journal import Entry
+from es_lightning.evaluation.gather import Shard, sums
+from es_lightning.journal.entry import Entry
 from es_lightning.records import Completion, Evaluation, Member, Prompt
-from es_lightning.shards import Shard, sums
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")

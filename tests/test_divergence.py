@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from es_lightning.divergence import k3, log_ratios, prompt_averaged, token_weighted
+from es_lightning.analysis.divergence import k3, log_ratios, prompt_averaged, token_weighted
 
 LOGITS = arrays(np.float64, 5, elements=st.floats(-8, 8))
 

@@ -15,10 +15,10 @@ from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.early_peak import EarlyPeak
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.journal import read
+from es_lightning.grading.scorer import Grading
+from es_lightning.journal.entry import read_journal
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
-from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, Records, module, trainer
 
@@ -89,7 +89,7 @@ def test_a_stopped_run_exports_the_centre_of_its_peak(
     watch, report = EarlyPeak(**QUICK), RunReport(held_out=False)
     with caplog.at_level(logging.INFO, "es_lightning.callbacks.early_peak"):
         tuned, _ = run(tmp_path, watch, first=[report])  # it reports before the others end
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     assert len(entries) == watch.watch.alarms[0]["generation"] < 16
     assert watch.watch.alarms[0]["peak"] == BEST
     assert tuned.checksum() == entries[BEST - 1].checksum
@@ -104,7 +104,7 @@ def test_a_stopped_run_exports_the_centre_of_its_peak(
 @pytest.mark.tasks
 def test_without_going_back_the_last_centre_stays(tmp_path: Path) -> None:
     tuned, _ = run(tmp_path, EarlyPeak(restore_best=False, **QUICK))
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     assert len(entries) < 16
     assert tuned.checksum() == entries[-1].checksum
 
@@ -162,7 +162,7 @@ def test_a_stopped_run_stops_again_when_it_is_resumed_from_before_the_decision(t
     again, checkpoint = EarlyPeak(**QUICK), str(tmp_path / "checkpoints" / f"step={turn}.ckpt")
     keep = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=1)
     tuned, _ = run(tmp_path, again, others=[keep], options=checkpoints, ckpt=checkpoint)
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     assert again.watch.alarms == watch.watch.alarms
     assert tuned.checksum() == entries[BEST - 1].checksum
     assert len(entries) == turn + 1
@@ -174,7 +174,7 @@ def test_after_enough_anneals_the_run_stops(tmp_path: Path) -> None:
     watch = EarlyPeak(action="anneal", max_anneals=1, **QUICK)
     values = [*CURVE[:12], *CURVE]
     tuned, records = run(tmp_path, watch, steps=28, values=values)
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     assert [alarm["action"] for alarm in watch.watch.alarms] == ["anneal", "stop"]
     assert watch.watch.alarms[1]["peak"] == 12 + BEST
     assert tuned.checksum() == entries[12 + BEST - 1].checksum
@@ -186,7 +186,7 @@ def test_after_enough_anneals_the_run_stops(tmp_path: Path) -> None:
 def test_the_populations_reward_can_be_watched(tmp_path: Path) -> None:
     watch = EarlyPeak(monitor="reward/mean", **QUICK)
     tuned, _ = run(tmp_path, watch, scripted_population=True)
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     assert watch.watch.alarms[0]["peak"] == BEST - 1  # generation 6 earned the seventh value
     assert tuned.checksum() == entries[BEST - 2].checksum  # and perturbed the centre of six updates
     assert [point[0] for point in watch.watch.points] == list(range(len(entries)))
@@ -212,7 +212,7 @@ def test_an_alarm_waits_for_patience_and_for_the_steps_that_a_run_must_have(tmp_
         True
     ] * 3
     assert patient.watch.alarms[0]["generation"] == BEST + 7
-    _, entries = read(tmp_path / "bound" / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "bound" / "journal.jsonl")
     assert len(entries) == 15
     assert tuned.checksum() == entries[BEST - 1].checksum
 

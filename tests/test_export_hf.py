@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM
 from es_lightning.callbacks.export_hf import ExportHF
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.journal import read
+from es_lightning.grading.scorer import Grading
+from es_lightning.journal.entry import read_journal
+from es_lightning.journal.replay import replay
 from es_lightning.models.card import Export, export_card
 from es_lightning.models.weights import BaseWeights
-from es_lightning.replay import replay
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
@@ -83,7 +83,7 @@ def test_an_export_is_the_centre_and_its_journal_makes_it_again(tmp_path: Path) 
     names = [name for name, _ in tuned.centre.named_parameters()]
     for step in (2, 3):
         folder = tmp_path / "exported" / f"step={step}"
-        _, entries = read(folder / "journal.jsonl")
+        _, entries = read_journal(folder / "journal.jsonl")
         assert [entry.generation for entry in entries] == list(range(step))
         replay(folder / "journal.jsonl", tmp_path / f"again{step}", step - 1)
         assert same_weights(folder, tmp_path / f"again{step}", names)

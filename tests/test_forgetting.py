@@ -18,15 +18,15 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from es_lightning.analysis.forgetting import paired_change, sentence
 from es_lightning.callbacks.forgetting import Forgetting
 from es_lightning.callbacks.kl_drift import KLDrift
-from es_lightning.callbacks.prior_report import paired_change, sentence
-from es_lightning.callbacks.probing import choose
+from es_lightning.callbacks.periodic import choose
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
-from es_lightning.scoring import Grading
 from es_lightning.task import Task
 from tests.helpers import Letters, Records, fit, module, trainer
 from tests.letters import Bytes

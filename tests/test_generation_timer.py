@@ -11,7 +11,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from es_lightning import plots
 from es_lightning.callbacks.generation_timer import (
     GenerationTimer,
     closing_line,
@@ -22,8 +21,9 @@ from es_lightning.callbacks.generation_timer import (
 )
 from es_lightning.callbacks.monitor import title
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.grading.scorer import Grading
 from es_lightning.records import Generation
-from es_lightning.scoring import Grading
+from es_lightning.reports import plots
 from tests.helpers import Letters, Records, fit, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits

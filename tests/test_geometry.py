@@ -13,9 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from es_lightning import geometry
+from es_lightning.analysis import geometry
+from es_lightning.analysis.geometry import (
+    GROUPS,
+    Change,
+    brief,
+    change,
+    changes,
+    group_of,
+    layer_of,
+    table,
+    total,
+)
 from es_lightning.errors import StorageError
-from es_lightning.geometry import GROUPS, Change, brief, change, changes, group_of, layer_of, table, total
 from es_lightning.models.snapshot import Snapshot
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_lightning.errors import RewardError
-from es_lightning.grading import grade, pack_grades, pack_job, unpack_grades, unpack_job
-from es_lightning.metrics import means
+from es_lightning.evaluation.gather import sums
+from es_lightning.evaluation.metrics import means
+from es_lightning.grading.grade import grade, pack_grades, pack_job, unpack_grades, unpack_job
+from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Choice, Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine, Sampling
-from es_lightning.scoring import Grading, Scorer
-from es_lightning.shards import sums
 from tests.graders import (
     PROMPTS,
     TOLERANT,
@@ -222,7 +222,7 @@ def test_a_task_of_a_script_or_notebook_is_graded_too(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from es_lightning.records import Completion, Prompt\n"
-        "from es_lightning.scoring import Scorer\n"
+        "from es_lightning.grading.scorer import Scorer\n"
         "from es_lightning.task import Task\n"
         "class Mine(Task):\n"
         "    def problems(self, split): return []\n"
@@ -280,7 +280,7 @@ def test_without_the_first_grading_process_the_run_stops_with_a_sentence() -> No
 def test_graders_die_with_a_run_that_is_killed(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     code = (
-        "import sys; from es_lightning.scoring import *; from tests.graders import *\n"
+        "import sys; from es_lightning.grading.scorer import *; from tests.graders import *\n"
         "s = Scorer(Troubled(0.0), Grading(timeout_seconds=100)); s.submit(PROMPTS, ['hang', 'spin'])\n"
         f"s.submit(PROMPTS[:1], ['x'])[0].result(); open({str(note)!r}, 'w').write('ready')\n"
         "import time; time.sleep(100)"
@@ -322,6 +322,6 @@ def _processes() -> list[psutil.Process]:
     found = []
     for child in psutil.Process(os.getpid()).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # a zombie, too, has no command line
-            if "es_lightning.grading_process" in child.cmdline():
+            if "es_lightning.grading.worker" in child.cmdline():
                 found.append(child)
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.shaping import comparable, z_score
-from es_lightning.health import (
+from es_lightning.analysis.health import (
     above,
     informative,
     linear_share,

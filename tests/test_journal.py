@@ -12,23 +12,18 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
-from es_lightning import cli
 from es_lightning.algorithm.noise import GaussianNoise, noise_of
 from es_lightning.algorithm.population import Population
+from es_lightning.cli import main as cli
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
-from es_lightning.journal import (
-    Entry,
-    describe_optimizer,
-    differences,
-    hyper_parameters,
-    read,
-    set_hyper_parameters,
-)
+from es_lightning.journal.entry import Entry, read_journal
+from es_lightning.journal.header import differences
+from es_lightning.journal.hyper import describe_optimizer, hyper_parameters, set_hyper_parameters
+from es_lightning.journal.replay import replay
+from es_lightning.journal.run import RunJournal
 from es_lightning.models import base_model
 from es_lightning.records import Member
-from es_lightning.replay import replay
-from es_lightning.run_journal import RunJournal
 from es_lightning.system.files import Lines
 from tests.helpers import Letters, Records, fit, module, trainer
 
@@ -87,7 +82,7 @@ def test_a_line_is_about_a_kilobyte_at_a_population_of_thirty() -> None:
 def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text("\n".join([HEADER, entry(0).line(), entry(1).line()[:50]]))
-    _, entries = read(path)
+    _, entries = read_journal(path)
     assert [each.generation for each in entries] == [0]
     assert "torn" in caplog.text
 
@@ -108,7 +103,7 @@ def test_a_damaged_journal_is_refused(tmp_path: Path, lines: list[str], words: s
     path = tmp_path / "journal.jsonl"
     path.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(UsageError, match=words):
-        read(path)
+        read_journal(path)
 
 
 def test_an_appended_line_is_on_disk_before_the_call_returns(
@@ -293,7 +288,7 @@ def test_noise_is_found_by_its_version() -> None:
 
 
 def test_the_header_tells_what_made_the_run(run: tuple[Path, list[str]]) -> None:
-    header, entries = read(run[0])
+    header, entries = read_journal(run[0])
     assert header["base"] == "tiny"
     assert set(header["base_files"]) == {"config.json", "model.safetensors"}
     assert header["noise"] == "gaussian-1"
@@ -339,7 +334,7 @@ def test_a_checkpoint_goes_on_in_its_trainers_folder_with_the_module_that_made_i
     trainer(tmp_path / "one", 2, [keep], enable_checkpointing=True).fit(tuned, TaskDataModule(Letters()))
     checkpoint = tmp_path / "kept" / "step=2.ckpt"
     trainer(tmp_path / "two", 3).fit(tuned, TaskDataModule(Letters()), ckpt_path=checkpoint)
-    counts = [len(read(tmp_path / each / "journal.jsonl")[1]) for each in ("one", "two")]
+    counts = [len(read_journal(tmp_path / each / "journal.jsonl")[1]) for each in ("one", "two")]
     assert counts == [2, 3]
 
 
@@ -371,7 +366,7 @@ def test_generations_without_their_rewards_are_rolled_out_again(tmp_path: Path) 
     assert [each is not None for each in past] == [True, True, False]
     assert past[1] is not None
     assert torch.equal(past[1].rewards, torch.ones(3, 2).double())
-    assert len(read(tmp_path / "journal.jsonl")[1]) == 2
+    assert len(read_journal(tmp_path / "journal.jsonl")[1]) == 2
 
 
 def test_a_checkpoint_brings_the_journal_to_a_new_folder(tmp_path: Path) -> None:
@@ -382,7 +377,7 @@ def test_a_checkpoint_brings_the_journal_to_a_new_folder(tmp_path: Path) -> None
         tmp_path / "one" / "journal.jsonl"
     ).read_text()
     moved.keep(entry(1), torch.ones(3, 2))
-    assert len(read(tmp_path / "two" / "journal.jsonl")[1]) == 2
+    assert len(read_journal(tmp_path / "two" / "journal.jsonl")[1]) == 2
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 from es_lightning.callbacks.kl_drift import KLDrift, plain
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Choice, Completion, Evaluation, Prompt
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, fit, module, trainer
 from tests.letters import Bytes
 

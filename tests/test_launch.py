@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from es_lightning.journal import read
+from es_lightning.journal.entry import read_journal
 
 ROOT = Path(__file__).parents[1]
 SMOKE = str(ROOT / "configs" / "smoke_cpu.yaml")
@@ -70,7 +70,7 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 
 def checksums(folder: Path) -> list[str]:
-    return [entry.checksum for entry in read(folder / "journal.jsonl")[1]]
+    return [entry.checksum for entry in read_journal(folder / "journal.jsonl")[1]]
 
 
 def ranks_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -87,9 +87,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 @pytest.mark.long
 def test_a_hung_rank_ends_the_run_and_leaves_no_process_behind(folder: Path) -> None:
     (folder / "trap").write_text("SIGSTOP")
-    strategy = (
-        '{"class_path": "es_lightning.strategy.PopulationStrategy", "init_args": {"timeout_seconds": 5}}'
-    )
+    strategy = '{"class_path": "PopulationStrategy", "init_args": {"timeout_seconds": 5}}'
     process = start(folder, PYTHON, *command(f"--trainer.strategy={strategy}"))
     while (folder / "trap").exists() or not (ranks := ranks_of(process)):
         assert process.poll() is None, process.communicate()[1]

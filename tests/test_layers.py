@@ -1,6 +1,11 @@
-"""Imports point down only: every Python file of the package is read as a syntax tree, none is run."""
+"""The structure of the package: import-linter holds the floors (``[tool.importlinter]``), this file the rest.
+
+Files are read as syntax trees, none is run.
+"""
 
 import ast
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,38 +13,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-# Bottom to top. A module imports from its own layer and from the layers below it.
-LAYERS: tuple[set[str], ...] = (
-    {"errors", "records"},
-    {"system"},
-    {"divergence", "health", "pages", "algorithm", "spool"},
-    {"journal", "diagnosis", "geometry", "sigma_sweep", "mlflow_sender", "random_walk"},
-    {"mlflow_logger"},
-    {"keep", "run_folder"},
-    {"rollout", "models", "task", "plots"},
-    {"landscape"},
-    {"grading", "grading_process", "grading_nursery", "grading_pool", "scoring", "metrics"},
-    {"datamodule", "header", "replay", "restore", "run_journal", "shards", "distributed", "strategy"},
-    {"centre_module"},
-    {"evaluation_module"},
-    {"population_module"},
-    {"steered_module"},
-    {"module"},
-    {"callbacks", "tasks"},
-    {"__init__", "console", "suggest"},
-    {"cli", "commands"},
-    {"__main__"},
-)
-LAYER = {module: height for height, layer in enumerate(LAYERS) for module in layer}
-
-ALGORITHM = {"algorithm"}  # torch and the standard library
-FRAMEWORKS = {"lightning", "pytorch_lightning", "torchmetrics", "transformers", "vllm", "mlflow", "torch.nn"}
-TASKS_MAY_USE = {"errors", "records", "task", "scoring", "tasks"}
-FORBIDDEN = {
-    "tasks": {*FRAMEWORKS, *(f"es_lightning.{name}" for name in LAYER if name not in TASKS_MAY_USE)},
-    "callbacks": {"es_lightning.tasks", "es_lightning.rollout", "vllm"},
-}
 # Slow to load, or not installed: imported inside what needs them.
 LAZY = {
     "vllm",
@@ -54,6 +27,7 @@ LAZY = {
     "pandas",
     "scipy",
     "matplotlib",
+    "jinja2",
 }
 FOLDERS = ("es_lightning", "callbacks", "tasks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -76,29 +50,17 @@ def _for_types_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
-def _within(name: str, packages: set[str]) -> bool:
-    return any(f"{name}.".startswith(f"{package}.") for package in packages)
-
-
-def _layer(module: str) -> int:
-    assert module in LAYER, f"es_lightning.{module} is new: add it to LAYERS in {__file__}"
-    return LAYER[module]
-
-
 def _violations(module: str, source: str) -> list[str]:
     """What is wrong with the imports of ``es_lightning.<module>``, one sentence each."""
     wrong = []
     for name, when_loaded in _imports(ast.parse(source)):
         root, _, rest = name.partition(".")
-        if root == "es_lightning" and rest != "__version__":
-            imported = rest.partition(".")[0]
-            imported = imported if imported in LAYER or _is_module(imported) else "__init__"
-            if _layer(imported) > _layer(module):
-                wrong.append(f"{module} imports {name}, which lies above it")
-        if module in ALGORITHM and root not in {"es_lightning", "torch", *sys.stdlib_module_names}:
+        if root == "es_lightning" and not _is_module(rest.partition(".")[0]):
+            wrong.append(f"{module} imports {name} from the package's front door: name the module itself")
+        if module.startswith("algorithm") and root not in {"es_lightning", "torch", *sys.stdlib_module_names}:
             wrong.append(f"{module} imports {name}; the algorithm needs torch and the standard library alone")
-        if _within(name, FORBIDDEN.get(module, set())):
-            wrong.append(f"{module} must not know of {name}")
+        if module.startswith("tasks") and f"{name}.".startswith("torch.nn."):
+            wrong.append(f"{module} imports {name}; tasks know nothing of models")
         if when_loaded and root in LAZY:
             wrong.append(f"{module} imports {name} when it is loaded; import it inside what needs it")
     return wrong
@@ -110,34 +72,26 @@ def _is_module(name: str) -> bool:
 
 
 def _module(path: Path) -> str:
-    """The name that LAYERS has for a file: its sub-package, or else its stem."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return parts[1] if parts[0] == "es_lightning" else parts[0]
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("es_lightning.")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path: Path) -> None:
-    _layer(_module(path))
+def test_imports_are_lazy_and_by_their_full_names(path: Path) -> None:
     assert _violations(_module(path), path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("algorithm", "from es_lightning.rollout import step"),
-        ("module", "from es_lightning import cli"),
         ("datamodule", "import es_lightning"),
-        ("strategy", "from es_lightning import EvolutionStrategies"),
-        ("scoring", "def later():\n    from es_lightning.module import EvolutionStrategies"),
-        ("algorithm", "import numpy"),
-        ("algorithm", "from lightning.pytorch import LightningModule"),
-        ("tasks", "import torch.nn.functional as F"),
-        ("tasks", "from torch import nn"),
-        ("tasks", "from es_lightning.rollout.engine import Engine"),
-        ("callbacks", "from es_lightning.rollout import engine"),
-        ("callbacks", "from es_lightning.tasks import Countdown"),
-        ("rollout", "try:\n    import vllm\nexcept ImportError:\n    vllm = None"),
-        ("cli", "class Run:\n    from mlflow.tracking import MlflowClient"),
+        ("distributed.strategy", "from es_lightning import EvolutionStrategies"),
+        ("journal.header", "from es_lightning import __version__"),
+        ("algorithm.shaping", "import numpy"),
+        ("algorithm.update", "from lightning.pytorch import LightningModule"),
+        ("tasks.math", "import torch.nn.functional as F"),
+        ("tasks.math", "from torch import nn"),
+        ("rollout.vllm", "try:\n    import vllm\nexcept ImportError:\n    vllm = None"),
+        ("cli.main", "class Run:\n    from mlflow.tracking import MlflowClient"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:
@@ -147,17 +101,62 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("algorithm", "from torch import nn\nfrom es_lightning.records import Member\nimport math"),
-        ("rollout", "def build():\n    from vllm import LLM"),
-        ("rollout", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from vllm import LLM"),
-        ("journal", "from es_lightning import __version__"),
-        ("tasks", "import torch\nfrom es_lightning.task import Task"),
+        ("algorithm.update", "from torch import nn\nfrom es_lightning.records import Member\nimport math"),
+        ("rollout.vllm", "def build():\n    from vllm import LLM"),
+        ("rollout.vllm", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from vllm import LLM"),
+        ("tasks.math", "import torch\nfrom es_lightning.task import Task"),
     ],
 )
 def test_a_right_import_passes(module: str, source: str) -> None:
     assert _violations(module, source) == []
 
 
-def test_a_new_module_must_be_placed() -> None:
-    with pytest.raises(AssertionError, match="add it to LAYERS"):
-        _layer("brand_new")
+# Floors ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's code and its contracts in a folder of their own."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "es_lightning", folder / "es_lightning", ignore=shutil.ignore_patterns("*.jsonl"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    """What ``make check`` runs."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_floors_hold(copy: Path) -> None:
+    done = lint(copy)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("algorithm/noise/base.py", "from es_lightning.rollout.engine import RolloutEngine"),
+        ("module.py", "from es_lightning.cli import main"),
+        ("datamodule.py", "def later():\n    from es_lightning.module import EvolutionStrategies"),
+        ("grading/scorer.py", "def later():\n    from es_lightning.module import EvolutionStrategies"),
+        ("algorithm/update.py", "from lightning.pytorch import LightningModule"),
+        ("algorithm/update.py", "from es_lightning.models.weights import BaseWeights"),
+        ("tasks/math.py", "from es_lightning.rollout.engine import RolloutEngine"),
+        ("callbacks/best_model.py", "from es_lightning.rollout import engine"),
+        ("callbacks/best_model.py", "from es_lightning.tasks import Countdown"),
+        ("rollout/engine.py", "from es_lightning.algorithm.noise import Noise"),
+        ("brand_new.py", "import math"),
+    ],
+)
+def test_a_wrong_floor_is_found(copy: Path, file: str, source: str) -> None:
+    path = copy / "es_lightning" / file
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    path.write_text(f"{before or ''}\n{source}\n", encoding="utf-8")
+    try:
+        done = lint(copy)
+    finally:
+        path.unlink() if before is None else path.write_text(before, encoding="utf-8")
+    assert done.returncode == 1, done.stdout
+    assert "BROKEN" in done.stdout or "brand_new" in done.stdout

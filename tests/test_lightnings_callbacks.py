@@ -22,8 +22,8 @@ from torch.optim.swa_utils import get_ema_avg_fn
 
 from es_lightning.callbacks import GenerationBar, GracefulStop, Monitor
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
-from es_lightning.scoring import Grading
 from es_lightning.system import checkpoint
 from es_lightning.system.checkpoint import newest
 from es_lightning.system.signals import Interrupted
@@ -211,7 +211,7 @@ class Fails(Callback):
 def test_on_exception_checkpoint_keeps_what_there_was(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         fit(tmp_path, [OnExceptionCheckpoint(tmp_path, "crashed"), Fails()], enable_checkpointing=True)
-    kept = checkpoint.read(tmp_path / "crashed.ckpt")
+    kept = checkpoint.read_checkpoint(tmp_path / "crashed.ckpt")
     assert kept["global_step"] == 2
     assert len(kept["journal"]) == 3
     _, whole = fit(tmp_path / "whole", [])

@@ -32,7 +32,7 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 
 
 def rows(dataset: str) -> list[dict]:
-    path = resources.files("es_lightning.tasks.data").joinpath("samples", f"{dataset}.jsonl")
+    path = resources.files("es_lightning.tasks.datasets").joinpath("samples", f"{dataset}.jsonl")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mlflow.tracking import MlflowClient
 
 from es_lightning.errors import UsageError
-from es_lightning.mlflow_logger import DurableMLFlowLogger
+from es_lightning.tracking.logger import DurableMLFlowLogger
 
 AT_ONCE = 0.05  # seconds that a call may take while the server is away
 
@@ -260,7 +260,7 @@ def test_a_hung_server_gets_each_entry_once(server, spool, warnings, monkeypatch
 
 VICTIM = """
 import sys, time
-from es_lightning.mlflow_logger import DurableMLFlowLogger
+from es_lightning.tracking.logger import DurableMLFlowLogger
 logger = DurableMLFlowLogger("victim", None, sys.argv[1], sys.argv[2])
 print(logger.run_id, flush=True)
 sys.stdin.readline()

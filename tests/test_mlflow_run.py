@@ -18,17 +18,18 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from es_lightning import cli, mlflow_sender
 from es_lightning.callbacks import RunRecord
 from es_lightning.callbacks.run_record import _dataset
-from es_lightning.commands import run_links, ui
+from es_lightning.cli import main as cli
+from es_lightning.cli.commands import run_links, ui
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.keep import keep_table
-from es_lightning.mlflow_logger import DurableMLFlowLogger
-from es_lightning.mlflow_sender import PARAM_LENGTH
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
+from es_lightning.tracking import sender as mlflow_sender
+from es_lightning.tracking.artifacts import keep_table
+from es_lightning.tracking.logger import DurableMLFlowLogger
+from es_lightning.tracking.sender import PARAM_LENGTH
 from tests.helpers import Letters, module, trainer
 from tests.test_mlflow_logger import free_port, wait_until
 

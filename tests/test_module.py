@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from es_lightning.algorithm.noise import CorrelatedNoise
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RewardError, UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
-from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, Records, fit, module, trainer
 

@@ -15,7 +15,7 @@ from scipy.special import log_softmax
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Choice, Prompt
-from es_lightning.tasks.data.choice_formats import FORMATS
+from es_lightning.tasks.datasets.choice_formats import FORMATS
 from es_lightning.tasks.multiple_choice import MultipleChoice
 
 SPLITS = ("train", "val", "test")

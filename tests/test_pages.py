@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning.pages import SHOWN_CHARACTERS, Answer, rollout_page, visible
+from es_lightning.reports.rollout_page import SHOWN_CHARACTERS, Answer, rollout_page, visible
 
 HOSTILE = (
     "</script></div></article><img src=x onerror=\"alert('x')\"><style>body{display:none}</style>"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from es_lightning.landscape.curve_noise import running_correlation, running_noise
-from es_lightning.landscape.peak import (
+from es_lightning.analysis.curve_noise import running_correlation, running_noise
+from es_lightning.analysis.peak import (
     PeakTest,
     critical_values,
     running_medians,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from es_lightning import plots
 from es_lightning.errors import StorageError
+from es_lightning.reports import plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

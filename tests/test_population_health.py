@@ -19,9 +19,9 @@ from es_lightning.algorithm.shaping import all_alike, z_score
 from es_lightning.callbacks.population_health import PopulationHealth
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Completion, Evaluation, Generation, Member, Prompt
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits

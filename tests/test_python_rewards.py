@@ -16,9 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from es_lightning.errors import RewardError, UsageError
-from es_lightning.grading import Grade, grade
+from es_lightning.grading.grade import Grade, grade
+from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Completion, Prompt
-from es_lightning.scoring import Grading, Scorer
 from es_lightning.tasks import PythonRewards
 
 ROW = {"prompt": "2 + 2?", "answer": "4", "level": 3, "split": "test"}

@@ -5,12 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning.landscape.quadratic import (
-    Quadratic,
-    fit_two_modes,
-    peak_of_two_modes,
-    two_groups,
-)
+from es_lightning.analysis.two_modes import fit_two_modes, peak_of_two_modes
+from es_lightning.landscape.quadratic import Quadratic, two_groups
 
 TOY = two_groups((8, 1.0, 0.3), (8, 0.05, 0.0))
 STEPS = np.arange(401, dtype=np.float64)

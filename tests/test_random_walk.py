@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_lightning.algorithm.noise import CorrelatedNoise, GaussianNoise
-from es_lightning.geometry import change
-from es_lightning.journal import Entry, describe_optimizer
-from es_lightning.random_walk import compared, independent, random_walk
+from es_lightning.analysis.geometry import change
+from es_lightning.analysis.random_walk import compared, independent, random_walk
+from es_lightning.journal.entry import Entry
+from es_lightning.journal.hyper import describe_optimizer
 from es_lightning.records import Member
 
 

@@ -13,10 +13,10 @@ from es_lightning.callbacks import rollout_table
 from es_lightning.callbacks.rollout_table import KEPT_CHARACTERS, RolloutTable, bounded, rows_of, table
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import Sampling
-from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.helpers import Letters, fit, module, trainer
 

@@ -12,9 +12,9 @@ from scipy.stats import binom
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
-from es_lightning.tasks.data import rows as rows_module
-from es_lightning.tasks.data.rows import RowTask
-from es_lightning.tasks.data.sources import SPLITS, UNKNOWN, Row
+from es_lightning.tasks.datasets import rows as rows_module
+from es_lightning.tasks.datasets.rows import RowTask
+from es_lightning.tasks.datasets.sources import SPLITS, UNKNOWN, Row
 
 MANY = 3000
 ALPHA = 1e-6

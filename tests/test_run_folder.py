@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from es_lightning.run_folder import remove_unchanged, stamps
+from es_lightning.cli.run_folder import remove_unchanged, stamps
 
 
 def write(path: Path, text: str) -> None:

@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from mlflow.tracking import MlflowClient
 
-from es_lightning import cli
 from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.run_report import _plain
-from es_lightning.commands import replay
+from es_lightning.cli import main as cli
+from es_lightning.cli.commands import replay
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.models.weights import BaseWeights
-from es_lightning.plots import reward_curve
-from es_lightning.scoring import Grading
+from es_lightning.reports.plots import reward_curve
 from tests.helpers import Letters, fit, module, trainer
 from tests.letters import Bytes
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from es_lightning.errors import RewardError, UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.records import Completion, Evaluation
-from es_lightning.scoring import Grading
 from es_lightning.task import Reward
 from tests.graders import HERE, PROMPTS, TOLERANT, Length, Returns, completions, score
 

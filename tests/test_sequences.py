@@ -17,12 +17,12 @@ from torch.optim import lr_scheduler as schedules
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.journal import Entry, read
+from es_lightning.grading.scorer import Grading
+from es_lightning.journal.entry import Entry, read_journal
+from es_lightning.journal.replay import replay
 from es_lightning.models.base_model import resolve
 from es_lightning.models.weights import BaseWeights
 from es_lightning.module import EvolutionStrategies
-from es_lightning.replay import replay
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
@@ -163,7 +163,7 @@ def test_a_run_with_any_history_is_the_undisturbed_one(tmp_path: Path, seed: int
     plan = random_plan(history)
     whole = attempt(tmp_path / "whole", history, Turns(plan, None), STEPS, resumes=False)
     assert whole is not None
-    wanted, entries = lines(tmp_path / "whole"), read(tmp_path / "whole" / "journal.jsonl")[1]
+    wanted, entries = lines(tmp_path / "whole"), read_journal(tmp_path / "whole" / "journal.jsonl")[1]
     name, parameter = min(whole.centre.named_parameters(), key=lambda pair: pair[1].numel())
     expected = in_numpy(entries, plan, name)
     np.testing.assert_allclose(parameter.detach().double().numpy(), expected[-1], rtol=1e-5, atol=1e-6)

@@ -13,15 +13,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from es_lightning import plots
 from es_lightning.algorithm.noise import GaussianNoise
+from es_lightning.analysis.sigma_sweep import Verdict, judge, score, smoothed
 from es_lightning.callbacks import sigma_finder
 from es_lightning.callbacks.sigma_finder import SigmaFinder
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
-from es_lightning.scoring import Grading
-from es_lightning.sigma_sweep import Verdict, judge, score, smoothed
+from es_lightning.reports import plots
 from tests.helpers import Letters, Records, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from pyarrow import parquet
 
 from es_lightning.errors import UsageError
-from es_lightning.tasks.data.sources import SAMPLE, UNKNOWN, Source, read
+from es_lightning.tasks.datasets.sources import SAMPLE, UNKNOWN, Source, read
 
 ROWS = [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 3?", "answer": "6"}]
 ONE, OTHER = [ROWS[0]], [ROWS[1]]

@@ -11,12 +11,12 @@ from torch.optim import lr_scheduler as schedules
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
-from es_lightning.journal import lineage, read
+from es_lightning.grading.scorer import Grading
+from es_lightning.journal.entry import lineage, read_journal
+from es_lightning.journal.replay import replay
+from es_lightning.journal.run import RunJournal
 from es_lightning.models.base_model import load_model
 from es_lightning.module import EvolutionStrategies
-from es_lightning.replay import replay
-from es_lightning.run_journal import RunJournal
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, Records, fit, module, trainer
 
 SGD = {"lr": 0.05, "momentum": 0.9}
@@ -66,7 +66,7 @@ def test_a_generation_to_come_is_refused(tmp_path: Path) -> None:
 def test_a_journal_with_turns_replays_every_generation(tmp_path: Path, wanted: int) -> None:
     back = Back({3: 1, 5: 4})
     turned(tmp_path, back)
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     assert [entry.after for entry in entries] == [None, None, None, 0, None, 3]
     assert [e.generation for e in lineage(entries, 5)] == [0, 3, 5]
     entry = replay(tmp_path / "journal.jsonl", tmp_path / "m", wanted)
@@ -78,7 +78,7 @@ def test_what_follows_a_turn_starts_from_the_restored_centre_and_optimizer(tmp_p
     tuned, records = turned(tmp_path, back, steps=3)
     centre = load_model(tuned.folder)
     optimizer = torch.optim.SGD(centre.parameters(), **SGD)
-    _, entries = read(tmp_path / "journal.jsonl")
+    _, entries = read_journal(tmp_path / "journal.jsonl")
     for entry in (entries[0], entries[2]):
         for name, parameter in centre.named_parameters():
             total = torch.zeros_like(parameter)
@@ -208,7 +208,7 @@ def test_a_checkpoint_that_cannot_help_is_passed_over(tmp_path: Path, kind: str)
 @pytest.mark.callbacks
 def test_a_resumed_run_follows_its_journal_without_the_callback_that_turned_it(tmp_path: Path) -> None:
     saved(tmp_path, 5, {3: 1}, lr_factor=0.5)
-    wanted = read(tmp_path / "journal.jsonl")[1]
+    wanted = read_journal(tmp_path / "journal.jsonl")[1]
     checkpoint = str(tmp_path / "checkpoints" / "step=2.ckpt")
     resumed = saved(tmp_path, 5, {}, ckpt_path=checkpoint)
     assert wanted[3].after == 0
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_holds_an_average_for_the_centre_is_put_right(
         averaged(tmp_path, crash)
     averaged(tmp_path, [WeightAveraging(device="cpu")], ckpt_path=str(tmp_path / "crashed.ckpt"))
     assert "is not the journal's" in caplog.text
-    assert read(tmp_path / "journal.jsonl")[1][-1].checksum == whole.checksum()
+    assert read_journal(tmp_path / "journal.jsonl")[1][-1].checksum == whole.checksum()
 
 
 def test_a_checkpoint_ahead_of_its_journal_is_refused(

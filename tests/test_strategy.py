@@ -16,12 +16,19 @@ from transformers import LlamaConfig
 
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.ranks import lane_of
+from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
+from es_lightning.evaluation.gather import (
+    Shard,
+    compare_centres,
+    join,
+    join_evaluations,
+    pack_evaluation,
+    sums,
+)
 from es_lightning.models.base_model import check_heads, resolve
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine
-from es_lightning.shards import Shard, compare_centres, join, join_evaluations, pack_evaluation, sums
-from es_lightning.strategy import PopulationStrategy
 from es_lightning.system.checkpoint import AtomicCheckpoint
 from es_lightning.system.cores import share_of
 from tests.faults import Fault

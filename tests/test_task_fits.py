@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from es_lightning import cli
+from es_lightning.cli import main as cli
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = {

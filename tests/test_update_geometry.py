@@ -14,13 +14,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
 from es_lightning.algorithm.noise import CorrelatedNoise
+from es_lightning.analysis.geometry import group_of
 from es_lightning.callbacks.update_geometry import UpdateGeometry
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.geometry import group_of
+from es_lightning.grading.scorer import Grading
 from es_lightning.models.base_model import resolve
 from es_lightning.module import EvolutionStrategies
-from es_lightning.scoring import Grading
 from tests.helpers import Letters, fit, module, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits

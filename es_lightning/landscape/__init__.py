@@ -1,1 +1,1 @@
-"""What a curve of rewards tells about the landscape: models in closed form, and tests that read them."""
+"""Models of the landscape that a reward spans over the weights."""

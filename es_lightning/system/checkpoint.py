@@ -40,10 +40,10 @@ class AtomicCheckpoint(TorchCheckpointIO):
         Raises:
             UsageError: there is none, it is damaged, or it holds code.
         """
-        return read(Path(path))
+        return read_checkpoint(Path(path))
 
 
-def read(path: Path, mapped: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A checkpoint's content.
 
     Args:
@@ -83,7 +83,7 @@ def steps(folder: Path) -> dict[Path, int]:
     found = {}
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            found[path] = int(read(path, mapped=True)["global_step"])
+            found[path] = int(read_checkpoint(path, mapped=True)["global_step"])
         except (UsageError, KeyError):
             log.warning("%s cannot be read as a checkpoint and is passed over.", path)
     return found

@@ -1,0 +1,159 @@
+"""What is wrong with a population, judged by the readings of its last generations, in plain words.
+
+A reading is what ``PopulationHealth`` measured of one generation; what could not be measured is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+
+from es_lightning.analysis.health import above
+from es_lightning.records import Evaluation, Generation
+
+Reading = Mapping[str, float]
+
+FEW = 0.1
+"""Share of the prompts on which members earn differently; with fewer there is next to nothing to go by."""
+ALIKE = 0.2
+"""Share of unusual completions; with fewer, members say the same."""
+LOW = 0.05
+"""Mean agreement; ten generations of 30 members without any signal have 0 +- 0.04."""
+LOST = 0.5
+"""Share of what the centre earns above the least reward."""
+MUCH = 0.25
+"""Share of completions that are cut off, or of the mean time by which a lane is late."""
+
+
+def against(record: Generation, centre: Evaluation, cut_off: float, characters: float) -> dict[str, float]:
+    """How a population stands to its centre on the same prompts, and whether sigma has ruined it.
+
+    It has if no member is above the centre and more than half of what that earns above the least reward is
+    lost, or completions are cut off far more often, or have less than a quarter of the length.
+
+    Args:
+        record: of the generation.
+        centre: what the centre did on its prompts.
+        cut_off: share of the centre's completions that were cut off.
+        characters: mean length of the centre's completions.
+    """
+    earned, mean = centre.reward, float(record.rewards.mean())
+    least = min(float(record.rewards.min()), *centre.rewards)
+    share = above(record.rewards, torch.tensor(centre.rewards, dtype=torch.float64))
+    lost = earned - mean > LOST * (earned - least)
+    cut = record.scores.get("completion_truncated", 0.0) - cut_off > MUCH
+    short = record.scores.get("completion_chars", math.inf) < 0.25 * characters
+    ruined = float(share == 0 and (lost or cut or short))
+    return {"above_centre": share, "centre_reward": earned, "ruined": ruined, "centre_truncated": cut_off}
+
+
+def symptoms(recent: Sequence[Reading]) -> list[str]:
+    """What held in all of these generations, as far as it was measured; of causes that look alike, one.
+
+    Args:
+        recent: readings of consecutive generations.
+
+    Returns:
+        Kinds that ``sentence`` knows; none of a healthy population.
+    """
+    few = _always(recent, "informative_prompts", lambda share: share < FEW)
+    few = few or _always(recent, "skipped", lambda skipped: skipped > 0)
+    alike = _always(recent, "distinct", lambda share: share < ALIKE)
+    agreements = [reading["agreement"] for reading in recent if "agreement" in reading]
+    low = 2 * len(agreements) > len(recent) and fmean(agreements) < LOW
+    ruined = _always(recent, "ruined", lambda yes: yes > 0)
+    causes = {"sigma_large": ruined, "sigma_small": (few or low) and alike, "reward": few, "prompts": low}
+    found = [cause for cause, holds in causes.items() if holds][:1]
+    measured = any("centre_truncated" in reading for reading in recent)
+    cut = _always(recent, "truncated", lambda share: share > MUCH)
+    centre_too = _always(recent, "centre_truncated", lambda share: share > MUCH)
+    if cut and (centre_too or not measured) and not ruined:
+        found.append("truncated")
+    clocks = "lane_imbalance" in recent[-1]  # none in a generation that a resumed run takes from its journal
+    if clocks and _always(recent, "lane_imbalance", lambda late: late > MUCH):
+        found.append("lanes")
+    return found
+
+
+def _always(recent: Sequence[Reading], name: str, holds: Callable[[float], bool]) -> bool:
+    values = [reading[name] for reading in recent if name in reading]
+    return bool(values) and all(map(holds, values))
+
+
+def sentence(
+    kind: str, recent: Sequence[Reading], record: Generation, temperature: float, max_tokens: int
+) -> str:
+    """What was seen, and what to do about it.
+
+    Args:
+        kind: one of those that ``symptoms`` returns.
+        recent: the readings that it was returned for.
+        record: of the latest generation.
+        temperature: completions are sampled with.
+        max_tokens: most new tokens of a completion.
+    """
+    words = {"sigma_large": _sigma_large, "sigma_small": _sigma_small, "reward": _reward, "lanes": _lanes}
+    if kind in words:
+        return words[kind](recent, record)
+    if kind == "truncated":
+        return (
+            f"{_mean(recent, 'truncated'):.0%} of the completions are cut off at {max_tokens} tokens: raise "
+            "model.sampling.max_tokens, or ask for shorter answers."
+        )
+    colder = f", or lower model.sampling.temperature ({temperature:g} now)" if temperature > 0 else ""
+    return (
+        f"other prompts would rank the members otherwise (agreement {_mean(recent, 'agreement'):.2f}), "
+        f"though rewards differ: raise data.prompts_per_generation ({len(record.prompts)} now){colder}. "
+        "SigmaFinder tells whether another sigma gives more signal."
+    )
+
+
+def _sigma_large(recent: Sequence[Reading], record: Generation) -> str:
+    return (
+        f"no member earns what the centre does: {float(record.rewards.mean()):.4g} on average, where it "
+        f"earned {_last(recent, 'centre_reward'):.4g}. The noise ruins them: lower model.sigma "
+        f"({record.sigma:g} now), for example to {record.sigma / 2:g}."
+    )
+
+
+def _sigma_small(recent: Sequence[Reading], record: Generation) -> str:
+    return (
+        f"members hardly differ: {_mean(recent, 'distinct'):.0%} of their completions are unusual, and they "
+        f"earn differently on {_mean(recent, 'informative_prompts'):.0%} of the prompts: raise model.sigma "
+        f"({record.sigma:g} now), for example to {2 * record.sigma:g}, or use a reward with more steps, or "
+        "more prompts per generation."
+    )
+
+
+def _reward(recent: Sequence[Reading], record: Generation) -> str:
+    return (
+        f"members earn alike on {1 - _mean(recent, 'informative_prompts'):.0%} of the prompts, whatever they "
+        f"say; {float(record.rewards.mean()):.4g} on average: give the reward more steps, or take problems "
+        "that are neither hopeless nor solved."
+    )
+
+
+def _lanes(recent: Sequence[Reading], record: Generation) -> str:
+    late = _mean(recent, "lane_imbalance")
+    lanes, members = len(record.lane_seconds), len(record.members)
+    if math.ceil(members / lanes) * lanes / members - 1 > late / 2:
+        return (
+            f"the slowest lane takes {1 + late:.2f} times the mean, since {members} members do not divide "
+            f"into {lanes} lanes: make model.population a multiple of {lanes}."
+        )
+    slowest = max(range(lanes), key=lambda lane: record.lane_seconds[lane])
+    return (
+        f"the slowest lane takes {1 + late:.2f} times the mean, lane {slowest} in the last generation: look "
+        "whether its machine is slower or shared with others."
+    )
+
+
+def _mean(recent: Sequence[Reading], name: str) -> float:
+    return fmean(reading[name] for reading in recent if name in reading)
+
+
+def _last(recent: Sequence[Reading], name: str) -> float:
+    return [reading[name] for reading in recent if name in reading][-1]

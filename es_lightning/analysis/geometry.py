@@ -1,0 +1,237 @@
+"""How far the centre theta has moved from the base theta_0, and where: delta = theta - theta_0.
+
+Sums are taken in float64 over chunks: squares of changes of 1e-5 would vanish in fp16 (as in arXiv
+2601.20861's script), and no tensor of full size is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import fsum, sqrt
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from es_lightning.algorithm.tensors import CHUNK, Weights
+
+T = TypeVar("T")
+
+# The first that fits a name, so that a norm within attention is a norm and an expert's projection is MLP.
+_KINDS = {
+    "norm": r"norm|\bln_",
+    "head": r"\b(lm_head|embed_out)\b",
+    "embedding": r"embed|\bwte\b|\bwpe\b",
+    "mlp": r"mlp|expert|moe\b|ffn|feed_forward|\bfc(\d|_)",
+    "qkv": r"qkv|\bc_attn\b|query_key_value|\bkv_",
+    "q": r"\b(q|wq|query)(_\w+)?\b",
+    "k": r"\b(k|wk|key)(_\w+)?\b",
+    "v": r"\b(v|wv|value)(_\w+)?\b",
+    "o": r"att\w*\.(\w+\.)?(o|wo|out|c|dense)(_proj)?\b",
+}
+GROUPS = ("q", "k", "v", "qkv", "o", "mlp", "norm", "embedding", "head", "other")
+"""The module groups, in the order of tables and pictures; ``qkv`` are fused projections."""
+
+
+def group_of(name: str) -> str:
+    """The module group of a parameter, from its Hugging Face name; a bias belongs to its projection."""
+    return next((kind for kind, words in _KINDS.items() if re.search(words, name, re.IGNORECASE)), "other")
+
+
+def layer_of(name: str) -> int | None:
+    """The layer of a parameter, counted from 0; None outside the layers."""
+    found = re.search(r"\b(?:layers?|blocks?|h)\.(\d+)\b", name)
+    return int(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Sums over the entries of one tensor or several.
+
+    Args:
+        entries: how many there are.
+        squares: sum of delta^2.
+        base_squares: sum of theta_0^2.
+        absolute: sum of |delta|.
+        largest: largest |delta|.
+        unchanged: entries of theta that rounding to theta_0's own dtype turns back into theta_0: |delta| is
+            below half a unit in the last place, ties and powers of two treated as rounding treats them.
+        within: per threshold, the entries with |delta| <= threshold.
+        step_squares: sum of (theta - theta before the update)^2; 0 where that was not given.
+        along: sum of delta * (target - theta_0); 0 without a target.
+        target_squares: sum of (target - theta_0)^2; 0 without a target.
+    """
+
+    entries: int
+    squares: float
+    base_squares: float
+    absolute: float
+    largest: float
+    unchanged: int
+    within: tuple[int, ...]
+    step_squares: float = 0.0
+    along: float = 0.0
+    target_squares: float = 0.0
+
+    @property
+    def norm(self) -> float:
+        """||delta||, the Euclidean norm."""
+        return sqrt(self.squares)
+
+    @property
+    def relative(self) -> float | None:
+        """||delta|| / ||theta_0||; None where the base is all zeros."""
+        return sqrt(self.squares / self.base_squares) if self.base_squares else None
+
+    @property
+    def sparsity(self) -> tuple[float, ...]:
+        """Shares of the entries: ``within`` each threshold, and last ``unchanged``."""
+        return tuple(count / self.entries for count in (*self.within, self.unchanged))
+
+
+@torch.no_grad()
+def change(
+    theta: Tensor,
+    base: Tensor,
+    thresholds: Sequence[float],
+    before: Tensor | None = None,
+    target: Tensor | None = None,
+) -> Change:
+    """What one tensor has changed, in one pass over it.
+
+    Args:
+        theta: float32, on any device.
+        base: theta_0 as it is stored; this tensor and the next two have the shape of ``theta``.
+        thresholds: of ``Change.within``.
+        before: theta before the update.
+        target: the same tensor of another model.
+    """
+    tensors = [tensor for tensor in (theta, base, before, target) if tensor is not None]
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=theta.device))
+    for chunks in zip(*(tensor.detach().reshape(-1).split(CHUNK) for tensor in tensors), strict=True):
+        now, stored, *others = (chunk.to(theta.device) for chunk in chunks)
+        origin, wide = stored.double(), now.double()
+        delta = wide - origin
+        size = delta.abs()
+        sums["largest"] = torch.maximum(sums["largest"], size.max())
+        sums["absolute"] += size.sum()
+        sums["squares"] += delta.dot(delta)
+        sums["base_squares"] += origin.dot(origin)
+        sums["unchanged"] += (now.to(stored.dtype) == stored).sum()
+        for threshold in thresholds:
+            sums[f"within {threshold}"] += (size <= threshold).sum()
+        if before is not None:
+            step = wide - others[0].double()
+            sums["step_squares"] += step.dot(step)
+        if target is not None:
+            direction = others[-1].double() - origin
+            sums["along"] += delta.dot(direction)
+            sums["target_squares"] += direction.dot(direction)
+    within = tuple(int(sums.pop(f"within {threshold}")) for threshold in thresholds)
+    unchanged = int(sums.pop("unchanged"))
+    floats = {name: float(value) for name, value in sums.items()}
+    return Change(entries=theta.numel(), unchanged=unchanged, within=within, **floats)
+
+
+def total(changes: Iterable[Change]) -> Change:
+    """The sums over all entries of several tensors."""
+    parts = list(changes)
+    sums: dict[str, Any] = {
+        field.name: fsum(getattr(part, field.name) for part in parts)
+        for field in fields(Change)
+        if field.name not in ("largest", "within")
+    }
+    sums |= {name: int(sums[name]) for name in ("entries", "unchanged")}
+    within = tuple(map(sum, zip(*(part.within for part in parts), strict=True)))
+    return Change(largest=max(part.largest for part in parts), within=within, **sums)
+
+
+def changes(
+    named: Iterable[tuple[str, Tensor]],
+    base: Weights,
+    thresholds: Sequence[float],
+    before: Weights | None = None,
+    target: Weights | None = None,
+) -> dict[str, Change]:
+    """``change`` of every tensor of ``named`` by name; what is read is let go before the next is."""
+    return {
+        name: change(
+            theta,
+            base.read(name),
+            thresholds,
+            None if before is None else before.read(name),
+            None if target is None else target.read(name),
+        )
+        for name, theta in named
+    }
+
+
+def table(found: Mapping[str, Change], labels: Sequence[str], top: int, steps: bool) -> dict[str, Any]:
+    """What ``changes`` found as plain values: in all, by module group, by layer, and the largest.
+
+    A row has ``norm``, ``norm_relative`` (to the base's norm), ``mean_change`` and ``max_change`` of |delta|,
+    ``step_norm``, and ``sparsity_<label>``: the share of all entries that changed by no more. Followed by
+    ``_tensors`` it is the unweighted mean over tensors of that share, as in arXiv 2601.20861. The label
+    ``ulp`` stands for entries that the base's dtype cannot tell from the base.
+
+    Args:
+        found: by name.
+        labels: of the thresholds that ``changes`` had.
+        top: how many tensors to list.
+        steps: whether ``changes`` had the centre before the update.
+    """
+
+    def row(names: Iterable[str]) -> dict[str, Any]:
+        return _row([found[name] for name in names], labels, steps)
+
+    def by_group(names: Iterable[str]) -> dict[str, Any]:
+        grouped = _sorted_by(group_of, names)
+        return {group: row(grouped[group]) for group in GROUPS if group in grouped}
+
+    layers = {layer: names for layer, names in _sorted_by(layer_of, found).items() if layer is not None}
+    relative = sorted(found, key=lambda name: -(found[name].relative or 0.0))
+    largest = sorted(found, key=lambda name: -found[name].largest)
+    return {
+        "all": row(found),
+        "groups": by_group(found),
+        "layers": {str(at): {**row(layers[at]), "groups": by_group(layers[at])} for at in sorted(layers)},
+        "largest_relative": [{"tensor": name, **row([name])} for name in relative[:top]],
+        "largest_change": [{"tensor": name, **row([name])} for name in largest[:top]],
+    }
+
+
+def _sorted_by(key: Callable[[str], T], names: Iterable[str]) -> dict[T, list[str]]:
+    result: dict[T, list[str]] = defaultdict(list)
+    for name in names:
+        result[key(name)].append(name)
+    return result
+
+
+def _row(parts: Sequence[Change], labels: Sequence[str], steps: bool) -> dict[str, Any]:
+    whole = total(parts)
+    row = {
+        "tensors": len(parts),
+        "entries": whole.entries,
+        "norm": whole.norm,
+        "norm_relative": whole.relative,
+        "mean_change": whole.absolute / whole.entries,
+        "max_change": whole.largest,
+        **({"step_norm": sqrt(whole.step_squares)} if steps else {}),
+    }
+    for place, label in enumerate([*labels, "ulp"]):
+        row[f"sparsity_{label}"] = whole.sparsity[place]
+        row[f"sparsity_{label}_tensors"] = fsum(part.sparsity[place] for part in parts) / len(parts)
+    return row
+
+
+def brief(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The norms of a ``table`` alone: in all, by module group and by layer."""
+
+    def norms(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: row[key] for key in ("norm", "norm_relative", "step_norm") if key in row}
+
+    parts = {kind: {key: norms(row) for key, row in rows[kind].items()} for kind in ("groups", "layers")}
+    return norms(rows["all"]) | parts

@@ -1,0 +1,153 @@
+"""Which noise scale makes the most of a step, from rewards of the same antithetic pairs at several scales.
+
+Notation: K pairs theta +- sigma eps_k, P prompts, r rewards, R a member's mean over the prompts; o and e the
+variances of (R+ - R-) / 2 and (R+ + R-) / 2, the odd and the even part, over all pairs and prompts there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from es_lightning.analysis.health import mean_squares, odd_and_even
+
+RESAMPLES = 400
+SHUFFLES = 999
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a sweep says.
+
+    Args:
+        scores: per sigma, smoothed over its neighbours, at most 1.
+        low: 5th percentile of the scores, drawing the pairs anew.
+        high: their 95th percentile.
+        p_value: how often directions would look as consistent from sigma to sigma, and from prompt to prompt,
+            by chance alone.
+        best: position of the sigma with the highest score.
+        between: 5th and 95th percentile of that position.
+    """
+
+    scores: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    p_value: float
+    best: int
+    between: tuple[int, int]
+
+    @property
+    def found(self) -> bool:
+        """Whether directions are better or worse beyond chance: p below 0.05."""
+        return self.p_value < 0.05 and self.scores[self.best] > 0
+
+
+def score(rewards: Tensor, batch: int, groups: Sequence[str] = ()) -> Tensor:
+    """(o - e) / Var(R_n) = -Cov(R+, R-) / Var(R_n): what a step gains, as far as a few pairs can tell.
+
+    With z-scored rewards the expected step is alpha c, c = E[Z eps], and its gain is alpha c . grad J. A
+    direction's part in c is its correlation with R (Bessel: ||c||^2 <= 1), so that ||c||^2, the share of
+    Var(R_n) that is linear in the noise, decides what a step of given length gains.
+
+    The odd part o holds the linear share, and cubic and further terms as well: half of Var(R_n) where members
+    are ruined at random. The even part e is then the other half, and o - e vanishes. On a smooth random
+    landscape (Gaussian kernel, many dimensions), where unrelated members correlate by exp(-u), the score is
+    exp(-u) and the linear share u / (exp(u) - 1), which is never less. On a quadratic J = g.x - x^T C x / 2
+    with noise s^2 in R, o = sigma^2 ||g||^2 and e = sigma^4 tr(C^2) / 2: the score prefers a sigma below
+    that of the linear share, sigma^4 = 2 s^2 / tr(C^2): by a factor of 1.2 where nearly all of Var(R_n) is
+    linear at best, 1.4 where half of it is, 2.1 where a fifth is.
+
+    Args:
+        rewards: [..., 2 K, P], the two members of a pair side by side.
+        batch: prompts of a generation, over which the residual will be averaged.
+        groups: P names, the task of each prompt; none where there is one task.
+
+    Returns:
+        float64 [...], at most 1; 0 by chance, below it where curvature outweighs the slope.
+    """
+    prompts = rewards.shape[-1]
+    odd, even = odd_and_even(rewards)
+    slope, odd_noise = mean_squares(odd, groups, centred=False)
+    bend, even_noise = mean_squares(even, groups)
+    # What holds for single prompts alone is taken out of both: s_m^2 = (MS_m - MS_e) / P.
+    slope, bend = (slope - odd_noise) / prompts, (bend - even_noise) / prompts
+    total = (slope + bend).clamp(min=0) + (odd_noise + even_noise) / batch
+    tiny = 1e-24 * rewards.double().abs().amax((-2, -1)).square()  # rounding is no difference
+    return torch.where(total > tiny, (slope - bend) / total.clamp(min=1e-300), 0.0)
+
+
+def smoothed(scores: Tensor) -> Tensor:
+    """Means with the neighbouring sigmas, in the proportion 1 : 2 : 1.
+
+    Args:
+        scores: [..., S], in order of sigma.
+    """
+    total, weight = 2 * scores, torch.full_like(scores, 2.0)
+    total[..., 1:] += scores[..., :-1]
+    total[..., :-1] += scores[..., 1:]
+    weight[..., 1:] += 1
+    weight[..., :-1] += 1
+    return total / weight
+
+
+def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), seed: int = 0) -> Verdict:
+    """Compare the sigmas.
+
+    The pairs have the same noises at every sigma, so that luck with the directions is common to all.
+
+    Args:
+        rewards: per sigma [2 K, P], in order of sigma.
+        batch: prompts of a generation.
+        groups: P names, the task of each prompt.
+        seed: of the resampling.
+    """
+    scores = smoothed(torch.stack([score(table, batch, groups) for table in rewards]))
+    generator = torch.Generator().manual_seed(seed)
+    pairs = rewards[0].shape[0] // 2
+    drawn = torch.randint(pairs, (RESAMPLES, pairs), generator=generator)
+    members = torch.stack([2 * drawn, 2 * drawn + 1], dim=-1).flatten(1)
+    again = smoothed(torch.stack([score(table[members], batch, groups) for table in rewards], dim=-1))
+    bounds = torch.tensor([0.05, 0.95], dtype=torch.float64)
+    low, high = torch.quantile(again, bounds, dim=0).tolist()
+    first, last = torch.quantile(again.argmax(-1).double(), bounds, interpolation="nearest").tolist()
+    return Verdict(
+        scores=tuple(scores.tolist()),
+        low=tuple(low),
+        high=tuple(high),
+        p_value=_p_value(rewards, generator),
+        best=int(scores.argmax()),
+        between=(int(first), int(last)),
+    )
+
+
+def _p_value(rewards: Sequence[Tensor], generator: torch.Generator) -> float:
+    """Permutation test: are the odd parts of neighbouring sigmas alike, direction by direction?
+
+    A slope gives one direction the same sign at both sigmas and on all prompts. Chance, and members that are
+    ruined at random, give it a new one at each sigma; answers that turn over with it, whatever the sigma, a
+    new one on each prompt. So signs are drawn anew per direction and neighbours, and then per direction and
+    prompt; what is compared is the sum of the correlations over all neighbours, and the larger p counts.
+    """
+    odd = torch.stack([odd_and_even(table)[0] for table in rewards])
+    # sum of first_kp second_kq over prompts p != q: what both share on one prompt alone does not count.
+    sums, alone = odd.sum(-1), (odd[:-1] * odd[1:]).sum(-1)
+    norms = sums.square().sum(-1, keepdim=True).sqrt()
+    scale = norms[:-1] * norms[1:]
+    scale = torch.where(scale > 0, 1 / scale, 0.0)
+    products = scale * (sums[:-1] * sums[1:] - alone)
+    by_sigma = torch.zeros(SHUFFLES, dtype=torch.float64)
+    by_prompt = torch.zeros(SHUFFLES, dtype=torch.float64)
+    for pair in range(odd.shape[1]):
+        by_sigma += _signs(len(products), generator) @ products[:, pair]
+        turned = _signs(odd.shape[2], generator) @ odd[:, pair].T
+        by_prompt += (turned[:, :-1] * turned[:, 1:] - alone[:, pair]) @ scale[:, 0]
+    least = products.sum() - 1e-12
+    return max((1 + float((chance >= least).sum())) / (1 + SHUFFLES) for chance in (by_sigma, by_prompt))
+
+
+def _signs(count: int, generator: torch.Generator) -> Tensor:
+    """+1 or -1 with equal chance, float64 [SHUFFLES, count]."""
+    return torch.randint(2, (SHUFFLES, count), generator=generator).double() * 2 - 1

@@ -1,0 +1,113 @@
+"""The commands beside those of LightningCLI: ``fetch``, ``replay`` and ``ui``."""
+
+import json
+import logging
+import os
+import sys
+from inspect import signature
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+
+from es_lightning.cli.console import stop
+from es_lightning.cli.suggest import one_line
+from es_lightning.journal import replay as replaying
+from es_lightning.models.embedded import fetch_embedded
+from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI
+from es_lightning.tracking.outbox import one_line as shown
+
+log = logging.getLogger(__name__)
+
+
+class Parser(ArgumentParser):
+    """Reports errors on one line, with the nearest option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and stop."""
+        options = signature(replaying.replay).parameters
+        stop(one_line(message, dict.fromkeys(options, object), ()))
+
+
+TRAINING = "?workflowType=machine_learning"  # which of its two faces MLflow's page shows
+
+
+class UIParser(ArgumentParser):
+    """Reports errors on one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and stop."""
+        stop(one_line(message, dict.fromkeys(("host", "port", "runs"), object), ()))
+
+
+def ui(arguments: list[str]) -> None:
+    """Serve MLflow's pages, after a line for each of the newest runs; ends with Ctrl-C.
+
+    A tracking server serves its pages itself: then the lines are all there is to do.
+
+    Args:
+        arguments: of the command line, behind ``ui``.
+    """
+    parser = UIParser(prog="es-lightning ui", description="MLflow in a browser, on the runs made here.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen at.")
+    parser.add_argument("--port", type=int, default=5000, help="Port to listen at.")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of the runs' folders.")
+    options = parser.parse_args(arguments)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
+    served = uri.startswith(("http://", "https://"))
+    address = shown(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
+    for line in run_links(options.runs, uri, address):
+        log.info("%s", line)
+    log.info(
+        "%-24s %s/#/experiments%s%s", "all runs", address, TRAINING, "" if served else "   (Ctrl-C ends it)"
+    )
+    if served:
+        return
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
+    place = ["--host", options.host, "--port", str(options.port)]
+    os.execv(sys.executable, [sys.executable, *command, *place])  # so that Ctrl-C goes to MLflow itself
+
+
+def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]:
+    """Name and page of the newest runs that a tracking server has.
+
+    Args:
+        folder: of the runs' folders.
+        uri: of the tracking server.
+        address: where its pages are served.
+        count: how many runs.
+    """
+    files = sorted(folder.glob(f"*/{MLFLOW_RUN}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    known = [(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    return [
+        f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}{TRAINING}"
+        for name, run in known
+        if run["tracking_uri"] == shown(uri)  # no password is kept
+    ][:count]
+
+
+def fetch() -> None:
+    """Get the embedded model, once."""
+    log.info("embedded model: %s", fetch_embedded())
+
+
+def replay(arguments: list[str]) -> None:
+    """Rebuild a model from base and journal.
+
+    Args:
+        arguments: of the command line, behind ``replay``.
+    """
+    parser = Parser(
+        prog="es-lightning replay",
+        description="Rebuild the Hugging Face model of any generation from the base model and a run's "
+        "journal, bit for bit and without rollouts.",
+    )
+    parser.add_function_arguments(replaying.replay)
+    settings = parser.parse_args(arguments)
+    entry = replaying.replay(**settings.as_dict())
+    log.info(
+        "%s holds the centre after generation %d, checksum %s as recorded.",
+        settings.output,
+        entry.generation,
+        entry.checksum,
+    )

@@ -1,0 +1,1 @@
+"""Weights are evaluated: completions, rewards, and what all ranks learn of them."""

@@ -1,0 +1,180 @@
+"""What the lanes of a population tell one another about a generation: N * P rewards and a few numbers."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from es_lightning.errors import RankError
+from es_lightning.evaluation.metrics import columns, measured
+from es_lightning.grading.grade import FAILED
+from es_lightning.records import Completion, Evaluation, Prompt
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one rank found out; of what a lane did, its first rank tells.
+
+    Args:
+        rank: which one.
+        centre: checksum of its centre before the generation.
+        prompts: digest of the batch it evaluated.
+        rewards: float64 [members of the lane, P]; [0, P] from a rank that is not its lane's first.
+        sums: of every number that the task's reward returned, as an exact fraction, with its count.
+        tokens: tokens generated.
+        seconds: wall-clock seconds per phase.
+        error: what went wrong; empty if nothing did.
+    """
+
+    rank: int
+    centre: str
+    prompts: str
+    rewards: Tensor
+    sums: Mapping[str, tuple[str, int]]
+    tokens: int
+    seconds: Mapping[str, float]
+    error: str = ""
+
+    def pack(self) -> bytes:
+        """A line of JSON, and the rewards behind it as they lie in memory."""
+        values = {name: value for name, value in vars(self).items() if name != "rewards"}
+        head = json.dumps({**values, "shape": list(self.rewards.shape)})
+        return head.encode() + b"\n" + self.rewards.numpy().tobytes()
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Shard":
+        """The inverse of ``pack``."""
+        head, _, body = packed.partition(b"\n")
+        values: dict[str, Any] = json.loads(head)
+        shape = values.pop("shape")
+        rewards = torch.from_numpy(np.frombuffer(body, dtype=np.float64).copy()).view(shape)
+        return cls(rewards=rewards, **values)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the whole population did in a generation, the same on every rank.
+
+    Args:
+        rewards: float64 [N, P], in member order.
+        scores: means of what the task's reward returned, over all completions.
+        tokens: tokens generated.
+        seconds: wall-clock seconds per phase, of the slowest lane.
+        lane_seconds: what each lane spent on its members, all phases together.
+    """
+
+    rewards: Tensor
+    scores: Mapping[str, float]
+    tokens: int
+    seconds: Mapping[str, float]
+    lane_seconds: tuple[float, ...]
+
+
+def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1) -> Outcome:
+    """Put the lanes' parts together: lane l of L evaluated members l, l + L, l + 2 L, ...
+
+    Args:
+        shards: one per rank, in rank order.
+        size: number of members N.
+        generation: named in errors.
+        lane_size: ranks of a lane.
+
+    Raises:
+        RankError: a rank failed, or holds another centre or other prompts than rank 0.
+    """
+    first = shards[0]
+    for shard in shards:
+        if shard.error:
+            raise RankError(f"rank {shard.rank} failed in generation {generation}: {shard.error}")
+        _same("centre", shard.rank, shard.centre, first.centre, generation)
+        _same("batch of prompts", shard.rank, shard.prompts, first.prompts, generation)
+    lanes = shards[::lane_size]
+    rewards = torch.empty(size, first.rewards.shape[1], dtype=torch.float64)
+    for index, lane in enumerate(lanes):
+        rewards[index :: len(lanes)] = lane.rewards
+    keys = dict.fromkeys(key for lane in lanes for key in lane.sums)
+    scores = {key: _mean(_sums_of(key, lanes)) for key in keys}
+    seconds = {phase: max(shard.seconds.get(phase, 0.0) for shard in shards) for phase in first.seconds}
+    tokens, spent = sum(lane.tokens for lane in lanes), tuple(sum(lane.seconds.values()) for lane in lanes)
+    return Outcome(rewards, scores, tokens, seconds, spent)
+
+
+def compare_centres(checksums: Sequence[bytes], generation: int) -> None:
+    """Make sure that all ranks hold the same centre.
+
+    Raises:
+        RankError: one does not; names both checksums.
+    """
+    for rank, checksum in enumerate(checksums):
+        _same("centre", rank, checksum.decode(), checksums[0].decode(), generation)
+
+
+def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:
+    """Sum and count of every number that the task returned, and of the completions' lengths.
+
+    Sums are exact, so that means do not depend on how members were shared out.
+    """
+    scores = [score for evaluation in evaluations for score in measured(evaluation)]
+    found = columns(scores)
+    return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in found.items()}
+
+
+def digest(prompts: Iterable[Prompt]) -> str:
+    """Sixteen hexadecimal digits of the prompts' names and token ids."""
+    text = "\n".join(f"{prompt.id} {prompt.token_ids}" for prompt in prompts)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def pack_evaluation(evaluation: Evaluation) -> bytes:
+    """Completions and scores as JSON, for the lanes that evaluated other prompts."""
+    completions = [asdict(completion) for completion in evaluation.completions]
+    return json.dumps([completions, [dict(score) for score in evaluation.scores]]).encode()
+
+
+def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Evaluation:
+    """The evaluation of all prompts, where lane l of L evaluated prompts l, l + L, l + 2 L, ...
+
+    Args:
+        packed: one per lane, in lane order.
+        prompts: all prompts.
+    """
+    parts = [json.loads(part) for part in packed]
+    samples = sum(len(completions) for completions, _ in parts) // len(prompts)
+    completions: list[Completion] = []
+    scores: list[dict[str, float]] = []
+    for index in range(len(prompts)):
+        rows, numbers = parts[index % len(parts)]
+        here = slice(index // len(parts) * samples, (index // len(parts) + 1) * samples)
+        completions += [Completion(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows[here]]
+        scores += numbers[here]
+    return Evaluation(tuple(prompts), tuple(completions), tuple(scores))
+
+
+def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:
+    """Sum and count of a number in the lanes that have it; a lane without failures has none of them, and one
+    without members neither numbers nor failures."""
+    for lane in lanes:
+        if key in lane.sums:
+            yield lane.sums[key]
+        elif key.startswith(FAILED) and "reward" in lane.sums:
+            yield "0", lane.sums["reward"][1]
+
+
+def _mean(pairs: Iterable[tuple[str, int]]) -> float:
+    totals, counts = zip(*pairs, strict=True)
+    return float(sum(map(Fraction, totals)) / sum(counts))
+
+
+def _same(what: str, rank: int, theirs: str, ours: str, generation: int) -> None:
+    if theirs != ours:
+        raise RankError(
+            f"rank {rank} has another {what} than rank 0 before generation {generation}: {theirs} and "
+            f"{ours}. Give all machines the same base model, data and versions, then resume with --ckpt_path "
+            "last."
+        )

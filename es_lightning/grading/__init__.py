@@ -1,0 +1,1 @@
+"""Rewards: completions become numbers in processes that are killed at their time-out."""

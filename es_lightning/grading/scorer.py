@@ -1,0 +1,197 @@
+"""Reward execution: completions become numbers in other processes, while the engine goes on generating."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from es_lightning.errors import RewardError, UsageError
+from es_lightning.grading.grade import FAILED, Answer, Grade, answer_of, grade
+from es_lightning.grading.pool import GradingPool
+from es_lightning.records import Completion, Prompt
+from es_lightning.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Grading:
+    """How completions are graded.
+
+    Args:
+        workers: processes that grade at the same time, per rank. 0 grades in the run's own process: for a
+            debugger, since nothing can be stopped there.
+        timeout_seconds: wall-clock seconds after which a grader is killed, for one completion or, in tasks
+            that grade whole batches, for one batch.
+        failure_reward: what a completion earns whose grader hung, died or raised; None takes the task's own.
+        max_failures: largest share of a generation's completions that may fail, 0 to 1; more stop the run.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    workers: int = 4
+    timeout_seconds: float = 10.0
+    failure_reward: float | None = None
+    max_failures: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if self.workers < 0:
+            raise UsageError(f"data.grading.workers is {self.workers}: give 0 or more.")
+        if not self.timeout_seconds > 0:
+            raise UsageError(f"data.grading.timeout_seconds is {self.timeout_seconds}: give more than 0.")
+        if not 0 <= self.max_failures <= 1:
+            raise UsageError(f"data.grading.max_failures is {self.max_failures}: give a share from 0 to 1.")
+        if self.failure_reward is not None and not math.isfinite(self.failure_reward):
+            raise UsageError(f"data.grading.failure_reward is {self.failure_reward}: give a finite number.")
+
+
+class Scorer:
+    """Grades the completions of a run.
+
+    Args:
+        task: what completions are worth.
+        grading: how they are graded; None takes the defaults.
+    """
+
+    def __init__(self, task: Task, grading: Grading | None = None) -> None:
+        self.task, self.grading = task, grading or Grading()
+        value = self.grading.failure_reward
+        self.failure_reward = task.failure_reward if value is None else value
+        self._pool: GradingPool | None = None
+        self._shown: set[str] = set()
+
+    def start(self) -> None:
+        """Let the grading processes start in the background."""
+        if self.grading.workers and self._pool is None:
+            self._pool = GradingPool(self.task, self.grading.workers, self.grading.timeout_seconds)
+            self._pool.start()
+
+    def close(self) -> None:
+        """End the grading processes; a closed scorer can be started again."""
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    def round(self, size: int) -> "Round":
+        """Begin to grade completions that belong together: those of a generation, or of an evaluation.
+
+        Args:
+            size: how many there will be.
+        """
+        return Round(self, size)
+
+    def submit(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> "list[Future[list[Grade]]]":
+        """Futures that together give one grade per answer, in order."""
+        self.start()
+        if self._pool is None:
+            done: Future[list[Grade]] = Future()
+            done.set_result(grade(self.task, prompts, answers))
+            return [done]
+        if self.task.batched:
+            return [self._pool.submit(prompts, answers)]
+        pairs = zip(prompts, answers, strict=True)
+        return [self._pool.submit([prompt], [answer]) for prompt, answer in pairs]
+
+    def show(self, failed: Grade) -> None:
+        """Warn of a kind of failure, with its traceback, when it happens for the first time."""
+        if failed.failure not in self._shown:
+            self._shown.add(str(failed.failure))
+            log.warning(
+                "Grading failed (%s). Such completions earn %g; from now on they are only counted.\n%s",
+                failed.failure,
+                self.failure_reward,
+                failed.why,
+            )
+
+
+class Round:
+    """Completions that are being graded; results keep their order.
+
+    Args:
+        scorer: what grades them.
+        size: how many there will be.
+    """
+
+    def __init__(self, scorer: Scorer, size: int) -> None:
+        self.scorer, self.size = scorer, size
+        self._running: list[tuple[str, Future[list[Grade]]]] = []
+        self._failures: Counter[str] = Counter()
+
+    def add(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], whose: str = "the centre"
+    ) -> "Pending":
+        """Begin to grade; returns at once.
+
+        Args:
+            prompts: P prompts.
+            completions: P * n completions, the n of one prompt side by side.
+            whose: who generated them, for messages.
+
+        Raises:
+            RewardError: more of the earlier ones have failed than may.
+        """
+        self.check()
+        n = len(completions) // len(prompts)
+        futures = self.scorer.submit(
+            [prompts[i // n] for i in range(len(completions))], [answer_of(c) for c in completions]
+        )
+        self._running += [(whose, future) for future in futures]
+        return Pending(self, futures)
+
+    def check(self) -> None:
+        """Stop if too many of those that are done have failed.
+
+        Raises:
+            RewardError: the share of failures is above the limit; tells of one.
+        """
+        done = [(whose, future.result()) for whose, future in self._running if future.done()]
+        self._running = [(whose, future) for whose, future in self._running if not future.done()]
+        failed = [(whose, grade) for whose, grades in done for grade in grades if grade.failure]
+        for whose, one in failed:
+            if one.failure == "invalid":
+                raise RewardError(f"{one.why} It was {whose}.")
+            self.scorer.show(one)
+        self._failures.update(str(one.failure) for _, one in failed)
+        total, most = self._failures.total(), self.scorer.grading.max_failures
+        if failed and total > most * self.size:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self._failures.items())
+            whose, last = failed[-1]
+            raise RewardError(
+                f"grading failed for {total} of {self.size} completions ({kinds}), more than "
+                f"data.grading.max_failures {most:g} allows: mend the reward of task "
+                f"{self.scorer.task.name}. The last reason, with {whose}: {_reason(last)}"
+            )
+
+
+def _reason(failed: Grade) -> str:
+    """One line of why: a traceback ends with it, what a lost worker left behind begins with it."""
+    lines = failed.why.splitlines()
+    return (lines[-1] if failed.failure == "exception" else lines[0]).strip()
+
+
+class Pending:
+    """The scores of some completions, when they are there."""
+
+    def __init__(self, round: Round, futures: "list[Future[list[Grade]]]") -> None:
+        self._round, self._futures = round, futures
+
+    def scores(self) -> tuple[dict[str, float], ...]:
+        """Wait for the numbers of every completion, in their order.
+
+        A failed one has the configured reward, accuracy 0 where others have one, and ``failed_<kind>`` 1.
+
+        Raises:
+            RewardError: too many have failed, or none can be graded at all.
+        """
+        grades = [one for future in self._futures for one in future.result()]
+        self._round.check()
+        accuracy = {"accuracy": 0.0} if any("accuracy" in one.scores for one in grades) else {}
+        failed = {"reward": self._round.scorer.failure_reward, **accuracy}
+        return tuple(
+            dict(one.scores) if one.failure is None else {**failed, f"{FAILED}{one.failure}": 1.0}
+            for one in grades
+        )

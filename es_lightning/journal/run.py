@@ -1,0 +1,205 @@
+"""The journal of a run under way: after a crash it gives back what the newest checkpoint lacks."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from es_lightning.errors import RankError, UsageError
+from es_lightning.journal.entry import JOURNAL, REWARDS, Entry, parse
+from es_lightning.journal.header import differences
+from es_lightning.records import Generation, Prompt
+from es_lightning.system.files import Lines, read_lines, to_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Past:
+    """A generation that an earlier process finished, after the checkpoint this one started from.
+
+    Args:
+        entry: its line in the journal.
+        rewards: float64 [N, P].
+    """
+
+    entry: Entry
+    rewards: Tensor
+
+    def record(self, prompts: Sequence[Prompt]) -> Generation:
+        """What is known of the generation before its update."""
+        entry = self.entry
+        return Generation(
+            index=entry.generation,
+            members=entry.members,
+            prompts=tuple(prompts),
+            rewards=self.rewards,
+            weights=entry.weights,
+            sigma=entry.sigma,
+            lr=entry.hyper["lr"],
+            skipped=entry.skipped,
+            update_norm=0.0,
+            drift=entry.drift,
+            scores=entry.scores,
+            tokens=entry.tokens,
+            seconds=entry.seconds,
+            lane_seconds=(),
+            evaluations={},
+        )
+
+
+class RunJournal:
+    """Grows by one line per generation, on disk before the next one starts; rank 0 writes, all ranks know."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._past: dict[int, Past] = {}
+        self._journal: Lines | None = None
+        self._rewards: Lines | None = None
+        self._saved: Sequence[str] | None = None
+
+    def open(
+        self,
+        folder: Path,
+        header: Mapping[str, Any],
+        generation: int,
+        saved: Sequence[str] | None,
+        writes: bool,
+        share: Callable[[bytes], bytes],
+    ) -> None:
+        """Start a journal, or go on with one.
+
+        Args:
+            folder: of the run.
+            header: of this process.
+            generation: the one to come; the centre is what it was before it.
+            saved: the lines that came with a checkpoint, or [] to resume from the journal alone; None starts
+                a run anew.
+            writes: whether this rank keeps the files.
+            share: hands rank 0's bytes to every rank.
+
+        Raises:
+            UsageError: the folder holds the journal of another run, or of this run with other settings.
+            RankError: rank 0 starts from another generation.
+        """
+        if len(self.lines) == generation + 1 and saved is self._saved:
+            return  # a second fit of the same module
+        state: dict[str, Any] = {}
+        if writes:
+            state = self._restore(folder, header, generation, saved)
+        state = json.loads(share(to_json(state).encode()))
+        if state["generation"] != generation:
+            raise RankError(
+                f"rank 0 starts from generation {state['generation']} and this rank from {generation}: "
+                f"let all machines see the same {folder}, or give the --ckpt_path of one checkpoint."
+            )
+        _, entries = parse(state["lines"], folder / JOURNAL)
+        tail = zip(entries[generation:], state["rewards"], strict=True)
+        self._past = {
+            entry.generation: Past(entry, torch.tensor(rewards, dtype=torch.float64))
+            for entry, rewards in tail
+        }
+        self.lines, self._saved = state["lines"][: generation + 1], saved
+        if self._past and writes:
+            log.info("Generations %d to %d come from the journal.", generation, len(entries) - 1)
+
+    def past(self, generation: int) -> Past | None:
+        """What the journal already knows of a generation."""
+        return self._past.pop(generation, None)
+
+    def knows(self, generation: int) -> bool:
+        """Whether the journal holds a generation that is still to be repeated."""
+        return generation in self._past
+
+    def keep(self, entry: Entry, rewards: Tensor) -> None:
+        """Add a generation; it is on disk when this returns.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+        """
+        if self._journal is not None and self._rewards is not None:
+            # Rewards first: a line in the journal means that its rewards are there.
+            self._rewards.append(_rewards_line(entry.generation, rewards.tolist()))
+            self._journal.append(entry.line())
+        self.lines.append(entry.line())
+
+    def keep_past(self, past: Past, checksum: str) -> None:
+        """Take over a line that is in the files already, once the replay has led to the centre it names.
+
+        Raises:
+            UsageError: the replay has led elsewhere.
+        """
+        entry = past.entry
+        if checksum != entry.checksum:
+            raise UsageError(
+                f"generation {entry.generation} came out of the journal as centre {checksum}, but was "
+                f"{entry.checksum}: library, device or callbacks have changed since. Move {JOURNAL} and "
+                f"{REWARDS} away to go on from the checkpoint alone."
+            )
+        self.lines.append(entry.line())
+
+    def _restore(
+        self, folder: Path, header: Mapping[str, Any], generation: int, saved: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """Bring the files to the last generation that both of them hold; returns their lines."""
+        path = folder / JOURNAL
+        lines = read_lines(path)
+        if saved is None and len(lines) > 1:
+            raise UsageError(
+                f"{path} is the journal of another run: resume that run from a checkpoint of its own, or "
+                "choose another folder with default_root_dir."
+            )
+        if saved is None:
+            lines = []  # a header alone, of a run that ended before its first generation
+        lines = _joined(lines, list(saved or []), path)
+        if lines:
+            recorded, entries = parse(lines, path)
+            _warn_of_other_settings(recorded.get("settings", {}), header.get("settings", {}))
+            if different := differences(recorded, header):
+                raise UsageError(
+                    f"{path} cannot go on with other settings ({different}): resume with the run's own, or "
+                    "start a new run in another folder."
+                )
+        else:
+            lines, entries = [to_json(header)], []
+        rewards = _read_rewards(folder / REWARDS)
+        end = generation
+        while end < len(entries) and end in rewards:
+            end += 1
+        lines = lines[: end + 1]
+        self._journal = Lines(path, lines)
+        known = [_rewards_line(g, rewards[g]) for g in range(end) if g in rewards]
+        self._rewards = Lines(folder / REWARDS, known)
+        tail = [rewards[g] for g in range(generation, end)]
+        return {"generation": generation, "lines": lines, "rewards": tail}
+
+
+def _warn_of_other_settings(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    changed = [key for key in recorded if recorded[key] != present.get(key)]
+    if changed:
+        words = "; ".join(f"{key} was {recorded[key]} and is {present.get(key)}" for key in changed)
+        log.warning("The run goes on with other settings than it began with: %s.", words)
+
+
+def _joined(written: list[str], saved: list[str], path: Path) -> list[str]:
+    """The longer of the file's lines and the checkpoint's, which must agree as far as both go."""
+    common = min(len(written), len(saved))
+    if written[1:common] != saved[1:common]:
+        raise UsageError(
+            f"{path} and the checkpoint tell of different runs: choose another folder with default_root_dir."
+        )
+    return written if len(written) >= len(saved) else saved
+
+
+def _read_rewards(path: Path) -> dict[int, list[list[float]]]:
+    rows = [json.loads(line) for line in read_lines(path)]
+    return {row["generation"]: row["rewards"] for row in rows}
+
+
+def _rewards_line(generation: int, rewards: list[list[float]]) -> str:
+    return to_json({"generation": generation, "rewards": rewards})

@@ -1,0 +1,99 @@
+"""The picture of a curve that is watched for its peak, and of the test that watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from es_lightning.analysis.peak import middle, smoothed
+from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RED, GREEN = PALETTE[1], PALETTE[2]
+
+
+def stack(above: Axes, below: Axes) -> None:
+    """Put two axes that stand side by side on top of one another, with one time axis."""
+    figure = above.figure
+    grid = figure.add_gridspec(2, 1, height_ratios=[5, 2])
+    above.set_subplotspec(grid[0])
+    below.set_subplotspec(grid[1])
+    above.sharex(below)
+    above.tick_params(labelbottom=False)
+
+
+def explain(above: Axes, below: Axes, rate: float, points: int | None) -> None:
+    """Say over the picture how sure an alarm is, and in both axes what is what."""
+    words = f"chance of an alarm in {points} points of a reward that never falls: {rate:g}"
+    above.set_title(words, loc="left", fontsize=8, color=INK)
+    for axes in (above, below):
+        axes.legend(frameon=False, fontsize=8)
+
+
+def draw_curve(
+    axes: Axes, points: Sequence[Sequence[float]], alarms: Sequence[Mapping[str, Any]], window: int
+) -> None:
+    """Measured points, their smoothed curve, the peaks found, and where the test raised an alarm.
+
+    Args:
+        axes: drawn upon.
+        points: generation and value of each measurement.
+        alarms: generation, peak, level and action of each alarm.
+        window: points that the curve is smoothed over.
+    """
+    times, values = np.array(points, dtype=np.float64).T
+    axes.plot(times, values, ".", color=QUIET, ms=5, label="measured")
+    edges = [-np.inf, *(alarm["generation"] for alarm in alarms if alarm["action"] != "mark"), np.inf]
+    drawn: list[tuple[float, float]] = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        part = (times > low) & (times <= high)
+        if part.sum() > window:
+            curve = smoothed(values[part], window)
+            at = [middle(first, window) for first in range(len(curve))]
+            label = f"smoothed, {window} points" if low == edges[0] else None
+            axes.plot(times[part][at], curve, color=ACCENT, lw=1.8, label=label)
+            drawn += zip(times[part][at].tolist(), curve.tolist(), strict=True)
+    for number, alarm in enumerate(alarms):
+        labels = ("peak", "alarm") if number == 0 else (None, None)
+        level = dict(drawn).get(alarm["peak"], alarm["level"])
+        axes.plot(alarm["peak"], level, "*", color=GREEN, ms=13, mec="white", label=labels[0])
+        axes.axvline(alarm["generation"], color=RED, lw=1.2, ls="--", label=labels[1])
+        axes.annotate(
+            f" {alarm['action']}",
+            (alarm["generation"], 0.02),
+            xycoords=axes.get_xaxis_transform(),
+            color=RED,
+            fontsize=8,
+        )
+
+
+def draw_prediction(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+    """When the latest fit of the two-mode curve expects the peak, with its 5 % to 95 % interval."""
+    fitted = [row for row in rows if "health/predicted_peak" in row]
+    if not fitted:
+        return
+    peak, low, high = (fitted[-1][f"health/predicted_peak{end}"] for end in ("", "_low", "_high"))
+    axes.axvspan(low, high, color=GREEN, alpha=0.13, lw=0)
+    axes.axvline(peak, color=GREEN, lw=1.2, ls=":", label="peak of the two-mode fit, 5 % to 95 %")
+
+
+def draw_test(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+    """The test's statistic after each point, and the critical value that it must exceed."""
+    tested = [row for row in rows if "health/peak_statistic" in row]
+    times = [row["generation"] for row in tested]
+    axes.plot(
+        times, [row["health/peak_statistic"] for row in tested], color=INK, lw=1.4, label="fall from the peak"
+    )
+    axes.plot(
+        times,
+        [row["health/peak_critical"] for row in tested],
+        color=RED,
+        lw=1.2,
+        ls="--",
+        label="alarm above",
+    )
+    axes.set_ylabel("standard errors", fontsize=9)

@@ -1,0 +1,249 @@
+"""Lightning's MLflow logger behind an outbox, so that a tracking server may go away and come back."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import re
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
+from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from es_lightning.errors import UsageError
+from es_lightning.system.files import replacing
+from es_lightning.tracking.outbox import Entry, Outbox, one_line, root_cause
+from es_lightning.tracking.sender import LARGE, PER_REQUEST, Sender, cut, fail_fast, may_pass
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
+TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
+MLFLOW_RUN = "mlflow-run.json"
+KIND = "mlflow.experimentKind"  # decides which of its two faces MLflow's page shows: here, training
+
+log = logging.getLogger(__name__)
+
+
+class DurableMLFlowLogger(MLFlowLogger):
+    """Lightning's MLflow logger for servers that come and go: training never waits, and nothing is lost.
+
+    Metrics, parameters and artifacts are queued, and one thread sends them in order. When the server stops
+    answering, one warning is given and ``spool`` keeps what is pending; when it answers again, it gets all of
+    it and the file is deleted. The next logger with the same ``spool`` delivers what is left at the end.
+
+    In this process MLflow's client tries a request once and for 10 seconds, instead of for minutes; set
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES or MLFLOW_HTTP_REQUEST_TIMEOUT to have it otherwise.
+
+    Args:
+        experiment_name: experiment of the run; made if there is none.
+        run_name: name of the run in MLflow.
+        tracking_uri: address of the server, or a database such as ``sqlite:///mlflow.db``; unless given,
+            MLflow's own choice, which follows MLFLOW_TRACKING_URI.
+        spool: file that keeps entries while the server is away; if None, memory alone keeps them.
+        tags: tags of the run.
+        run_id: run to go on with; a new one unless given.
+        artifact_location: where a new experiment keeps its artifacts; the server's choice unless given.
+        patience_seconds: how long ``finalize`` waits for what is pending.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str = "es_lightning",
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        spool: Path | str | None = None,
+        tags: dict[str, Any] | None = None,
+        run_id: str | None = None,
+        artifact_location: str | None = None,
+        patience_seconds: float = 10.0,
+    ) -> None:
+        from mlflow import get_tracking_uri
+
+        uri = tracking_uri or get_tracking_uri()
+        self._shown_uri = one_line(uri)
+        self._receiver = f"MLflow at {self._shown_uri}"
+        self._patience_seconds = patience_seconds
+        self._final_status: str | None = None
+        self._run_file: Path | None = None
+        self._begun = self._continues = False
+        self._born = _milliseconds()
+        fail_fast()
+        with self._usage_error():
+            super().__init__(
+                experiment_name, run_name, uri, tags=tags, run_id=run_id, artifact_location=artifact_location
+            )
+        self._sender = Sender(self._mlflow_client)
+        place = Path(spool) if spool else None
+        self._outbox = Outbox(self._sender.send, may_pass, self._receiver, place, PER_REQUEST, LARGE)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MlflowClient:
+        """MLflow's client; the first use makes the run, and takes over what an earlier process left."""
+        if not self._initialized:
+            with self._usage_error():
+                self._open()
+            atexit.register(self._outbox.close, self._patience_seconds)
+            self._outbox.recover()
+        return self._mlflow_client
+
+    def remember(self, file: Path, resumes: bool) -> None:
+        """Let a file tell which MLflow run a training belongs to; call it before the first use.
+
+        Args:
+            file: of the training's folder; written with the first entry.
+            resumes: whether to go on with the run that the file names, if it is this server's.
+        """
+        self._run_file = file
+        if resumes and file.exists() and self._run_id is None:
+            known = json.loads(file.read_text(encoding="utf-8"))
+            if known.get("tracking_uri") == self._shown_uri:
+                self._run_id = known["run_id"]
+
+    def _open(self) -> None:
+        """Make the run, or go on with one; a run that the server has lost is made anew."""
+        if self._run_id is not None and self._run_file is not None and self._is_lost(self._run_id):
+            log.warning("%s has no run %s any more: a new one is made.", self._receiver, self._run_id)
+            self._run_id = None
+        continued = self._run_id
+        _ = super().experiment
+        experiment = str(self._experiment_id)
+        if KIND not in self._mlflow_client.get_experiment(experiment).tags:
+            self._mlflow_client.set_experiment_tag(experiment, KIND, "custom_model_development")
+        if continued is not None:
+            self._continues = True
+            self._sender.continues(continued, since=self._born)
+
+    def _begin(self, run_id: str) -> None:
+        """Note the run; not earlier, since Lightning opens it before the training has passed its checks."""
+        self._begun = True
+        if self._continues:
+            self._outbox.add([Entry(run_id, "status", {"status": "RUNNING"})])
+        if self._run_file is not None:
+            known = {"tracking_uri": self._shown_uri, "experiment_id": self._experiment_id}
+            with replacing(self._run_file) as file:
+                file.write(json.dumps(known | {"run_id": run_id}, indent=2).encode())
+
+    def _is_lost(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            stage = self._mlflow_client.get_run(run_id).info.lifecycle_stage
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return True
+        return bool(stage == "deleted")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Queue the metrics of a step, with the time of now; Lightning's epoch says nothing here."""
+        moment = {"timestamp": _milliseconds(), "step": int(step or 0)}
+        named = {re.sub("[^a-zA-Z0-9_/. -]+", "", key): float(value) for key, value in metrics.items()}
+        items = [item for item in named.items() if item[0] != "epoch"]
+        self._queue("metric", ({"key": key, "value": value, **moment} for key, value in items))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Queue parameters, flattened as Lightning does, whole up to MLflow's limit of 6,000 characters."""
+        items = _flatten_dict(_convert_params(params)).items()
+        self._queue("param", ({"key": key, "value": cut(str(value))} for key, value in items))
+
+    @rank_zero_only
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Queue tags of the run."""
+        self._queue("tag", ({"key": key, "value": value} for key, value in tags.items()))
+
+    @rank_zero_only
+    def log_table(self, path: Path | str) -> None:
+        """Queue a table, a file of pandas' split JSON, for MLflow's page of tables."""
+        self.log_artifact(path, "tables")
+        self._queue("table", [{"path": f"tables/{Path(path).name}", "type": "table"}])
+
+    @rank_zero_only
+    def log_dataset(self, dataset: Mapping[str, Any], context: str) -> None:
+        """Queue a data set that the run has used.
+
+        Args:
+            dataset: what ``to_dict`` of an ``mlflow.data`` data set gives.
+            context: what it was used for, for example ``training``.
+        """
+        self._queue("dataset", [{**dataset, "context": context}])
+
+    @rank_zero_only
+    def log_model(
+        self,
+        path: Path | str,
+        name: str,
+        chat: bool,
+        step: int = 0,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Queue a Hugging Face model, which is read when it is sent, as a model of MLflow, once in a run.
+
+        Args:
+            path: its folder.
+            name: its name in MLflow.
+            chat: whether it takes messages, or plain text.
+            step: updates that it has seen.
+            tags: of the model.
+            params: settings that it was made with.
+            metrics: what it measured, for its page and the run's.
+        """
+        item = {"path": str(Path(path).absolute()), "name": re.sub("[/:.%\"']", "-", name), "chat": chat}
+        item |= {"step": step, "tags": {"updates": str(step), **(tags or {})}}
+        item |= {"params": {key: str(value) for key, value in (params or {}).items()}}
+        moment = {"timestamp": _milliseconds(), "step": step}
+        named = [{"key": key, "value": value, **moment} for key, value in (metrics or {}).items()]
+        self._queue("model", [{**item, "metrics": named}])
+
+    @rank_zero_only
+    def log_artifact(self, path: Path | str, folder: str = "") -> None:
+        """Queue a file or a directory, which is read when it is sent, for a folder of the run."""
+        self._queue("artifact", [{"path": str(Path(path).absolute()), "folder": folder}])
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        """End the run when all is delivered; after ``patience_seconds`` leave that to the spool.
+
+        A run that was to go on, and did not, stays as it was.
+        """
+        if not self._initialized or (self._outbox.closed and status == self._final_status):
+            return
+        self._final_status = status
+        if self._begun or not self._continues:
+            ended = {"status": STATUSES.get(status, status), "end_time": _milliseconds()}
+            self._outbox.add([Entry(str(self._run_id), "status", ended)])
+        self._outbox.close(self._patience_seconds)
+
+    def _queue(self, kind: str, items: Iterable[dict[str, Any]]) -> None:
+        run_id = str(self.run_id)
+        if not self._begun:
+            self._begin(run_id)
+        self._outbox.add([Entry(run_id, kind, item) for item in items])
+
+    @contextmanager
+    def _usage_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise UsageError(
+                f"{self._receiver} cannot be used ({root_cause(error)}): start it, name another one with "
+                "MLFLOW_TRACKING_URI or the logger's tracking_uri, or go without by --trainer.logger false."
+            ) from error
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

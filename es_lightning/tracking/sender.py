@@ -1,0 +1,224 @@
+"""How each kind of entry gets into an MLflow run, and which errors mean that the server is away for a while.
+
+MLflow identifies a metric by run, name, time, step and value: what is sent twice is stored once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from es_lightning.tracking.outbox import THREAD
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Metric, Run
+    from mlflow.tracking import MlflowClient
+
+PER_REQUEST = {
+    "metric": 1000,  # MLflow's limits
+    "param": 100,
+    "tag": 100,
+    "artifact": 1,
+    "table": 1,
+    "dataset": 1,
+    "model": 1,
+    "status": 1,
+}
+LARGE = {"artifact", "model"}  # may take long, and their store may be down alone
+PASSING = {401, 403, 408, 429}  # these say something about a token, a gateway or a rate, not about an entry
+SECONDS_PER_REQUEST = 10
+PARAM_LENGTH = 6000  # characters; MLflow refuses longer ones
+TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's page knows a run's tables
+
+
+class Sender:
+    """Sends entries of one kind to one run; several at once where MLflow takes several.
+
+    Args:
+        client: MLflow's.
+    """
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+        self._continued: dict[str, int] = {}
+        self._last_steps: dict[tuple[str, str], int] = {}
+        self._params: dict[str, dict[str, str]] = {}
+
+    def continues(self, run_id: str, since: int) -> None:
+        """Tell that a run was begun by an earlier process.
+
+        Its metrics up to the step that it has are not stored once more, and parameters that have changed
+        become tags, since MLflow never changes a parameter.
+
+        Args:
+            run_id: the run.
+            since: when this process took over, in milliseconds.
+        """
+        self._continued[run_id] = since
+
+    def send(self, run_id: str, kind: str, items: list[dict[str, Any]]) -> None:
+        """Send the data of several entries of one kind."""
+        getattr(self, f"_send_{kind}")(run_id, items)
+
+    def _send_metric(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        since = self._continued.get(run_id, math.inf)
+        # What an earlier process left goes first: only then does the server know how far that one came.
+        self._log_metrics(run_id, [Metric(**item) for item in items if item["timestamp"] < since])
+        own = [item for item in items if item["timestamp"] >= since]
+        self._log_metrics(run_id, [Metric(**item) for item in own if not self._is_repeated(run_id, item)])
+
+    def _log_metrics(self, run_id: str, metrics: list[Metric]) -> None:
+        if metrics:
+            self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+
+    def _is_repeated(self, run_id: str, item: dict[str, Any]) -> bool:
+        """Whether a resumed run has come by this step before: it repeats what is not in its checkpoint."""
+        key = run_id, item["key"]
+        if key not in self._last_steps:
+            history = self._client.get_metric_history(run_id, item["key"])
+            self._last_steps[key] = max((metric.step for metric in history), default=-1)
+        return bool(item["step"] <= self._last_steps[key])
+
+    def _send_param(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        if run_id in self._continued and run_id not in self._params:
+            self._params[run_id] = dict(self._client.get_run(run_id).data.params)
+        known = self._params.get(run_id, {})
+        fresh = [Param(**item) for item in items if item["key"] not in known]
+        changed = [item for item in items if known.get(item["key"], item["value"]) != item["value"]]
+        tags = [RunTag(f"resumed.{item['key']}", item["value"]) for item in changed]
+        if fresh or tags:
+            self._client.log_batch(run_id, params=fresh, tags=tags, synchronous=True)
+
+    def _send_tag(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run_id, tags=[RunTag(**item) for item in items], synchronous=True)
+
+    def _send_artifact(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        self._client.log_artifact(run_id, items[0]["path"], items[0]["folder"] or None)
+
+    def _send_table(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        tables = json.loads(self._client.get_run(run_id).data.tags.get(TABLES, "[]"))
+        if items[0] not in tables:
+            self._client.set_tag(run_id, TABLES, json.dumps([*tables, items[0]]))
+
+    def _send_dataset(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        """As ``mlflow.log_input`` does, for a run that is not this thread's active one."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = dict(items[0])
+        tags = [InputTag("mlflow.data.context", data.pop("context"))]
+        self._client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**data), tags)])
+
+    def _send_model(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        """As ``mlflow.transformers.log_model`` does, without its global state, and once if tried twice."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+
+        item, run = items[0], self._client.get_run(run_id)
+        model = self._begun_model(run, item) or self._client.create_logged_model(
+            run.info.experiment_id,
+            name=item["name"],
+            source_run_id=run_id,
+            tags=item["tags"],
+            params=item["params"],
+        )
+        if model.status == LoggedModelStatus.READY:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            save_model(Path(item["path"]), Path(scratch) / "model", item["chat"], model.model_id, run_id)
+            self._client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
+        known = {metric.key for metric in model.metrics or ()}
+        fresh = [each for each in item["metrics"] if each["key"] not in known]
+        self._log_metrics(run_id, [Metric(**each, model_id=model.model_id) for each in fresh])
+        outputs = run.outputs.model_outputs if run.outputs else []
+        if all(output.model_id != model.model_id for output in outputs):
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, item["step"])])
+        self._client.finalize_logged_model(model.model_id, "READY")  # last, so that it stands for all
+
+    def _begun_model(self, run: Run, item: dict[str, Any]) -> LoggedModel | None:
+        """The model that an earlier attempt or process has made of the same entry, whole or not."""
+        of_run = f"source_run_id = '{run.info.run_id}'"
+        found = self._client.search_logged_models([run.info.experiment_id], of_run)
+        alike = (each for each in found if each.name == item["name"])
+        return next((each for each in alike if item["tags"].items() <= each.tags.items()), None)
+
+    def _send_status(self, run_id: str, items: list[dict[str, Any]]) -> None:
+        if items[0]["status"] == "RUNNING":
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            self._client.set_terminated(run_id, **items[0])
+
+
+def cut(value: str) -> str:
+    """A parameter's value, as long as MLflow takes it."""
+    note = " ... (whole in config.yaml)"
+    return value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - len(note)] + note
+
+
+def save_model(folder: Path, output: Path, chat: bool, model_id: str | None, run_id: str | None) -> None:
+    """Write a Hugging Face model in MLflow's format, with its signature.
+
+    Args:
+        folder: the Hugging Face model.
+        output: folder to write.
+        chat: whether the signature is a chat's, list of messages in and reply out, or that of plain text.
+        model_id: MLflow's name of the model.
+        run_id: run that made it.
+    """
+    from importlib.metadata import version
+
+    import mlflow.transformers
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    # It looks for a licence and a card on the hub, where a model that was just tuned has none.
+    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
+    text, limit = Schema([ColSpec("string")]), ParamSpec("max_new_tokens", "long", 256)
+    signature = ModelSignature(inputs=text, outputs=text, params=ParamSchema([limit]))
+    packages = ("torch", "transformers", "accelerate")
+    mlflow.transformers.save_model(
+        str(folder),
+        str(output),
+        task="llm/v1/chat" if chat else "text-generation",
+        signature=None if chat else signature,
+        mlflow_model=Model(model_id=model_id, run_id=run_id),
+        pip_requirements=[f"{name}=={version(name)}" for name in packages],
+    )
+
+
+def fail_fast() -> None:
+    """Change MLflow's defaults, which it reads at each request; variables that are set still win."""
+    from mlflow import environment_variables
+
+    environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = 0
+    environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = SECONDS_PER_REQUEST
+    # A locked database would print a traceback per attempt, where the outbox gives one warning.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_not_from_sender)
+
+
+def _not_from_sender(record: logging.LogRecord) -> bool:
+    return record.threadName != THREAD
+
+
+def may_pass(error: Exception) -> bool:
+    """Tell a server that is away from one that refuses an entry."""
+    from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
+
+    response = getattr(error, "response", None)  # of requests.HTTPError, which uploads of artifacts raise
+    if response is not None:
+        status = response.status_code
+    elif isinstance(error, MlflowException):
+        if error.error_code == "ENDPOINT_NOT_FOUND":  # a gateway that has lost its server
+            return True
+        status = ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, 500)
+    else:
+        return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+    return int(status) >= 500 or status in PASSING

@@ -1,0 +1,137 @@
+"""Tasks whose problems are rows of a data set: read once, and divided so that no problem is in two splits."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from es_lightning.errors import UsageError
+from es_lightning.records import Prompt
+from es_lightning.task import Task
+from es_lightning.tasks.datasets.sources import SPLITS, UNKNOWN, Row, Source, read
+
+
+class RowTask(Task):
+    """Base of the tasks that read rows.
+
+    A subclass says by which text two rows are the same problem (``key``), how a row becomes a prompt, and the
+    reward. Rows that no split is named for, and the val split of a data set that has none, are chosen by a
+    hash, so that a row stays where it is when others come and go: a tenth of what could be train is val, and
+    of rows without any split another tenth is test; rows of one ``family`` stay together. A problem that
+    occurs twice is kept once, in test rather than val rather than train. A limit takes rows from all over the
+    data, in their order, and a larger limit takes the same and more.
+
+    Args:
+        data: where the rows are; see ``es_lightning.tasks.datasets.sources.read``.
+        source: the data set that the task knows by name, if any.
+        n_train: training problems used; None takes all.
+        n_val: the same for validation.
+        n_test: the same for the test.
+    """
+
+    def __init__(
+        self,
+        data: str | None,
+        source: Source | None = None,
+        n_train: int | None = None,
+        n_val: int | None = None,
+        n_test: int | None = None,
+    ) -> None:
+        self.data, self.source = data, source
+        self.limits = {"train": n_train, "val": n_val, "test": n_test}
+        for split, limit in self.limits.items():
+            if limit is not None and limit < 0:
+                raise UsageError(f"n_{split} is {limit}: give 0 or more, or null for all.")
+        self._prompts: dict[str, list[Prompt]] | None = None
+
+    @abstractmethod
+    def key(self, row: Row) -> str:
+        """The text that makes two rows the same problem."""
+
+    def family(self, row: Row) -> str:
+        """The text whose rows belong into one split, where the data leaves a choice."""
+        return self.key(row)
+
+    @abstractmethod
+    def prompt(self, row: Row, name: str) -> Prompt:
+        """The problem of a row.
+
+        Args:
+            row: the row as it was read.
+            name: the prompt's id.
+        """
+
+    def keep(self, row: Row, split: str) -> bool:
+        """Whether a row is used in a split."""
+        return True
+
+    def problems(self, split: str) -> list[Prompt]:
+        """Problems of ``train``, ``val`` or ``test``, in the order of the data.
+
+        Raises:
+            UsageError: the split is none of the three, or the data cannot be read.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"split must be train, val or test, not {split!r}.")
+        if self._prompts is None:
+            rows = self._divided(read(self.data, self.source))
+            self._prompts = {part: self._made(self._limited(rows[part], part), part) for part in SPLITS}
+        return self._prompts[split]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the problems: a grading process is told the one it grades."""
+        return {**vars(self), "_prompts": None}
+
+    def _divided(self, found: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+        """Rows by split, each problem once."""
+        divided: dict[str, list[Row]] = {split: [] for split in SPLITS}
+        rows = [(split, row) for split in ("test", "val", "train", UNKNOWN) for row in found.get(split, [])]
+        seen: set[str] = set()
+        for split, row in rows:
+            key = _plain(self._read(self.key, row))
+            if key not in seen:
+                seen.add(key)
+                place = _place(split, _plain(self._read(self.family, row)), has_val="val" in found)
+                if self._read(self.keep, row, place):
+                    divided[place].append(row)
+        return divided
+
+    def _limited(self, rows: list[Row], split: str) -> list[Row]:
+        """As many rows as asked for: sets are often sorted, so that the first would be of one kind."""
+        limit = self.limits[split]
+        if limit is None or limit >= len(rows):
+            return rows
+        order = sorted(range(len(rows)), key=lambda i: _digest(f"chosen {_plain(self.key(rows[i]))}"))
+        return [rows[i] for i in sorted(order[:limit])]
+
+    def _made(self, rows: list[Row], split: str) -> list[Prompt]:
+        name = self.name.lower()
+        return [self._read(self.prompt, row, f"{name}/{split}/{i}") for i, row in enumerate(rows)]
+
+    def _read(self, reader: Any, row: Row, *more: str) -> Any:
+        try:
+            return reader(row, *more)
+        except UsageError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            shown = str(row) if len(str(row)) <= 200 else f"{str(row)[:200]}..."
+            raise UsageError(
+                f"task {self.name} cannot read the row {shown} ({type(error).__name__}: {error}); compare it "
+                "with the row format in the task's docstring."
+            ) from None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
+def _place(split: str, family: str, has_val: bool) -> str:
+    """The split that a problem belongs to for good."""
+    tenth = _digest(family)[0] % 10
+    if split == UNKNOWN:
+        return {0: "val", 1: "test"}.get(tenth, "train")
+    return "val" if split == "train" and not has_val and tenth == 0 else split
