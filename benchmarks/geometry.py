@@ -20,9 +20,8 @@ import torch
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.analysis.geometry import changes, total
 from es_lightning.cli.console import quiet
-from es_lightning.models.base_model import load_model, resolve
+from es_lightning.models import BaseModel
 from es_lightning.models.snapshot import Snapshot
-from es_lightning.models.weights import BaseWeights
 from es_lightning.system.memory import trim_heap
 
 log = logging.getLogger("geometry")
@@ -36,8 +35,8 @@ def main() -> None:
     parser.add_argument("--base", default="embedded", help="a model, as in --model.base")
     arguments = parser.parse_args()
     quiet()
-    folder = resolve(arguments.base)
-    base, centre, noise = BaseWeights(folder), load_model(folder), GaussianNoise(compile=False)
+    model = BaseModel(arguments.base)
+    base, centre, noise = model.weights, model.load(), GaussianNoise(compile=False)
     with torch.no_grad():
         for name, parameter in centre.named_parameters():
             noise.accumulate_(1, name, parameter, SIGMA)

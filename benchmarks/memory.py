@@ -16,7 +16,8 @@ from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.update import apply_update
 from es_lightning.cli.console import quiet
-from es_lightning.models import base_model
+from es_lightning.models import BaseModel
+from es_lightning.models.base_model import resolve
 from es_lightning.models.weights import BaseWeights
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, encode
@@ -46,7 +47,7 @@ def generation(
     Returns:
         Bytes of the centre, and of its largest tensor.
     """
-    centre, noise = base_model.load_model(folder), GaussianNoise()
+    centre, noise = BaseModel(folder).load(), GaussianNoise()
     report("centre loaded")
     optimizer = torch.optim.SGD(centre.parameters(), lr=1e-6)
     for index in range(2):
@@ -82,10 +83,8 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     return_freed_tensors()
-    folder, sampling = base_model.resolve(arguments.base), Sampling(max_tokens=16)
-    prompts = encode(
-        [Prompt(str(i), f"What is {i} + {i}?") for i in range(16)], base_model.load_tokenizer(folder)
-    )
+    folder, sampling = resolve(arguments.base), Sampling(max_tokens=16)
+    prompts = encode([Prompt(str(i), f"What is {i} + {i}?") for i in range(16)], BaseModel(folder).tokenizer)
     engine: RolloutEngine = (
         HFEngine() if arguments.engine == "hf" else VLLMEngine(enforce_eager=True, kv_cache_gib=1)
     )
@@ -95,7 +94,7 @@ def main() -> None:
     warm.perturbed(0, "warm", torch.zeros(4096), 1.0, engine.dtype)
     warm.accumulate_(0, "warm", torch.zeros(4096), 1.0)
     weights = BaseWeights(folder)  # what the engine keeps of a first reload is its own
-    names = [name for name, _ in base_model.load_model(folder).named_parameters()]
+    names = [name for name, _ in BaseModel(folder).load().named_parameters()]
     engine.load_weights((name, weights.read(name).to(engine.dtype)) for name in names)
     trim_heap()
     reset_peak()

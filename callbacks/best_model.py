@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from es_lightning.callbacks.export_hf import write_centre
-from es_lightning.callbacks.monitor import averages, evolved
+from es_lightning.callbacks.monitor import averages, tuning
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL
 
@@ -150,7 +150,7 @@ class BestModel(Callback):
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = self._folder(trainer)
-        if write_centre(trainer, evolved(pl_module), folder, metric=self.monitor):
+        if write_centre(trainer, tuning(pl_module), folder, metric=self.monitor):
             log.info("%s has the best centre so far: %s %.6g.", folder, self.monitor, self.best)
 
     def _folder(self, trainer: pl.Trainer) -> Path:

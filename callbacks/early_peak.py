@@ -11,10 +11,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from es_lightning.analysis.peak_watch import PeakWatch
-from es_lightning.callbacks.monitor import Monitor, averages, evolved
+from es_lightning.callbacks.monitor import Evolving, Monitor, averages, evolving
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured
-from es_lightning.module import EvolutionStrategies
 from es_lightning.reports import plots
 from es_lightning.reports.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
 
@@ -117,10 +116,13 @@ class EarlyPeak(Monitor):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Measure what Lightning leaves out when it resumes from a checkpoint written before a validation."""
-        module, generation = evolved(pl_module), trainer.global_step
+        module, generation = evolving(pl_module), trainer.global_step
         due = 0 < generation == self._start and generation % float(trainer.val_check_batch or math.inf) == 0
         if due and self.monitor.startswith("val/") and self.watch.lacks(generation):
-            found, before = means(measured(module.evaluate("val")), "val"), len(self.watch.alarms)
+            module.rollouts.forget()
+            module.rollouts.hold_centre(module.centre)
+            validated = module.evaluator.evaluate(module.data.prompts("val"))
+            found, before = means(measured(validated), "val"), len(self.watch.alarms)
             if self.monitor in found:
                 self._add(trainer, module, generation, found[self.monitor])
                 new = self.watch.alarms[before:]
@@ -131,11 +133,11 @@ class EarlyPeak(Monitor):
     ) -> None:
         """Look at the population's reward."""
         if self._again is not None and self.restore_best:
-            self._go_back(evolved(pl_module), self._again)  # a stop that could not spare this generation
+            self._go_back(evolving(pl_module), self._again)  # a stop that could not spare this generation
             self._again = None
         if self.monitor == TRAINING:
             record = outputs["generation"]
-            self._add(trainer, evolved(pl_module), record.index, float(record.rewards.mean()))
+            self._add(trainer, evolving(pl_module), record.index, float(record.rewards.mean()))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the metric of the centre."""
@@ -147,9 +149,9 @@ class EarlyPeak(Monitor):
         value = trainer.callback_metrics[self.monitor]
         if value is not self._seen:  # else nobody has measured it since
             self._seen = value
-            self._add(trainer, evolved(pl_module), trainer.global_step, float(value))
+            self._add(trainer, evolving(pl_module), trainer.global_step, float(value))
 
-    def _add(self, trainer: pl.Trainer, module: EvolutionStrategies, generation: int, value: float) -> None:
+    def _add(self, trainer: pl.Trainer, module: Evolving, generation: int, value: float) -> None:
         """Take a point in, and act if the peak is behind it."""
         if not math.isfinite(value) or not self.watch.lacks(generation):
             return
@@ -169,7 +171,7 @@ class EarlyPeak(Monitor):
             return None if "mark" in done else "mark"
         return "stop" if done.count("anneal") >= self.max_anneals else self.action
 
-    def _act(self, trainer: pl.Trainer, module: EvolutionStrategies, alarm: dict[str, Any]) -> None:
+    def _act(self, trainer: pl.Trainer, module: Evolving, alarm: dict[str, Any]) -> None:
         self.watch.alarms.append(alarm)
         action, words = alarm["action"], []
         if action != "mark":
@@ -189,11 +191,11 @@ class EarlyPeak(Monitor):
                 " and ".join(words) or "goes on as it is",
             )
 
-    def _go_back(self, module: EvolutionStrategies, peak: int) -> None:
+    def _go_back(self, module: Evolving, peak: int) -> None:
         with torch.inference_mode(False):  # else optimizer state made now could not change later
             module.restore(peak)
 
-    def _anneal(self, module: EvolutionStrategies) -> str:
+    def _anneal(self, module: Evolving) -> str:
         size = max(2, round(module.population.size * self.factors["population"]))
         size += size % 2 if module.population.antithetic else 0
         sigma = module.sigma * self.factors["sigma"]

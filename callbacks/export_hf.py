@@ -13,11 +13,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import averages, evolved
+from es_lightning.callbacks.monitor import Tuning, averages, history_of, tuning
 from es_lightning.errors import UsageError
-from es_lightning.journal.entry import JOURNAL, parse
+from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import Export, export_card
-from es_lightning.module import EvolutionStrategies
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class ExportHF(Callback):
                 "would not be the average."
             )
         if self.push_to_hub is not None:
-            told = evolved(pl_module).exchange(_refusal().encode() if trainer.is_global_zero else b"")[0]
+            told = tuning(pl_module).ranks.exchange(_refusal().encode() if trainer.is_global_zero else b"")[0]
             if told:
                 raise UsageError(
                     "push_to_hub needs a token: run `hf auth login` or set HF_TOKEN, or leave push_to_hub "
@@ -86,17 +85,17 @@ class ExportHF(Callback):
     ) -> None:
         """Export, if it is time."""
         if self.every is not None and trainer.global_step % self.every == 0:
-            self._export(trainer, evolved(pl_module))
+            self._export(trainer, tuning(pl_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Export the final centre, unless that was done, and put it on the hub."""
-        self._export(trainer, evolved(pl_module))
+        self._export(trainer, tuning(pl_module))
         self._push(self._folder(trainer, trainer.global_step))
 
     def _folder(self, trainer: pl.Trainer, step: int) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "exported") / f"step={step}"
 
-    def _export(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+    def _export(self, trainer: pl.Trainer, module: Tuning) -> None:
         step = trainer.global_step
         present = step, module.checksum()
         if present != self._last:
@@ -140,7 +139,7 @@ class ExportHF(Callback):
 
 def write_centre(
     trainer: pl.Trainer,
-    module: EvolutionStrategies,
+    module: Tuning,
     folder: Path,
     hub_id: str | None = None,
     metric: str | None = None,
@@ -159,12 +158,15 @@ def write_centre(
     """
     from safetensors import SafetensorError
 
-    lines = module.run_journal.lines
     place = folder.with_name(f".{folder.name}")
     scratch = place / folder.name
     try:
-        module.export(scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric)))
-        (scratch / JOURNAL).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        module.base_model.export(
+            module.centre, scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric))
+        )
+        if history := history_of(module):
+            lines = "".join(f"{line}\n" for line in history.lines)
+            (scratch / JOURNAL).write_text(lines, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     except (OSError, SafetensorError) as error:
@@ -175,16 +177,16 @@ def write_centre(
     return True
 
 
-def _facts(trainer: pl.Trainer, module: EvolutionStrategies, place: str, metric: str | None) -> Export:
-    checksum, lines = module.checksum(), module.run_journal.lines
-    _, entries = parse(lines, Path(JOURNAL))
+def _facts(trainer: pl.Trainer, module: Tuning, place: str, metric: str | None) -> Export:
+    checksum, history = module.checksum(), history_of(module)
+    entries = history.entries if history else []
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return Export(
-        base=module.base,
+        base=module.base_model.name,
         task=module.data.task.name,
         updates=trainer.global_step,
         checksum=checksum,
-        dtype=str(module.export_dtype).removeprefix("torch."),
+        dtype=str(module.base_model.dtype).removeprefix("torch."),
         settings=module.settings(),
         metrics={
             name: metrics[name]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,18 +12,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.analysis.forgetting import numbers, sentence, summary
-from es_lightning.callbacks.monitor import evolved
-from es_lightning.callbacks.periodic import Probing, check_names, choose, problems_of
+from es_lightning.callbacks.monitor import Monitor, Tuning, put_back, record_of, tuning, write_table
+from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
 from es_lightning.grading.scorer import Grading, Scorer
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Evaluation, Prompt
 from es_lightning.reports import plots
 from es_lightning.reports.forgetting_picture import draw_changes, draw_pareto
-from es_lightning.system.files import replacing
 from es_lightning.task import Task
-from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +29,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = ("", "_accuracy", "_minimum", "_change", "_change_se")
 
 
-class Forgetting(Probing):
+class Forgetting(Periodic, Monitor):
     """Evaluate prior tasks at generation 0, every so many generations, and at the end.
 
     Forgetting as in 2601.20861 and 2605.30148. Logs per task ``prior/<task>`` (mean reward), ``_accuracy``
@@ -101,7 +96,7 @@ class Forgetting(Probing):
             raise UsageError("Forgetting has no tasks: name at least one prior task under tasks.")
         for name in self.tasks:
             self._splits[name], chosen = self._chosen(name)
-            self._prompts[name] = evolved(pl_module).reserve(chosen, self.max_tokens)
+            self._prompts[name] = tuning(pl_module).reserve(chosen, self.max_tokens)
             if trainer.is_global_zero:
                 log.info("Prior task %s: %d of its %s problems.", name, len(chosen), self._splits[name])
             self.scorers[name].start()
@@ -127,26 +122,30 @@ class Forgetting(Probing):
                 "and split that it began with."
             )
         super().on_train_start(trainer, pl_module)
-        module, step = evolved(pl_module), trainer.global_step
+        module, step = tuning(pl_module), trainer.global_step
         due = step % float(trainer.val_check_batch or math.inf) == 0 and trainer.limit_val_batches
-        row = self.rows[-1] if self.rows and module.after is None else {}  # else it is of another centre
+        row = {} if put_back(module) or not self.rows else self.rows[-1]  # else it is of another centre
         if due and row.get("generation") == step and "val/reward" not in row and module.data.has("val"):
-            row["val/reward"] = module.evaluate("val").reward
+            module.rollouts.forget()
+            module.rollouts.hold_centre(module.centre)
+            row["val/reward"] = module.evaluator.evaluate(module.data.prompts("val")).reward
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remember what the population earned, and measure the centre if it is time to."""
-        self._earned = float(outputs["generation"].rewards.mean())
-        # This population was drawn around the centre that was measured last.
-        if self.rows and self.rows[-1]["generation"] == outputs["generation"].index:
-            self.rows[-1]["reward/mean"] = self._earned
+        record = record_of(outputs)
+        if record is not None:
+            self._earned = float(record.rewards.mean())
+            # This population was drawn around the centre that was measured last.
+            if self.rows and self.rows[-1]["generation"] == record.index:
+                self.rows[-1]["reward/mean"] = self._earned
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the centre's validation reward beside what it earned on the prior tasks."""
         if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
-            centre = evolved(pl_module).centre_checksum
+            centre = tuning(pl_module).centre_checksum
             reward = float(trainer.callback_metrics["val/reward"])
             self._validated = trainer.global_step, centre, reward
             self._complete()
@@ -181,18 +180,26 @@ class Forgetting(Probing):
 
     # Measuring ------------------------------------------------------------------------------------
 
-    def measure(self, module: EvolutionStrategies) -> dict[str, float]:
+    def acted(self, trainer: pl.Trainer) -> bool:
+        """Whether the rows have this many updates already."""
+        return self.has_row(trainer.global_step)
+
+    def act(self, trainer: pl.Trainer, module: Tuning) -> None:
+        """Measure the centre."""
+        self.keep(trainer, self._rewards(module))
+
+    def _rewards(self, module: Tuning) -> dict[str, float]:
         """Rewards of the centre on the prior tasks, compared with those of the base model."""
         found: dict[str, Evaluation] = {}
         if not self.base:
-            module.load_base()
+            module.rollouts.hold_base(module.base_model, module.centre)
             found = self._evaluate(module)
             problems = self._digests()
             self.base = {
                 name: {"problems": problems[name], "rewards": each.rewards} for name, each in found.items()
             }
         if not found or module.generation > 0:
-            module.load_centre()
+            module.rollouts.hold_centre(module.centre)
             found = self._evaluate(module)
         metrics: dict[str, float] = {}
         for name, evaluation in found.items():
@@ -202,8 +209,8 @@ class Forgetting(Probing):
     def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep a row, with what the new task earned beside it where that is known already."""
         super().keep(trainer, metrics, step)
-        put_back = evolved(trainer.lightning_module).after is not None
-        if self._earned is not None and not put_back:  # by the population before, until the next one
+        again = put_back(tuning(trainer.lightning_module))
+        if self._earned is not None and not again:  # by the population before, until the next one
             self.rows[-1]["reward/mean"] = self._earned
         self._complete()
 
@@ -214,9 +221,9 @@ class Forgetting(Probing):
     def _digests(self) -> dict[str, str]:
         return {name: digest(prompts) for name, prompts in self._prompts.items()}
 
-    def _evaluate(self, module: EvolutionStrategies) -> dict[str, Evaluation]:
+    def _evaluate(self, module: Tuning) -> dict[str, Evaluation]:
         return {
-            name: module.shared_rollout(prompts, self.scorers[name], self.max_tokens)
+            name: module.evaluator.evaluate(prompts, self.scorers[name], self.max_tokens)
             for name, prompts in self._prompts.items()
         }
 
@@ -236,10 +243,7 @@ class Forgetting(Probing):
         }
         for name, row in table.items():
             log.info("%s", sentence(name, row))
-        path = Path(trainer.default_root_dir) / "tables" / "forgetting.json"
-        with replacing(path) as file:
-            file.write(f"{json.dumps(table, indent=2)}\n".encode())
-        keep_artifact(trainer.loggers, path, "tables")
+        write_table(trainer, "forgetting.json", table)
 
     def figure(self, trainer: pl.Trainer) -> Figure:
         """Each task's change along the run, and the way of the new task's reward against the prior ones'."""

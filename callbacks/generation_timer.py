@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.callbacks.monitor import Monitor, tuning
 from es_lightning.records import Generation
 from es_lightning.reports import plots
 
@@ -77,7 +77,7 @@ class GenerationTimer(Monitor):
         self.parts.append({"generation": float(record.index), **parts(record, wall)})
         metrics = fractions(record, wall)
         if self.memory:
-            told = evolved(pl_module).exchange(json.dumps(peaks()).encode())
+            told = tuning(pl_module).ranks.exchange(json.dumps(peaks()).encode())
             metrics |= largest([json.loads(each) for each in told])
         self.keep(trainer, metrics, step=record.index)
 

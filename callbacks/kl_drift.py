@@ -11,11 +11,10 @@ import torch
 
 from es_lightning.analysis import divergence
 from es_lightning.analysis.divergence import Estimate
-from es_lightning.callbacks.monitor import evolved
-from es_lightning.callbacks.periodic import Probing, check_names, choose, problems_of
+from es_lightning.callbacks.monitor import Monitor, Tuning, tuning
+from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
 from es_lightning.reports import plots
 from es_lightning.task import Task
@@ -34,7 +33,7 @@ SUFFIXES = ("", "_se", "_prompts")
 LOG_FROM = 30.0  # the lowest of several curves would lie flat below the highest
 
 
-class KLDrift(Probing):
+class KLDrift(Periodic, Monitor):
     """Measure KL(base||tuned) and KL(tuned||base) per task, in nats per token, with the engine's weights.
 
     ``kl_base_tuned/<task>``: the base model samples once, and each centre reads these completions again
@@ -100,7 +99,7 @@ class KLDrift(Probing):
         """
         if stage != "fit":
             return
-        module = evolved(pl_module)
+        module = tuning(pl_module)
         own = module.data.task
         for name, task in (self.tasks or {plain(own.name): own}).items():
             _, problems = problems_of(task, ["val", "test", "train"])
@@ -130,20 +129,28 @@ class KLDrift(Probing):
         self.asked |= asked
         super().on_train_start(trainer, pl_module)
 
-    def measure(self, module: EvolutionStrategies) -> dict[str, float]:
-        """The divergences of the centre from the base model; all ranks take part."""
+    def acted(self, trainer: pl.Trainer) -> bool:
+        """Whether the rows have this many updates already."""
+        return self.has_row(trainer.global_step)
+
+    def act(self, trainer: pl.Trainer, module: Tuning) -> None:
+        """Measure the centre."""
+        self.keep(trainer, self._divergences(module))
+
+    def _divergences(self, module: Tuning) -> dict[str, float]:
+        """Of the centre from the base model, by the names they are logged under."""
         metrics: dict[str, float] = {}
         missing = [name for name in self._prompts if name not in self.samples]
         if "base_tuned" in self.directions and missing:
-            module.load_base()
+            module.rollouts.hold_base(module.base_model, module.centre)
             self.samples |= {name: self._sample(module, name) for name in missing}
-        module.load_centre()
+        module.rollouts.hold_centre(module.centre)
         if "base_tuned" in self.directions:
             for name in self._prompts:
                 metrics |= _both(f"kl_base_tuned/{name}", self._ratios(module, self.samples[name]))
         if "tuned_base" in self.directions:
             own = {name: self._sample(module, name) for name in self._prompts}
-            module.load_base()
+            module.rollouts.hold_base(module.base_model, module.centre)
             for name, samples in own.items():
                 ratios = self._ratios(module, samples)
                 metrics |= _both(f"kl_tuned_base/{name}", ratios)
@@ -160,9 +167,9 @@ class KLDrift(Probing):
         self.samples = {name: [dict(one) for one in found] for name, found in state_dict["samples"].items()}
         self.asked = dict(state_dict["asked"])
 
-    def _sample(self, module: EvolutionStrategies, name: str) -> list[dict[str, Any]]:
+    def _sample(self, module: Tuning, name: str) -> list[dict[str, Any]]:
         """Completions of the weights that the engine holds, and their log-probabilities under these."""
-        evaluation = module.sample(self._prompts[name], self.max_tokens, 1.0, self.seed)
+        evaluation = module.evaluator.sample(self._prompts[name], self.max_tokens, 1.0, self.seed)
         pairs = zip(evaluation.prompts, evaluation.completions, strict=True)
         samples = [
             {"given": len(prompt.token_ids), "token_ids": [*prompt.token_ids, *completion.token_ids]}
@@ -172,14 +179,14 @@ class KLDrift(Probing):
         rows = self._logprobs(module, samples)
         return [{**one, "logprobs": row.tolist()} for one, row in zip(samples, rows, strict=True)]
 
-    def _ratios(self, module: EvolutionStrategies, samples: list[dict[str, Any]]) -> list[Tensor]:
+    def _ratios(self, module: Tuning, samples: list[dict[str, Any]]) -> list[Tensor]:
         """log p - log q per token, p the model that sampled and q the weights that the engine holds."""
         sampled = [torch.tensor(one["logprobs"]) for one in samples]
         return divergence.log_ratios(sampled, self._logprobs(module, samples))
 
-    def _logprobs(self, module: EvolutionStrategies, samples: list[dict[str, Any]]) -> list[Tensor]:
+    def _logprobs(self, module: Tuning, samples: list[dict[str, Any]]) -> list[Tensor]:
         """Of the completions' tokens alone: entry i of a row is that of token i + 1."""
-        rows = module.logprobs([one["token_ids"] for one in samples]) if samples else []
+        rows = module.evaluator.logprobs([one["token_ids"] for one in samples]) if samples else []
         return [row[one["given"] - 1 :] for row, one in zip(rows, samples, strict=True)]
 
     def figure(self, trainer: pl.Trainer) -> Figure:

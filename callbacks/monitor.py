@@ -1,26 +1,166 @@
-"""What the monitors of this folder share: rows of numbers that checkpoints keep, a log, and a picture."""
+"""What callbacks share: what they ask of a module, and the rows, tables and pictures of a monitor."""
 
 from __future__ import annotations
 
+import json
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.module import EvolutionStrategies
+from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.population import Population
+from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Ranks
+from es_lightning.errors import UsageError
+from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.journal.history import History
+from es_lightning.models import BaseModel
+from es_lightning.records import Generation, Prompt
 from es_lightning.reports import plots
-from es_lightning.tracking.artifacts import keep_artifact
+from es_lightning.system.files import replacing
+from es_lightning.tracking.artifacts import log_artifact, log_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import nn
 
 REDRAW_SECONDS = 30.0
+
+
+class Tuning(Protocol):
+    """What a callback may ask of a module that tunes a centre, by whatever method.
+
+    ``EvolutionStrategies`` says what each of these is.
+    """
+
+    @property
+    def centre(self) -> nn.Module:
+        """The weights that are tuned: float32 parameters under Hugging Face names."""
+
+    @property
+    def base_model(self) -> BaseModel:
+        """Where the run started from."""
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The engine, and the weights in it."""
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What turns weights and prompts into rewards."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """This process among the ranks."""
+
+    @property
+    def data(self) -> TaskDataModule:
+        """Task and prompts."""
+
+    @property
+    def generation(self) -> int:
+        """Updates that the centre has seen."""
+
+    @property
+    def centre_checksum(self) -> str:
+        """Of the centre, as it was after the last update."""
+
+    def checksum(self) -> str:
+        """Of the centre, as it is now."""
+
+    def configure_model(self) -> None:
+        """Load the centre, once."""
+
+    def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
+        """Encode prompts, and let the engine be started with room for them."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides a run, as plain values."""
+
+
+class Evolving(Tuning, Protocol):
+    """What a callback may ask of a module that evolves a population, and may change in it."""
+
+    @property
+    def population(self) -> Population:
+        """Which members there are."""
+
+    @property
+    def sigma(self) -> float:
+        """Noise scale in units of the weights."""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update."""
+
+    @property
+    def noise(self) -> Noise:
+        """Kind of noise."""
+
+    @property
+    def history(self) -> History:
+        """Journal and lineage."""
+
+    def restore(self, generation: int) -> None:
+        """Go back to the centre before a generation."""
+
+    def adjust(
+        self, sigma: float | None = None, population: int | None = None, lr_factor: float | None = None
+    ) -> None:
+        """Change settings from the next generation on."""
+
+
+def tuning(module: pl.LightningModule) -> Tuning:
+    """The module as one that tunes a centre.
+
+    Raises:
+        UsageError: it lacks something that a callback may ask for.
+    """
+    return cast(Tuning, _with(module, Tuning))
+
+
+def evolving(module: pl.LightningModule) -> Evolving:
+    """The module as one that evolves a population.
+
+    Raises:
+        UsageError: it lacks something that a callback may ask for.
+    """
+    return cast(Evolving, _with(module, Evolving))
+
+
+def _with(module: pl.LightningModule, protocol: type) -> pl.LightningModule:
+    asked = {name for each in protocol.__mro__ for name in vars(each) if not name.startswith("_")}
+    lacking = sorted(asked - {"centre", *dir(module)})  # setup makes the centre
+    if lacking:
+        raise UsageError(
+            f"a callback asks for {', '.join(lacking)}, which {type(module).__name__} has not: leave the "
+            "callback out, or give the module what es_lightning.callbacks.monitor describes."
+        )
+    return module
+
+
+def record_of(outputs: Any) -> Generation | None:
+    """The record of a generation, from what a training step returned; None where there was no population."""
+    return outputs.get("generation") if isinstance(outputs, Mapping) else None
+
+
+def history_of(module: Tuning) -> History | None:
+    """Journal and lineage of a module that keeps them."""
+    history: History | None = getattr(module, "history", None)
+    return history
+
+
+def put_back(module: Tuning) -> bool:
+    """Whether a callback has put the centre back to an earlier one, and no update has followed."""
+    history = history_of(module)
+    return history is not None and history.parent is not None
 
 
 class Monitor(Callback):
@@ -61,6 +201,10 @@ class Monitor(Callback):
         for row in self.rows:
             self.show(trainer, {name: value for name, value in row.items() if name != "generation"})
 
+    def has_row(self, step: int) -> bool:
+        """Whether something was kept for this many updates, or this generation."""
+        return any(row["generation"] == step for row in self.rows)
+
     def column(self, name: str) -> tuple[list[float], list[float]]:
         """Generations and values of a metric, as far as it was measured."""
         rows = [row for row in self.rows if name in row]
@@ -80,7 +224,7 @@ class Monitor(Callback):
             return
         path = Path(trainer.default_root_dir) / "plots" / self.picture
         plots.save(self.figure(trainer), path)
-        keep_artifact(trainer.loggers, path, "plots")
+        log_artifact(trainer.loggers, path, "plots")
         self._drawn = time.monotonic()
 
     @abstractmethod
@@ -89,7 +233,7 @@ class Monitor(Callback):
 
     def title(self, trainer: pl.Trainer) -> str:
         """What a picture shows, with the settings that decide a run."""
-        return title(evolved(trainer.lightning_module))
+        return title(tuning(trainer.lightning_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the whole run."""
@@ -104,24 +248,38 @@ class Monitor(Callback):
         self.rows = [dict(row) for row in state_dict["rows"]]
 
 
-def title(module: EvolutionStrategies) -> str:
+def title(module: Tuning) -> str:
     """Task, base model and the settings that decide a run, on one line of a picture."""
     settings = module.settings()
-    named = ", ".join(f"{key} {settings[key]}" for key in ("population", "sigma", "lr", "seed"))
-    return f"{module.data.task.name} on {module.base}: {named}"
+    told = [key for key in ("population", "sigma", "lr", "seed") if key in settings]
+    named = ", ".join(f"{key} {settings[key]}" for key in told)
+    return f"{module.data.task.name} on {module.base_model.name}: {named}"
+
+
+def write_table(
+    trainer: pl.Trainer, name: str, content: str | Mapping[str, Any], shown: bool = False
+) -> None:
+    """Write a file into ``tables/`` of the run's folder, whole or not at all, and put it into MLflow's run.
+
+    Args:
+        trainer: of the run; call this on rank 0 alone.
+        name: of the file.
+        content: text, or what JSON can hold.
+        shown: whether MLflow's page of tables shows it; the content is then pandas' split form.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    path = Path(trainer.default_root_dir) / "tables" / name
+    text = content if isinstance(content, str) else json.dumps(content, indent=None if shown else 2)
+    with replacing(path) as file:
+        file.write(text.encode())
+    if shown:
+        log_table(trainer.loggers, path)
+    else:
+        log_artifact(trainer.loggers, path, "tables")
 
 
 def averages(callbacks: Iterable[pl.Callback]) -> bool:
     """Whether one of the callbacks puts the average of the centres in the centre's place."""
     return any(isinstance(callback, WeightAveraging) for callback in callbacks)
-
-
-def evolved(module: pl.LightningModule) -> EvolutionStrategies:
-    """The module as what it is; Lightning's hooks name its base class.
-
-    Raises:
-        TypeError: it is another one.
-    """
-    if not isinstance(module, EvolutionStrategies):
-        raise TypeError(f"this callback watches EvolutionStrategies, not {type(module).__name__}.")
-    return module

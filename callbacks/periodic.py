@@ -1,4 +1,4 @@
-"""What callbacks share that probe the centre with prompts of other tasks, every so many generations."""
+"""Callbacks that act after every so many updates and at the end, on prompts of other tasks too."""
 
 from __future__ import annotations
 
@@ -10,64 +10,78 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
 
-from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.callbacks.monitor import Tuning, tuning
 from es_lightning.errors import UsageError
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
 from es_lightning.task import Task
 
 
-class Probing(Monitor):
-    """A monitor that measures at generation 0, after every so many updates, and at the end.
+class Periodic(Callback):
+    """Base of callbacks that act on the centre before the first update, after every so many, and at the end.
 
-    It does so as soon as the update is done, and not in the validation: that would tie the two schedules
-    together, and Lightning tells nobody beforehand whether a validation follows. The centre is loaded once
-    for all monitors of a generation, which takes a fraction of the time that one member does.
+    They act as soon as the update is done, and not in the validation: that would tie the two schedules
+    together, and Lightning tells nobody beforehand whether a validation follows. The engine loads the centre
+    once for all callbacks of a generation, which takes a fraction of the time that one member does.
+
+    A monitor that is periodic names this base first: ``class Mine(Periodic, Monitor)``.
 
     Args:
-        every: generations from one measurement to the next.
+        every: generations from one action to the next; None acts at the end alone.
 
     Raises:
         UsageError: it is below 1.
     """
 
-    def __init__(self, every: int) -> None:
+    at_start = True
+    """Whether to act on the base model, and in a resumed run on what the interruption has cut off."""
+
+    def __init__(self, every: int | None) -> None:
         super().__init__()
-        if every < 1:
+        if every is not None and every < 1:
             raise UsageError(f"{type(self).__name__}.every is {every}: give at least 1 generation.")
         self.every = every
-        self._centre = ""  # checksum of what was measured last
+        self._centre = ""  # checksum of the centre that was acted on last
 
     @abstractmethod
-    def measure(self, module: EvolutionStrategies) -> Mapping[str, float]:
-        """Numbers of the centre, by the names they are logged under; all ranks take part."""
+    def act(self, trainer: pl.Trainer, module: Tuning) -> None:
+        """Do it, with the present centre; all ranks take part."""
+
+    def acted(self, trainer: pl.Trainer) -> bool:
+        """Whether it was done after this many updates; a resumed run passes some generations again."""
+        return False
+
+    def is_known(self, module: Tuning) -> bool:
+        """Whether the last action was on the present centre, so that the end of a run needs no other."""
+        return self._centre == module.centre_checksum
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the base model; in a resumed run, what the interruption has cut off."""
+        """Act at the start, if it is time."""
         super().on_train_start(trainer, pl_module)
-        self._measure_if(trainer.global_step % self.every == 0, trainer, pl_module)
+        if self.at_start:
+            self._act_if_due(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure the centre if it is time to."""
-        self._measure_if(trainer.global_step % self.every == 0, trainer, pl_module)
+        """Act after an update, if it is time."""
+        self._act_if_due(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the last centre, unless it is the one that was measured last, and draw the whole run."""
-        if self._centre != evolved(pl_module).centre_checksum:  # another callback may have put one back
-            self._measure(trainer, evolved(pl_module))
+        """Act on the last centre, unless that was done."""
+        module = tuning(pl_module)
+        if not self.is_known(module):  # another callback may have put an earlier centre back
+            self._act(trainer, module)
         super().on_train_end(trainer, pl_module)
 
-    def _measure_if(self, due: bool, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        measured = {row["generation"] for row in self.rows}
-        if due and float(trainer.global_step) not in measured:
-            self._measure(trainer, evolved(pl_module))
+    def _act_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.every is not None and trainer.global_step % self.every == 0 and not self.acted(trainer):
+            self._act(trainer, tuning(pl_module))
 
-    def _measure(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+    def _act(self, trainer: pl.Trainer, module: Tuning) -> None:
         self._centre = module.centre_checksum
-        self.keep(trainer, self.measure(module))
+        self.act(trainer, module)
 
 
 def check_names(

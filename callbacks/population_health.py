@@ -17,10 +17,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from es_lightning.algorithm.shaping import comparable
 from es_lightning.analysis.diagnosis import against, sentence, symptoms
 from es_lightning.analysis.health import informative, linear_share, signal, variance_shares
-from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.callbacks.monitor import Evolving, Monitor, evolving
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Evaluation, Generation
 from es_lightning.reports import plots
 from es_lightning.reports.plots import PALETTE
@@ -63,17 +62,21 @@ class PopulationHealth(Monitor):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Evaluate the centre on the batch, if it is time to; not where the journal has the generation."""
-        module = evolved(pl_module)
+        module = evolving(pl_module)
         self._centre = None
-        if self.centre_every and module.generation % self.centre_every == 0 and not module.replays:
-            module.load_centre()
-            self._centre = module.shared_rollout(batch)
+        if (
+            self.centre_every
+            and module.generation % self.centre_every == 0
+            and not module.history.knows(module.generation)
+        ):
+            module.rollouts.hold_centre(module.centre)
+            self._centre = module.evaluator.evaluate(batch)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure the generation, log it, and warn."""
-        record, module = outputs["generation"], evolved(pl_module)
+        record, module = outputs["generation"], evolving(pl_module)
         found = {**of_rewards(record, module.data.task.group_weights()), **_of_work(record, module)}
         before = self.recent[-1]["dead_run"] if self.recent else 0.0
         found["dead_run"] = before + 1 if record.skipped else 0.0
@@ -87,13 +90,14 @@ class PopulationHealth(Monitor):
         self.keep(trainer, logged, step=record.index)
         self._warn(record, module)
 
-    def _warn(self, record: Generation, module: EvolutionStrategies) -> None:
+    def _warn(self, record: Generation, module: Evolving) -> None:
         kinds = symptoms(self.recent) if len(self.recent) == self.patience else []
         for kind in kinds:
             if record.index - self.warned.get(kind, -self.patience) >= self.patience:
                 self.warned[kind] = record.index
                 since = record.index - self.patience + 1
-                how = module.sampling.temperature, module.sampling.max_tokens
+                sampling = module.rollouts.sampling
+                how = sampling.temperature, sampling.max_tokens
                 _say(f"Since generation {since}, {sentence(kind, self.recent, record, *how)}")
 
     def figure(self, trainer: pl.Trainer) -> Figure:
@@ -170,12 +174,12 @@ def of_rewards(record: Generation, weights: Mapping[str, float]) -> dict[str, fl
     return found if share is None else {**found, "linear_share": share}
 
 
-def _of_work(record: Generation, module: EvolutionStrategies) -> dict[str, float]:
+def _of_work(record: Generation, module: Evolving) -> dict[str, float]:
     """Numbers that follow from completions and clocks; none where the journal has the generation."""
     if not record.lane_seconds:
         return {}
     own = {index: [_tail(each), _digests(each)] for index, each in record.evaluations.items()}
-    told = module.exchange(json.dumps(own).encode() if module.lane.leads else b"{}")
+    told = module.ranks.from_lanes(json.dumps(own).encode())
     known = [value for part in told for value in json.loads(part).values()]
     columns = list(zip(*(digests for _, digests in known), strict=True))
     usual = fmean(Counter(column).most_common(1)[0][1] / len(column) for column in columns)

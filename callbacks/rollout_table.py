@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import evolved
+from es_lightning.callbacks.monitor import Tuning, tuning, write_table
+from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.reports.rollout_page import Answer, rollout_page
-from es_lightning.system.files import replacing
-from es_lightning.tracking.artifacts import keep_artifact, keep_table
 
 KEPT_CHARACTERS = 20_000
 FIRST, LATEST = 1, 50  # measurements that are kept
 COLUMNS = ("updates", "prompt_id", "sample", "prompt", "completion", "characters", "finish_reason", "tokens")
 
 
-class RolloutTable(Callback):
+class RolloutTable(Periodic):
     """Writes ``tables/rollouts.json``, which MLflow shows as a table, and the page ``tables/rollouts.html``.
 
     Both hold the first measurement and the latest 50, and the first 20000 characters of a completion.
@@ -44,65 +39,56 @@ class RolloutTable(Callback):
     def __init__(
         self, prompts: int = 8, split: str = "val", every: int = 10, max_tokens: int | None = None
     ) -> None:
-        for option, value in {"prompts": prompts, "every": every, "max_tokens": max_tokens}.items():
+        super().__init__(every)
+        for option, value in {"prompts": prompts, "max_tokens": max_tokens}.items():
             if value is not None and value < 1:
                 raise UsageError(f"RolloutTable's {option} is {value}: give 1 or more.")
         if split not in {"train", "val", "test"}:
             raise UsageError(f"RolloutTable's split is {split!r}: give train, val or test.")
-        self.prompts, self.split, self.every, self.max_tokens = prompts, split, every, max_tokens
+        self.prompts, self.split, self.max_tokens = prompts, split, max_tokens
         self.rows: list[dict[str, Any]] = []
         self._encoded: list[Prompt] = []
-        self._centre = ""  # checksum of what was asked last
+        self._asked = ""  # checksum of the weights that were asked last, an average's too
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Choose the prompts, and let the engine be started with room for them."""
         if stage == "fit":
-            tuned = evolved(pl_module)
+            tuned = tuning(pl_module)
             split = self.split if tuned.data.has(self.split) else "train"
             self._encoded = tuned.reserve(tuned.data.prompts(split)[: self.prompts], self.max_tokens)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the base model, unless a resumed run has done so."""
         if not self.rows:
-            self._measure(trainer, evolved(pl_module))
+            self._act(trainer, tuning(pl_module))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Ask the centre, if it is time."""
-        if trainer.global_step % self.every == 0:
-            self._measure(trainer, evolved(pl_module))
+    def acted(self, trainer: pl.Trainer) -> bool:
+        """Whether the rows have this many updates already."""
+        return any(row["updates"] == trainer.global_step for row in self.rows)
+
+    def act(self, trainer: pl.Trainer, module: Tuning) -> None:
+        """Ask the centre."""
+        module.rollouts.hold_centre(module.centre)
+        evaluation = module.evaluator.evaluate(self._encoded, max_tokens=self.max_tokens)
+        self._asked = module.checksum()
+        self.rows = bounded(self.rows + rows_of(evaluation, trainer.global_step))
+        self._write(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask the final centre, unless that was done."""
-        if self._centre != evolved(pl_module).checksum():
+        module = tuning(pl_module)
+        if self._asked != module.checksum():
             # Another callback has put an earlier centre back since, or an average in its place.
-            evolved(pl_module).centre_has_changed()
+            module.rollouts.forget()
             self.rows = [row for row in self.rows if row["updates"] != trainer.global_step]
-        self._measure(trainer, evolved(pl_module))
-
-    def _measure(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
-        updates = trainer.global_step
-        if any(row["updates"] == updates for row in self.rows):
-            return
-        self._centre = module.checksum()
-        module.load_centre()
-        evaluation = module.shared_rollout(self._encoded, max_tokens=self.max_tokens)
-        self.rows = bounded(self.rows + rows_of(evaluation, updates))
-        self._write(trainer, module)
+        if not self.acted(trainer):
+            self._act(trainer, module)
 
     @rank_zero_only
-    def _write(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
-        folder = Path(trainer.default_root_dir) / "tables"
-        page = rollout_page(
-            f"{module.data.task.name} on {module.base}", module.settings(), answers(self.rows)
-        )
-        with replacing(folder / "rollouts.json") as file:
-            file.write(json.dumps(table(self.rows), allow_nan=False).encode())
-        with replacing(folder / "rollouts.html") as file:
-            file.write(page.encode())
-        keep_table(trainer.loggers, folder / "rollouts.json")
-        keep_artifact(trainer.loggers, folder / "rollouts.html", "tables")
+    def _write(self, trainer: pl.Trainer, module: Tuning) -> None:
+        title = f"{module.data.task.name} on {module.base_model.name}"
+        write_table(trainer, "rollouts.json", table(self.rows), shown=True)
+        write_table(trainer, "rollouts.html", rollout_page(title, module.settings(), answers(self.rows)))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, for a resumed run."""

@@ -8,12 +8,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import evolved
+from es_lightning.callbacks.monitor import evolving, tuning
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.system.version import __version__
-from es_lightning.tracking.artifacts import keep_artifact
+from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
 CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
@@ -36,7 +36,7 @@ class RunRecord(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what the run is made of."""
-        module = evolved(pl_module)
+        module = tuning(pl_module)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, DurableMLFlowLogger)]
         for logger in loggers:
             logger.log_tags(self.tags(trainer, pl_module))
@@ -47,10 +47,10 @@ class RunRecord(Callback):
 
     def tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         """The run's tags."""
-        module = evolved(pl_module)
+        module = tuning(pl_module)
         tags = {
             "task": module.data.task.name,
-            "base_model": module.base,
+            "base_model": module.base_model.name,
             "engine": module.settings()["engine"],
             "hardware": machine(trainer.world_size),
             "es_lightning": __version__,
@@ -79,13 +79,13 @@ class RunRecord(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Keep what there is; a run that fails its checks has no journal, and leaves an earlier one."""
-        if evolved(pl_module).run_journal.lines:
+        if evolving(pl_module).history.lines:
             self._keep_journal(trainer)
 
     def _keep_journal(self, trainer: pl.Trainer) -> None:
         path = Path(trainer.default_root_dir) / JOURNAL
         if path.exists():
-            keep_artifact(trainer.loggers, path)
+            log_artifact(trainer.loggers, path)
 
 
 def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:

@@ -9,15 +9,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import REDRAW_SECONDS, evolved, title
+from es_lightning.algorithm.shaping import reward_statistics
+from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import model_card
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Evaluation, Generation
 from es_lightning.reports.plots import reward_curve
 from es_lightning.system.files import replacing
-from es_lightning.tracking.artifacts import keep_artifact
+from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
 
@@ -54,8 +54,7 @@ class RunReport(Callback):
     ) -> None:
         """Keep the numbers that the summary and the picture are made of."""
         record: Generation = outputs["generation"]
-        rewards = record.rewards.mean(dim=1).tolist()
-        row = {"mean": sum(rewards) / len(rewards), "min": min(rewards), "max": max(rewards)}
+        row = reward_statistics(record.rewards)
         row |= {"tokens": float(record.tokens), "generate_seconds": record.seconds["generate"]}
         self.history.append({"generation": float(record.index), **row})
 
@@ -64,15 +63,15 @@ class RunReport(Callback):
         if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
             self.curve.append((float(trainer.global_step), float(trainer.callback_metrics["val/reward"])))
         if trainer.training and self.history and time.monotonic() - self._drawn > REDRAW_SECONDS:
-            self._draw(trainer, evolved(pl_module))
+            self._draw(trainer, evolving(pl_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the tuned model and write everything down."""
         self.seconds, self._since = self._elapsed(), None
         self.after = self._evaluate(trainer, pl_module)
-        assert isinstance(pl_module, EvolutionStrategies)
-        self.summary = self._summary(pl_module)
-        self._write(trainer, pl_module, self.summary)
+        module = evolving(pl_module)
+        self.summary = self._summary(module)
+        self._write(trainer, module, self.summary)
 
     @rank_zero_only
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -94,11 +93,14 @@ class RunReport(Callback):
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any] | None:
-        assert isinstance(pl_module, EvolutionStrategies)
-        split = next((split for split in ("test", "val") if pl_module.data.has(split)), None)
+        module = evolving(pl_module)
+        split = next((split for split in ("test", "val") if module.data.has(split)), None)
         if not self.held_out or split is None:
             return None
-        evaluation = pl_module.evaluate(split)
+        module.rollouts.forget()  # an average may have taken the centre's place, or left it
+        module.rollouts.hold_centre(module.centre)
+        evaluation = module.evaluator.evaluate(module.data.prompts(split))
+        module.rollouts.forget()
         for logger in trainer.loggers:
             logger.log_metrics({"held_out/reward": evaluation.reward}, step=trainer.global_step)
         return _example(evaluation) | {
@@ -107,12 +109,12 @@ class RunReport(Callback):
             "step": trainer.global_step,
         }
 
-    def _summary(self, module: EvolutionStrategies) -> dict[str, Any]:
+    def _summary(self, module: Evolving) -> dict[str, Any]:
         generate = sum(row["generate_seconds"] for row in self.history)
         measured = self.after or self.before or {}
         return {
             "task": module.data.task.name,
-            "base": module.base,
+            "base": module.base_model.name,
             "held_out_split": measured.get("split"),
             "held_out_before": self.before and self.before["reward"],
             "held_out_after": self.after and self.after["reward"],
@@ -120,7 +122,7 @@ class RunReport(Callback):
             "example_before": self.before and self.before["completion"],
             "example_after": self.after and self.after["completion"],
             "generations": module.generation,
-            "centre_of_generation": module.generation if module.after is None else module.after + 1,
+            "centre_of_generation": _seen(module),
             "training_seconds": round(self.seconds, 3),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
             "centre_checksum": module.checksum(),
@@ -128,23 +130,23 @@ class RunReport(Callback):
         }
 
     @rank_zero_only
-    def _draw(self, trainer: pl.Trainer, module: EvolutionStrategies) -> None:
+    def _draw(self, trainer: pl.Trainer, module: Evolving) -> None:
         points = [(point["step"], point["reward"]) for point in (self.before, self.after) if point]
         curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
         curves |= {"centre, validation": self.curve} if self.curve else {}
         path = Path(trainer.default_root_dir) / "plots" / "reward.png"
         reward_curve(path, self.history, curves, title(module))
-        keep_artifact(trainer.loggers, path, "plots")
+        log_artifact(trainer.loggers, path, "plots")
         self._drawn = time.monotonic()
 
     @rank_zero_only
-    def _write(self, trainer: pl.Trainer, module: EvolutionStrategies, summary: dict[str, Any]) -> None:
+    def _write(self, trainer: pl.Trainer, module: Evolving, summary: dict[str, Any]) -> None:
         root = Path(trainer.default_root_dir)
         card = model_card(summary)
         with replacing(root / "summary.json") as file:
             file.write((json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
-        keep_artifact(trainer.loggers, root / "summary.json")
-        keep_artifact(trainer.loggers, root / JOURNAL)
+        log_artifact(trainer.loggers, root / "summary.json")
+        log_artifact(trainer.loggers, root / JOURNAL)
         if self.export:
             _export(module, root, card)
         self._draw(trainer, module)
@@ -153,7 +155,7 @@ class RunReport(Callback):
                 logger.log_tags({"mlflow.note.content": card.partition("---\n\n")[2]})
                 if self.export and self.log_model:
                     chat = any(prompt.chat for prompt in module.data.prompts("train"))
-                    tags = {"base_model": module.base, "checksum": summary["centre_checksum"]}
+                    tags = {"base_model": module.base_model.name, "checksum": summary["centre_checksum"]}
                     tags |= {"held_out_reward": str(summary["held_out_after"])}
                     name, settings = module.data.task.name, summary["settings"]
                     rewards = {
@@ -163,17 +165,23 @@ class RunReport(Callback):
                     logger.log_model(root / "model", name, chat, module.generation, tags, settings, known)
 
 
-def _export(module: EvolutionStrategies, root: Path, card: str) -> None:
+def _export(module: Evolving, root: Path, card: str) -> None:
     from safetensors import SafetensorError
 
     try:
-        module.export(root / "model", card)
+        module.base_model.export(module.centre, root / "model", card)
     except (OSError, SafetensorError) as error:
         raise StorageError(
             f"{root / 'model'} could not be written ({error}); the journal is safe. Free space or mend the "
             f"folder's permissions, then: es-lightning replay --journal {root / JOURNAL} --generation "
-            f"{(module.generation - 1) if module.after is None else module.after} --output {root / 'model'}"
+            f"{_seen(module) - 1} --output {root / 'model'}"
         ) from error
+
+
+def _seen(module: Evolving) -> int:
+    """Updates that the centre has seen, which may have been put back to an earlier one."""
+    parent = module.history.parent
+    return module.generation if parent is None else parent + 1
 
 
 def _example(evaluation: Evaluation) -> dict[str, str]:

@@ -14,17 +14,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from es_lightning.algorithm.noise import member_seed
-from es_lightning.algorithm.shaping import comparable
+from es_lightning.algorithm.shaping import comparable, reward_statistics
 from es_lightning.analysis.sigma_sweep import Verdict, judge
-from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.callbacks.monitor import Evolving, Monitor, evolving, write_table
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Member
 from es_lightning.reports import plots
 from es_lightning.reports.plots import ACCENT, INK, QUIET
-from es_lightning.system.files import replacing
-from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +86,7 @@ class SigmaFinder(Monitor):
         Raises:
             UsageError: there are fewer prompts than asked for, or than two.
         """
-        size = evolved(pl_module).data.batch_size if stage == "fit" else None
+        size = evolving(pl_module).data.batch_size if stage == "fit" else None
         if size is not None and size < (self.prompts or 2):
             raise UsageError(
                 f"SigmaFinder needs {self.prompts or 2} prompts, and a generation has {size}: raise "
@@ -98,7 +95,7 @@ class SigmaFinder(Monitor):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sweep, unless the run has done so before it was interrupted."""
-        module = evolved(pl_module)
+        module = evolving(pl_module)
         if self.found or trainer.global_step > 0:
             return
         if not self._known(trainer, module):
@@ -111,30 +108,32 @@ class SigmaFinder(Monitor):
         if self.stop:
             trainer.should_stop = True
 
-    def _known(self, trainer: pl.Trainer, module: EvolutionStrategies) -> bool:
+    def _known(self, trainer: pl.Trainer, module: Evolving) -> bool:
         """Take the sweep from its table, in a run that goes on from its journal without a checkpoint."""
         path = Path(trainer.default_root_dir) / TABLE
-        if module.saved_journal is None:
+        if module.history.saved is None:
             return False
         there = trainer.is_global_zero and path.exists()
-        told = module.exchange(path.read_bytes() if there else b"")[0]
+        told = module.ranks.exchange(path.read_bytes() if there else b"")[0]
         if told:
             self.load_state_dict(json.loads(told))
         return bool(told)
 
     # The sweep ------------------------------------------------------------------------------------
 
-    def _sweep(self, module: EvolutionStrategies) -> None:
-        batch = module.encode(module.data.batch(module.generation))
+    def _sweep(self, module: Evolving) -> None:
+        batch = module.data.batch(module.generation)
         count = self.prompts or len(batch)
         prompts = [batch[i * len(batch) // count] for i in range(count)]  # of all tasks of a mixture
-        module.load_centre()
-        centre = means(measured(module.shared_rollout(prompts)), "centre")
+        module.rollouts.hold_centre(module.centre)
+        centre = means(measured(module.evaluator.evaluate(prompts)), "centre")
         members, tables = self._members(module), []
         for sigma in self._sigmas(module.sigma):
-            rewards, scores = module.evaluate_members(members, prompts, sigma)
-            tables.append(rewards)
-            self.rows.append({"sigma": sigma, **_described(rewards, scores)})
+            outcome = module.evaluator.members(
+                module.centre, members, module.noise, sigma, prompts, module.centre_checksum
+            )
+            tables.append(outcome.rewards)
+            self.rows.append({"sigma": sigma, **outcome.scores, **_described(outcome.rewards)})
         groups, weights = [prompt.group for prompt in prompts], module.data.task.group_weights()
         if weights:
             tables = [comparable(table, groups, weights) for table in tables]
@@ -148,7 +147,7 @@ class SigmaFinder(Monitor):
         self.suggestion = sigmas[verdict.best] if verdict.found else None
         self.found = {"p_value": verdict.p_value, "between": [sigmas[i] for i in verdict.between]}
 
-    def _members(self, module: EvolutionStrategies) -> list[Member]:
+    def _members(self, module: Evolving) -> list[Member]:
         """Pairs that are in no generation of any run: theirs count from 0."""
         seeds = [member_seed(module.population.run_seed, -1 - self.seed, pair) for pair in range(self.pairs)]
         return [Member(2 * k + side, seed, 1 - 2 * side) for k, seed in enumerate(seeds) for side in (0, 1)]
@@ -163,10 +162,7 @@ class SigmaFinder(Monitor):
 
     @rank_zero_only
     def _report(self, trainer: pl.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / TABLE
-        with replacing(path) as file:
-            file.write((json.dumps(self.state_dict(), indent=2, allow_nan=False) + "\n").encode())
-        keep_artifact(trainer.loggers, path, "tables")
+        write_table(trainer, TABLE.name, self.state_dict())
         if self.suggestion is not None:
             for logger in trainer.loggers:
                 logger.log_metrics({"health/suggested_sigma": self.suggestion}, step=trainer.global_step)
@@ -191,9 +187,9 @@ class SigmaFinder(Monitor):
 
     def figure(self, trainer: pl.Trainer) -> Figure:
         """Score per sigma with its interval, and the members' rewards against the centre's."""
-        module = evolved(trainer.lightning_module)
+        module = evolving(trainer.lightning_module)
         verdict = "no sigma suggested" if self.suggestion is None else f"suggested {self.suggestion:.4g}"
-        title = f"{module.data.task.name} on {module.base}: {self.found['pairs']} pairs, "
+        title = f"{module.data.task.name} on {module.base_model.name}: {self.found['pairs']} pairs, "
         title += f"{self.found['prompts']} prompts; {verdict}, configured {self.found['configured']:.4g}"
         figure, [left, right] = plots.sheet(title, columns=2)
         sigmas, scores, high = self._values("sigma"), self._values("score"), self._values("score_high")
@@ -243,7 +239,7 @@ def _check(sigmas: list[float] | None, factor: float, least: dict[str, tuple[int
             raise UsageError(f"SigmaFinder.{name} is {value}: give at least {lowest}.")
 
 
-def _described(rewards: Tensor, scores: dict[str, float]) -> dict[str, float]:
-    members = rewards.mean(dim=1)
-    edges = {"min": float(members.min()), "max": float(members.max())}
-    return {**scores, "reward": float(members.mean()), "std": float(members.std(correction=0)), **edges}
+def _described(rewards: Tensor) -> dict[str, float]:
+    """Statistics of the members' rewards; the reward is their mean."""
+    statistics = reward_statistics(rewards)
+    return {"reward": statistics.pop("mean"), **statistics}

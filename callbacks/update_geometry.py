@@ -13,26 +13,23 @@ import torch
 
 from es_lightning.analysis.geometry import GROUPS, brief, changes, table, total
 from es_lightning.analysis.random_walk import compared, independent, random_walk
-from es_lightning.callbacks.monitor import Monitor, evolved
+from es_lightning.callbacks.monitor import Monitor, Tuning, history_of, put_back, tuning, write_table
+from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
-from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
-from es_lightning.models import base_model
+from es_lightning.models.base_model import resolve
 from es_lightning.models.snapshot import Snapshot
 from es_lightning.models.weights import BaseWeights
-from es_lightning.module import EvolutionStrategies
 from es_lightning.reports import plots
-from es_lightning.system.files import replacing
-from es_lightning.tracking.artifacts import keep_artifact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-TABLE, SNAPSHOT = "tables/update_geometry.json", "update_geometry.scratch"
+TABLE, SNAPSHOT = "update_geometry.json", "update_geometry.scratch"
 
 
-class UpdateGeometry(Monitor):
+class UpdateGeometry(Periodic, Monitor):
     """Measure theta - theta_0 every few generations and at the end of training, in one pass over the weights.
 
     Rank 0 measures and tells the others. All of it, by layer and module group too, is in
@@ -53,6 +50,7 @@ class UpdateGeometry(Monitor):
     """
 
     picture = "update_geometry.png"
+    at_start = False  # nothing has changed yet
 
     def __init__(
         self,
@@ -62,14 +60,14 @@ class UpdateGeometry(Monitor):
         steps: bool = False,
         direction: str | None = None,
     ) -> None:
-        super().__init__()
-        if every < 1 or top < 1:
-            raise UsageError(f"every is {every} and top is {top}: give whole numbers of at least 1.")
+        super().__init__(every)
+        if top < 1:
+            raise UsageError(f"UpdateGeometry.top is {top}: give a whole number of at least 1.")
         if len(set(thresholds)) < len(thresholds) or not all(0 < threshold < 1 for threshold in thresholds):
             raise UsageError(
                 f"thresholds are {thresholds}: give different changes above 0 and below 1, for example 1e-6."
             )
-        self.every, self.top, self.steps, self.direction = every, top, steps, direction
+        self.top, self.steps, self.direction = top, steps, direction
         self.thresholds = tuple(float(threshold) for threshold in thresholds)
         self.latest: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
@@ -82,37 +80,26 @@ class UpdateGeometry(Monitor):
         """Refuse a base that cannot be read and a direction that is none, before the engine starts."""
         if stage != "fit":
             return
-        tuned = evolved(pl_module)
+        tuned = tuning(pl_module)
         tuned.configure_model()
         for name, _ in tuned.centre.named_parameters():
-            tuned.base_weights.read(name)
+            tuned.base_model.weights.read(name)
         if self.direction is not None:
-            self._target = BaseWeights(base_model.resolve(self.direction))
-            _check(self._target, tuned)
+            self._target = BaseWeights(resolve(self.direction))
+            _require_other_tuning(self._target, tuned)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the centre as it is before an update that is to be measured."""
-        tuned = evolved(pl_module)
-        if self.steps and trainer.is_global_zero and (tuned.generation + 1) % self.every == 0:
-            self._before, self._start = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT), tuned.after
+        tuned = tuning(pl_module)
+        if self.steps and trainer.is_global_zero and (tuned.generation + 1) % (self.every or 1) == 0:
+            self._before, self._start = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT), _parent(tuned)
             self._before.write(tuned.centre.named_parameters())
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Measure, where a measurement is due."""
-        tuned = evolved(pl_module)
-        if tuned.generation % self.every == 0:
-            self._measure(trainer, tuned)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the tuned model, and draw the whole run."""
-        tuned = evolved(pl_module)
-        if tuned.generation and self.latest.get("checksum") != tuned.centre_checksum:
-            self._measure(trainer, tuned)
-        super().on_train_end(trainer, pl_module)
+    def is_known(self, module: Tuning) -> bool:
+        """Whether the last measurement was of the present centre, or there was no update yet."""
+        return not module.generation or self.latest.get("checksum") == module.centre_checksum
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -131,36 +118,37 @@ class UpdateGeometry(Monitor):
 
     # Measuring ------------------------------------------------------------------------------------
 
-    def _measure(self, trainer: pl.Trainer, tuned: EvolutionStrategies) -> None:
-        """On all ranks: what several devices add up may differ in the last bit, what ranks decide may not."""
-        found = self._found(trainer, tuned) if trainer.is_global_zero else None
-        told = json.loads(tuned.exchange(b"" if found is None else json.dumps(found).encode())[0])
-        place = {"generation": trainer.global_step, "checksum": tuned.centre_checksum}
+    def act(self, trainer: pl.Trainer, module: Tuning) -> None:
+        """Measure the centre on rank 0, whose numbers all ranks take.
+
+        What several devices add up may differ in the last bit; what ranks decide by it may not.
+        """
+        found = json.dumps(self._found(module)).encode() if trainer.is_global_zero else b""
+        told = json.loads(module.ranks.exchange(found)[0])
+        place = {"generation": trainer.global_step, "checksum": module.centre_checksum}
         self.latest = {**place, **told["table"]}
         self.history.append({"generation": trainer.global_step, **brief(self.latest)})
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / TABLE
             content = {**self.latest, "metrics": told["metrics"], "history": self.history}
-            with replacing(path) as file:
-                file.write(json.dumps(content, indent=1).encode())
-            keep_artifact(trainer.loggers, path, "tables")
+            write_table(trainer, TABLE, content)
         self.keep(trainer, told["metrics"])
 
-    def _found(self, trainer: pl.Trainer, tuned: EvolutionStrategies) -> dict[str, Any]:
-        header, updates = _updates(trainer, tuned)
-        fresh = tuned.after is None and (updates[-1].after if updates else None) == self._start
+    def _found(self, module: Tuning) -> dict[str, Any]:
+        history, noise = history_of(module), getattr(module, "noise", None)
+        updates = history.lineage() if history else []
+        fresh = not put_back(module) and (updates[-1].parent if updates else None) == self._start
         before = self._before if fresh else None  # another callback may have put the centre back
-        named = tuned.centre.named_parameters()
-        parts = changes(named, tuned.base_weights, self.thresholds, before, self._target)
+        named = module.centre.named_parameters()
+        parts = changes(named, module.base_model.weights, self.thresholds, before, self._target)
         labels = [np.format_float_scientific(each, trim="-", exp_digits=1) for each in self.thresholds]
         rows = table(parts, labels, self.top, steps=before is not None)
         self._forget()
-        walk = random_walk(header, updates)
+        walk = random_walk(history.header, updates) if history else None
         if walk is None:
             self._tell("the law of the random walk holds for SGD without momentum and weight decay alone.")
-        if self._target and not independent(tuned.noise):
+        if self._target and not independent(noise):
             self._tell("a projection's z-score needs noise that is independent in every entry.")
-        laws = compared(total(parts.values()), walk, independent(tuned.noise))
+        laws = compared(total(parts.values()), walk, independent(noise))
         return {"table": rows, "metrics": _metrics(rows) | laws}
 
     def _tell(self, what: str) -> None:
@@ -193,23 +181,25 @@ class UpdateGeometry(Monitor):
         return figure
 
 
-def _updates(trainer: pl.Trainer, tuned: EvolutionStrategies) -> tuple[dict[str, Any], list[Entry]]:
-    """The journal's header, and the updates that led to the present centre."""
-    header, entries = parse(tuned.run_journal.lines, Path(trainer.default_root_dir) / JOURNAL)
-    return header, lineage(entries, len(entries) - 1 if tuned.after is None else tuned.after)
+def _parent(module: Tuning) -> int | None:
+    """Generation whose result the next update starts from, if that is not the one before."""
+    history = history_of(module)
+    return None if history is None else history.parent
 
 
-def _check(target: BaseWeights, tuned: EvolutionStrategies) -> None:
+def _require_other_tuning(target: BaseWeights, module: Tuning) -> None:
     same = True
-    for name, parameter in tuned.centre.named_parameters():
+    for name, parameter in module.centre.named_parameters():
         if name not in target or target.read(name).shape != parameter.shape:
             raise UsageError(
                 f"direction {target.folder} has no tensor {name} of shape {tuple(parameter.shape)}: give a "
-                f"model tuned from {tuned.base}."
+                f"model tuned from {module.base_model.name}."
             )
-        same = same and torch.equal(target.read(name).float(), tuned.base_weights.read(name).float())
+        same = same and torch.equal(target.read(name).float(), module.base_model.weights.read(name).float())
     if same:
-        raise UsageError(f"direction {target.folder} is {tuned.base} itself: give a model tuned from it.")
+        raise UsageError(
+            f"direction {target.folder} is {module.base_model.name} itself: give a model tuned from it."
+        )
 
 
 def _metrics(rows: dict[str, Any]) -> dict[str, float]:

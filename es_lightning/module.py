@@ -1,35 +1,56 @@
-"""Evolution strategies as a LightningModule: one training step is one generation."""
+"""Evolution strategies as a LightningModule: one training step is one generation.
+
+The centre theta is ``self.centre``, a Hugging Face model in float32, and lives nowhere else. Parts that need
+no Trainer do the work:
+
+    base_model   where the run starts from          population   which members there are
+    rollouts     an engine with weights in it       evaluator    rollouts, grading, what all ranks learn
+    ranks        this process among the others      history      journal, lineage, the way back
+"""
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
 from es_lightning.algorithm.noise import GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
-from es_lightning.algorithm.shaping import all_alike, comparable, z_score
+from es_lightning.algorithm.shaping import reward_statistics, weigh, z_score
+from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
+from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.metrics import PopulationReward, record_metrics
-from es_lightning.journal.entry import Entry
+from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.evaluation.metrics import means, measured, record_metrics
 from es_lightning.journal.header import header
-from es_lightning.journal.hyper import hyper_parameters, set_hyper_parameters
-from es_lightning.records import Generation, Prompt
+from es_lightning.journal.history import History
+from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
+from es_lightning.journal.run import Past
+from es_lightning.models import BaseModel
+from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
-from es_lightning.steered_module import SteeredModule
 from es_lightning.system.memory import trim_heap
+from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
 
+log = logging.getLogger(__name__)
 
-class EvolutionStrategies(SteeredModule):
+
+class EvolutionStrategies(pl.LightningModule):
     """Full-parameter fine-tuning by evolution strategies (arXiv 2509.24372).
 
     Args:
@@ -52,6 +73,9 @@ class EvolutionStrategies(SteeredModule):
         UsageError: a value is outside its range.
     """
 
+    drift: Tensor
+    """Float64 scalar: Euclidean norm of (centre - base)."""
+
     def __init__(
         self,
         base: str = "embedded",
@@ -68,21 +92,86 @@ class EvolutionStrategies(SteeredModule):
         retry_member: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        super().__init__(
-            base=base,
-            sampling=sampling or Sampling(),
-            engine=engine or VLLMEngine(trust_remote_code=trust_remote_code),
-            trust_remote_code=trust_remote_code,
-            population=Population(population, seed, antithetic),
-            sigma=sigma,
-            noise=noise or GaussianNoise(),
-            retry_member=retry_member,
-        )
-        self.shaping = shaping
+        super().__init__()
+        self.automatic_optimization = False
+        self.population, self.sigma = Population(population, seed, antithetic), _positive(sigma)
+        self.noise, self.shaping = noise or GaussianNoise(), shaping
+        self.base_model = BaseModel(base, trust_remote_code)
+        engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
+        self.rollouts = Rollouts(engine, sampling, retry_member)
+        self.history = History()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
-        self.population_reward = PopulationReward()
+        self._adjusted: dict[str, Any] = {}
+        self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # a resumed run reports on the whole
+
+    # The parts, as of now -------------------------------------------------------------------------
+
+    @property
+    def data(self) -> TaskDataModule:
+        """The data module of this run, which knows the task."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, TaskDataModule):
+            raise UsageError("the module needs a TaskDataModule: pass datamodule=TaskDataModule(task).")
+        return data
+
+    @property
+    def generation(self) -> int:
+        """Index of the present generation, from 0; the number of updates that the centre has seen."""
+        return int(self.trainer.global_step)
+
+    @property
+    def ranks(self) -> Ranks:
+        """This process among the ranks of the run."""
+        return Ranks(self.trainer.strategy, self.rollouts.engine.tensor_parallel_size)
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What turns weights and prompts into rewards, for the present generation."""
+        return Evaluator(self.rollouts, self.data.scorer, self.ranks, self.generation)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update; alpha in the papers."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def centre_checksum(self) -> str:
+        """Of the present centre, as the journal has it; empty before the run begins."""
+        return self.history.checksum
+
+    # Setting up -----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check everything that costs nothing to check, then load the centre, then start the engine."""
+        self.ranks.check(self.population.size)
+        self.base_model.check_heads(self.rollouts.engine.tensor_parallel_size)
+        for split in self.data.splits_for(stage):
+            self.data.encode(split, self.reserve)
+        self.data.scorer.start()  # loads the task in other processes while the model is loaded here
+        self.configure_model()
+        self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
+
+    def configure_model(self) -> None:
+        """Load the centre, once; callbacks that copy the module, as WeightAveraging does, call it first."""
+        if not hasattr(self, "centre"):
+            self.centre = self.base_model.load()
+            self.centre.to(self.trainer.strategy.root_device)
+
+    def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
+        """Encode prompts, and let the engine be started with room for them.
+
+        A callback calls it for its own prompts in ``setup``, which comes before the engine's start.
+
+        Args:
+            prompts: what will be evaluated or sampled.
+            max_tokens: most new tokens for each; None takes those of ``sampling``.
+
+        Raises:
+            UsageError: a prompt with its completion is longer than the model can take.
+        """
+        return self.rollouts.reserve(self.base_model, prompts, max_tokens)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the centre, with the scheduler if there is one.
@@ -99,13 +188,43 @@ class EvolutionStrategies(SteeredModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
 
+    def on_train_start(self) -> None:
+        """Start the journal or go on with it, from the centre that it leads to.
+
+        Raises:
+            UsageError: a run is to begin with a centre that is not the base model, or its checkpoint is ahead
+                of its journal.
+            RankError: another rank holds another centre.
+        """
+        if self.generation == 0 and self.drift != 0:
+            raise UsageError(
+                "this module's centre has been tuned already, and a run begins at the base model: make a new "
+                "module, or give the ckpt_path of the run that is to go on."
+            )
+        self.history.checksum = self.checksum()
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.history.open_without_files(self.header, self.generation)
+        else:
+            folder = Path(self.trainer.default_root_dir)
+            self.history.open(folder, self.header, self.generation, self.ranks)
+        self.ranks.check_centre(self.centre_checksum, self.generation)
+        path = self.history.lineage()
+        if path and path[-1].checksum != self.centre_checksum:
+            # Written amid an update or a validation of WeightAveraging, or after its end.
+            log.warning(
+                "The checkpoint's centre %s is not the journal's %s, which is made again.",
+                self.centre_checksum,
+                path[-1].checksum,
+            )
+            self.restore(path[-1].generation + 1)
+
     # One generation -------------------------------------------------------------------------------
 
     @torch.no_grad()
     def training_step(self, prompts: list[Prompt], batch_idx: int) -> dict[str, Generation]:
         """Perturb, generate, score, gather, shape, update: one generation.
 
-        A generation that an earlier process finished is taken from the journal, without rollouts.
+        A generation that an earlier process finished is repeated from the journal, without rollouts.
 
         Args:
             prompts: the batch, P encoded prompts, the same for every member and rank.
@@ -114,57 +233,34 @@ class EvolutionStrategies(SteeredModule):
         Returns:
             The record of the generation, for callbacks.
         """
-        watch, past = Stopwatch(), self.run_journal.past(self.generation)
-        started = time.perf_counter()
-        if past is not None:  # what callbacks did that this run may lack
-            if past.entry.after not in (None, self.after):
-                self.restore(past.entry.after + 1)
-            set_hyper_parameters(self._optimizer, past.entry.hyper)
-        found = self._found(prompts, watch) if past is None else past.record(prompts)
-        hyper = hyper_parameters(self._optimizer)
-        with watch.phase("update"):
-            size = StepSize(0.0, float(self.drift)) if found.skipped else self._update(found)
-            self._count_generation(found.rewards)
-            self.centre_checksum = self.checksum()
-        record = replace(
-            found,
-            update_norm=size.update_norm,
-            drift=size.drift,
-            seconds={**watch.seconds, "total": time.perf_counter() - started, **found.seconds},
-        )
-        if past is None:
-            entry = Entry.of(record, hyper, self.centre_checksum, self.after)
-            self.run_journal.keep(entry, record.rewards)
-        else:
-            self.run_journal.keep_past(past, self.centre_checksum)
-        self.after = None
+        watch, past = Stopwatch(), self.history.past(self.generation)
+        with watch.phase("total"):
+            record = self._evaluate(prompts, watch) if past is None else self._recall(past, prompts)
+            hyper = hyper_parameters(self._optimizer)
+            with watch.phase("update"):
+                step = StepSize(0.0, float(self.drift)) if record.skipped else self._update(record)
+                self._count_generation(record.rewards)
+                centre = self.checksum()
+        seconds = {**watch.seconds, **record.seconds}
+        record = replace(record, update_norm=step.update_norm, drift=step.drift, seconds=seconds)
+        self.history.add(record, hyper, centre, past)
         self._log_generation(record)
         return {"generation": record}
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Put the loggers' step at the generation, which Lightning loses count of in resumed runs.
-
-        Callbacks log at the start of a batch, so it has to be right by then.
-        """
-        if self.trainer.training:
-            self._logged_step(self.generation)
-        return batch
-
-    def _found(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
-        """What is known of a generation before its update."""
+    def _evaluate(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
+        """What is known of a generation before its update: its members' rewards and weights."""
         members = self.population.members(self.generation)
-        evaluations, outcome = self.evaluate_population(members, prompts, watch)
-        rewards, weights = outcome.rewards, self.data.task.group_weights()
-        if weights:
-            rewards = comparable(rewards, [prompt.group for prompt in prompts], weights)
-        skipped = all_alike(rewards)
-        nothing = torch.zeros(len(members), dtype=torch.float64)
+        outcome = self.evaluator.members(
+            self.centre, members, self.noise, self.sigma, prompts, self.centre_checksum, watch
+        )
+        groups = [prompt.group for prompt in prompts]
+        weights, skipped = weigh(outcome.rewards, self.shaping, groups, self.data.task.group_weights())
         return Generation(
             index=self.generation,
             members=members,
             prompts=tuple(prompts),
             rewards=outcome.rewards,
-            weights=nothing if skipped else self.shaping(rewards),
+            weights=weights,
             sigma=self.sigma,
             lr=self.lr,
             skipped=skipped,
@@ -174,18 +270,24 @@ class EvolutionStrategies(SteeredModule):
             tokens=outcome.tokens,
             seconds=outcome.seconds,
             lane_seconds=outcome.lane_seconds,
-            evaluations=evaluations,
+            evaluations=outcome.evaluations,
         )
 
-    def _update(self, found: Generation) -> StepSize:
-        named = self.centre.named_parameters()
-        size = apply_update(
-            self._optimizer, named, found.members, found.weights, self.noise, self.base_weights
-        )
-        self.drift.fill_(size.drift)
-        self.centre_has_changed()
+    def _recall(self, past: Past, prompts: Sequence[Prompt]) -> Generation:
+        """The same from the journal, after what a callback did before it, which this run may lack."""
+        if past.entry.parent not in (None, self.history.parent):
+            self.restore(past.entry.parent + 1)
+        set_hyper_parameters(self._optimizer, past.entry.hyper)
+        return past.record(prompts)
+
+    def _update(self, record: Generation) -> StepSize:
+        """theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n, as the optimizer takes the step."""
+        named, base = self.centre.named_parameters(), self.base_model.weights
+        step = apply_update(self._optimizer, named, record.members, record.weights, self.noise, base)
+        self.drift.fill_(step.drift)
+        self.rollouts.forget()
         trim_heap()
-        return size
+        return step
 
     def _count_generation(self, rewards: Tensor) -> None:
         # No parameter has a gradient any more: this step moves nothing and lets Lightning count a generation.
@@ -196,23 +298,174 @@ class EvolutionStrategies(SteeredModule):
         elif isinstance(scheduler, LRScheduler):
             scheduler.step()
 
+    def checksum(self) -> str:
+        """Sixteen hexadecimal digits of the centre; they change with any bit of any weight."""
+        digits = checksum(self.centre.named_parameters())
+        trim_heap()
+        return digits
+
+    @property
+    def _lightning_optimizer(self) -> LightningOptimizer:
+        return cast(LightningOptimizer, self.optimizers())
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        return self._lightning_optimizer.optimizer
+
+    # The centre, validated and tested --------------------------------------------------------------
+
+    def evaluate(self, split: str) -> Evaluation:
+        """Generate and score the problems of a split with the centre; all ranks take part and get all of it.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+        """
+        with interruptible():
+            # Whatever the engine holds: an average may have taken the centre's place since.
+            self.rollouts.load(self.rollouts.unperturbed(self.centre))
+            return self.evaluator.evaluate(self.data.encode(split, self.reserve))
+
+    def on_validation_epoch_start(self) -> None:
+        """Give the engine the centre."""
+        self.rollouts.forget()  # WeightAveraging may have put the average in its place
+        self.rollouts.hold_centre(self.centre)
+        # Lightning counts a batch as done after its validation, but the centre has seen the update by now.
+        self._lightnings_count = self._logged_step(self.generation)
+
+    def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
+        """Score the centre on the validation prompts, which come as one batch, and log the means."""
+        self._log_means("val", prompts)
+
+    def on_validation_epoch_end(self) -> None:
+        """Load the centre anew next time if an average was validated: it is taken out of the centre now."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+            self.rollouts.forget()
+
+    def on_validation_end(self) -> None:
+        """Give Lightning its count back."""
+        self._logged_step(self._lightnings_count)
+
+    def on_test_epoch_start(self) -> None:
+        """Give the engine the centre."""
+        self.rollouts.forget()  # WeightAveraging has put the average in its place when a fit ended
+        self.rollouts.hold_centre(self.centre)
+
+    def test_step(self, prompts: list[Prompt], batch_idx: int) -> None:
+        """Score the centre on the test prompts, which come as one batch, and log the means."""
+        self._log_means("test", prompts)
+
+    def _log_means(self, prefix: str, prompts: Sequence[Prompt]) -> None:
+        evaluation = self.evaluator.evaluate(prompts)
+        self.log_dict(means(measured(evaluation), prefix), batch_size=len(prompts))
+
+    # Steering -------------------------------------------------------------------------------------
+
+    def restore(self, generation: int) -> None:
+        """Put centre and optimizer back to where they were before a generation; settings stay as they are.
+
+        From the nearest checkpoint, or the base model, and the journal. All ranks take part.
+
+        Args:
+            generation: updates that the wanted centre has seen; 0 is the base model.
+
+        Raises:
+            UsageError: the journal does not lead there.
+        """
+        folders = {
+            Path(each.dirpath)
+            for each in self.trainer.checkpoint_callbacks
+            if isinstance(each, ModelCheckpoint) and each.dirpath
+        }
+        base = self.base_model.weights
+        place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks)
+        self.history.restore(generation, *place)
+        self.drift.fill_(drift(base, self.centre))
+        self.rollouts.forget()
+        trim_heap()
+
+    def adjust(
+        self, sigma: float | None = None, population: int | None = None, lr_factor: float | None = None
+    ) -> None:
+        """Change settings from the next generation on; checkpoints keep them. All ranks have to do it alike.
+
+        Args:
+            sigma: new noise scale, in units of the weights.
+            population: new number of members.
+            lr_factor: factor on the learning rate, and on those that a scheduler computes with.
+
+        Raises:
+            UsageError: a value is outside its range.
+        """
+        if sigma is not None:
+            self.sigma = _positive(sigma)
+        if population is not None:
+            old = self.population
+            self.population = Population(population, old.run_seed, old.antithetic)
+        if lr_factor is not None:
+            scale_lr(self._optimizer, self.lr_schedulers(), lr_factor)
+        self._adjusted = {"sigma": self.sigma, "population": self.population.size}
+
+    # The end, and checkpoints ---------------------------------------------------------------------
+
+    def on_train_end(self) -> None:
+        """Compare the final centres, as the start of a generation does with those before it."""
+        self.ranks.check_centre(self.centre_checksum, self.generation)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the journal so far into the checkpoint, and what callbacks have changed."""
+        checkpoint["journal"] = list(self.history.lines)
+        checkpoint["steered"] = {"after": self.history.parent, **self._adjusted}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take both from the checkpoint.
+
+        Raises:
+            UsageError: there is no journal in it.
+        """
+        if "journal" not in checkpoint:
+            raise UsageError(
+                "the checkpoint holds no journal, so it is none of this library's: give another --ckpt_path."
+            )
+        self.history.saved = list(checkpoint["journal"])
+        self.rollouts.forget()
+        steered = dict(checkpoint.get("steered", {}))
+        self.history.parent = steered.pop("after", None)
+        if steered:
+            self.adjust(**steered)
+
     # Reports --------------------------------------------------------------------------------------
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Put the loggers' step at the generation, which Lightning loses count of in resumed runs.
+
+        Callbacks log at the start of a batch, so it has to be right by then.
+        """
+        if self.trainer.training:
+            self._logged_step(self.generation)
+        return batch
+
+    def _logged_step(self, step: int) -> int:
+        """Set where loggers put what is logged next; returns where that was before."""
+        loop = self.trainer.fit_loop.epoch_loop
+        before, loop._batches_that_stepped = loop._batches_that_stepped, step
+        return before
 
     def _log_generation(self, record: Generation) -> None:
         seconds = max(record.seconds["generate"], 1e-3)  # the journal keeps milliseconds
-        self.population_reward.update(record.rewards)
         self.tokens_per_second.update(record.tokens / seconds, weight=seconds)
-        reward = dict(self.population_reward.compute())  # the metric keeps its own
-        bar = {name: reward.pop(name) for name in ("reward/mean", "reward/max")}
+        rewards = {
+            f"reward/{name}": torch.tensor(value, dtype=torch.float64)
+            for name, value in reward_statistics(record.rewards).items()
+        }
+        bar = {name: rewards.pop(name) for name in ("reward/mean", "reward/max")}
         self.log_dict(bar | {"time/tokens_per_s": self.tokens_per_second.compute()}, prog_bar=True)
-        self.log_dict({**reward, **record_metrics(record)})
+        self.log_dict({**rewards, **record_metrics(record)})
 
     def header(self) -> dict[str, Any]:
         """The first line of the run's journal."""
         return header(
-            self.base,
-            self.folder,
-            self.export_dtype,
+            self.base_model,
             self.noise,
             self._optimizer,
             device=self.device.type,
@@ -223,6 +476,7 @@ class EvolutionStrategies(SteeredModule):
 
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters that decide a run, as plain values to be written beside its results."""
+        engine, sampling = self.rollouts.engine, self.rollouts.sampling
         return {
             "population": self.population.size,
             "sigma": self.sigma,
@@ -232,8 +486,14 @@ class EvolutionStrategies(SteeredModule):
             "shaping": getattr(self.shaping, "__name__", str(self.shaping)),
             "antithetic": self.population.antithetic,
             "prompts_per_generation": self.data.batch_size,
-            "max_tokens": self.sampling.max_tokens,
-            "temperature": self.sampling.temperature,
-            "engine": f"{type(self.engine).__name__}, {str(self.engine.dtype).removeprefix('torch.')}",
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "engine": f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}",
             "seed": self.population.run_seed,
         }
+
+
+def _positive(sigma: float) -> float:
+    if not sigma > 0:
+        raise UsageError(f"sigma is {sigma}: give a noise scale above 0, for example 0.001.")
+    return sigma

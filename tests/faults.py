@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.system.files import Lines
@@ -48,13 +49,13 @@ class _Trap:
         """Put the trap where the moment passes by."""
         moment, tuned = self.fault.moment, self.tuned
         if moment == "perturb":
-            self._in_the_middle_of(tuned, "perturbed")
+            self._in_the_middle_of(tuned.rollouts, "perturbed")
         elif moment == "generate":
-            self._before(tuned.engine, "generate", lambda: tuned.trainer.training)
+            self._before(tuned.rollouts.engine, "generate", lambda: tuned.trainer.training)
         elif moment == "validate":
-            self._before(tuned.engine, "generate", lambda: tuned.trainer.validating)
+            self._before(tuned.rollouts.engine, "generate", lambda: tuned.trainer.validating)
         elif moment == "gather":
-            self._before(tuned, "exchange", lambda: tuned.trainer.training)
+            self._before(Ranks, "exchange", lambda: tuned.trainer.training)
         elif moment == "update":
             self._before(tuned.noise, "accumulate_", lambda: True, calls=7)
         elif moment == "checkpoint" and self.fault.rank == 0:

@@ -74,7 +74,7 @@ class Run:
         )
         sent = count_bytes(tuned) if self.count_bytes else []
         found = newest(checkpoints) if self.resume else None
-        tuned.saved_journal = [] if self.resume else None
+        tuned.history.saved = [] if self.resume else None
         run.fit(tuned, TaskDataModule(Letters(), prompts_per_generation=self.prompts), ckpt_path=found)
         report = {
             "checksum": tuned.checksum(),
@@ -84,7 +84,7 @@ class Run:
             "val": {name: float(value) for name, value in run.callback_metrics.items() if "val/" in name},
             "threads": torch.get_num_threads(),
             "cores": sorted(os.sched_getaffinity(0)),
-            "tensor_parallel_size": tuned.engine.tensor_parallel_size,
+            "tensor_parallel_size": tuned.rollouts.engine.tensor_parallel_size,
             "bytes": sent,
             "restored_from": None if found is None else found.name,
         }

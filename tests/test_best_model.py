@@ -99,7 +99,7 @@ def test_the_exported_weights_are_those_of_the_best_validation(tmp_path: Path) -
     assert tuned.checksum() == measured.checksums[best]
     exported = BaseWeights(tmp_path / "best")
     for name, parameter in tuned.centre.named_parameters():
-        assert torch.equal(exported.read(name), parameter.to(tuned.export_dtype))
+        assert torch.equal(exported.read(name), parameter.to(tuned.base_model.dtype))
     assert f"| val/reward | {measured.rewards[best]:.6g} |" in (tmp_path / "best" / "README.md").read_text()
 
 

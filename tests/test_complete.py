@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from es_lightning.models.base_model import load_tokenizer, resolve
+from es_lightning.models import BaseModel
 from es_lightning.records import Choice, Completion, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, encode
 from es_lightning.rollout.complete import complete
@@ -129,7 +129,7 @@ def test_any_mix_comes_back_in_order(plan: list[list[tuple[int, ...]] | None], n
 
 @pytest.fixture(scope="module")
 def tiny() -> PreTrainedTokenizerBase:
-    return load_tokenizer(resolve("tiny"))
+    return BaseModel("tiny").tokenizer
 
 
 @pytest.fixture(scope="module")

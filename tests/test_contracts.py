@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_lightning.grading.grade import grade, pack_job, unpack_job
-from es_lightning.models import base_model
+from es_lightning.models import BaseModel
 from es_lightning.records import Prompt
 from es_lightning.rollout import encode
 from es_lightning.task import Reward, Task
@@ -168,7 +168,7 @@ def everything(task: Task) -> list[Prompt]:
 
 @cache
 def tokenizer():
-    return base_model.load_tokenizer(base_model.resolve("embedded"), trust_remote_code=False)
+    return BaseModel("embedded").tokenizer
 
 
 @cache

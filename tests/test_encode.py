@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from es_lightning.errors import UsageError
-from es_lightning.models.base_model import load_tokenizer
+from es_lightning.models import BaseModel
 from es_lightning.models.embedded import tiny_folder
 from es_lightning.records import Prompt
 from es_lightning.rollout import encode
@@ -46,7 +46,7 @@ def test_there_is_exactly_one_bos_and_no_eos(with_bos: PreTrainedTokenizerFast, 
 
 
 def test_chat_is_transformers_own_template_and_tokens() -> None:
-    tokenizer = load_tokenizer(tiny_folder())
+    tokenizer = BaseModel(tiny_folder()).tokenizer
     prompt = Prompt("p", "Hi there", system="Be brief.")
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi there"}]
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -55,13 +55,13 @@ def test_chat_is_transformers_own_template_and_tokens() -> None:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_prefill_stands_last(chat: bool) -> None:
-    tokenizer = load_tokenizer(tiny_folder())
+    tokenizer = BaseModel(tiny_folder()).tokenizer
     ids = encode([Prompt("p", "Count.", prefill="One, ", chat=chat)], tokenizer)[0].token_ids
     assert tokenizer.decode(ids).endswith("<|assistant|>One, " if chat else "Count.One, ")
 
 
 def test_encoded_prompts_are_left_alone() -> None:
-    tokenizer = load_tokenizer(tiny_folder())
+    tokenizer = BaseModel(tiny_folder()).tokenizer
     once = encode([Prompt("p", "Hi"), Prompt("q", "Hi", token_ids=(5, 6))], tokenizer)
     assert once[1].token_ids == (5, 6)
     assert all(a is b for a, b in zip(encode(once, tokenizer), once, strict=True))

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from es_lightning.errors import UsageError
-from es_lightning.models import base_model
+from es_lightning.models import BaseModel
+from es_lightning.models.base_model import resolve
 from es_lightning.models.export import export
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, complete, encode
@@ -44,17 +45,17 @@ KINDS_OF_EVERY_DAY = {"embedding with tied head", "all together"}
 @pytest.fixture(scope="module")
 def folder() -> Path:
     """The embedded model: real weights, tied head, grouped-query attention."""
-    return base_model.resolve("embedded")
+    return resolve("embedded")
 
 
 @pytest.fixture(scope="module")
 def centre(folder: Path) -> PreTrainedModel:
-    return base_model.load_model(folder)
+    return BaseModel(folder).load()
 
 
 @pytest.fixture(scope="module")
 def prompts(folder: Path) -> list[Prompt]:
-    return encode([Prompt(text, text) for text in TEXTS], base_model.load_tokenizer(folder))
+    return encode([Prompt(text, text) for text in TEXTS], BaseModel(folder).tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_both_engines_find_the_choices_alike(
     hf: RolloutEngine, vllm: RolloutEngine, centre: PreTrainedModel, folder: Path
 ) -> None:
     task = MultipleChoice("hellaswag", "sample", mode="loglikelihood")
-    choices = encode(task.problems("test")[:3], base_model.load_tokenizer(folder))
+    choices = encode(task.problems("test")[:3], BaseModel(folder).tokenizer)
     answers = []
     for started in (hf, vllm):
         started.load_weights(perturbed(centre, "nothing of this name"))
@@ -174,7 +175,7 @@ def test_in_bfloat16_both_engines_agree_to_a_hundredth_of_a_nat_per_token(
     folder: Path, in_bfloat16: list[RolloutEngine]
 ) -> None:
     """On average: a single token differs by as much as bfloat16 does from float32 within transformers."""
-    tokenizer = base_model.load_tokenizer(folder)
+    tokenizer = BaseModel(folder).tokenizer
     asked = encode(Conciseness().problems("train")[:24], tokenizer)
     said = in_bfloat16[-1].generate(asked, Sampling(max_tokens=64))
     texts = [(p.token_ids + c.token_ids, len(c.token_ids)) for p, c in zip(asked, said, strict=True)]

@@ -92,7 +92,7 @@ def test_an_export_is_the_centre_and_its_journal_makes_it_again(tmp_path: Path) 
         assert f"--generation {step - 1} " in card
     last = BaseWeights(tmp_path / "exported" / "step=3")
     for name, parameter in tuned.centre.named_parameters():
-        assert torch.equal(last.read(name), parameter.to(tuned.export_dtype))
+        assert torch.equal(last.read(name), parameter.to(tuned.base_model.dtype))
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "exported" / "step=3") is not None
 
 
@@ -113,7 +113,7 @@ def test_an_average_is_exported_and_not_said_to_be_in_the_journal(tmp_path: Path
     assert "es-lightning replay" not in (folder / "README.md").read_text()
     exported = BaseWeights(folder)
     for name, parameter in tuned.centre.named_parameters():
-        assert torch.equal(exported.read(name), parameter.to(tuned.export_dtype))
+        assert torch.equal(exported.read(name), parameter.to(tuned.base_model.dtype))
 
 
 def test_an_export_before_averaging_is_refused(tmp_path: Path) -> None:

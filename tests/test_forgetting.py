@@ -97,16 +97,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @torch.no_grad()
 def rewards(run: Finished, generation: int, task: Task, split: str, accuracy: bool = False) -> np.ndarray:
     """What a centre earns, completed greedily without batches or an engine."""
-    model = AutoModelForCausalLM.from_pretrained(run.tuned.folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(run.tuned.base_model.folder, dtype=torch.float32).eval()
     model.load_state_dict(run.watch.centres[generation])
-    ends = {run.tuned.tokenizer.eos_token_id, *np.atleast_1d(model.generation_config.eos_token_id or -1)}
+    tokenizer = run.tuned.base_model.tokenizer
+    ends = {
+        tokenizer.eos_token_id,
+        *np.atleast_1d(model.generation_config.eos_token_id or -1),
+    }
     found = []
-    for prompt in run.tuned.encode(task.problems(split)):
+    for prompt in run.tuned.reserve(task.problems(split)):
         ids: list[int] = []
         while len(ids) < 6 and not (ids and ids[-1] in ends):
             logits = model(torch.tensor([[*prompt.token_ids, *ids]])).logits[0, -1]
             ids.append(int(logits.argmax()))
-        score = task.reward(prompt, run.tuned.tokenizer.decode(ids, skip_special_tokens=True))
+        score = task.reward(prompt, tokenizer.decode(ids, skip_special_tokens=True))
         numbers = score if isinstance(score, dict) else {"reward": score}
         found.append(numbers["accuracy" if accuracy else "reward"])
     return np.array(found)

@@ -174,7 +174,11 @@ def test_memory_can_be_left_out(tmp_path: Path) -> None:
 def test_a_title_with_dollars_is_no_formula(tmp_path: Path) -> None:
     settings = {"population": 4, "sigma": 0.1, "lr": 0.1, "seed": 0}
     named = SimpleNamespace(name="Dollars")
-    tuned = SimpleNamespace(base=r"/a$\x/b$", data=SimpleNamespace(task=named), settings=lambda: settings)
+    tuned = SimpleNamespace(
+        base_model=SimpleNamespace(name=r"/a$\x/b$"),
+        data=SimpleNamespace(task=named),
+        settings=lambda: settings,
+    )
     figure, _ = plots.sheet(title(tuned))  # type: ignore[arg-type]
     plots.save(figure, tmp_path / "dollars.png")  # matplotlib refuses \x as a formula
     assert (tmp_path / "dollars.png").stat().st_size > 0
@@ -185,7 +189,7 @@ def test_many_generations_are_drawn_as_areas(tmp_path: Path) -> None:
     for g in range(100):
         timer.parts.append({"generation": float(g), **parts(record((7.5,)), 10.0)})
         timer.rows.append({"generation": float(g), **fractions(record((7.5,)), 10.0)})
-    timer.title = lambda _: str(tuned.base)  # type: ignore[method-assign]
+    timer.title = lambda _: tuned.base_model.name  # type: ignore[method-assign]
     left, right = timer.figure(None).axes  # type: ignore[arg-type]
     assert left.dataLim.ymax == pytest.approx(10.0)
     assert len(left.collections) == 6

@@ -22,7 +22,8 @@ from es_lightning.journal.header import differences
 from es_lightning.journal.hyper import describe_optimizer, hyper_parameters, set_hyper_parameters
 from es_lightning.journal.replay import replay
 from es_lightning.journal.run import RunJournal
-from es_lightning.models import base_model
+from es_lightning.models import BaseModel
+from es_lightning.models.base_model import resolve
 from es_lightning.records import Member
 from es_lightning.system.files import Lines
 from tests.helpers import Letters, Records, fit, module, trainer
@@ -187,7 +188,7 @@ def test_a_replay_gives_the_runs_own_model(tmp_path: Path, name: str) -> None:
     if name != "SGD":
         options["lr_scheduler"] = schedule
     tuned, _ = fit(Letters(), tmp_path, steps=4, **options)
-    tuned.export(tmp_path / "exported", "card")
+    tuned.base_model.export(tuned.centre, tmp_path / "exported", "card")
     found = replay(tmp_path / "journal.jsonl", tmp_path / "replayed")
     assert found.checksum == tuned.checksum()
     exported, replayed = (
@@ -204,7 +205,7 @@ def test_any_generation_can_be_had(run: tuple[Path, list[str]], tmp_path: Path) 
         card = (output / "README.md").read_text()
         assert f"generation {generation}" in card
         assert checksums[generation] in card
-        assert base_model.load_model(output).config.architectures == ["LlamaForCausalLM"]
+        assert BaseModel(output).load().config.architectures == ["LlamaForCausalLM"]
 
 
 def test_the_command_replays(
@@ -255,7 +256,7 @@ def test_what_cannot_give_the_runs_bits_is_refused(
 
 def test_another_base_model_is_refused_by_its_files(run: tuple[Path, list[str]], tmp_path: Path) -> None:
     other = tmp_path / "other"
-    folder = base_model.resolve("tiny")
+    folder = resolve("tiny")
     other.mkdir()
     for path in folder.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
@@ -312,7 +313,7 @@ def test_a_run_goes_on_from_its_journal_alone(tmp_path: Path) -> None:
     whole, straight = fit(Letters(), tmp_path / "whole", steps=4)
     fit(Letters(), tmp_path / "run", steps=2)
     resumed, records = module(), Records()
-    resumed.saved_journal = []
+    resumed.history.saved = []
     trainer(tmp_path / "run", 4, [records]).fit(resumed, TaskDataModule(Letters()))
     assert resumed.checksum() == whole.checksum()
     assert [bool(record.evaluations) for record in records.generations] == [False, False, True, True]
@@ -350,7 +351,7 @@ def opened(folder: Path, saved: list[str] | None, generation: int = 0, **changes
 
 
 def test_other_settings_are_refused_on_resume(tmp_path: Path) -> None:
-    opened(tmp_path, None).keep(entry(0), torch.ones(3, 2))
+    opened(tmp_path, None).append(entry(0), torch.ones(3, 2))
     with pytest.raises(UsageError, match='noise was "gaussian-1" and is "correlated-1"'):
         opened(tmp_path, [], noise="correlated-1")
 
@@ -358,7 +359,7 @@ def test_other_settings_are_refused_on_resume(tmp_path: Path) -> None:
 def test_generations_without_their_rewards_are_rolled_out_again(tmp_path: Path) -> None:
     journal = opened(tmp_path, None)
     for generation in range(3):
-        journal.keep(entry(generation), torch.full((3, 2), float(generation)))
+        journal.append(entry(generation), torch.full((3, 2), float(generation)))
     rewards = (tmp_path / "rewards.jsonl").read_text().splitlines()
     (tmp_path / "rewards.jsonl").write_text("".join(f"{line}\n" for line in rewards[:2]) + rewards[2][:9])
     again = opened(tmp_path, [])
@@ -371,31 +372,31 @@ def test_generations_without_their_rewards_are_rolled_out_again(tmp_path: Path) 
 
 def test_a_checkpoint_brings_the_journal_to_a_new_folder(tmp_path: Path) -> None:
     journal = opened(tmp_path / "one", None)
-    journal.keep(entry(0), torch.ones(3, 2))
+    journal.append(entry(0), torch.ones(3, 2))
     moved = opened(tmp_path / "two", journal.lines, generation=1)
     assert (tmp_path / "two" / "journal.jsonl").read_text() == (
         tmp_path / "one" / "journal.jsonl"
     ).read_text()
-    moved.keep(entry(1), torch.ones(3, 2))
+    moved.append(entry(1), torch.ones(3, 2))
     assert len(read_journal(tmp_path / "two" / "journal.jsonl")[1]) == 2
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     journal = opened(tmp_path / "one", None)
-    journal.keep(entry(0), torch.ones(3, 2))
-    opened(tmp_path / "two", None).keep(entry(0), torch.ones(3, 2))
+    journal.append(entry(0), torch.ones(3, 2))
+    opened(tmp_path / "two", None).append(entry(0), torch.ones(3, 2))
     with pytest.raises(UsageError, match="tell of different runs"):
         opened(tmp_path / "two", journal.lines, generation=1)
 
 
 def test_a_replay_that_leads_elsewhere_stops_the_resume(tmp_path: Path) -> None:
     journal = opened(tmp_path, None)
-    journal.keep(entry(0), torch.ones(3, 2))
+    journal.append(entry(0), torch.ones(3, 2))
     again = opened(tmp_path, [])
     past = again.past(0)
     assert past is not None
     with pytest.raises(UsageError, match=r"came out of the journal as centre ffff.*Move journal.jsonl"):
-        again.keep_past(past, "ffff")
+        again.repeat(past, "ffff")
 
 
 def test_only_what_decides_the_bits_counts_as_a_difference() -> None:

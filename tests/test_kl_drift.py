@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from es_lightning.callbacks.kl_drift import KLDrift, plain
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.evaluation import Evaluator
 from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Choice, Completion, Evaluation, Prompt
@@ -34,19 +35,24 @@ class Watch(Callback):
     def __init__(self) -> None:
         self.centres: dict[int, dict[str, Tensor]] = {}
         self.sampled: list[tuple[int, Evaluation]] = []
+        self.patch = pytest.MonkeyPatch()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Listen in on the module."""
-        original = pl_module.sample
+        original = Evaluator.sample
 
-        def sample(*args: Any) -> Evaluation:
-            found: Evaluation = original(*args)
+        def sample(evaluator: Evaluator, *args: Any) -> Evaluation:
+            found = original(evaluator, *args)
             assert args[2] == 1.0, "samples are drawn at temperature 1"
             self.sampled.append((pl_module.generation, found))
             return found
 
-        pl_module.sample = sample
+        self.patch.setattr(Evaluator, "sample", sample)
         self._keep(pl_module)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop listening."""
+        self.patch.undo()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """After the update."""
@@ -66,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[KLDrift, Watch, Evolu
 
 
 def exact(tuned: EvolutionStrategies, state: dict[str, Tensor]) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(tuned.folder, dtype=torch.float64)
+    model = AutoModelForCausalLM.from_pretrained(tuned.base_model.folder, dtype=torch.float64)
     model.load_state_dict(state)
     return model.eval()
 
@@ -141,10 +147,13 @@ class Fake(SimpleNamespace):
 
     generation = 5
 
-    def load_base(self) -> None:
-        """Change nothing."""
+    centre = base_model = None
+    rollouts = SimpleNamespace(hold_centre=lambda _: None, hold_base=lambda *_: None)
 
-    load_centre = load_base
+    @property
+    def evaluator(self) -> "Fake":
+        """This very object."""
+        return self
 
     def sample(self, prompts: Any, *_: Any) -> Evaluation:
         """An empty completion, then one of two tokens, then one of one."""
@@ -163,7 +172,7 @@ class Fake(SimpleNamespace):
 def test_prompts_and_empty_completions_do_not_count() -> None:
     drift = KLDrift(directions=["tuned_base"])
     drift._prompts = {"t": [Prompt(str(i), "", token_ids=(1, 2, 3)[: i + 1]) for i in range(3)]}
-    assert drift.measure(Fake()) == {  # type: ignore[arg-type]
+    assert drift._divergences(Fake()) == {  # type: ignore[arg-type]
         "kl_tuned_base/t": 0.5,
         "kl_tuned_base/t_se": 0.0,
         "kl_tuned_base/t_prompts": 0.5,
@@ -172,7 +181,7 @@ def test_prompts_and_empty_completions_do_not_count() -> None:
         "kl_tuned_base_k3/t_prompts": pytest.approx(np.exp(-0.5) + 0.5 - 1),
     }
     drift._prompts = {"t": [Prompt("0", "", token_ids=(1,))]}
-    assert drift.measure(Fake()) == {}, "no completion has a token"  # type: ignore[arg-type]
+    assert drift._divergences(Fake()) == {}, "no completion has a token"  # type: ignore[arg-type]
 
 
 def part(folder: Path, drift: Callback, steps: int, ckpt: str | None = None) -> None:

@@ -31,6 +31,7 @@ LAZY = {
 }
 FOLDERS = ("es_lightning", "callbacks", "tasks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+CONTRACT_BASES = {"Noise", "RolloutEngine", "Task", "Monitor"}  # what plug-ins extend
 
 
 def _imports(node: ast.AST, when_loaded: bool = True) -> Iterator[tuple[str, bool]]:
@@ -160,3 +161,33 @@ def test_a_wrong_floor_is_found(copy: Path, file: str, source: str) -> None:
         path.unlink() if before is None else path.write_text(before, encoding="utf-8")
     assert done.returncode == 1, done.stdout
     assert "BROKEN" in done.stdout or "brand_new" in done.stdout
+
+
+# Classes --------------------------------------------------------------------------------------------
+
+
+def _classes() -> dict[str, list[str]]:
+    """Each class of the package with the names of its bases."""
+    return {
+        node.name: [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases]
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _own_bases(name: str, classes: dict[str, list[str]]) -> set[str]:
+    """All bases of a class that the package defines, but for the contracts."""
+    above = {base for base in classes[name] if base in classes and base != name}
+    return (above - CONTRACT_BASES).union(*(_own_bases(base, classes) for base in above))
+
+
+def test_no_class_has_more_than_one_base_of_ours_above_it() -> None:
+    classes = _classes()
+    deep = {name: sorted(bases) for name in classes if len(bases := _own_bases(name, classes)) > 1}
+    assert deep == {}, "compose instead: give the class what it needs"
+
+
+def test_a_third_storey_of_classes_is_found() -> None:
+    classes = {"A": ["Task"], "B": ["A"], "C": ["B"], "D": ["pl.LightningModule"], "Task": ["ABC"]}
+    assert [len(_own_bases(name, classes)) for name in "ABCD"] == [0, 1, 2, 0]

@@ -27,7 +27,7 @@ from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.tracking import sender as mlflow_sender
-from es_lightning.tracking.artifacts import keep_table
+from es_lightning.tracking.artifacts import log_table
 from es_lightning.tracking.logger import DurableMLFlowLogger
 from es_lightning.tracking.sender import PARAM_LENGTH
 from tests.helpers import Letters, module, trainer
@@ -437,7 +437,7 @@ def test_a_table_is_found_by_mlflows_page(uri: str, tmp_path: Path) -> None:
     path = tmp_path / "rollouts.json"
     for rows in ([["a", 1]], [["a", 1], ["b", 2]]):
         path.write_text(json.dumps({"columns": ["text", "reward"], "data": rows}))
-        keep_table([own], path)
+        log_table([own], path)
     own.finalize()
     [run] = runs(uri)
     table = MlflowClient(uri).load_table(run.info.experiment_id, "tables/rollouts.json")

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from es_lightning.algorithm.tensors import checksum, distance_squared
 from es_lightning.errors import UsageError
-from es_lightning.models import base_model
+from es_lightning.models import BaseModel
+from es_lightning.models.base_model import resolve
 from es_lightning.models.embedded import tiny_folder
 from es_lightning.models.export import export
 from es_lightning.models.weights import BaseWeights
@@ -19,7 +20,7 @@ from es_lightning.models.weights import BaseWeights
 
 @pytest.fixture
 def centre() -> PreTrainedModel:
-    return base_model.load_model(tiny_folder())
+    return BaseModel(tiny_folder()).load()
 
 
 def moved(centre: PreTrainedModel) -> PreTrainedModel:
@@ -116,22 +117,22 @@ def test_distance_is_the_euclidean_one() -> None:
 
 def test_an_unknown_folder_says_what_was_looked_for_and_offers_the_embedded_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no config.json in .*nowhere.*es-lightning fetch"):
-        base_model.resolve(str(tmp_path / "nowhere"))
+        resolve(str(tmp_path / "nowhere"))
 
 
 def test_an_unknown_hub_id_says_that_the_hub_was_asked() -> None:
     with pytest.raises(UsageError, match=r"no folder .*nobody/nothing, and the hub gave no nobody/nothing"):
-        base_model.resolve("nobody/nothing")
+        resolve("nobody/nothing")
 
 
 def test_the_embedded_model_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ES_LIGHTNING_CACHE", str(tmp_path))
     with pytest.raises(UsageError, match="run `es-lightning fetch`"):
-        base_model.resolve("embedded")
+        resolve("embedded")
 
 
 def test_the_tiny_model_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ES_LIGHTNING_CACHE", str(tmp_path))
-    made = base_model.load_model(base_model.resolve("tiny"))
+    made = BaseModel("tiny").load()
     assert checksum(made.named_parameters()) == "7318cc2efea6b040"
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-random-v1"]

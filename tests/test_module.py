@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from es_lightning.algorithm.noise import CorrelatedNoise
+from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RewardError, UsageError
 from es_lightning.grading.scorer import Grading
@@ -44,7 +45,7 @@ def test_the_centre_changes_in_updates_alone(tmp_path: Path) -> None:
 def test_members_are_theta_plus_sigma_eps(tmp_path: Path) -> None:
     tuned, records = fit(Letters(), tmp_path, steps=1, antithetic=True)
     for member in records.generations[0].members:
-        for name, tensor in tuned.perturbed(member):
+        for name, tensor in tuned.rollouts.perturbed(tuned.centre, member, tuned.noise, tuned.sigma):
             theta = tuned.centre.get_parameter(name).double()
             eps = tuned.noise.sample(member.seed, name, theta.shape).double()
             torch.testing.assert_close(
@@ -72,7 +73,7 @@ def test_the_update_is_the_papers(tmp_path: Path) -> None:
     for name, theta in tuned.centre.named_parameters():
         eps = torch.stack([tuned.noise.sample(m.seed, name, theta.shape).double() for m in record.members])
         step = 0.05 / 4 * torch.einsum("n,n...->...", record.weights, eps)
-        expected = tuned.base_weights.read(name).double() + step
+        expected = tuned.base_model.weights.read(name).double() + step
         torch.testing.assert_close(theta.double(), expected, rtol=3e-7, atol=1e-8)
 
 
@@ -143,7 +144,7 @@ def test_validation_means_are_those_of_the_centre(tmp_path: Path) -> None:
 def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
     tuned, records = fit(Letters(), tmp_path)
     metrics, members = tuned.trainer.callback_metrics, records.generations[-1].rewards.mean(1)
-    assert float(tuned.population_reward.compute()["reward/mean"]) == pytest.approx(float(members.mean()))
+    assert reward_statistics(records.generations[-1].rewards)["mean"] == pytest.approx(float(members.mean()))
     for name, value in (
         ("reward/mean", members.mean()),
         ("reward/std", members.std(correction=0)),
@@ -173,9 +174,11 @@ def test_a_test_of_a_checkpoint_after_a_fit_is_one_of_the_checkpoints_centre(tmp
     run.fit(tuned, data)  # which ends with a validation, so that the engine holds the last centre
     [found] = run.test(tuned, data, ckpt_path=str(tmp_path / "kept" / "step=1.ckpt"), verbose=False)
     theta = torch.load(tmp_path / "kept" / "step=1.ckpt", weights_only=True)["state_dict"]
-    tuned.engine.load_weights((name, theta[f"centre.{name}"]) for name, _ in tuned.centre.named_parameters())
+    tuned.rollouts.engine.load_weights(
+        (name, theta[f"centre.{name}"]) for name, _ in tuned.centre.named_parameters()
+    )
     data.scorer.start()
-    expected = tuned.shared_rollout(data.prompts("test")).reward
+    expected = tuned.evaluator.evaluate(data.prompts("test")).reward
     assert found["test/reward"] == pytest.approx(expected, rel=1e-6)
     assert expected != tuned.evaluate("val").reward
 
@@ -224,7 +227,7 @@ def test_prompts_longer_than_the_model_are_refused_before_the_engine_starts(tmp_
     with pytest.raises(UsageError, match=r"prompt train/0 has .* the model ends at 1024: lower max_tokens"):
         trainer(tmp_path).fit(refused, TaskDataModule(Letters()))
     with pytest.raises(RuntimeError, match="not started"):
-        refused.engine.generate([Prompt("p", "x", token_ids=(1,))], Sampling())
+        refused.rollouts.engine.generate([Prompt("p", "x", token_ids=(1,))], Sampling())
 
 
 def test_an_empty_split_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_an_empty_split_is_refused_before_the_engine_starts(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no problems in split 'val'"):
         trainer(tmp_path).fit(refused, TaskDataModule(NoValidation()))
     with pytest.raises(RuntimeError, match="not started"):
-        refused.engine.logprobs([[1, 2]])
+        refused.rollouts.engine.logprobs([[1, 2]])
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])

@@ -20,7 +20,7 @@ from es_lightning.tasks.multiple_choice import MultipleChoice
 
 SPLITS = ("train", "val", "test")
 DATASETS = ["arc_challenge", "winogrande", "hellaswag", "piqa", "mmlu_pro", "boolq"]
-SAMPLES = Path(__file__).parents[1] / "tasks" / "data" / "samples"
+SAMPLES = Path(__file__).parents[1] / "tasks" / "datasets" / "samples"
 COLUMNS = {
     "arc_challenge": {"id", "question", "choices", "answerKey"},
     "winogrande": {"sentence", "option1", "option2", "answer"},

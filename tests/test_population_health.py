@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.shaping import all_alike, z_score
 from es_lightning.callbacks.population_health import PopulationHealth
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
+from es_lightning.evaluation import Evaluator
 from es_lightning.grading.scorer import Grading
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Completion, Evaluation, Generation, Member, Prompt
 from tests.helpers import Letters, Records, fit, module, trainer
 
@@ -81,13 +82,13 @@ def test_a_resumed_run_rolls_no_centre_out_for_what_the_journal_has(
     whole = PopulationHealth(centre_every=1)
     fit(Letters(), tmp_path, steps=3, callbacks=[whole], noise=PLAIN)
     rolled_out, health, tuned = [], PopulationHealth(centre_every=1), module(noise=PLAIN)
-    actual = EvolutionStrategies.shared_rollout
+    actual = Evaluator.evaluate
     monkeypatch.setattr(
-        EvolutionStrategies,
-        "shared_rollout",
+        Evaluator,
+        "evaluate",
         lambda self, prompts: (rolled_out.append(self.generation), actual(self, prompts))[1],
     )
-    tuned.saved_journal = []
+    tuned.history.saved = []
     run = trainer(tmp_path, 4, [health, Records()], limit_val_batches=0)
     run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
     assert rolled_out == [3]
@@ -148,7 +149,9 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, health: PopulationHealth, temperature: float) -> None:
         self.health, self.module = health, module()
-        self.module.sampling = replace(self.module.sampling, temperature=temperature, max_tokens=256)
+        self.module.rollouts.sampling = replace(
+            self.module.rollouts.sampling, temperature=temperature, max_tokens=256
+        )
         self.trainer: Any = SimpleNamespace(
             loggers=[],
             callback_metrics={},
@@ -160,8 +163,9 @@ class Stage:
         )
         self.module.trainer = self.trainer
         self.centre: Evaluation | None = None
-        monkeypatch.setattr(self.module, "load_centre", lambda: None)
-        monkeypatch.setattr(self.module, "shared_rollout", lambda prompts: self.centre)
+        monkeypatch.setattr(self.module, "centre", nn.Module(), raising=False)
+        monkeypatch.setattr(self.module.rollouts, "hold_centre", lambda centre: None)
+        monkeypatch.setattr(Evaluator, "evaluate", lambda *_: self.centre)
         monkeypatch.setattr(health, "picture", "")
 
     def show(self, found: Generation) -> None:
@@ -373,7 +377,7 @@ def test_what_completions_tell_does_not_depend_on_the_lanes(monkeypatch: pytest.
     whole = record(0, **healthy(rng) | {"words": lambda n, p: f"{n % 3} {p}"})
     alone, lanes = (Stage(monkeypatch, PopulationHealth(centre_every=0), 0.0) for _ in range(2))
     parts: list[bytes] = []
-    monkeypatch.setattr(lanes.module, "exchange", lambda payload: (parts.append(payload), parts)[1])
+    monkeypatch.setattr(Ranks, "from_lanes", lambda _, payload: (parts.append(payload), parts)[1])
     for part in (0, 1):
         mine = {n: each for n, each in whole.evaluations.items() if n % 2 == part}
         lanes.show(replace(whole, evaluations=mine))

@@ -36,7 +36,7 @@ def read(folder: Path, *rows, **options) -> list[Prompt]:
 
 
 def test_the_sample_has_the_columns_of_the_data_set_and_three_splits():
-    path = Path(__file__).parents[1] / "tasks" / "data" / "samples" / "proofwriter.jsonl"
+    path = Path(__file__).parents[1] / "tasks" / "datasets" / "samples" / "proofwriter.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert all(set(row) == {*COLUMNS, "split"} for row in rows)
     assert [len(TASK.problems(split)) for split in SPLITS] == [8, 4, 8]

@@ -9,12 +9,11 @@ import pandas
 import pytest
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 
-from es_lightning.callbacks import rollout_table
+from es_lightning.callbacks import monitor
 from es_lightning.callbacks.rollout_table import KEPT_CHARACTERS, RolloutTable, bounded, rows_of, table
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.grading.scorer import Grading
-from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import Sampling
 from es_lightning.task import Reward
@@ -51,10 +50,10 @@ def test_rows_hold_what_the_centre_of_then_answers_and_earns(tmp_path: Path) -> 
     ]
     for updates in (0, 2, 4, 5):
         tuned.restore(updates)
-        tuned.load_centre()
+        tuned.rollouts.hold_centre(tuned.centre)
         rows = [row for row in watched.rows if row["updates"] == updates]
-        for row, prompt in zip(rows, tuned.encode(task.problems("val")[:2]), strict=True):
-            (completion,) = tuned.complete([prompt])
+        for row, prompt in zip(rows, tuned.reserve(task.problems("val")[:2]), strict=True):
+            (completion,) = tuned.rollouts.complete([prompt])
             assert row["completion"] == completion.text
             assert row["tokens"] == len(completion.token_ids)
             assert row["scores"] == task.reward(prompt, completion.text)
@@ -147,14 +146,13 @@ def test_the_final_centre_is_the_average_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    real = EvolutionStrategies.shared_rollout
+    real = RolloutTable.act
 
-    def noted(tuned: EvolutionStrategies, prompts: Any, *rest: Any, **named: Any) -> Evaluation:
-        if len(prompts) == 1:
-            asked.append(tuned.checksum())
-        return real(tuned, prompts, *rest, **named)
+    def noted(table: RolloutTable, trainer: Any, tuned: Any) -> None:
+        asked.append(tuned.checksum())
+        real(table, trainer, tuned)
 
-    monkeypatch.setattr(EvolutionStrategies, "shared_rollout", noted)
+    monkeypatch.setattr(RolloutTable, "act", noted)
     watched = RolloutTable(prompts=1, every=2)
     tuned, records = fit(Letters(), tmp_path, steps=2, callbacks=[EMAWeightAveraging(decay=0.5), watched])
     assert asked == [records.checksums[0], records.checksums[3], tuned.checksum()]
@@ -164,10 +162,8 @@ def test_the_final_centre_is_the_average_where_there_is_one(
 
 def test_table_and_page_are_handed_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[str, ...]] = []
-    monkeypatch.setattr(rollout_table, "keep_table", lambda _, path: given.append((path.name,)))
-    monkeypatch.setattr(
-        rollout_table, "keep_artifact", lambda _, path, folder: given.append((path.name, folder))
-    )
+    monkeypatch.setattr(monitor, "log_table", lambda _, path: given.append((path.name,)))
+    monkeypatch.setattr(monitor, "log_artifact", lambda _, path, folder: given.append((path.name, folder)))
     fit(Letters(), tmp_path, steps=1, callbacks=[RolloutTable(prompts=1)])
     assert given == [("rollouts.json",), ("rollouts.html", "tables")] * 2
     page = (tmp_path / "tables" / "rollouts.html").read_text()

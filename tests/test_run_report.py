@@ -35,7 +35,7 @@ def test_held_out_numbers_are_those_of_base_and_tuned_centre(tmp_path: Path) -> 
     assert summary["held_out_split"] == "val"
     assert summary["held_out_after"] == tuned.evaluate("val").reward
     for name, parameter in tuned.centre.named_parameters():
-        parameter.data.copy_(tuned.base_weights.read(name))
+        parameter.data.copy_(tuned.base_model.weights.read(name))
     assert summary["held_out_before"] == tuned.evaluate("val").reward
     assert summary["generations"] == 3
 

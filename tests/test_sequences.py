@@ -97,8 +97,8 @@ def attempt(
     keep.turns = turns
     found = sorted((folder / "kept").glob("*.ckpt")) if resumes else []
     checkpoint = history.choice([*found, None])
-    tuned.saved_journal = [] if resumes and checkpoint is None else None
-    actual = tuned.run_journal.keep
+    tuned.history.saved = [] if resumes and checkpoint is None else None
+    actual = tuned.history.journal.append
 
     def keeps(entry: Entry, rewards: Any) -> None:
         turns.die(entry.generation, "update")
@@ -108,7 +108,7 @@ def attempt(
             raise Killed
         actual(entry, rewards)
 
-    tuned.run_journal.keep = keeps  # type: ignore[method-assign]
+    tuned.history.journal.append = keeps  # type: ignore[method-assign]
     data = TaskDataModule(Letters(), grading=Grading(workers=0), prompts_per_generation=3)
     run = trainer(folder, steps, [turns, keep], enable_checkpointing=True, limit_val_batches=0)
     try:

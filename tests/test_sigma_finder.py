@@ -19,6 +19,7 @@ from es_lightning.callbacks import sigma_finder
 from es_lightning.callbacks.sigma_finder import SigmaFinder
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.evaluation import Evaluator
 from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.reports import plots
@@ -211,7 +212,7 @@ def run(
 ) -> tuple[EvolutionStrategies, Records]:
     tuned, records = module(noise=GaussianNoise(compile=False)), Records()
     if saved_journal is not None:
-        tuned.saved_journal = saved_journal
+        tuned.history.saved = saved_journal
     checkpointing = {"enable_checkpointing": bool(others), "limit_val_batches": 0}
     fit_options = {"ckpt_path": options.pop("ckpt_path")} if "ckpt_path" in options else {}
     task = TaskDataModule(Letters(), grading=Grading(workers=0), **(data or {}))
@@ -268,13 +269,16 @@ def test_members_and_prompts_of_a_sweep_are_pairs_of_no_generation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_is_best: list[int]
 ) -> None:
     asked: list[Any] = []
-    actual = EvolutionStrategies.evaluate_members
+    actual = Evaluator.members
 
-    def evaluate_members(self: Any, members: Any, prompts: Any, sigma: float) -> Any:
-        asked.append((members, [prompt.id for prompt in prompts], sigma))
-        return actual(self, members, prompts, sigma)
+    def evaluated(
+        self: Any, centre: Any, members: Any, noise: Any, sigma: float, prompts: Any, *rest: Any
+    ) -> Any:
+        if len(asked) < 3:  # those of the generation come after the sweep's
+            asked.append((members, [prompt.id for prompt in prompts], sigma))
+        return actual(self, centre, members, noise, sigma, prompts, *rest)
 
-    monkeypatch.setattr(EvolutionStrategies, "evaluate_members", evaluate_members)
+    monkeypatch.setattr(Evaluator, "members", evaluated)
     finder = SigmaFinder(sigmas=[0.2, 0.05, 0.1], pairs=4, prompts=2)
     _, records = run(tmp_path, finder, steps=1)
     assert [sigma for _, _, sigma in asked] == [0.05, 0.1, 0.2]

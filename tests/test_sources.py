@@ -113,7 +113,7 @@ def test_columns_that_nobody_needs_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_sample_is_the_shipped_file() -> None:
-    shipped = Path(__file__).parents[1] / "tasks" / "data" / "samples" / "gsm8k.jsonl"
+    shipped = Path(__file__).parents[1] / "tasks" / "datasets" / "samples" / "gsm8k.jsonl"
     rows = [row for part in read(SAMPLE, HIDDEN_TEST).values() for row in part]
     lines = [json.loads(line) for line in shipped.read_text().splitlines()]
     assert sorted(rows, key=json.dumps) == sorted(lines, key=json.dumps)

@@ -12,10 +12,10 @@ from es_lightning.algorithm.tensors import checksum
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.grading.scorer import Grading
+from es_lightning.journal import restore
 from es_lightning.journal.entry import lineage, read_journal
 from es_lightning.journal.replay import replay
 from es_lightning.journal.run import RunJournal
-from es_lightning.models.base_model import load_model
 from es_lightning.module import EvolutionStrategies
 from tests.helpers import Letters, Records, fit, module, trainer
 
@@ -67,7 +67,7 @@ def test_a_journal_with_turns_replays_every_generation(tmp_path: Path, wanted: i
     back = Back({3: 1, 5: 4})
     turned(tmp_path, back)
     _, entries = read_journal(tmp_path / "journal.jsonl")
-    assert [entry.after for entry in entries] == [None, None, None, 0, None, 3]
+    assert [entry.parent for entry in entries] == [None, None, None, 0, None, 3]
     assert [e.generation for e in lineage(entries, 5)] == [0, 3, 5]
     entry = replay(tmp_path / "journal.jsonl", tmp_path / "m", wanted)
     assert entry.checksum == back.checksums[wanted]
@@ -76,7 +76,7 @@ def test_a_journal_with_turns_replays_every_generation(tmp_path: Path, wanted: i
 def test_what_follows_a_turn_starts_from_the_restored_centre_and_optimizer(tmp_path: Path) -> None:
     back = Back({2: 1})
     tuned, records = turned(tmp_path, back, steps=3)
-    centre = load_model(tuned.folder)
+    centre = tuned.base_model.load()
     optimizer = torch.optim.SGD(centre.parameters(), **SGD)
     _, entries = read_journal(tmp_path / "journal.jsonl")
     for entry in (entries[0], entries[2]):
@@ -149,7 +149,7 @@ def saved(
     back = Back(turns, sigma=0.02, population=6, lr_factor=lr_factor)
     run = trainer(folder, steps, [back, checkpoints], enable_checkpointing=True)
     if not fit_options:
-        tuned.saved_journal = None
+        tuned.history.saved = None
     run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)), **fit_options)
     return tuned
 
@@ -170,12 +170,10 @@ def test_a_resumed_run_with_turns_ends_like_an_uninterrupted_one(tmp_path: Path,
 
 
 def test_a_checkpoint_on_the_way_shortens_the_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from es_lightning import steered_module
-
     tuned, repeated = saved(tmp_path, 5, {}), []
-    actual = steered_module.repeat
+    actual = restore.repeat
     monkeypatch.setattr(
-        steered_module,
+        restore,
         "repeat",
         lambda entry, *rest: (repeated.append(entry.generation), actual(entry, *rest)),
     )
@@ -211,7 +209,7 @@ def test_a_resumed_run_follows_its_journal_without_the_callback_that_turned_it(t
     wanted = read_journal(tmp_path / "journal.jsonl")[1]
     checkpoint = str(tmp_path / "checkpoints" / "step=2.ckpt")
     resumed = saved(tmp_path, 5, {}, ckpt_path=checkpoint)
-    assert wanted[3].after == 0
+    assert wanted[3].parent == 0
     assert wanted[4].hyper["lr"] == 0.025
     assert resumed.checksum() == wanted[4].checksum
 
@@ -257,7 +255,7 @@ def test_a_checkpoint_ahead_of_its_journal_is_refused(
     data = TaskDataModule(Letters(), grading=Grading(workers=0))
     run = trainer(tmp_path, 1, [OnExceptionCheckpoint(tmp_path, "crashed")], enable_checkpointing=True)
     with monkeypatch.context() as patched:
-        patched.setattr(RunJournal, "keep", full)
+        patched.setattr(RunJournal, "append", full)
         with pytest.raises(StorageError):
             run.fit(module(), data)
     with pytest.raises(UsageError, match="has seen 1 generations and its journal 0.*an earlier --ckpt_path"):

@@ -5,28 +5,27 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.fabric.plugins.environments import LightningEnvironment
 from transformers import LlamaConfig
 
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.distributed.ranks import lane_of
+from es_lightning.distributed.ranks import Ranks, compare_centres, lane_of
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
 from es_lightning.evaluation.gather import (
     Shard,
-    compare_centres,
     join,
     join_evaluations,
     pack_evaluation,
     sums,
 )
-from es_lightning.models.base_model import check_heads, resolve
+from es_lightning.models import BaseModel
 from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine
 from es_lightning.system.checkpoint import AtomicCheckpoint
@@ -174,14 +173,15 @@ def test_lanes_are_consecutive_ranks() -> None:
     ("heads", "shared", "size", "fine"), [(4, 2, 2, True), (4, 2, 4, True), (4, 2, 3, False)]
 )
 def test_heads_must_divide(heads: int, shared: int, size: int, fine: bool) -> None:
-    config = LlamaConfig(num_attention_heads=heads, num_key_value_heads=shared, hidden_size=64)
+    base = BaseModel("tiny")
+    base.config = LlamaConfig(num_attention_heads=heads, num_key_value_heads=shared, hidden_size=64)
     if fine:
-        check_heads(config, size)
+        base.check_heads(size)
     else:
         with pytest.raises(
             UsageError, match="tensor_parallel_size is 3, but the model has 4 attention heads"
         ):
-            check_heads(config, size)
+            base.check_heads(size)
 
 
 def test_several_ranks_need_the_population_strategy(tmp_path: Path) -> None:
@@ -196,11 +196,10 @@ def test_several_ranks_need_the_population_strategy(tmp_path: Path) -> None:
 
 
 def test_more_ranks_than_members_are_refused() -> None:
-    tuned = module(population=2)
-    run = SimpleNamespace(world_size=3, global_rank=0, strategy=PopulationStrategy())
-    tuned._trainer, tuned.folder = run, resolve("tiny")  # type: ignore[assignment]
+    strategy = PopulationStrategy(cluster_environment=LightningEnvironment())
+    strategy.cluster_environment.set_world_size(3)
     with pytest.raises(UsageError, match="population is 2, but there are 3 lanes"):
-        tuned.check_ranks()
+        Ranks(strategy).check(population=2)
 
 
 def test_checkpoints_are_atomic_however_the_strategy_is_built() -> None:

@@ -17,6 +17,7 @@ from es_lightning.algorithm.noise import CorrelatedNoise
 from es_lightning.analysis.geometry import group_of
 from es_lightning.callbacks.update_geometry import UpdateGeometry
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.grading.scorer import Grading
 from es_lightning.models.base_model import resolve
@@ -220,23 +221,19 @@ def test_a_callback_added_to_a_resumed_run_knows_the_updates_before_it(tmp_path:
     assert watch.rows[-1]["generation"] == 4
 
 
-class Retold(EvolutionStrategies):
-    """Another rank: it hears other numbers than it would find."""
-
-    def exchange(self, payload: bytes) -> list[bytes]:
-        """What rank 0 says of the geometry."""
+def test_every_rank_goes_by_what_rank_0_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchange(ranks: Ranks, payload: bytes) -> list[bytes]:
+        """This rank hears other numbers than it has found."""
         if b'"metrics"' not in payload:
-            return super().exchange(payload)
+            return [payload]
         told = json.loads(payload)
         told["metrics"]["geometry/norm"] = 123.0
         return [json.dumps(told).encode(), b""]
 
-
-def test_every_rank_goes_by_what_rank_0_found(tmp_path: Path) -> None:
-    watch, plain = UpdateGeometry(every=1), module()
-    tuned = Retold(base="tiny", population=4, sigma=0.05, sampling=plain.sampling, engine=plain.engine)
+    monkeypatch.setattr(Ranks, "exchange", exchange)
+    watch = UpdateGeometry(every=1)
     run = trainer(tmp_path, 1, [watch])
-    run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
+    run.fit(module(), TaskDataModule(Letters(), grading=Grading(workers=0)))
     assert watch.rows[0]["geometry/norm"] == float(run.callback_metrics["geometry/norm"]) == 123.0
 
 
@@ -298,7 +295,7 @@ def test_a_direction_that_is_none_is_refused_before_the_engine_starts(
 ) -> None:
     folder = tmp_path / "other" if changes is None else other_model(tmp_path / "other", **changes)
     tuned, started = module(), []
-    monkeypatch.setattr(tuned.engine, "start", lambda *given: started.append(given))
+    monkeypatch.setattr(tuned.rollouts.engine, "start", lambda *given: started.append(given))
     run = trainer(tmp_path, 1, [UpdateGeometry(direction=str(folder))])
     with pytest.raises(UsageError, match=message):
         run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))

@@ -3,7 +3,7 @@
 Notation: N members, P prompts, R_n the mean reward of member n over the prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,30 @@ def none(rewards: Tensor) -> Tensor:
         float64 [N].
     """
     return rewards.double().mean(dim=1)
+
+
+def weigh(
+    rewards: Tensor,
+    shaping: Callable[[Tensor], Tensor],
+    groups: Sequence[str] = (),
+    group_weights: Mapping[str, float] | None = None,
+) -> tuple[Tensor, bool]:
+    """The weights of an update, and whether it has to be skipped because all members earned alike.
+
+    Args:
+        rewards: [N, P], higher is better.
+        shaping: from rewards to weights.
+        groups: P names, the task of each prompt; read only where there are group weights.
+        group_weights: how much each task of a mixture counts; none where there is one task.
+
+    Returns:
+        float64 [N], zeros if the update is to be skipped; and whether it is.
+    """
+    if group_weights:
+        rewards = comparable(rewards, groups, group_weights)
+    if all_alike(rewards):
+        return torch.zeros(len(rewards), dtype=torch.float64), True
+    return shaping(rewards), False
 
 
 def comparable(rewards: Tensor, groups: Sequence[str], weights: Mapping[str, float]) -> Tensor:
@@ -70,3 +94,14 @@ def all_alike(rewards: Tensor) -> bool:
     means = rewards.double().mean(dim=1)
     tolerance = 8 * torch.finfo(torch.float64).eps * max(1.0, float(rewards.abs().max()))
     return bool(means.max() - means.min() <= tolerance)
+
+
+def reward_statistics(rewards: Tensor) -> dict[str, float]:
+    """Mean, std (of the population, as in the z-score), min and max of the members' mean rewards R_n.
+
+    Args:
+        rewards: [N, P], gathered: the same on every rank.
+    """
+    means = rewards.double().mean(dim=1)
+    numbers = {"mean": means.mean(), "std": means.std(correction=0), "min": means.min(), "max": means.max()}
+    return {name: float(number) for name, number in numbers.items()}

@@ -65,7 +65,7 @@ def random_walk(header: Mapping[str, Any], entries: Sequence[Entry]) -> RandomWa
     return RandomWalk(variance, reach)
 
 
-def independent(noise: Noise) -> bool:
+def independent(noise: Noise | None) -> bool:
     """Whether no two entries of a perturbation share a draw, within a tensor or between two."""
     return isinstance(noise, TableNoise) and type(noise).label is TableNoise.label
 

@@ -33,7 +33,7 @@ from es_lightning.system.checkpoint import newest
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.system.signals import Interrupted
 from es_lightning.task import Task
-from es_lightning.tracking.artifacts import keep_artifact
+from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger
 
 USAGE = """Fine-tune language models by evolution strategies.
@@ -92,7 +92,7 @@ class SaveConfig(SaveConfigCallback):
         )  # functions and classes by their names
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)
-        keep_artifact(trainer.loggers, path)
+        log_artifact(trainer.loggers, path)
 
 
 class CommandLine(LightningCLI):
@@ -167,7 +167,7 @@ class CommandLine(LightningCLI):
         """Let a run without a checkpoint yet go on from its journal."""
         super().instantiate_classes()
         if self.resumes:
-            self.model.saved_journal = []
+            self.model.history.saved = []
 
     def instantiate_trainer(self, **options: Any) -> pl.Trainer:
         """Log to MLflow and show a progress bar, unless told otherwise."""

@@ -1,9 +1,9 @@
-"""What the lanes of a population tell one another about a generation: N * P rewards and a few numbers."""
+"""What ranks tell one another about a generation: N * P rewards and a few numbers."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from es_lightning.distributed.ranks import require_same
 from es_lightning.errors import RankError
 from es_lightning.evaluation.metrics import columns, measured
 from es_lightning.grading.grade import FAILED
@@ -19,7 +20,7 @@ from es_lightning.records import Completion, Evaluation, Prompt
 
 @dataclass(frozen=True)
 class Shard:
-    """What one rank found out; of what a lane did, its first rank tells.
+    """What one rank reports. The first rank of a lane reports its members; the others report none.
 
     Args:
         rank: which one.
@@ -59,7 +60,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the whole population did in a generation, the same on every rank.
+    """What the whole population did, the same on every rank.
 
     Args:
         rewards: float64 [N, P], in member order.
@@ -67,6 +68,7 @@ class Outcome:
         tokens: tokens generated.
         seconds: wall-clock seconds per phase, of the slowest lane.
         lane_seconds: what each lane spent on its members, all phases together.
+        evaluations: of the members that this rank evaluated, by member index; these differ between ranks.
     """
 
     rewards: Tensor
@@ -74,6 +76,7 @@ class Outcome:
     tokens: int
     seconds: Mapping[str, float]
     lane_seconds: tuple[float, ...]
+    evaluations: Mapping[int, Evaluation] = field(default_factory=dict)
 
 
 def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1) -> Outcome:
@@ -92,8 +95,8 @@ def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1
     for shard in shards:
         if shard.error:
             raise RankError(f"rank {shard.rank} failed in generation {generation}: {shard.error}")
-        _same("centre", shard.rank, shard.centre, first.centre, generation)
-        _same("batch of prompts", shard.rank, shard.prompts, first.prompts, generation)
+        require_same("centre", shard.rank, shard.centre, first.centre, generation)
+        require_same("batch of prompts", shard.rank, shard.prompts, first.prompts, generation)
     lanes = shards[::lane_size]
     rewards = torch.empty(size, first.rewards.shape[1], dtype=torch.float64)
     for index, lane in enumerate(lanes):
@@ -103,16 +106,6 @@ def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1
     seconds = {phase: max(shard.seconds.get(phase, 0.0) for shard in shards) for phase in first.seconds}
     tokens, spent = sum(lane.tokens for lane in lanes), tuple(sum(lane.seconds.values()) for lane in lanes)
     return Outcome(rewards, scores, tokens, seconds, spent)
-
-
-def compare_centres(checksums: Sequence[bytes], generation: int) -> None:
-    """Make sure that all ranks hold the same centre.
-
-    Raises:
-        RankError: one does not; names both checksums.
-    """
-    for rank, checksum in enumerate(checksums):
-        _same("centre", rank, checksum.decode(), checksums[0].decode(), generation)
 
 
 def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:
@@ -157,8 +150,10 @@ def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Eval
 
 
 def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:
-    """Sum and count of a number in the lanes that have it; a lane without failures has none of them, and one
-    without members neither numbers nor failures."""
+    """Sum and count of a number, from each lane that has members.
+
+    A lane without failures does not report any, which counts as a sum of 0.
+    """
     for lane in lanes:
         if key in lane.sums:
             yield lane.sums[key]
@@ -169,12 +164,3 @@ def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:
 def _mean(pairs: Iterable[tuple[str, int]]) -> float:
     totals, counts = zip(*pairs, strict=True)
     return float(sum(map(Fraction, totals)) / sum(counts))
-
-
-def _same(what: str, rank: int, theirs: str, ours: str, generation: int) -> None:
-    if theirs != ours:
-        raise RankError(
-            f"rank {rank} has another {what} than rank 0 before generation {generation}: {theirs} and "
-            f"{ours}. Give all machines the same base model, data and versions, then resume with --ckpt_path "
-            "last."
-        )

@@ -1,49 +1,10 @@
-"""Metrics of a generation: all of them are made from what the ranks have gathered, so that any number of
-ranks gives the numbers of one.
-"""
+"""Metrics of a generation, from gathered numbers alone: any number of ranks gives the same."""
 
 from collections.abc import Mapping, Sequence
 from math import fsum
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
-
 from es_lightning.grading.grade import FAILED
 from es_lightning.records import Completion, Evaluation, Generation
-
-
-class PopulationReward(Metric):
-    """Mean, standard deviation, minimum and maximum of the members' rewards; higher is better.
-
-    The standard deviation is the population's, as in the z-score.
-    """
-
-    higher_is_better = True
-    full_state_update = False
-    members: Tensor
-
-    def __init__(self) -> None:
-        super().__init__(sync_on_compute=False)  # its rewards are gathered already
-        self.add_state("members", torch.zeros(0, dtype=torch.float64), dist_reduce_fx=None)
-
-    def update(self, rewards: Tensor) -> None:
-        """Take the rewards of one generation.
-
-        Args:
-            rewards: [N, P], gathered: the same on every rank.
-        """
-        self.members = rewards.to(self.members.device, torch.float64).mean(dim=1)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The four numbers, by the names they are logged under."""
-        members = self.members.flatten()
-        return {
-            "reward/mean": members.mean(),
-            "reward/std": members.std(correction=0),
-            "reward/min": members.min(),
-            "reward/max": members.max(),
-        }
 
 
 def columns(scores: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -69,7 +30,7 @@ def measured(evaluation: Evaluation) -> list[dict[str, float]]:
 
 
 def record_metrics(record: Generation) -> dict[str, float]:
-    """The numbers of a generation other than its rewards' spread, by the names they are logged under."""
+    """The numbers of a generation other than its reward statistics, by the names they are logged under."""
     means = {_grouped(key): value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
     geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}

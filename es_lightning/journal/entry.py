@@ -1,7 +1,7 @@
 """The journal: one header, then one line per generation with all that its update was made of.
 
-Base model plus journal is a checkpoint in kilobytes: noise is a pure function of a member's seed, so that
-(seeds, signs, weights) are the update. See ``es_lightning.journal.replay``.
+A journal of kilobytes, with the base model, is as good as a checkpoint: noise is a pure function of a
+member's seed, so seeds, signs and weights determine the update. See ``es_lightning.journal.replay``.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.errors import UsageError
 from es_lightning.records import Generation, Member
 from es_lightning.system.files import read_lines, to_json
@@ -41,6 +42,7 @@ class Entry:
         skipped: whether all members earned alike, so that nothing was updated.
         drift: distance of the centre from the base model; nan where the base cannot be read.
         checksum: of the centre after the update.
+        parent: generation whose result the update started from, if not the one before; -1 is the base.
     """
 
     generation: int
@@ -55,11 +57,11 @@ class Entry:
     skipped: bool
     drift: float
     checksum: str
-    after: int | None = None
+    parent: int | None = None
 
     @classmethod
     def of(
-        cls, record: Generation, hyper: Mapping[str, Any], checksum: str, after: int | None = None
+        cls, record: Generation, hyper: Mapping[str, Any], checksum: str, parent: int | None = None
     ) -> "Entry":
         """The entry of a generation that has just been updated.
 
@@ -67,29 +69,22 @@ class Entry:
             record: of the generation.
             hyper: the optimizer's settings in its update.
             checksum: of the centre after it.
-            after: generation whose result it started from, if that is not the one before; -1 is the base.
+            parent: generation whose result it started from, if that is not the one before; -1 is the base.
         """
-        means = record.rewards.mean(dim=1)
-        reward = {
-            "mean": means.mean(),
-            "std": means.std(correction=0),
-            "min": means.min(),
-            "max": means.max(),
-        }
         return cls(
             generation=record.index,
             members=record.members,
             weights=record.weights,
             sigma=record.sigma,
             hyper=hyper,
-            reward={name: float(value) for name, value in reward.items()},
+            reward=reward_statistics(record.rewards),
             scores=record.scores,
             tokens=record.tokens,
             seconds=record.seconds,
             skipped=record.skipped,
             drift=record.drift,
             checksum=checksum,
-            after=after,
+            parent=parent,
         )
 
     def line(self) -> str:
@@ -109,7 +104,8 @@ class Entry:
                 "skipped": self.skipped,
                 "drift": self.drift if math.isfinite(self.drift) else None,
                 "checksum": self.checksum,
-                **({} if self.after is None else {"after": self.after}),
+                # Under the key that version 0.1.0 gave it.
+                **({} if self.parent is None else {"after": self.parent}),
             }
         )
 
@@ -123,6 +119,7 @@ class Entry:
         values = json.loads(line)
         try:
             pairs = zip(_unpacked("Q", values.pop("seeds")), values.pop("signs"), strict=True)
+            values["parent"] = values.pop("after", None)
             values["weights"] = torch.tensor(_unpacked("d", values["weights"]), dtype=torch.float64)
             fields = {name: values.pop(name) for name in cls.__dataclass_fields__ if name in values}
         except (AttributeError, KeyError, TypeError, struct.error) as error:
@@ -187,7 +184,7 @@ def lineage(entries: Sequence[Entry], generation: int) -> list[Entry]:
     while generation >= 0:
         entry = entries[generation]
         found.append(entry)
-        generation = generation - 1 if entry.after is None else entry.after
+        generation = generation - 1 if entry.parent is None else entry.parent
     return found[::-1]
 
 

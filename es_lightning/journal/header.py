@@ -3,16 +3,14 @@
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.journal.entry import FORMAT
 from es_lightning.journal.hyper import describe_optimizer
-from es_lightning.models import base_model
+from es_lightning.models import BaseModel
 from es_lightning.system.files import to_json
 from es_lightning.system.version import __version__
 
@@ -20,15 +18,11 @@ from es_lightning.system.version import __version__
 REPLAY_KEYS = ("es_lightning_journal", "base_files", "dtype", "noise", "optimizer")
 
 
-def header(
-    base: str, folder: Path, dtype: torch.dtype, noise: Noise, optimizer: Optimizer, **facts: Any
-) -> dict[str, Any]:
+def header(base: BaseModel, noise: Noise, optimizer: Optimizer, **facts: Any) -> dict[str, Any]:
     """A journal's header.
 
     Args:
-        base: the base model as the user named it.
-        folder: where its files are; they are hashed.
-        dtype: precision that models are exported in.
+        base: the base model, whose files are hashed.
         noise: kind of noise.
         optimizer: over the centre.
         facts: whatever else tells a reader what the run was.
@@ -39,12 +33,19 @@ def header(
     return {
         "es_lightning_journal": FORMAT,
         "versions": versions,
-        "base": base,
-        "base_files": base_model.file_hashes(folder),
-        "dtype": str(dtype).removeprefix("torch."),
-        "noise": noise.version,
+        "base": base.name,
+        **replayed_from(base, noise),
         "optimizer": describe_optimizer(optimizer),
         **facts,
+    }
+
+
+def replayed_from(base: BaseModel, noise: Noise) -> dict[str, Any]:
+    """What a replay takes from this machine: the base model's files, its precision, and the noise."""
+    return {
+        "base_files": base.hashes(),
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "noise": noise.version,
     }
 
 

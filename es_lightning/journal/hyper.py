@@ -39,3 +39,28 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.item()
     return list(value) if isinstance(value, tuple) else value
+
+
+# Learning rates that schedulers compute with, in parameter groups (OneCycleLR) and in themselves (CyclicLR).
+_OF_GROUPS, _OF_SCHEDULERS = ("lr", "initial_lr", "max_lr", "min_lr"), ("base_lrs", "max_lrs")
+
+
+def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:
+    """Multiply an optimizer's learning rates, and those that its scheduler computes with.
+
+    Args:
+        optimizer: changed in place.
+        scheduler: of that optimizer, also one that is made of others; None if there is none.
+        factor: above 0.
+    """
+    for group in optimizer.param_groups:
+        group |= {name: group[name] * factor for name in _OF_GROUPS if name in group}
+    _scale(scheduler, factor)
+
+
+def _scale(scheduler: Any, factor: float) -> None:
+    for name in _OF_SCHEDULERS:
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [lr * factor for lr in getattr(scheduler, name)])
+    for part in getattr(scheduler, "_schedulers", ()):
+        _scale(part, factor)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,10 +14,9 @@ from es_lightning.algorithm.tensors import checksum
 from es_lightning.algorithm.update import apply_update
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import FORMAT, Entry, lineage, read_journal
-from es_lightning.journal.header import differences
+from es_lightning.journal.header import differences, replayed_from
 from es_lightning.journal.hyper import set_hyper_parameters
-from es_lightning.models import base_model
-from es_lightning.models.export import export
+from es_lightning.models import BaseModel
 
 
 def replay(
@@ -48,11 +46,11 @@ def replay(
         raise UsageError(f"{output} exists already: give another --output, or remove it.")
     header, entries = read_journal(journal)
     wanted = _up_to(entries, generation, journal)
-    folder = base_model.resolve(base or header["base"])
-    dtype = base_model.load_config(folder, trust_remote_code).dtype or torch.float32
-    noise = noise_of(header["noise"])
-    _check(header, folder, dtype, noise)
-    centre = base_model.load_model(folder, trust_remote_code)
+    model, noise = BaseModel(base or header["base"], trust_remote_code), noise_of(header["noise"])
+    present = {**header, "es_lightning_journal": FORMAT, **replayed_from(model, noise)}
+    if different := differences(header, present):
+        raise UsageError(f"this is not what the run was made with: {different}. Give its base with --base.")
+    centre = model.load()
     optimizer = _optimizer(header["optimizer"], centre, trust_remote_code)
     for entry in wanted:
         repeat(entry, centre, optimizer, noise)
@@ -63,8 +61,7 @@ def replay(
                 f"{entry.checksum}: replay on the kind of device and with the versions of the run, "
                 f"{header['versions']} on {header.get('device')}."
             )
-    card = _card(header, wanted[-1])
-    export(centre, folder, output, dtype, card)
+    model.export(centre, output, _card(header, wanted[-1]))
     return wanted[-1]
 
 
@@ -77,18 +74,6 @@ def _up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> l
             f"{journal} holds generations 0 to {len(entries) - 1}: choose --generation among them."
         )
     return lineage(entries, last)
-
-
-def _check(header: dict[str, Any], folder: Path, dtype: torch.dtype, noise: Noise) -> None:
-    present = {
-        **header,
-        "es_lightning_journal": FORMAT,
-        "base_files": base_model.file_hashes(folder),
-        "dtype": str(dtype).removeprefix("torch."),
-        "noise": noise.version,
-    }
-    if different := differences(header, present):
-        raise UsageError(f"this is not what the run was made with: {different}. Give its base with --base.")
 
 
 def repeat(entry: Entry, centre: nn.Module, optimizer: Optimizer, noise: Noise) -> None:

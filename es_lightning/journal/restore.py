@@ -1,16 +1,81 @@
-"""Centres of the past, as far as they are on disk: checkpoints along a journal's lineage, and the base."""
+"""The way back to a centre of the past: from a checkpoint or the base model, along the journal."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
+from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.tensors import checksum
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import Entry
+from es_lightning.journal.replay import repeat
 from es_lightning.models.weights import BaseWeights
-from es_lightning.system import checkpoint
+from es_lightning.system.checkpoint import read_checkpoint, steps
+
+
+@torch.no_grad()
+def go_back(
+    path: Sequence[Entry],
+    centre: nn.Module,
+    optimizer: Optimizer,
+    noise: Noise,
+    base: BaseWeights,
+    folders: Iterable[Path],
+    ranks: Ranks,
+) -> None:
+    """Put centre and optimizer where they were after the updates of a lineage; all ranks take part.
+
+    The way starts at the latest checkpoint of the lineage, or at the base model, and repeats the updates
+    from there.
+
+    Args:
+        path: the updates, from the base model on.
+        centre: float32 parameters, changed in place.
+        optimizer: over the centre; its learning rates and other settings stay as they are.
+        noise: of the run.
+        base: weights of the base model.
+        folders: of checkpoints.
+        ranks: have to start from the same file.
+
+    Raises:
+        UsageError: the base model's files name their tensors otherwise than transformers does.
+    """
+    # A checkpoint's groups hold what schedulers had put there by then, OneCycleLR's peak for example.
+    present = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
+    for entry in path[_start(path, centre, optimizer, base, folders, ranks) :]:
+        repeat(entry, centre, optimizer, noise)
+    for group, settings in zip(optimizer.param_groups, present, strict=True):
+        group.update(settings)
+
+
+def _start(
+    path: Sequence[Entry],
+    centre: nn.Module,
+    optimizer: Optimizer,
+    base: BaseWeights,
+    folders: Iterable[Path],
+    ranks: Ranks,
+) -> int:
+    """Load the latest centre of a lineage that all ranks find on disk; returns the updates it has seen."""
+    mine = [[str(file), index] for index, file in on_disk(folders, path)]
+    agreed = json.loads(ranks.exchange(json.dumps(mine).encode())[0])
+    for file, index in agreed:
+        optimizer_state = read_centre_(centre, Path(file), path[index].checksum)
+        told = ranks.exchange(b"no" if optimizer_state is None else b"yes")
+        if optimizer_state is not None and set(told) == {b"yes"}:
+            optimizer.load_state_dict(optimizer_state)
+            return int(index) + 1
+    read_base_(centre, base)
+    optimizer.state.clear()
+    return 0
 
 
 def on_disk(folders: Iterable[Path], path: Sequence[Entry]) -> list[tuple[int, Path]]:
@@ -21,27 +86,27 @@ def on_disk(folders: Iterable[Path], path: Sequence[Entry]) -> list[tuple[int, P
         path: the updates.
 
     Returns:
-        (position in the path, file); whether a file holds that very centre, ``load_centre`` finds out.
+        (position in the path, file); whether a file holds that very centre, ``read_centre_`` finds out.
     """
     place = {entry.generation + 1: index for index, entry in enumerate(path)}
-    steps = [pair for folder in folders for pair in checkpoint.steps(folder).items()]
-    return sorted(((place[step], file) for file, step in steps if step in place), reverse=True)
+    found = [pair for folder in folders for pair in steps(folder).items()]
+    return sorted(((place[step], file) for file, step in found if step in place), reverse=True)
 
 
-def load_centre(file: Path, centre: nn.Module, wanted: str) -> dict[str, Any] | None:
-    """Load a checkpoint's centre.
+def read_centre_(centre: nn.Module, file: Path, wanted: str) -> dict[str, Any] | None:
+    """Read a checkpoint's centre into ``centre``.
 
     Args:
-        file: the checkpoint.
         centre: changed in place, whatever the result.
+        file: the checkpoint.
         wanted: checksum that the centre is to have.
 
     Returns:
-        The state of the optimizer beside it; None if the file cannot be read, holds another centre, or
+        The state of the optimizer beside it; None if the file cannot be read, holds another centre, or holds
         weights alone.
     """
     try:
-        content = checkpoint.read_checkpoint(file, mapped=True)
+        content = read_checkpoint(file, mapped=True)
     except UsageError:
         return None
     state = content.get("current_model_state", content["state_dict"])  # beside an average: WeightAveraging
@@ -53,11 +118,11 @@ def load_centre(file: Path, centre: nn.Module, wanted: str) -> dict[str, Any] | 
         parameter.copy_(state[name])
     if checksum(centre.named_parameters()) != wanted:
         return None
-    found: dict[str, Any] = content["optimizer_states"][0]
-    return found
+    optimizer_state: dict[str, Any] = content["optimizer_states"][0]
+    return optimizer_state
 
 
-def load_base(base: BaseWeights, centre: nn.Module) -> None:
+def read_base_(centre: nn.Module, base: BaseWeights) -> None:
     """Make the centre what it was at first.
 
     Raises:

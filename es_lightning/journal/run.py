@@ -116,7 +116,7 @@ class RunJournal:
         """Whether the journal holds a generation that is still to be repeated."""
         return generation in self._past
 
-    def keep(self, entry: Entry, rewards: Tensor) -> None:
+    def append(self, entry: Entry, rewards: Tensor) -> None:
         """Add a generation; it is on disk when this returns.
 
         Raises:
@@ -128,11 +128,11 @@ class RunJournal:
             self._journal.append(entry.line())
         self.lines.append(entry.line())
 
-    def keep_past(self, past: Past, checksum: str) -> None:
-        """Take over a line that is in the files already, once the replay has led to the centre it names.
+    def repeat(self, past: Past, checksum: str) -> None:
+        """Take over a line that the files hold already, once its update has led to the centre that it names.
 
         Raises:
-            UsageError: the replay has led elsewhere.
+            UsageError: the update has led to another centre.
         """
         entry = past.entry
         if checksum != entry.checksum:

@@ -1,19 +1,131 @@
-"""A base model: where it is, what its configuration says, and its weights as the first centre."""
+"""A base model: where its files are, and what a run reads from them."""
 
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from es_lightning.errors import UsageError
 from es_lightning.models.embedded import embedded_folder, tiny_folder
+from es_lightning.models.export import export
 from es_lightning.models.weights import BaseWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class BaseModel:
+    """The model that a run starts from. Nothing is looked for or read before it is asked for.
+
+    Args:
+        name: ``embedded``, ``tiny``, a Hugging Face folder, or a hub id such as ``Qwen/Qwen2.5-3B-Instruct``.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    def __init__(self, name: str | Path, trust_remote_code: bool = False) -> None:
+        self.name, self.trust_remote_code = str(name), trust_remote_code
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the files are.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        return resolve(self.name)
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The model's configuration."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        from transformers import AutoTokenizer
+
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            self.folder, trust_remote_code=self.trust_remote_code
+        )
+        return tokenizer
+
+    @cached_property
+    def weights(self) -> BaseWeights:
+        """The weights as stored, read tensor by tensor."""
+        return BaseWeights(self.folder)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the stored weights, in which models are exported as well."""
+        return self.config.dtype or torch.float32
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence that the model was made for, in tokens; None where the configuration is silent."""
+        length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return None if length is None else int(length)
+
+    def load(self) -> PreTrainedModel:
+        """The model as the first centre: float32 parameters under their Hugging Face names.
+
+        Tensors are copied one at a time, so that the peak is the centre and one tensor. transformers' own
+        loader keeps the whole file mapped; it serves models whose files use other names.
+        """
+        from transformers import AutoModelForCausalLM
+
+        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": self.trust_remote_code}
+        config = deepcopy(self.config)  # transformers writes the new dtype into it
+        with torch.random.fork_rng(devices=[]):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+        if all(name in self.weights for name, _ in model.named_parameters()):
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(self.weights.read(name))
+        else:
+            model = AutoModelForCausalLM.from_pretrained(self.folder, **options)
+        return model.eval().requires_grad_(False)
+
+    def check_heads(self, tensor_parallel_size: int) -> None:
+        """Refuse a split of the model that would cut a head in two.
+
+        Raises:
+            UsageError: the numbers of heads do not divide by the tensor-parallel size.
+        """
+        text = self.config.get_text_config()
+        heads = int(getattr(text, "num_attention_heads", tensor_parallel_size))
+        shared = int(getattr(text, "num_key_value_heads", None) or heads)
+        # Fewer key-value heads than ranks are copied, so one of the two numbers must divide the other.
+        if heads % tensor_parallel_size or (shared % tensor_parallel_size and tensor_parallel_size % shared):
+            raise UsageError(
+                f"engine.tensor_parallel_size is {tensor_parallel_size}, but the model has {heads} attention "
+                f"heads and {shared} key-value heads: choose a size that divides both."
+            )
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of configuration and weights, by file name; hubs list the same beside their files."""
+        paths = [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]
+        hashes = {}
+        for path in paths:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashes
+
+    def export(self, centre: nn.Module, folder: Path, card: str) -> None:
+        """Write a centre as a Hugging Face folder in this model's precision, with its config and tokenizer.
+
+        Args:
+            centre: float32 parameters under this model's names.
+            folder: where to write; replaced as a whole.
+            card: text of the model card, README.md.
+        """
+        export(centre, self.folder, folder, self.dtype, card)
 
 
 def resolve(base: str) -> Path:
@@ -46,9 +158,7 @@ def _from_hub(base: str) -> Path:
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     try:
         return Path(snapshot_download(base, allow_patterns=patterns))
-    except (
-        Exception
-    ) as error:  # the hub client raises many kinds; all of them mean that there is no model here
+    except Exception as error:  # the hub client has a kind for each reason; none leaves us a model
         reason = f"no folder {Path(base).absolute()}, and the hub gave no {base} ({type(error).__name__})"
         raise UsageError(_not_found(base, reason)) from error
 
@@ -58,73 +168,3 @@ def _not_found(base: str, reason: str) -> str:
         f"no model at {base!r}: {reason}. Give a Hugging Face folder, a hub id, or `embedded`, "
         "the built-in SmolLM2-135M-Instruct (`es-lightning fetch` gets it)."
     )
-
-
-def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The model's configuration."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-
-
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=trust_remote_code
-    )
-    return tokenizer
-
-
-def load_model(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The base model as the first centre: float32 parameters under their Hugging Face names.
-
-    Tensors are copied one at a time, so that the peak is the centre and one tensor; transformers' own loader,
-    which keeps the whole file mapped, serves models whose files use other names.
-    """
-    from transformers import AutoModelForCausalLM
-
-    base, config = BaseWeights(folder), load_config(folder, trust_remote_code)
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
-    with torch.random.fork_rng(devices=[]):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
-    if all(name in base for name, _ in model.named_parameters()):
-        for name, parameter in model.named_parameters():
-            parameter.data.copy_(base.read(name))
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    return model.eval().requires_grad_(False)
-
-
-def max_length(config: PreTrainedConfig) -> int | None:
-    """Longest sequence that the model was made for, in tokens; None where the configuration is silent."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if length is None else int(length)
-
-
-def check_heads(config: PreTrainedConfig, tensor_parallel_size: int) -> None:
-    """Refuse a split of the model that would cut a head in two.
-
-    Raises:
-        UsageError: the numbers of heads do not divide by the tensor-parallel size.
-    """
-    text = config.get_text_config()
-    heads = int(getattr(text, "num_attention_heads", tensor_parallel_size))
-    shared = int(getattr(text, "num_key_value_heads", None) or heads)
-    # Fewer key-value heads than ranks are copied, so that one number must divide the other.
-    if heads % tensor_parallel_size or (shared % tensor_parallel_size and tensor_parallel_size % shared):
-        raise UsageError(
-            f"engine.tensor_parallel_size is {tensor_parallel_size}, but the model has {heads} attention "
-            f"heads and {shared} key-value heads: choose a size that divides both."
-        )
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of a model's configuration and weights, by file name; what hubs list beside their files."""
-    paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    hashes = {}
-    for path in paths:
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes

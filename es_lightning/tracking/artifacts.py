@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
 
-def keep_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> None:
+def log_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> None:
     """Put a file into the run of every MLflow logger.
 
     Args:
@@ -23,7 +23,7 @@ def keep_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> No
             logger.experiment.log_artifact(logger.run_id, str(path), folder or None)
 
 
-def keep_table(loggers: Iterable[Logger], path: Path) -> None:
+def log_table(loggers: Iterable[Logger], path: Path) -> None:
     """Put a table into the run of every MLflow logger, where its page of tables finds it.
 
     Args:
@@ -33,4 +33,4 @@ def keep_table(loggers: Iterable[Logger], path: Path) -> None:
     own = [logger for logger in loggers if isinstance(logger, DurableMLFlowLogger)]
     for logger in own:
         logger.log_table(path)
-    keep_artifact([logger for logger in loggers if logger not in own], path, "tables")
+    log_artifact([logger for logger in loggers if logger not in own], path, "tables")

@@ -1,0 +1,209 @@
+"""Weights in, rewards out: rollouts, grading, and what all ranks learn of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.distributed.ranks import Ranks
+from es_lightning.errors import RewardError, RolloutError
+from es_lightning.evaluation.gather import (
+    Outcome,
+    Shard,
+    digest,
+    join,
+    join_evaluations,
+    pack_evaluation,
+    sums,
+)
+from es_lightning.evaluation.rollouts import Rollouts
+from es_lightning.grading.scorer import Pending, Scorer
+from es_lightning.records import Completion, Evaluation, Member, Prompt
+from es_lightning.rollout import Sampling
+from es_lightning.system.signals import interruptible
+from es_lightning.system.stopwatch import Stopwatch
+
+
+class Evaluator:
+    """Generates, grades and gathers. With several ranks all of them call the same method, and get the same.
+
+    Args:
+        rollouts: an engine that was started.
+        scorer: grades completions; its task is that of the run.
+        ranks: which share the work out; None for a process on its own.
+        generation: updates that the centre has seen; it seeds samplers and is named in errors.
+
+    Example::
+
+        evaluator = Evaluator(rollouts, Scorer(task))
+        outcome = evaluator.members(centre, members, GaussianNoise(), 0.001, prompts)
+        outcome.rewards  # float64 [members, prompts]
+    """
+
+    def __init__(
+        self, rollouts: Rollouts, scorer: Scorer, ranks: Ranks | None = None, generation: int = 0
+    ) -> None:
+        self.rollouts, self.scorer, self.generation = rollouts, scorer, generation
+        self.ranks = ranks or Ranks()
+
+    # Members --------------------------------------------------------------------------------------
+
+    def members(
+        self,
+        centre: nn.Module,
+        members: Sequence[Member],
+        noise: Noise,
+        sigma: float,
+        prompts: Sequence[Prompt],
+        checksum: str = "",
+        watch: Stopwatch | None = None,
+    ) -> Outcome:
+        """Evaluate this lane's members, then learn how the other lanes' members did.
+
+        Args:
+            centre: theta, float32 parameters under Hugging Face names; left as it is.
+            members: the population, N members.
+            noise: kind of noise.
+            sigma: noise scale in units of the weights.
+            prompts: the batch, P encoded prompts, the same on every rank.
+            checksum: of the centre, which has to be the same on every rank.
+            watch: gets the seconds of perturb, generate, reward and gather.
+
+        Raises:
+            RewardError: the task returned no finite reward.
+            RolloutError: the engine failed.
+            RankError: another rank is missing, has failed, or holds another centre.
+        """
+        watch, mine = watch or Stopwatch(), self.ranks.lane.share(members)
+        evaluations: dict[int, Evaluation] = {}
+        failure: RewardError | RolloutError | None = None
+        try:
+            evaluations = self._graded(centre, mine, noise, sigma, prompts, watch)
+        except (RewardError, RolloutError) as error:
+            failure = error  # the other ranks are told before this one stops
+        shard = self._shard(evaluations, prompts, checksum, watch, failure)
+        with watch.phase("gather"):
+            packed = self.ranks.exchange(shard.pack())
+        if failure is not None:
+            raise failure
+        shards = [Shard.unpack(part) for part in packed]
+        outcome = join(shards, len(members), self.generation, self.ranks.lane_size)
+        return replace(outcome, evaluations=evaluations)
+
+    def _graded(
+        self,
+        centre: nn.Module,
+        members: Sequence[Member],
+        noise: Noise,
+        sigma: float,
+        prompts: Sequence[Prompt],
+        watch: Stopwatch,
+    ) -> dict[int, Evaluation]:
+        """Generate and grade: one member's completions are graded while the engine serves the next one."""
+        grading = self.scorer.round(len(members) * len(prompts) * self.rollouts.sampling.n)
+        pending: dict[int, tuple[Sequence[Completion], Pending]] = {}
+        rolled_out = self.rollouts.population(centre, members, noise, sigma, prompts, self.generation, watch)
+        for member, completions in rolled_out:
+            whose = f"member {member.index} of generation {self.generation}"
+            with watch.phase("reward"):  # returns at once, unless grading has no workers
+                pending[member.index] = completions, grading.add(prompts, completions, whose)
+        with watch.phase("reward"), interruptible():
+            return {
+                index: Evaluation(tuple(prompts), tuple(completions), scores.scores())
+                for index, (completions, scores) in pending.items()
+            }
+
+    def _shard(
+        self,
+        evaluations: dict[int, Evaluation],
+        prompts: Sequence[Prompt],
+        checksum: str,
+        watch: Stopwatch,
+        failure: Exception | None,
+    ) -> Shard:
+        if not self.ranks.lane.leads:
+            evaluations = {}  # the first rank of the lane reports them
+        rewards = torch.tensor([each.rewards for each in evaluations.values()], dtype=torch.float64)
+        return Shard(
+            rank=self.ranks.rank,
+            centre=checksum,
+            prompts=digest(prompts),
+            rewards=rewards.view(len(evaluations), len(prompts)),
+            sums=sums(evaluations.values()),
+            tokens=sum(each.tokens for each in evaluations.values()),
+            seconds=watch.seconds,
+            error="" if failure is None else str(failure),
+        )
+
+    # The weights that the engine holds --------------------------------------------------------------
+
+    def evaluate(
+        self, prompts: Sequence[Prompt], scorer: Scorer | None = None, max_tokens: int | None = None
+    ) -> Evaluation:
+        """Generate and grade with the weights that the engine holds; the lanes share the prompts out.
+
+        Args:
+            prompts: P encoded prompts.
+            scorer: grades them; None takes that of the run's task.
+            max_tokens: most new tokens of a completion; None takes those of the run's sampling.
+        """
+        sampling = self.rollouts.sampling
+        sampling = replace(sampling, max_tokens=max_tokens or sampling.max_tokens)
+        mine = self.ranks.lane.share(prompts)
+        completions = self._complete(mine, sampling)
+        scores: tuple[dict[str, float], ...] = ()
+        if mine:
+            with interruptible():
+                graded = (scorer or self.scorer).round(len(completions)).add(mine, completions)
+                scores = graded.scores()
+        return self._joined(Evaluation(tuple(mine), tuple(completions), scores), prompts)
+
+    def sample(self, prompts: Sequence[Prompt], max_tokens: int, temperature: float, seed: int) -> Evaluation:
+        """One completion per prompt, ungraded; the lanes share the prompts out.
+
+        Args:
+            prompts: P encoded prompts.
+            max_tokens: most new tokens of a completion.
+            temperature: 0 for greedy decoding.
+            seed: of the sampler; the generation's index is added.
+
+        Returns:
+            Completions with empty scores.
+        """
+        mine = self.ranks.lane.share(prompts)
+        completions = self._complete(
+            mine, Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+        )
+        scores: tuple[dict[str, float], ...] = tuple({} for _ in completions)
+        return self._joined(Evaluation(tuple(mine), tuple(completions), scores), prompts)
+
+    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probability of each token given those before it; the lanes share the sequences out.
+
+        Args:
+            sequences: token ids, at least 2 in each sequence.
+
+        Returns:
+            One float32 tensor [L - 1] of nats per sequence of length L.
+        """
+        mine = self.ranks.lane.share(sequences)
+        with interruptible():
+            rows = [row.tolist() for row in self.rollouts.engine.logprobs(mine)] if mine else []
+        lanes = [json.loads(part) for part in self.ranks.from_lanes(json.dumps(rows).encode())]
+        return [
+            torch.tensor(lanes[i % len(lanes)][i // len(lanes)], dtype=torch.float32)
+            for i in range(len(sequences))
+        ]
+
+    def _complete(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        return self.rollouts.complete(prompts, sampling, self.generation) if prompts else []
+
+    def _joined(self, part: Evaluation, prompts: Sequence[Prompt]) -> Evaluation:
+        if self.ranks.lane.count == 1:
+            return part
+        return join_evaluations(self.ranks.from_lanes(pack_evaluation(part)), prompts)

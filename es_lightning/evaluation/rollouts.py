@@ -1,0 +1,220 @@
+"""An engine with weights in it: the centre, the base model, or one member after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.errors import RolloutError, UsageError
+from es_lightning.models import BaseModel
+from es_lightning.records import Completion, Member, Prompt
+from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
+from es_lightning.system.memory import trim_heap
+from es_lightning.system.signals import interruptible
+from es_lightning.system.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+
+class Rollouts:
+    """Starts an engine, loads weights into it, and generates. It knows no ranks, no rewards and no Trainer.
+
+    The engine borrows copies of the weights, so there is nothing to restore: the centre is never touched.
+    This class alone decides how a population is evaluated: one member after the other, each with all
+    prompts. An engine that can hold a whole population at once gets a ``population`` of its own, and nothing
+    above changes.
+
+    Args:
+        engine: what generates.
+        sampling: how completions are decoded; None is greedy, 256 tokens at the most.
+        retry_member: try a member once more if the engine fails on it, instead of stopping at once.
+
+    Raises:
+        UsageError: a member cannot be tried again, because several ranks evaluate it together.
+    """
+
+    def __init__(
+        self, engine: RolloutEngine, sampling: Sampling | None = None, retry_member: bool = False
+    ) -> None:
+        if retry_member and engine.tensor_parallel_size > 1:
+            raise UsageError(
+                "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
+            )
+        self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
+        self._needed = 0  # tokens of the longest prompt with its completion that were asked for so far
+        self._room = 0  # tokens that the engine was started for
+        self._held: str | None = None
+
+    # Starting -------------------------------------------------------------------------------------
+
+    def reserve(
+        self, base: BaseModel, prompts: Sequence[Prompt], max_tokens: int | None = None
+    ) -> list[Prompt]:
+        """Encode prompts, and let ``start`` make room for them and their completions.
+
+        Args:
+            base: the model, for its tokenizer and its length.
+            prompts: at least one.
+            max_tokens: most new tokens for each; None takes those of ``sampling``.
+
+        Returns:
+            The prompts with their token ids.
+
+        Raises:
+            UsageError: a prompt with its completion is longer than the model can take.
+        """
+        encoded = encode(prompts, base.tokenizer)
+        new = self.sampling.max_tokens if max_tokens is None else max_tokens
+        longest = max(encoded, key=lambda prompt: _length(prompt, new))
+        length = _length(longest, new)
+        if base.max_length is not None and length > base.max_length:
+            raise UsageError(
+                f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {new} that is "
+                f"{length}, but the model ends at {base.max_length}: lower max_tokens."
+            )
+        self._needed = max(self._needed, length)
+        return encoded
+
+    def start(self, base: BaseModel) -> None:
+        """Start the engine, or start it anew if more room was reserved since."""
+        if self._needed > self._room:
+            if self._room:
+                self.engine.close()
+            self.engine.start(base.folder, self._needed)
+            self._room = self._needed
+            self.forget()
+
+    # Weights --------------------------------------------------------------------------------------
+
+    def load(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Stream weights into the engine."""
+        self.forget()
+        self.engine.load_weights(named_tensors)
+        trim_heap()
+
+    def hold_centre(self, centre: nn.Module) -> None:
+        """Load the centre, unless the engine holds it already; see ``forget``."""
+        if self._held != "centre":
+            self.load(self.unperturbed(centre))
+            self._held = "centre"
+
+    def hold_base(self, base: BaseModel, centre: nn.Module) -> None:
+        """Load the base model's weights from their files, unless the engine holds them already.
+
+        Args:
+            base: the base model.
+            centre: its parameters say which tensors there are, and on which device they pass by.
+
+        Raises:
+            UsageError: the files name their tensors otherwise than transformers does.
+        """
+        if self._held != "base":
+            self.load(
+                (name, base.weights.read(name).to(parameter.device, self.engine.dtype))
+                for name, parameter in centre.named_parameters()
+            )
+            self._held = "base"
+
+    def forget(self) -> None:
+        """Load the centre anew next time. Whoever changes the centre's weights has to call this."""
+        self._held = None
+
+    @torch.no_grad()
+    def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
+        for name, parameter in centre.named_parameters():
+            yield name, parameter.to(self.engine.dtype)
+
+    @torch.no_grad()
+    def perturbed(
+        self, centre: nn.Module, member: Member, noise: Noise, sigma: float
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Stream (Hugging Face name, theta + sign * sigma * eps) in the engine's dtype, tensor by tensor."""
+        scale, dtype = member.sign * sigma, self.engine.dtype
+        for name, parameter in centre.named_parameters():
+            yield name, noise.perturbed(member.seed, name, parameter, scale, dtype)
+
+    # Generating -----------------------------------------------------------------------------------
+
+    def complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, generation: int = 0
+    ) -> list[Completion]:
+        """Complete prompts with the weights that the engine holds.
+
+        Args:
+            prompts: P encoded prompts.
+            sampling: how to decode; None takes the run's.
+            generation: added to the sampler's seed, so that each generation draws other samples.
+
+        Returns:
+            P * n completions in the order of the prompts, the n samples of one prompt side by side.
+        """
+        sampling = sampling or self.sampling
+        with interruptible():
+            return complete(self.engine, prompts, replace(sampling, seed=sampling.seed + generation))
+
+    def population(
+        self,
+        centre: nn.Module,
+        members: Sequence[Member],
+        noise: Noise,
+        sigma: float,
+        prompts: Sequence[Prompt],
+        generation: int = 0,
+        watch: Stopwatch | None = None,
+    ) -> Iterator[tuple[Member, list[Completion]]]:
+        """Complete the prompts with each member's weights; yields a member once its completions are there.
+
+        Args:
+            centre: theta, float32 parameters under Hugging Face names.
+            members: perturbations of the centre.
+            noise: kind of noise.
+            sigma: noise scale in units of the weights.
+            prompts: P encoded prompts, the same for all members.
+            generation: added to the sampler's seed, and named in errors.
+            watch: gets the seconds of the phases perturb and generate.
+
+        Raises:
+            RolloutError: the engine failed on a member; the centre is untouched.
+        """
+        watch = watch or Stopwatch()
+
+        def attempt(member: Member) -> list[Completion]:
+            with interruptible():
+                with watch.phase("perturb"):
+                    self.load(self.perturbed(centre, member, noise, sigma))
+                with watch.phase("generate"):
+                    return self.complete(prompts, generation=generation)
+
+        for member in members:
+            where = f"member {member.index} of generation {generation}"
+            try:
+                completions = attempt(member)
+            except Exception as error:
+                if not self.retry_member:
+                    raise RolloutError(_failed(where, error)) from error
+                log.warning("The engine failed on %s, which is tried once more.", where, exc_info=True)
+                try:
+                    completions = attempt(member)
+                except Exception as again:
+                    raise RolloutError(_failed(f"{where} twice", again)) from again
+            yield member, completions
+
+
+def _length(prompt: Prompt, max_tokens: int) -> int:
+    """Tokens of a prompt with the longest completion that it may get."""
+    if prompt.choices:
+        return max(len(choice.token_ids) for choice in prompt.choices) + 1  # vLLM generates one more
+    return len(prompt.token_ids) + max_tokens
+
+
+def _failed(where: str, error: Exception) -> str:
+    return (
+        f"the engine failed on {where} ({type(error).__name__}: {error}). The centre is untouched: resume "
+        "with --ckpt_path last, and with --model.retry_member true if it fails now and then."
+    )

@@ -1,0 +1,176 @@
+"""What a run has done so far: its journal, the centre it stands at, and the way back to an earlier one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.tensors import checksum
+from es_lightning.distributed.ranks import Ranks
+from es_lightning.errors import UsageError
+from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
+from es_lightning.journal.restore import go_back
+from es_lightning.journal.run import Past, RunJournal
+from es_lightning.models.weights import BaseWeights
+from es_lightning.records import Generation
+from es_lightning.system.files import to_json
+
+log = logging.getLogger(__name__)
+
+
+class History:
+    """The generations of a run. Rank 0 writes them to disk before the next one starts; all ranks know them.
+
+    A generation that an earlier process finished is repeated from the journal, without rollouts.
+    """
+
+    def __init__(self) -> None:
+        self.journal = RunJournal()
+        self.saved: list[str] | None = None
+        """Lines that came with a checkpoint; set it to [] to resume a run from its journal alone."""
+        self.parent: int | None = None
+        """Generation whose result the next update starts from, if not the one before; -1 is the base."""
+        self.checksum = ""
+        """Of the present centre, once the run has begun."""
+        self._path = Path(JOURNAL)
+
+    @property
+    def lines(self) -> list[str]:
+        """The journal so far: header and entries, without line ends."""
+        return self.journal.lines
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The generations so far."""
+        return parse(self.lines, self._path)[1]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The journal's first line."""
+        return parse(self.lines, self._path)[0]
+
+    def lineage(self) -> list[Entry]:
+        """The updates that led from the base model to the present centre, in order."""
+        entries = self.entries
+        return lineage(entries, len(entries) - 1 if self.parent is None else self.parent)
+
+    # Beginning ------------------------------------------------------------------------------------
+
+    def open(
+        self, folder: Path, header: Callable[[], Mapping[str, Any]], generation: int, ranks: Ranks
+    ) -> None:
+        """Start the journal, or go on with it.
+
+        Args:
+            folder: of the run.
+            header: makes the journal's first line; called on rank 0 alone, since it hashes the base model.
+            generation: the one to come; the centre is what it was before it.
+            ranks: rank 0 keeps the files.
+
+        Raises:
+            UsageError: the folder holds the journal of another run, or of this run with other settings; or
+                the checkpoint is ahead of its journal.
+            RankError: rank 0 starts from another generation.
+        """
+        self._path = folder / JOURNAL
+        writes = ranks.rank == 0
+        self.journal.open(
+            folder=folder,
+            header=header() if writes else {},
+            generation=generation,
+            saved=self.saved,
+            writes=writes,
+            share=lambda payload: ranks.exchange(payload)[0],
+        )
+        self._require(generation)
+
+    def open_without_files(self, header: Callable[[], Mapping[str, Any]], generation: int) -> None:
+        """Start the journal in memory alone, for a trial run that leaves no files."""
+        self.journal.lines = list(self.saved or [to_json(header())])
+        self._require(generation)
+
+    def _require(self, generation: int) -> None:
+        known = len(self.entries)
+        if known < generation:
+            raise UsageError(
+                f"the checkpoint has seen {generation} generations and its journal {known}: it "
+                "was written after a failure. Give an earlier --ckpt_path."
+            )
+
+    # One generation -------------------------------------------------------------------------------
+
+    def past(self, generation: int) -> Past | None:
+        """What the journal already knows of a generation; told once."""
+        return self.journal.past(generation)
+
+    def knows(self, generation: int) -> bool:
+        """Whether a generation is still to be repeated from the journal."""
+        return self.journal.knows(generation)
+
+    def add(
+        self, record: Generation, hyper: Mapping[str, Any], centre: str, past: Past | None = None
+    ) -> None:
+        """Add a generation after its update; it is on disk when this returns.
+
+        Args:
+            record: of the generation.
+            hyper: the optimizer's settings in its update.
+            centre: checksum of the centre after it.
+            past: what the journal knew of it, if it was repeated.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+            UsageError: a repeated update has led to another centre.
+        """
+        if past is None:
+            self.journal.append(Entry.of(record, hyper, centre, self.parent), record.rewards)
+        else:
+            self.journal.repeat(past, centre)
+        self.checksum, self.parent = centre, None
+
+    # Going back -----------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        generation: int,
+        centre: nn.Module,
+        optimizer: Optimizer,
+        noise: Noise,
+        base: BaseWeights,
+        folders: Iterable[Path] = (),
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Put centre and optimizer back to where they were before a generation; all ranks take part.
+
+        Args:
+            generation: updates that the wanted centre has seen; 0 is the base model.
+            centre: float32 parameters, changed in place.
+            optimizer: over the centre; its learning rates and other settings stay as they are.
+            noise: of the run.
+            base: weights of the base model.
+            folders: of checkpoints, which shorten the way.
+            ranks: of the run.
+
+        Raises:
+            UsageError: the journal does not lead there.
+        """
+        entries = self.entries
+        if not 0 <= generation <= len(entries):
+            raise UsageError(
+                f"the centre of generation {generation} cannot be restored: it is still to come."
+            )
+        path = lineage(entries, generation - 1)
+        go_back(path, centre, optimizer, noise, base, folders, ranks or Ranks())
+        self.checksum = checksum(centre.named_parameters())
+        if path and self.checksum != path[-1].checksum:
+            raise UsageError(
+                f"the journal leads to centre {self.checksum} before generation {generation}, where "
+                f"{path[-1].checksum} was: library or device have changed since the run began."
+            )
+        self.parent = None if generation == len(entries) else generation - 1
