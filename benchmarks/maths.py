@@ -12,7 +12,7 @@ from es_lightning.cli.console import quiet
 from es_lightning.tasks.answers.math_sympy import library_verdict, load_library
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.math_cases import cases, grade
+from tests.helpers.math_cases import cases, grade
 
 STALLING = {"100 parentheses": "(" * 100 + "1" + ")" * 100, "100000!": "100000!"}
 log = logging.getLogger("maths")

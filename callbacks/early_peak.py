@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from es_lightning.analysis.peak_watch import PeakWatch
-from es_lightning.callbacks.monitor import Evolving, Monitor, averages, evolving
+from es_lightning.callbacks.monitor import Monitor, averages, evolving, tuning
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured
 from es_lightning.reports import plots
@@ -94,6 +94,8 @@ class EarlyPeak(Monitor):
         super().on_train_start(trainer, pl_module)
         self._start, self._seen = trainer.global_step, trainer.callback_metrics.get(self.monitor)
         goes_back = self.restore_best and self.action != "mark"
+        if goes_back or self.action == "anneal":
+            evolving(pl_module)
         if goes_back and averages(trainer.callbacks):  # type: ignore[attr-defined]
             raise UsageError("early_peak cannot go back beside WeightAveraging: set restore_best to false.")
         if self.monitor != TRAINING and not trainer.enable_validation:
@@ -116,7 +118,7 @@ class EarlyPeak(Monitor):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Measure what Lightning leaves out when it resumes from a checkpoint written before a validation."""
-        module, generation = evolving(pl_module), trainer.global_step
+        module, generation = tuning(pl_module), trainer.global_step
         due = 0 < generation == self._start and generation % float(trainer.val_check_batch or math.inf) == 0
         if due and self.monitor.startswith("val/") and self.watch.lacks(generation):
             module.rollouts.forget()
@@ -124,7 +126,7 @@ class EarlyPeak(Monitor):
             validated = module.evaluator.evaluate(module.data.prompts("val"))
             found, before = means(measured(validated), "val"), len(self.watch.alarms)
             if self.monitor in found:
-                self._add(trainer, module, generation, found[self.monitor])
+                self._add(trainer, pl_module, generation, found[self.monitor])
                 new = self.watch.alarms[before:]
                 self._again = new[0]["peak"] if new and new[0]["action"] == "stop" else None
 
@@ -133,11 +135,11 @@ class EarlyPeak(Monitor):
     ) -> None:
         """Look at the population's reward."""
         if self._again is not None and self.restore_best:
-            self._go_back(evolving(pl_module), self._again)  # a stop that could not spare this generation
+            self._go_back(pl_module, self._again)  # a stop that could not spare this generation
             self._again = None
         if self.monitor == TRAINING:
             record = outputs["generation"]
-            self._add(trainer, evolving(pl_module), record.index, float(record.rewards.mean()))
+            self._add(trainer, pl_module, record.index, float(record.rewards.mean()))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the metric of the centre."""
@@ -149,9 +151,9 @@ class EarlyPeak(Monitor):
         value = trainer.callback_metrics[self.monitor]
         if value is not self._seen:  # else nobody has measured it since
             self._seen = value
-            self._add(trainer, evolving(pl_module), trainer.global_step, float(value))
+            self._add(trainer, pl_module, trainer.global_step, float(value))
 
-    def _add(self, trainer: pl.Trainer, module: Evolving, generation: int, value: float) -> None:
+    def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule, generation: int, value: float) -> None:
         """Take a point in, and act if the peak is behind it."""
         if not math.isfinite(value) or not self.watch.lacks(generation):
             return
@@ -161,7 +163,7 @@ class EarlyPeak(Monitor):
         if alarm is None or action is None or generation - alarm["peak"] < self.patience:
             return
         if action != "stop" or _may_stop(trainer):
-            self._act(trainer, module, alarm | {"action": action})
+            self._act(trainer, pl_module, alarm | {"action": action})
             self.draw(trainer, now=True)
 
     def _action(self) -> str | None:
@@ -171,16 +173,16 @@ class EarlyPeak(Monitor):
             return None if "mark" in done else "mark"
         return "stop" if done.count("anneal") >= self.max_anneals else self.action
 
-    def _act(self, trainer: pl.Trainer, module: Evolving, alarm: dict[str, Any]) -> None:
+    def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, alarm: dict[str, Any]) -> None:
         self.watch.alarms.append(alarm)
         action, words = alarm["action"], []
         if action != "mark":
             self.watch.since = alarm["generation"]
             if self.restore_best:
-                self._go_back(module, alarm["peak"])
+                self._go_back(pl_module, alarm["peak"])
                 words.append("goes back to the peak")
         if action == "anneal":
-            words.append(f"goes on with {self._anneal(module)}")
+            words.append(f"goes on with {self._anneal(pl_module)}")
         if action == "stop":
             trainer.should_stop = True
             words.append("stops")
@@ -191,11 +193,12 @@ class EarlyPeak(Monitor):
                 " and ".join(words) or "goes on as it is",
             )
 
-    def _go_back(self, module: Evolving, peak: int) -> None:
+    def _go_back(self, pl_module: pl.LightningModule, peak: int) -> None:
         with torch.inference_mode(False):  # else optimizer state made now could not change later
-            module.restore(peak)
+            evolving(pl_module).restore(peak)
 
-    def _anneal(self, module: Evolving) -> str:
+    def _anneal(self, pl_module: pl.LightningModule) -> str:
+        module = evolving(pl_module)
         size = max(2, round(module.population.size * self.factors["population"]))
         size += size % 2 if module.population.antithetic else 0
         sigma = module.sigma * self.factors["sigma"]

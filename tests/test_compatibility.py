@@ -18,7 +18,7 @@ import pytest
 from es_lightning.journal.entry import read_journal
 from es_lightning.journal.replay import replay
 from es_lightning.system.moved import MOVED
-from tests.ranks import CONTEXT
+from tests.helpers.ranks import CONTEXT
 
 OLD = Path(__file__).parent / "data" / "run_of_0_1_0"
 RUN = Path("runs", "compat")  # as config.yaml has it

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from es_lightning.records import Prompt
 from es_lightning.task import Task
 from es_lightning.tasks import PythonRewards
-from tests.helpers import fit
+from tests.helpers.fits import fit
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -16,7 +16,7 @@ from es_lightning.grading.scorer import Grading
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.task import Reward
-from tests.helpers import Letters, Records, fit, module, trainer
+from tests.helpers.fits import Letters, Records, fit, module, trainer
 
 
 class Constant(Letters):

@@ -1,0 +1,144 @@
+"""What a run leaves behind, and MLflow's copy of it."""
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from mlflow.tracking import MlflowClient
+
+from es_lightning.callbacks import RunReport
+from es_lightning.callbacks.run_report import _plain
+from es_lightning.cli import main as cli
+from es_lightning.cli.commands import replay
+from es_lightning.datamodule import TaskDataModule
+from es_lightning.errors import StorageError
+from es_lightning.grading.scorer import Grading
+from es_lightning.models.weights import BaseWeights
+from es_lightning.reports.plots import reward_curve
+from tests.helpers.fits import Letters, fit, module, trainer
+from tests.helpers.letters import Bytes
+
+SMOKE = str(Path(__file__).parents[2] / "configs" / "smoke_cpu.yaml")
+
+
+def test_held_out_numbers_are_those_of_base_and_tuned_centre(tmp_path: Path) -> None:
+    report, tuned = RunReport(), module()
+    run = trainer(tmp_path, callbacks=[report])
+    run.fit(tuned, TaskDataModule(Bytes()))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["held_out_split"] == "val"
+    assert summary["held_out_after"] == tuned.evaluate("val").reward
+    for name, parameter in tuned.centre.named_parameters():
+        parameter.data.copy_(tuned.base_model.weights.read(name))
+    assert summary["held_out_before"] == tuned.evaluate("val").reward
+    assert summary["generations"] == 3
+
+
+def test_the_exported_model_is_the_centre_rounded_once(tmp_path: Path) -> None:
+    tuned = module()
+    trainer(tmp_path, callbacks=[RunReport()]).fit(tuned, TaskDataModule(Bytes()))
+    exported = BaseWeights(tmp_path / "model")
+    for name, parameter in tuned.centre.named_parameters():
+        assert torch.equal(exported.read(name), parameter.bfloat16())
+    assert json.loads((tmp_path / "summary.json").read_text())["centre_checksum"] == tuned.checksum()
+
+
+def test_a_report_without_evaluation_and_export(tmp_path: Path) -> None:
+    trainer(tmp_path, callbacks=[RunReport(held_out=False, export=False)]).fit(
+        module(), TaskDataModule(Bytes())
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["held_out_before"] is None
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("held_out", [(True, False), (False, True)])
+def test_a_run_may_go_on_with_or_without_evaluation(tmp_path: Path, held_out: tuple[bool, bool]) -> None:
+    first, then = (RunReport(held_out=each) for each in held_out)
+    saved = ModelCheckpoint(tmp_path / "checkpoints", "{step}", every_n_train_steps=1)
+    data = TaskDataModule(Letters(), grading=Grading(workers=0))
+    trainer(tmp_path, 1, [first, saved], enable_checkpointing=True).fit(module(), data)
+    trainer(tmp_path, 2, [then]).fit(module(), data, ckpt_path=tmp_path / "checkpoints" / "step=1.ckpt")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["held_out_before"] is not None, summary["held_out_after"] is not None) == held_out
+    assert summary["held_out_split"] == "test"
+    assert (
+        f"| {'after' if held_out[0] else 'before'} | not measured |"
+        in (tmp_path / "model" / "README.md").read_text()
+    ), "only the base model is what was before"
+
+
+@pytest.mark.slow
+@pytest.mark.callbacks
+def test_a_full_disk_leaves_the_summary_and_a_command_that_makes_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        fit(Letters(), tmp_path / "full", callbacks=[RunReport()])
+    monkeypatch.undo()
+    summary = json.loads((tmp_path / "full" / "summary.json").read_text())
+    replay(shlex.split(str(caught.value).partition("es-lightning replay")[2]))
+    tuned, _ = fit(Letters(), tmp_path / "whole")
+    assert summary["centre_checksum"] == tuned.checksum()
+    made = BaseWeights(tmp_path / "full" / "model")
+    assert all(torch.equal(made.read(name), p.bfloat16()) for name, p in tuned.centre.named_parameters())
+
+
+def test_what_a_model_wrote_cannot_steer_the_terminal() -> None:
+    assert (
+        _plain("a\x1b]0;title\x07\n\u202eb \x9b31m [bold]")
+        == "a\ufffd]0;title\ufffd \ufffdb \ufffd31m \\[bold]"
+    )
+
+
+def test_state_goes_round_through_a_checkpoint(tmp_path: Path) -> None:
+    report = RunReport()
+    trainer(tmp_path, callbacks=[report]).fit(module(), TaskDataModule(Bytes()))
+    state = json.loads(json.dumps(report.state_dict()))
+    loaded = RunReport()
+    loaded.load_state_dict(state)
+    assert loaded.history == report.history
+    assert loaded.before == report.before
+    assert loaded.curve == report.curve
+
+
+def test_mlflow_holds_parameters_metrics_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["es-lightning"])
+    monkeypatch.setattr("sys.path", list(sys.path))
+    cli.main(["fit", "-c", SMOKE, "--model.sigma", "0.03"])
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("es_lightning")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "smoke_cpu"
+    assert run.data.params["model/sigma"] == "0.03"
+    summary = json.loads(Path("runs/smoke_cpu/summary.json").read_text())
+    held_out = client.get_metric_history(run.info.run_id, "held_out/reward")
+    assert [(m.step, m.value) for m in held_out] == [
+        (0, summary["held_out_before"]),
+        (3, summary["held_out_after"]),
+    ]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "reward/mean")] == [0, 1, 2]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {
+        "config.yaml",
+        "plots",
+        "summary.json",
+    }
+
+
+def test_a_curve_is_drawn_from_one_generation_on(tmp_path: Path) -> None:
+    rows = [{"generation": 0.0, "mean": -3.0, "min": -5.0, "max": -1.0}]
+    reward_curve(tmp_path / "plots" / "curve.png", rows, {"centre": [(0.0, -4.0), (1.0, -3.0)]}, "a title")
+    assert (tmp_path / "plots" / "curve.png").stat().st_size > 5000

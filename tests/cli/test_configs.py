@@ -1,0 +1,76 @@
+"""Every YAML is parsed against the real signatures, and says how it is launched."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonargparse import Namespace
+
+from es_lightning.cli import main as cli
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+BEHIND = {
+    "on_cpu": "gsm8k",
+    "watch": "demo",
+}  # files that stand behind another one, here one that they can stand behind
+
+
+class Parsed(Exception):
+    """Raised once a configuration is parsed, before anything is built."""
+
+
+def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Namespace:
+    """The configuration that the command line would run with."""
+
+    def stop(self: cli.CommandLine) -> None:
+        raise Parsed(self.config)
+
+    monkeypatch.setattr(cli.CommandLine, "before_instantiate_classes", stop)
+    monkeypatch.setattr("sys.argv", ["es-lightning"])
+    with pytest.raises(Parsed) as caught:
+        cli.CommandLine(args=list(arguments))
+    config: Namespace = caught.value.args[0]
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [str(path.with_stem(BEHIND[path.stem]))] if path.stem in BEHIND else []
+    files = [part for file in (*first, str(path)) for part in ("-c", file)]
+    config = parse(monkeypatch, "fit", *files).fit
+    assert config.model.population >= 2
+    assert config.trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_its_first_lines_say_what_it_is_and_how_to_launch_it(path: Path) -> None:
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    place = path.relative_to(ROOT).as_posix()
+    first = f"-c configs/{BEHIND[path.stem]}.yaml " if path.stem in BEHIND else ""
+    assert any(f"es-lightning fit {first}-c {place}" in line for line in comment)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("countdown", {"population": 30, "sigma": 1e-3, "base": "Qwen/Qwen2.5-3B-Instruct"}),
+        ("conciseness", {"population": 30, "sigma": 1e-3, "base": "Qwen/Qwen2.5-7B-Instruct"}),
+    ],
+)
+def test_the_papers_settings(name: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parse(monkeypatch, "fit", "-c", str(ROOT / "configs" / f"{name}.yaml")).fit.model
+    assert {key: model[key] for key in expected} == expected
+    assert model.optimizer.class_path == "torch.optim.SGD"
+    assert model.optimizer.init_args.lr == pytest.approx(expected["sigma"] / 2)
+    assert model.sampling is not None
+
+
+def test_the_command_line_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(ROOT / "configs" / "smoke_cpu.yaml")
+    arguments = ("--model.sigma", "0.3", "--model.optimizer", "torch.optim.Adam", "--seed_everything", "42")
+    config = parse(monkeypatch, "fit", "-c", path, *arguments, "--model.noise", "CorrelatedNoise").fit
+    assert config.model.sigma == 0.3
+    assert config.model.optimizer.class_path == "torch.optim.Adam"
+    assert config.model.noise.class_path.endswith("CorrelatedNoise")
+    assert config.model.seed == config.data.seed == 42

@@ -1,0 +1,128 @@
+"""The population spread over real processes: the same bits for any number of ranks, and little to send."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from es_lightning.distributed.strategy import PopulationStrategy
+from es_lightning.errors import UsageError
+from es_lightning.system.checkpoint import AtomicCheckpoint
+from tests.helpers.faults import Fault
+from tests.helpers.ranks import Run, fit
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One rank, which all others must agree with."""
+    run = Run(tmp_path_factory.mktemp("alone"))
+    assert fit(run) == [0], run.log()
+    return run
+
+
+def agree(run: Run, other: Run, world: int) -> None:
+    """Same journal, rewards, centre and validation."""
+    assert run.lines() == other.lines()
+    rewards = [(each.folder / "rewards.jsonl").read_text() for each in (run, other)]
+    assert rewards[0] == rewards[1]
+    for rank in range(world):
+        assert run.report(rank)["checksum"] == other.report()["checksum"]
+        assert run.report(rank)["val"] == other.report()["val"] != {}
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    ("world", "lane_size"), [(2, 1), (3, 1), (2, 2), pytest.param(4, 2, marks=pytest.mark.slow)]
+)
+def test_any_number_of_ranks_gives_the_bits_of_one(
+    tmp_path: Path, alone: Run, world: int, lane_size: int
+) -> None:
+    run = Run(tmp_path, tensor_parallel_size=lane_size)
+    assert fit(run, world) == [0] * world, run.log()
+    agree(run, alone, world)
+    mine = [run.report(rank)["mine"][0] for rank in range(world)]
+    lanes = world // lane_size
+    # Population 5: every member once, by the ranks of one lane.
+    assert mine == [list(range(5))[rank // lane_size :: lanes] for rank in range(world)]
+    assert run.report()["tensor_parallel_size"] == lane_size
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(("nodes", "slurm"), [(2, False), (1, True), (2, True)])
+def test_several_nodes_and_slurm_give_the_bits_of_one(
+    tmp_path: Path, alone: Run, nodes: int, slurm: bool
+) -> None:
+    run = Run(tmp_path, nodes=nodes)
+    assert fit(run, 2, slurm=slurm) == [0, 0], run.log()
+    agree(run, alone, 2)
+    assert [run.report(rank)["mine"][0] for rank in (0, 1)] == [[0, 2, 4], [1, 3]]
+
+
+@pytest.mark.ddp
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), pytest.param(3, 1, marks=pytest.mark.long), (2, 2)])
+def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
+    tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int
+) -> None:
+    Path("/dev/shm/-tp:0-[0-1]-cpushm_0").touch()  # what a killed rank leaves behind
+    run = Run(tmp_path, engine="vllm", tensor_parallel_size=lane_size)
+    assert fit(run, world, seconds=150) == [0] * world, run.log()
+    agree(run, alone_on_vllm, world)
+    assert run.report()["tensor_parallel_size"] == lane_size
+
+
+@pytest.fixture(scope="module")
+def alone_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One rank on one thread with vLLM."""
+    run = Run(tmp_path_factory.mktemp("alone_on_vllm"), engine="vllm")
+    assert fit(run, seconds=150) == [0], run.log()
+    return run
+
+
+@pytest.mark.ddp
+def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path) -> None:
+    sent = {}
+    for prompts in (1, 3):
+        run = Run(tmp_path / str(prompts), count_bytes=True, prompts=prompts)
+        assert fit(run, world=2) == [0, 0], run.log()
+        sent[prompts] = run.report()["bytes"]
+    # Population 5, float64: two prompts more are 5 * 2 * 8 bytes more, and a digit of a sum here and there.
+    for few, many in zip(sent[1], sent[3], strict=True):
+        assert many - few == pytest.approx(5 * 2 * 8, abs=100)
+        assert few - 5 * 8 < 2000
+
+
+@pytest.mark.ddp
+def test_a_rank_with_another_centre_stops_the_run_with_both_checksums(tmp_path: Path) -> None:
+    run = Run(tmp_path, fault=Fault("drift", generation=2, rank=1))
+    assert fit(run, world=2) == [1, 1]
+    found = re.search(
+        r"rank 1 has another centre than rank 0 before generation 3: (\w{16}) and (\w{16})", run.log()
+    )
+    assert found
+    assert found[1] != found[2]
+    assert found[2] in (tmp_path / "journal.jsonl").read_text()
+
+
+@pytest.mark.ddp
+def test_ranks_get_cores_of_their_own(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=2)
+    assert fit(run, world=2) == [0, 0], run.log()
+    cores = [run.report(rank)["cores"] for rank in (0, 1)]
+    assert all(run.report(rank)["threads"] == 1 for rank in (0, 1))
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not set(cores[0]) & set(cores[1])
+
+
+def test_checkpoints_are_atomic_however_the_strategy_is_built() -> None:
+    for strategy in (PopulationStrategy(), PopulationStrategy(checkpoint_io=None)):
+        assert isinstance(strategy.checkpoint_io, AtomicCheckpoint)
+
+
+@pytest.mark.parametrize("options", [{"timeout_seconds": 0}, {"threads_per_rank": 0}])
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        PopulationStrategy(**options)

@@ -1,0 +1,73 @@
+"""The quadratic model against its simulation, its formulas against brute force."""
+
+import numpy as np
+import pytest
+
+from es_lightning.analysis.two_modes import peak_of_two_modes
+from es_lightning.landscape.quadratic import Quadratic, two_groups
+
+TOY = two_groups((8, 1.0, 0.3), (8, 0.05, 0.0))
+
+
+STEPS = np.arange(401, dtype=np.float64)
+
+
+def test_simulated_rewards_average_to_the_closed_form() -> None:
+    runs = 2000
+    rewards = TOY.simulate(400, runs, seed=0)
+    error = rewards.std(axis=0) / np.sqrt(runs)
+    apart = np.abs(rewards.mean(axis=0) - TOY.rewards(STEPS))
+    assert apart[0] < 1e-12
+    assert (apart[1:] < 4.5 * error[1:]).all()
+
+
+def test_measuring_adds_its_own_noise() -> None:
+    exact, noisy = (TOY.simulate(50, 400, 3, evaluation_noise=noise) for noise in (0.0, 0.2))
+    assert np.std(noisy - exact) == pytest.approx(0.2, rel=0.03)
+
+
+def test_means_and_variances_are_those_of_the_recursion() -> None:
+    model = Quadratic(np.array([1.0, 0.05, 0.0]), np.array([0.5, -1.0, 2.0]), 0.3, 0.7, 12)
+    mean, variance = model.start.copy(), np.zeros(3)
+    for t in range(60):
+        at = np.array([float(t)])
+        assert model.means(at)[0] == pytest.approx(mean, rel=1e-12)
+        assert model.variances(at)[0] == pytest.approx(variance, rel=1e-10)
+        mean = (1 - 0.3 * model.curvatures) * mean
+        variance = (1 - 0.3 * model.curvatures) ** 2 * variance + 0.3**2 * 0.7**2 / 12
+    late = model.variances(np.array([1e5]))[0]
+    assert late[:2] == pytest.approx(model.steady_variances[:2], rel=1e-9)
+    assert np.isinf(model.steady_variances[2])
+
+
+def test_the_reward_is_a_sum_of_exponentials() -> None:
+    curve = TOY.steady_reward + np.exp(-TOY.rates * STEPS[:, None]) @ TOY.amplitudes
+    assert curve == pytest.approx(TOY.rewards(STEPS), rel=1e-12)
+    assert (TOY.amplitudes[:8] < 0).all()
+    assert (TOY.amplitudes[8:16] > 0).all()
+
+
+def test_the_peak_is_where_a_fine_grid_is_highest() -> None:
+    amplitudes, rates = TOY.amplitudes, TOY.rates
+    peak = peak_of_two_modes((amplitudes[:8].sum(), rates[0]), (amplitudes[8:16].sum(), rates[8]))
+    fine = np.linspace(0, 400, 400_001)
+    assert peak == pytest.approx(fine[TOY.rewards(fine).argmax()], abs=2e-3)
+
+
+@pytest.mark.parametrize(("active", "alpha"), [(4, 0.1), (16, 0.1), (64, 0.5)])
+def test_the_steady_gap_against_kappa_tells_the_effective_dimension(active: int, alpha: float) -> None:
+    gaps, kappas = [], []
+    for population in (10, 20, 40, 80):
+        half = active // 2
+        toy = two_groups((half, 1.0, 0.0), (half, 0.05, 0.0), alpha=alpha, sigma=0.2, population=population)
+        gaps.append(1 - toy.rewards(np.array([20_000.0]))[0])
+        kappas.append(0.2**2 / population)
+    slope = np.polyfit(kappas, gaps, 1)[0]
+    assert 4 / alpha * slope == pytest.approx(toy.effective_dimension, rel=1e-6)
+    by_hand = 2 * half * (1 / (2 - alpha) + 1 / (2 - 0.05 * alpha))
+    assert toy.effective_dimension == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_the_effective_dimension_is_the_rank_for_small_steps() -> None:
+    toy = two_groups((8, 1.0, 0.3), (8, 0.05, 0.0), alpha=1e-6)
+    assert toy.effective_dimension == pytest.approx(16, rel=1e-5)

@@ -1,0 +1,247 @@
+"""Functions of yours as rewards: called with a row's columns, summed up, and faults told in time."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from es_lightning.errors import RewardError, UsageError
+from es_lightning.grading.grade import Grade, grade
+from es_lightning.grading.scorer import Grading, Scorer
+from es_lightning.records import Completion, Prompt
+from es_lightning.tasks import PythonRewards
+
+ROW = {"prompt": "2 + 2?", "answer": "4", "level": 3, "split": "test"}
+PROMPT = Prompt("p", "2 + 2?", {"answer": "4", "level": 3})
+USER = {"role": "user", "content": "x"}
+HERE = "tests.tasks.test_python_rewards"
+
+
+def own(folder: Path, row: dict[str, Any] = ROW) -> str:
+    path = folder / "own.jsonl"
+    path.write_text(json.dumps(row))
+    return str(path)
+
+
+def task(*rewards: Any, **options: Any) -> PythonRewards:
+    return PythonRewards("never-read.jsonl", rewards, **options)
+
+
+def graded(*texts: str, rewards: list[Any], **options: Any) -> list[Grade]:
+    return grade(task(*rewards, **options), [PROMPT] * len(texts), texts)
+
+
+def numbers(*texts: str, rewards: list[Any], **options: Any) -> list[dict[str, float]]:
+    grades = graded(*texts, rewards=rewards, **options)
+    assert not any(one.failure for one in grades), grades[0].why
+    return [dict(one.scores) for one in grades]
+
+
+# Functions of users
+
+
+def exact(prompt: str, completion: str, answer: str) -> float:
+    if completion == "raise":
+        raise KeyError("no such answer")
+    return float(completion == answer)
+
+
+def length(prompt: str, completion: str) -> int:
+    return len(completion)
+
+
+def reward(prompt: str, completion: str, **row: Any) -> dict[str, float]:
+    return {"reward": row["level"] * 2, "level": row["level"], "columns": len(row)}
+
+
+async def slow(prompt: str, completion: str, seconds: float = 0.1) -> float:
+    await asyncio.sleep(60 if completion == "hang" else seconds)
+    return exact(prompt, completion, "4")
+
+
+class Judge:
+    async def __call__(self, prompt: str, completion: str) -> float:
+        return 2.0
+
+
+def together(prompts: list[str], completions: list[str], answer: list[str]) -> list[float]:
+    assert prompts == ["2 + 2?"] * len(completions)
+    return [float(text == gold) for text, gold in zip(completions, answer, strict=True)]
+
+
+async def everything(prompts: list[str], completions: list[str], **columns: list[Any]) -> list[float]:
+    return [sum(value is not None for value in values) for values in zip(*columns.values(), strict=True)]
+
+
+# Calls and sums
+
+
+def test_a_function_gets_the_columns_that_it_names() -> None:
+    assert numbers("4", "5", rewards=[exact]) == [{"exact": n, "reward": n} for n in (1, 0)]
+
+
+def test_a_function_with_row_gets_all_columns_and_its_components_are_named() -> None:
+    own_reward = "test_python_rewards.reward"  # as "reward" is the sum's name
+    expected = {f"{own_reward}/level": 3, f"{own_reward}/columns": 2, own_reward: 6, "reward": 6}
+    assert numbers("x", rewards=[reward]) == [expected]
+
+
+def test_rewards_are_summed_by_their_weights() -> None:
+    rewards = [exact, length, f"{HERE}.slow", Judge()]
+    [scores] = numbers("4", rewards=rewards, weights=[2, -0.25, 10, 100])
+    assert scores == {"exact": 1, "length": 1, "slow": 1, "Judge": 2, "reward": 2 - 0.25 + 10 + 200}
+    assert numbers("4", rewards=rewards)[0]["reward"] == 1 + 1 + 1 + 2
+
+
+def test_functions_in_batches_get_lists() -> None:
+    assert [row["reward"] for row in numbers("4", "5", "4", rewards=[together], batched=True)] == [1, 0, 1]
+    prompts = [Prompt("a", "a", {"x": 1}), Prompt("b", "b", {"x": 1, "y": 2})]
+    [one, two] = grade(task(everything, batched=True), prompts, ["", ""])
+    assert (one.scores["reward"], two.scores["reward"]) == (1, 2)
+    failed = graded("a", "b", rewards=[lambda prompts, completions: [1.0]], batched=True)
+    assert all("returned 1 rewards for 2 texts" in one.why for one in failed)
+
+
+def test_async_calls_wait_at_the_same_time() -> None:
+    started = time.monotonic()
+    scores = numbers(*["4", "5"] * 10, rewards=[slow])
+    assert time.monotonic() - started < 1  # 2 s, one after another
+    assert [row["reward"] for row in scores] == [1, 0] * 10
+
+
+def test_an_async_call_that_takes_too_long_fails_alone() -> None:
+    rewards = [partial(slow, seconds=0.01), exact]
+    grades = graded("4", "hang", "raise", "5", rewards=rewards, async_seconds=1.0)
+    assert [one.failure for one in grades] == [None, "timeout", "exception", None]
+    assert [one.scores.get("reward") for one in grades] == [2, None, None, 0]
+
+
+@pytest.mark.parametrize("rewards", [[exact], [length, exact], [slow], [exact, slow]])
+def test_an_exception_fails_its_completion_alone(rewards: list[Any]) -> None:
+    failed = graded("4", "raise", "4", rewards=rewards)
+    assert [one.failure for one in failed] == [None, "exception", None]
+    assert "KeyError: 'no such answer'" in failed[1].why
+
+
+@pytest.mark.parametrize("value", [None, "much", {"accuracy": 1.0}, float("nan"), [1.0], 10**400])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_is_no_number_is_invalid_and_names_the_function(value: Any, asynchronous: bool) -> None:
+    def odd(prompt: str, completion: str) -> Any:
+        return value if completion == "odd" else 1.0
+
+    async def awaited(prompt: str, completion: str) -> Any:
+        return odd(prompt, completion)
+
+    function = awaited if asynchronous else odd
+    grades = graded("x", "odd", rewards=[function, length])
+    assert [one.failure for one in grades] == [None, "invalid"]
+    assert f"returned {function.__name__}" in grades[1].why
+
+
+# In grading processes
+
+
+def test_a_module_of_the_working_folder_grades_in_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_rewards.py").write_text(
+        "import os\n"
+        "def mine(prompt, completion, answer):\n"
+        "    if completion == 'raise': raise ValueError('out of words')\n"
+        "    return {'reward': float(completion == answer), 'process': os.getpid()}\n"
+        "async def waits(prompt, completion, **row): return 0.5\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    texts = [Completion(text, (1,), "stop") for text in ("4", "raise", "5")]
+    for names in (["my_rewards.mine"], ["my_rewards.mine", "my_rewards.waits"]):
+        mine = task(*names)
+        scorer = Scorer(mine, Grading(workers=1, max_failures=0.5))
+        try:
+            right, failed, wrong = scorer.round(3).add([PROMPT] * 3, texts).scores()
+        finally:
+            scorer.close()
+        assert (right["mine"], wrong["mine"]) == (1, 0)
+        assert failed == {"reward": 0.0, "failed_exception": 1.0}
+        assert right["mine/process"] != os.getpid()
+    with pytest.raises(RewardError, match="1 of 3 .* mend the reward .*out of words"):
+        Scorer(mine, Grading(workers=0)).round(3).add([PROMPT] * 3, texts).scores()
+
+
+# Rows and prompts
+
+
+def only(path: str, *rewards: Any, **options: Any) -> Prompt:
+    mine = PythonRewards(path, rewards or [length], **options)
+    [prompt] = [prompt for split in ("train", "val", "test") for prompt in mine.problems(split)]
+    return prompt
+
+
+def test_prompts_are_texts_or_messages(tmp_path: Path) -> None:
+    user, system = {"role": "user", "content": "2 + 2?"}, {"role": "system", "content": "Be brief."}
+    for prompt, expected in (("2 + 2?", None), ([user], None), ([system, user], "Be brief.")):
+        made = only(own(tmp_path, {**ROW, "prompt": prompt}))
+        assert made == Prompt("pythonrewards/test/0", "2 + 2?", PROMPT.reference, system=expected)
+        assert only(own(tmp_path, {**ROW, "prompt": prompt}), system="S").system == (expected or "S")
+    made = only(own(tmp_path, {"q": "2 + 2 =", "prompt": "x"}), prompt_column="q", chat=False)
+    assert (made.text, made.chat, made.reference) == ("2 + 2 =", False, {"prompt": "x"})
+
+
+@pytest.mark.parametrize(
+    ("row", "function", "said"),
+    [
+        ({"prompt": "x", "gold": "4"}, exact, "exact asks for answer, but a row has gold: add the column"),
+        ({"prompt": "x", "completion": "4"}, reward, "reward takes all columns .* its own completion"),
+        ({"question": "x"}, length, "cannot read the row .*KeyError: 'prompt'"),
+        ({"prompt": None}, length, "cannot read the row .*None"),
+        ({"prompt": [USER] * 2}, length, "messages of user, user: give one user message"),
+        ({"prompt": [{**USER, "content": [{"text": "x"}]}]}, length, "give plain text"),
+        ({"prompt": "x"}, lambda completion: 1.0, "takes no two texts"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_told_before_any_reward(
+    tmp_path: Path, row: dict[str, Any], function: Callable[..., Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        only(own(tmp_path, row), function)
+
+
+def test_a_value_that_json_cannot_keep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{**ROW, "day": date(2025, 1, 1)}]), path)
+    with pytest.raises(UsageError, match=r"cannot read the row .*'day': .*date is not JSON"):
+        only(str(path))
+
+
+@pytest.mark.parametrize(
+    ("rewards", "options", "said"),
+    [
+        ([], {}, "rewards is empty"),
+        (["no_such.f"], {}, "no_such.f cannot be imported .*No module named"),
+        ([f"{HERE}.missing"], {}, "missing cannot be imported .*Give module.function"),
+        ([".relative.f"], {}, ".relative.f cannot be imported"),
+        (["exact"], {}, "exact is no function. Give module.function"),
+        ([exact, exact], {}, "exact is listed twice"),
+        ([exact, length], {"weights": [1]}, "give 2 finite numbers, one for each"),
+        ([exact], {"weights": [float("inf")]}, "give 1 finite"),
+    ],
+)
+def test_options_that_do_not_fit(rewards: list[Any], options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        task(*rewards, **options)
+
+
+def test_functions_of_one_name_are_told_apart() -> None:
+    other = partial(exact)
+    other.__name__, other.__module__ = "exact", "others.module"  # type: ignore[attr-defined]
+    assert set(numbers("4", rewards=[exact, other])[0]) == {"exact", "module.exact", "reward"}
