@@ -447,6 +447,8 @@ class EvolutionStrategies(pl.LightningModule):
 
     def _logged_step(self, step: int) -> int:
         """Set where loggers put what is logged next; returns where that was before."""
+        # Lightning's private attribute. A logged metric named ``step`` is its public way, and does not do:
+        # LearningRateMonitor does not read it, and ModelCheckpoint puts it into file names as ``{step}``.
         loop = self.trainer.fit_loop.epoch_loop
         before, loop._batches_that_stepped = loop._batches_that_stepped, step
         return before

@@ -112,17 +112,12 @@ class PopulationStrategy(DDPStrategy):
         store = TCPStore(address, port, self.world_size, is_master=hosts, timeout=limit)
         attempt = PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         distributed.init_process_group(
-            self._get_process_group_backend(),
+            self._backend,
             store=attempt,
             rank=self.global_rank,
             world_size=self.world_size,
             timeout=limit,
         )
-
-    def _configure_launcher(self) -> None:
-        # A single process launches nothing, and leaves no trace of a launch in the environment.
-        if not self._is_alone:
-            super()._configure_launcher()
 
     @property
     def _is_alone(self) -> bool:
@@ -135,9 +130,6 @@ class PopulationStrategy(DDPStrategy):
         in every generation, so that a machine with another base model is found out and not papered over.
         """
         super(DDPStrategy, self).setup(trainer)
-
-    def _setup_model(self, model: nn.Module) -> nn.Module:  # type: ignore[override]
-        return model
 
     # Between ranks --------------------------------------------------------------------------------
 
@@ -212,10 +204,29 @@ class PopulationStrategy(DDPStrategy):
         process as soon as one of them ends.
         """
         self.stopping = True
-        processes = getattr(self.launcher, "procs", [])
+        processes = self._processes
         self._launched += processes
         processes.clear()
         return self._launched
+
+    # Lightning's private methods and attributes, all of them in this block -------------------------
+
+    def _configure_launcher(self) -> None:
+        # A single process launches nothing, and leaves no trace of a launch in the environment.
+        if not self._is_alone:
+            super()._configure_launcher()
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:  # type: ignore[override]
+        return model
+
+    @property
+    def _backend(self) -> str:
+        return self._get_process_group_backend()
+
+    @property
+    def _processes(self) -> list[subprocess.Popen[bytes]]:
+        processes: list[subprocess.Popen[bytes]] = getattr(self.launcher, "procs", [])
+        return processes
 
 
 def end(children: Sequence[subprocess.Popen[bytes]], patience_seconds: float = 3.0) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
+from lightning.fabric.utilities.logger import _convert_params, _flatten_dict  # what its own loggers use
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -82,7 +82,7 @@ class DurableMLFlowLogger(MLFlowLogger):
             super().__init__(
                 experiment_name, run_name, uri, tags=tags, run_id=run_id, artifact_location=artifact_location
             )
-        self._sender = Sender(self._mlflow_client)
+        self._sender = Sender(self._client)
         place = Path(spool) if spool else None
         self._outbox = Outbox(self._sender.send, may_pass, self._receiver, place, PER_REQUEST, LARGE)
 
@@ -90,12 +90,12 @@ class DurableMLFlowLogger(MLFlowLogger):
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
         """MLflow's client; the first use makes the run, and takes over what an earlier process left."""
-        if not self._initialized:
+        if not self._is_open:
             with self._usage_error():
                 self._open()
             atexit.register(self._outbox.close, self._patience_seconds)
             self._outbox.recover()
-        return self._mlflow_client
+        return self._client
 
     def remember(self, file: Path, resumes: bool) -> None:
         """Let a file tell which MLflow run a training belongs to; call it before the first use.
@@ -105,21 +105,21 @@ class DurableMLFlowLogger(MLFlowLogger):
             resumes: whether to go on with the run that the file names, if it is this server's.
         """
         self._run_file = file
-        if resumes and file.exists() and self._run_id is None:
+        if resumes and file.exists() and self._known_run is None:
             known = json.loads(file.read_text(encoding="utf-8"))
             if known.get("tracking_uri") == self._shown_uri:
-                self._run_id = known["run_id"]
+                self._known_run = known["run_id"]
 
     def _open(self) -> None:
         """Make the run, or go on with one; a run that the server has lost is made anew."""
-        if self._run_id is not None and self._run_file is not None and self._is_lost(self._run_id):
-            log.warning("%s has no run %s any more: a new one is made.", self._receiver, self._run_id)
-            self._run_id = None
-        continued = self._run_id
+        if self._known_run is not None and self._run_file is not None and self._is_lost(self._known_run):
+            log.warning("%s has no run %s any more: a new one is made.", self._receiver, self._known_run)
+            self._known_run = None
+        continued = self._known_run
         _ = super().experiment
-        experiment = str(self._experiment_id)
-        if KIND not in self._mlflow_client.get_experiment(experiment).tags:
-            self._mlflow_client.set_experiment_tag(experiment, KIND, "custom_model_development")
+        experiment = str(self._known_experiment)
+        if KIND not in self._client.get_experiment(experiment).tags:
+            self._client.set_experiment_tag(experiment, KIND, "custom_model_development")
         if continued is not None:
             self._continues = True
             self._sender.continues(continued, since=self._born)
@@ -130,7 +130,7 @@ class DurableMLFlowLogger(MLFlowLogger):
         if self._continues:
             self._outbox.add([Entry(run_id, "status", {"status": "RUNNING"})])
         if self._run_file is not None:
-            known = {"tracking_uri": self._shown_uri, "experiment_id": self._experiment_id}
+            known = {"tracking_uri": self._shown_uri, "experiment_id": self._known_experiment}
             with replacing(self._run_file) as file:
                 file.write(json.dumps(known | {"run_id": run_id}, indent=2).encode())
 
@@ -138,7 +138,7 @@ class DurableMLFlowLogger(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         try:
-            stage = self._mlflow_client.get_run(run_id).info.lifecycle_stage
+            stage = self._client.get_run(run_id).info.lifecycle_stage
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -220,12 +220,12 @@ class DurableMLFlowLogger(MLFlowLogger):
 
         A run that was to go on, and did not, stays as it was.
         """
-        if not self._initialized or (self._outbox.closed and status == self._final_status):
+        if not self._is_open or (self._outbox.closed and status == self._final_status):
             return
         self._final_status = status
         if self._begun or not self._continues:
             ended = {"status": STATUSES.get(status, status), "end_time": _milliseconds()}
-            self._outbox.add([Entry(str(self._run_id), "status", ended)])
+            self._outbox.add([Entry(str(self._known_run), "status", ended)])
         self._outbox.close(self._patience_seconds)
 
     def _queue(self, kind: str, items: Iterable[dict[str, Any]]) -> None:
@@ -233,6 +233,29 @@ class DurableMLFlowLogger(MLFlowLogger):
         if not self._begun:
             self._begin(run_id)
         self._outbox.add([Entry(run_id, kind, item) for item in items])
+
+    # Lightning's private attributes, all of them in this block. Its public ``experiment``, ``run_id`` and
+    # ``experiment_id`` make the run when they are read; these tell what is known before that.
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self._mlflow_client
+
+    @property
+    def _is_open(self) -> bool:
+        return self._initialized
+
+    @property
+    def _known_experiment(self) -> str | None:
+        return self._experiment_id
+
+    @property
+    def _known_run(self) -> str | None:
+        return self._run_id
+
+    @_known_run.setter
+    def _known_run(self, run_id: str | None) -> None:
+        self._run_id = run_id
 
     @contextmanager
     def _usage_error(self) -> Iterator[None]:
