@@ -2,11 +2,13 @@
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from es_lightning.system.moved import OldNames
 
+TYPE_CHECKING = False  # the import of typing would cost more than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from es_lightning.algorithm.noise import Noise
     from es_lightning.datamodule import TaskDataModule
     from es_lightning.module import EvolutionStrategies
@@ -39,7 +41,7 @@ _HOMES = {
 sys.meta_path.insert(0, OldNames)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load a public name when it is first used, so that a task alone needs neither Lightning nor a model."""
     for home, names in _HOMES.items():
         if name in names:
