@@ -1,16 +1,20 @@
-"""The plug-ins that README.md and CONTRIBUTING.md show run as they are printed there."""
+"""The code that README.md, CONTRIBUTING.md and docs/ show runs as it is printed there."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
 from es_lightning.records import Prompt
+from es_lightning.system.moved import MOVED
 from es_lightning.task import Task
 from es_lightning.tasks import PythonRewards
 from tests.helpers.fits import fit
@@ -76,6 +80,57 @@ def test_the_reward_functions_of_the_docs(tmp_path: Path, monkeypatch: pytest.Mo
     [prompt] = [p for split in ("train", "val", "test") for p in task.problems(split)]
     assert task.reward(prompt, "11") == {"reward": 1.0, "exact": 1.0, "polite": 0, "polite/words": 1}
     assert task.reward(prompt, "Please wait")["reward"] == pytest.approx(0.2)
+
+
+PARTS = (ROOT / "docs" / "parts.md").read_text(encoding="utf-8")
+EVALUATE, REPLAY, READ = re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL)
+OLD_RUN = ROOT / "tests" / "data" / "run_of_0_1_0"
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a journal where the page's examples look for one."""
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    shutil.copy(OLD_RUN / "journal.jsonl", tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_block(code: str) -> dict[str, Any]:
+    """The names that a printed example has defined in the end."""
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/parts.md", "exec"), names)
+    return names
+
+
+def test_the_parts_evaluate_a_population_without_a_trainer() -> None:
+    assert 'BaseModel("embedded")' in EVALUATE
+    names = run_block(EVALUATE.replace("embedded", "tiny"))
+    rewards, outcome = names["rewards"], names["outcome"]
+    assert rewards.shape == (4, 8)
+    assert rewards.dtype == torch.float64
+    assert rewards.isfinite().all()
+    assert [len(outcome.evaluations[member.index].completions) for member in names["members"]] == [8] * 4
+
+
+def test_the_parts_go_back_to_an_earlier_centre(demo: Path) -> None:
+    recorded = json.loads((OLD_RUN / "journal.jsonl").read_text().splitlines()[1 + 3])
+    assert run_block(REPLAY)["checksum"] == recorded["checksum"]
+    assert (demo / "model-3" / "model.safetensors").is_file()
+
+
+def test_the_parts_read_a_journal(demo: Path) -> None:
+    names = run_block(READ)
+    first, *_ = recorded = [
+        json.loads(line) for line in (OLD_RUN / "journal.jsonl").read_text().splitlines()[1:]
+    ]
+    assert names["sigma"] == first["sigma"]
+    assert names["curve"] == [entry["reward"]["mean"] for entry in recorded]
+    assert len(names["seeds"]) == len(first["signs"])
+
+
+def test_the_page_lists_every_module_that_has_moved() -> None:
+    assert dict(re.findall(r"`([\w.]+)` -> `([\w.]+)`", PARTS)) == MOVED
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
