@@ -74,6 +74,7 @@ def test_the_reward_functions_of_the_docs(tmp_path: Path, monkeypatch: pytest.Mo
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(), re.DOTALL)
     (tmp_path / "my_rewards.py").write_text(block)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Name a prime above 10.", "answer": "11"}\n')
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)  # of another test
     monkeypatch.syspath_prepend(str(tmp_path))
     options = {"rewards": ["my_rewards.exact", "my_rewards.polite"], "weights": [1.0, 0.2]}
     task = PythonRewards(str(tmp_path / "rows.jsonl"), **options)
