@@ -44,7 +44,7 @@ class Noise(ABC):
     """
 
     version: ClassVar[str]
-    """Identifies the bits. A change of the bits needs a new version, so that a replay can refuse it."""
+    """Identifies the bits. If the bits change, the version must change, so that a replay can refuse it."""
 
     @abstractmethod
     def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
