@@ -102,7 +102,9 @@ class Ranks:
         return [payload] if self._strategy is None else self._strategy.exchange(payload)
 
     def from_lanes(self, payload: bytes) -> list[bytes]:
-        """Return every lane's payload, in lane order. All ranks have to call it; a lane's first one counts.
+        """Return every lane's payload, in lane order: that of the lane's first rank.
+
+        All ranks have to call it.
 
         Raises:
             RankError: a rank did not arrive within the time-out.

@@ -1,4 +1,4 @@
-"""Reading of a model's weights from disk, one tensor at a time."""
+"""A model's weights on disk, read one tensor at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -84,7 +84,7 @@ class RolloutEngine(ABC):
 
         Args:
             folder: a Hugging Face model folder.
-            max_length: largest length that a prompt and its completion will have together, in tokens.
+            max_length: largest length of a prompt together with its completion, in tokens.
         """
 
     @abstractmethod

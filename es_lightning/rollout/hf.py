@@ -119,10 +119,7 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Return the log-probability of each token given those before it, one sequence at a time.
-
-        Without padding, a sequence's values cannot depend on the sequences beside it.
-        """
+        """Return the log-probability of each token given those before it; sequences are not padded."""
         result = []
         for sequence in sequences:
             ids = torch.tensor([list(sequence)], device=self.model.device)

@@ -29,7 +29,7 @@ class AtomicCheckpoint(TorchCheckpointIO):
         with replacing(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # so torch's writer reports a failed write
+            except RuntimeError as error:  # torch's writer reports a failed write this way
                 raise OSError(str(error).splitlines()[0]) from error
 
     def load_checkpoint(

@@ -22,7 +22,7 @@ def commit(folder: Path) -> dict[str, str]:
     """Return commit and branch of the repository around a folder, and whether tracked files have changed.
 
     Args:
-        folder: where to look; outside of a repository nothing is returned.
+        folder: where to look; outside a repository the result is empty.
     """
     head, branch = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--abbrev-ref", "HEAD")
     if not head:

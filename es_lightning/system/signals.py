@@ -1,6 +1,6 @@
 """SIGTERM and Ctrl-C end a run between two steps, never within one.
 
-A run can leave waiting and generating at any moment, since they do not touch the centre. It finishes an
+A run can abandon waiting and generating at any moment, since they do not touch the centre. It finishes an
 update, a line of the journal and a checkpoint first.
 """
 

@@ -151,7 +151,7 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Queue the metrics of a step with the current time; Lightning's epoch says nothing and is dropped."""
+        """Queue a step's metrics with the current time, except Lightning's epoch, which says nothing."""
         moment = {"timestamp": _milliseconds(), "step": int(step or 0)}
         # Without characters that MLflow refuses in names.
         named = {re.sub("[^a-zA-Z0-9_/. -]+", "", key): float(value) for key, value in metrics.items()}
