@@ -37,7 +37,7 @@ _HOMES = {
     "task": ["Task"],
 }
 
-# First, since Python's own finder would load a module below an old name a second time.
+# First in the list: under a package's old name, Python's own finder would load its modules a second time.
 sys.meta_path.insert(0, OldNames)
 
 

@@ -1,4 +1,4 @@
-"""The batches: every rank and every member of a generation sees the same prompts."""
+"""Batches of prompts: in a generation, every rank and every member sees the same ones."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ Encoder = Callable[[list[Prompt]], list[Prompt]]
 
 
 class TaskDataModule(pl.LightningDataModule):
-    """Problems of a task as batches of prompts. A training batch is a pure function of the generation's
-    index.
+    """Batches of a task's problems; a training batch is a pure function of the generation's index.
 
     Args:
         task: where problems and rewards come from.
-        prompts_per_generation: training prompts P of one generation; None takes the whole training split each
-            time.
-        val_prompts: validation problems used, from the first; None takes all.
-        test_prompts: test problems used, from the first; None takes all.
+        prompts_per_generation: number P of training prompts in a generation; None takes the whole training
+            split each time.
+        val_prompts: number of validation problems to use, from the first on; None takes all.
+        test_prompts: number of test problems to use, from the first on; None takes all.
         seed: seed of the order in which training prompts are drawn.
         grading: how completions are graded; None takes the defaults.
 
@@ -57,7 +56,7 @@ class TaskDataModule(pl.LightningDataModule):
         self._prompts: dict[str, list[Prompt]] = {}
 
     def prompts(self, split: str) -> list[Prompt]:
-        """The problems of a split that this run uses.
+        """Return the problems of a split that this run uses.
 
         Raises:
             UsageError: there are none.
@@ -72,10 +71,10 @@ class TaskDataModule(pl.LightningDataModule):
         return self._prompts[split]
 
     def splits_for(self, stage: str) -> list[str]:
-        """The splits that a stage draws prompts from.
+        """Return the splits that a stage draws prompts from.
 
         Raises:
-            UsageError: one that the stage cannot do without has no problems.
+            UsageError: a split that the stage cannot do without has no problems.
         """
         if stage in {"validate", "test"}:
             needed = {"validate": ["val"], "test": ["test"]}[stage]
@@ -84,7 +83,7 @@ class TaskDataModule(pl.LightningDataModule):
             needed = ["train", "val"] if validates else ["train"]
         for split in needed:
             self.prompts(split)
-        optional = ["val", "test"] if stage == "fit" else []
+        optional = ["val", "test"] if stage == "fit" else []  # callbacks may evaluate them during a fit
         return needed + [split for split in optional if split not in needed and self.has(split)]
 
     def teardown(self, stage: str) -> None:
@@ -92,21 +91,25 @@ class TaskDataModule(pl.LightningDataModule):
         self.scorer.close()
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the grading processes, also of a run that fails."""
+        """End the grading processes of a run that fails, too."""
         self.scorer.close()
 
     def has(self, split: str) -> bool:
-        """Whether the task has problems in a split."""
+        """Tell whether the task has problems in a split."""
         return bool(self.task.problems(split))
 
     def encode(self, split: str, encoder: Encoder) -> list[Prompt]:
-        """Give the prompts of a split their token ids, once; returns them."""
+        """Encode the prompts of a split, keep them with their token ids, and return them."""
         self._prompts[split] = encoder(self.prompts(split))
         return self._prompts[split]
 
     @property
     def batch_size(self) -> int:
-        """Training prompts of one generation."""
+        """Number of training prompts in a generation.
+
+        Raises:
+            UsageError: the training split has fewer.
+        """
         available = len(self.prompts("train"))
         wanted = self.prompts_per_generation or available
         if wanted > available:
@@ -117,7 +120,7 @@ class TaskDataModule(pl.LightningDataModule):
         return wanted
 
     def batch(self, generation: int) -> list[Prompt]:
-        """The prompts of one generation: slices of shuffled passes over the training split.
+        """Return the prompts of one generation: slices of shuffled passes over the training split.
 
         Raises:
             UsageError: a task of a mixture has too few problems for its share.
@@ -136,12 +139,12 @@ class TaskDataModule(pl.LightningDataModule):
         ]
 
     def _drawn(self, prompts: list[Prompt], size: int, generation: int, seed: str) -> list[Prompt]:
-        """A generation's share of one task's problems."""
+        """Return a generation's share of one task's problems."""
         if size > len(prompts):
             raise UsageError(
                 f"data.prompts_per_generation is {self.batch_size}, of which {size} are the share of "
-                f"{prompts[0].group}, but that task has {len(prompts)} training problems: lower the one or "
-                "the task's weight."
+                f"{prompts[0].group}, but that task has {len(prompts)} training problems: lower "
+                "prompts_per_generation or the task's weight."
             )
         per_pass = len(prompts) // size
         order = list(range(len(prompts)))
@@ -150,11 +153,11 @@ class TaskDataModule(pl.LightningDataModule):
         return [prompts[i] for i in order[first : first + size]]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Prompts are plain Python: there is nothing to move."""
+        """Return the batch as it is: prompts are plain Python, and there is nothing to move."""
         return batch
 
     def train_dataloader(self) -> DataLoader[list[Prompt]]:
-        """One batch per generation, from the trainer's present one to its last."""
+        """Return one batch per generation, from the trainer's present generation to its last."""
         steps = self.trainer.max_steps if self.trainer is not None else -1
         generations = _Generations(
             self, steps if steps > 0 else len(self.prompts("train")) // self.batch_size
@@ -162,16 +165,16 @@ class TaskDataModule(pl.LightningDataModule):
         return DataLoader(generations, batch_size=None, sampler=_FromPresent(self, len(generations)))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The whole validation split as one batch: the engine batches better than a loader."""
+        """Return the whole validation split as one batch: the engine batches better than a loader."""
         return DataLoader([self.prompts("val")], batch_size=None)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The whole test split as one batch."""
+        """Return the whole test split as one batch."""
         return DataLoader([self.prompts("test")], batch_size=None)  # type: ignore[arg-type]
 
 
 def _shares(weights: Mapping[str, float], groups: Iterable[str], size: int) -> dict[str, int]:
-    """How many of ``size`` prompts each group gets: by weight, largest remainders first, each at least 1."""
+    """Return how many of ``size`` prompts each group gets: by weight, largest remainder first, at least 1."""
     wanted = {group: weights[group] for group in groups}
     if len(wanted) > size:
         raise UsageError(
@@ -199,7 +202,7 @@ class _Generations(Dataset[list[Prompt]]):
 
 
 class _FromPresent(Sampler[int]):
-    """Generation indices from the trainer's ``global_step`` on: a resumed run needs no loader state."""
+    """Generation indices from the trainer's ``global_step`` on, so that resuming needs no loader state."""
 
     def __init__(self, data: TaskDataModule, count: int) -> None:
         self.data, self.count = data, count

@@ -6,11 +6,11 @@ class UsageError(ValueError):
 
 
 class RewardError(RuntimeError):
-    """A task returned something that is no finite reward."""
+    """Grading cannot go on: a reward is no finite number, or too many graders fail, or none can start."""
 
 
 class RolloutError(RuntimeError):
-    """The engine failed on a member; the centre is what it was before the generation."""
+    """The engine failed on a member; the centre is as it was before the generation."""
 
 
 class RankError(RuntimeError):

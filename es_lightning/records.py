@@ -1,4 +1,4 @@
-"""The data that one generation passes from module to module: frozen, and without behaviour but for sums.
+"""The data of a generation that modules pass on: frozen records, with no behaviour but sums and means.
 
 Notation: N members in the population, P prompts in the batch, S sampled completions per prompt.
 """
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer to choose from: its log-likelihood is asked for, instead of a completion.
+    """One of a prompt's possible answers, whose log-likelihood is computed instead of a completion.
 
     Args:
-        text: what is scored, given the prompt and ``before``.
-        before: text between the prompt and ``text``, given and not scored.
-        token_ids: prompt, ``before`` and ``text`` encoded together; empty until ``TaskDataModule`` did it.
+        text: the text that is scored, given the prompt and ``before``.
+        before: text between the prompt and ``text``; it is context and not scored.
+        token_ids: prompt, ``before`` and ``text`` encoded together by ``TaskDataModule``; empty until then.
         scored: how many of the last ``token_ids`` belong to ``text``.
     """
 
@@ -37,13 +37,13 @@ class Prompt:
     Args:
         id: unique within its task and the same in every run, for example ``countdown/train/17``.
         text: the user's message, or the raw text to continue where ``chat`` is false.
-        reference: what the reward compares a completion with; anything that JSON can hold.
+        reference: what the reward compares a completion with; any value that JSON can hold.
         system: system message; None leaves the chat template's own default.
-        prefill: first words of the reply, put behind the chat template; completions continue it.
+        prefill: first words of the reply, put after the chat template; completions continue them.
         chat: whether the model's chat template is applied to ``text``.
-        choices: answers whose log-likelihoods are compared; where there are any, nothing is generated.
-        group: task of a mixture that the problem belongs to; rewards are normalised within a group.
-        token_ids: the encoded prompt, made once by ``TaskDataModule``; empty until then.
+        choices: answers whose log-likelihoods are compared; if there are any, nothing is generated.
+        group: task of a mixture that the problem belongs to; rewards are standardised within a group.
+        token_ids: the prompt, encoded once by ``TaskDataModule``; empty until then.
     """
 
     id: str
@@ -59,13 +59,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine generated for one prompt, or how likely it finds the prompt's choices.
+    """What an engine generated for one prompt, or how likely it found the prompt's choices.
 
     Args:
         text: the new text alone, without the prompt and without special tokens.
-        token_ids: the new tokens, the end-of-sequence token included where one was generated.
+        token_ids: the new tokens, with the end-of-sequence token if one was generated.
         finish_reason: ``stop`` (end of sequence or a stop string), ``length`` (``max_tokens`` reached), or
-            ``choice``: text and tokens are those of the likeliest choice.
+            ``choice`` (text and tokens are those of the most likely choice).
         choice_logprobs: log-probability of each choice's text in nats, summed over its tokens.
     """
 
@@ -82,7 +82,7 @@ class Member:
     Args:
         index: position in the population, 0 to N-1.
         seed: 64-bit key of its noise, a hash of (run seed, generation, index).
-        sign: +1, or -1 for the mirrored half of an antithetic pair.
+        sign: +1, or -1 for the mirrored member of an antithetic pair.
     """
 
     index: int
@@ -92,12 +92,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one set of weights did on some prompts.
+    """The results of one set of weights on some prompts.
 
     Args:
         prompts: P prompts.
-        completions: P * S completions, the S samples of one prompt side by side.
-        scores: per completion the numbers that the task's reward returned, ``reward`` among them.
+        completions: P * S completions, with the S samples of one prompt side by side.
+        scores: for each completion the numbers that the task's reward returned, ``reward`` among them.
     """
 
     prompts: tuple[Prompt, ...]
@@ -106,7 +106,7 @@ class Evaluation:
 
     @property
     def rewards(self) -> list[float]:
-        """P rewards, each the mean over its prompt's samples; higher is better."""
+        """P rewards, each the mean over the samples of a prompt; higher is better."""
         samples = len(self.completions) // len(self.prompts)
         values = [score["reward"] for score in self.scores]
         return [sum(values[i : i + samples]) / samples for i in range(0, len(values), samples)]
@@ -134,16 +134,17 @@ class Generation:
         weights: float64 [N], the shaped rewards that multiply the noise; zeros if the update was skipped.
         sigma: noise scale, in units of the weights.
         lr: learning rate of the first parameter group.
-        skipped: whether all members earned alike, so that there was no direction to move in.
+        skipped: whether the update was skipped, since all members earned the same.
         update_norm: Euclidean norm of this generation's step.
         drift: Euclidean norm of (centre - base) after the step.
-        scores: means of what the task's reward returned, and of the completions' lengths.
+        scores: means of the numbers that the task's reward returned, and of the completions' lengths.
         tokens: tokens generated by the whole population.
         seconds: wall-clock seconds per phase: perturb, generate, reward (of the slowest rank), gather
             (waiting for other ranks), update and total (of this rank).
-        lane_seconds: seconds that each lane of ranks spent on its members; none in a generation that a
-            resumed run took from its journal.
-        evaluations: what the members did that this rank evaluated, by member index; none in a generation
+        lane_seconds: seconds that each lane spent on its members. A lane is the consecutive ranks that hold
+            one copy of the engine's model together. Empty in a generation that a resumed run took from its
+            journal.
+        evaluations: results of the members that this rank evaluated, by member index; empty in a generation
             that a resumed run took from its journal.
     """
 

@@ -9,14 +9,14 @@ Reward = float | dict[str, float]
 
 
 class Task(ABC):
-    """Base of all tasks. A subclass says which problems there are and what a completion is worth.
+    """Base class of all tasks. A subclass defines the problems and the reward of a completion.
 
-    Tasks know nothing of models, engines or Lightning, so one can be tried in a Python prompt. A task is
-    pickled once per run, into the processes that grade: it keeps no open files and no lambdas.
+    Tasks know nothing of models, engines or Lightning, so a task can be tried in a Python shell. It is
+    pickled once per run and sent to the processes that grade, so it must not hold open files or lambdas.
     """
 
     failure_reward = 0.0
-    """What a completion earns whose grading failed, unless the run says otherwise: no more than the worst."""
+    """Reward of a completion whose grading failed, unless the run sets another: at most the worst reward."""
 
     batched = False
     """Whether all completions of a batch are graded in one call of ``rewards``."""
@@ -28,7 +28,7 @@ class Task(ABC):
 
     @abstractmethod
     def problems(self, split: str) -> list[Prompt]:
-        """Problems of ``train``, ``val`` or ``test``, in a fixed order; the splits never overlap.
+        """Return the problems of ``train``, ``val`` or ``test`` in a fixed order; splits never overlap.
 
         Raises:
             ValueError: the split is none of the three.
@@ -36,19 +36,19 @@ class Task(ABC):
 
     @abstractmethod
     def reward(self, prompt: Prompt, completion: str) -> Reward:
-        """What a completion is worth; higher is better, and the same text always earns the same.
+        """Return what a completion is worth; higher is better, and the same text always earns the same.
 
         Args:
             prompt: the problem, ``reference`` included.
             completion: the new text alone, without the prompt and without ``prompt.prefill``.
 
         Returns:
-            The reward, or named numbers with at least the key ``reward``. The key ``accuracy`` (0 or 1),
-            where there is one, is reported beside the reward; all other keys are logged as components.
+            The reward, or named numbers with at least the key ``reward``. The optional key ``accuracy``
+            (0 or 1) is reported beside the reward; all other keys are logged as components.
         """
 
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> Reward:
-        """What it is worth to find the choices of a prompt that likely; for prompts with ``choices`` alone.
+        """Return the reward for the likelihoods of a prompt's choices; only for prompts with ``choices``.
 
         Args:
             prompt: the problem, ``reference`` included.
@@ -57,7 +57,9 @@ class Task(ABC):
         raise NotImplementedError(f"task {self.name} has prompts with choices, but no choice_reward.")
 
     def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Sequence[Reward | Exception]:
-        """The rewards of a batch, called where ``batched`` is true; an exception fails its completion alone.
+        """Return the rewards of a batch; called if ``batched`` is true.
+
+        An exception in place of a reward makes the grading of its completion fail, and of no other.
 
         Args:
             prompts: one per completion.
@@ -72,8 +74,8 @@ class Task(ABC):
             return error
 
     def prepare(self) -> None:  # noqa: B027  (most tasks have nothing to prepare)
-        """Load what grading needs; called once in the process that the graders are forked from."""
+        """Load what grading needs; called once, in the process from which the graders are forked."""
 
     def group_weights(self) -> Mapping[str, float]:
-        """How much each group of prompts counts; empty where there are no groups."""
+        """Return how much each group of prompts counts; empty if there are no groups."""
         return {}

@@ -1,1 +1,1 @@
-"""Evolution strategies themselves: noise, members, weights, update. It needs torch and nothing else."""
+"""The evolution strategy itself: noise, members, weights, update. The only library it needs is torch."""

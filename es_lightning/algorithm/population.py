@@ -1,4 +1,4 @@
-"""Which members there are in a generation."""
+"""The members of each generation."""
 
 from es_lightning.algorithm.noise import member_seed
 from es_lightning.errors import UsageError
@@ -9,12 +9,12 @@ class Population:
     """N members, drawn anew in every generation.
 
     Args:
-        size: number of members N, at least 2; even where antithetic.
+        size: number of members N, at least 2; even if ``antithetic`` is true.
         run_seed: seed of the run; any integer, 0 included.
         antithetic: members 2k and 2k+1 share noise with signs +1 and -1 (Salimans et al. 2017, 1703.03864).
 
     Raises:
-        UsageError: the size is too small, or odd where pairs are asked for.
+        UsageError: the size is below 2, or odd although ``antithetic`` is true.
     """
 
     def __init__(self, size: int, run_seed: int = 0, antithetic: bool = False) -> None:
@@ -29,7 +29,7 @@ class Population:
         self.antithetic = antithetic
 
     def members(self, generation: int) -> tuple[Member, ...]:
-        """The members of one generation, a pure function of the run seed and the generation's index."""
+        """Return the members of a generation, a pure function of the run seed and the generation's index."""
         if not self.antithetic:
             return tuple(Member(n, member_seed(self.run_seed, generation, n)) for n in range(self.size))
         return tuple(

@@ -1,6 +1,6 @@
-"""From rewards to weights: plain functions [N, P] -> [N], float64, named in YAML by their path.
+"""Functions that turn rewards [N, P] into weights, float64 [N]; YAML names them by their import path.
 
-Notation: N members, P prompts, R_n the mean reward of member n over the prompts.
+Notation: N members, P prompts; R_n is the mean reward of member n over the prompts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,9 @@ from torch import Tensor
 
 
 def z_score(rewards: Tensor) -> Tensor:
-    """Z_n = (R_n - mean R) / (std R + 1e-8), std of the population, not the sample (arXiv 2509.24372).
+    """Standardise the mean rewards: Z_n = (R_n - mean R) / (std R + 1e-8) (arXiv 2509.24372).
+
+    The std is that of the population (divisor N), not of a sample (divisor N - 1).
 
     Args:
         rewards: [N, P], higher is better.
@@ -23,7 +25,7 @@ def z_score(rewards: Tensor) -> Tensor:
 
 
 def none(rewards: Tensor) -> Tensor:
-    """R_n as it is: the plain estimator, whose step grows with the reward's scale and offset.
+    """Return R_n unchanged: the plain estimator, whose step grows with the reward's scale and offset.
 
     Args:
         rewards: [N, P], higher is better.
@@ -40,16 +42,16 @@ def weigh(
     groups: Sequence[str] = (),
     group_weights: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, bool]:
-    """The weights of an update, and whether it has to be skipped because all members earned alike.
+    """Return the weights of an update, and whether to skip it because all members earned the same.
 
     Args:
         rewards: [N, P], higher is better.
-        shaping: from rewards to weights.
-        groups: P names, the task of each prompt; read only where there are group weights.
-        group_weights: how much each task of a mixture counts; none where there is one task.
+        shaping: turns rewards [N, P] into weights [N].
+        groups: P names, the task of each prompt; used only together with ``group_weights``.
+        group_weights: how much each task of a mixture counts; None or empty if there is only one task.
 
     Returns:
-        float64 [N], zeros if the update is to be skipped; and whether it is.
+        The weights, float64 [N], all zero if the update is to be skipped; and whether to skip it.
     """
     if group_weights:
         rewards = comparable(rewards, groups, group_weights)
@@ -59,19 +61,20 @@ def weigh(
 
 
 def comparable(rewards: Tensor, groups: Sequence[str], weights: Mapping[str, float]) -> Tensor:
-    """Rewards of a mixture on one scale: each task's are standardised over the population first.
+    """Put the rewards of a mixture on one scale by standardising each task's rewards over the population.
 
-    r'_np = w_k / (sum of w) * P / P_k * (r_np - mean R_k) / std R_k for a prompt p of task k, R_kn the mean
-    reward of member n over the P_k prompts of that task. The mean of r'_n over all prompts is then the
-    weighted mean of z-scores, whatever the rewards' scales and however many prompts a task has in the batch.
+    For a prompt p of task k, r'_np = w_k / (sum of w) * P / P_k * (r_np - mean R_k) / std R_k. R_kn is the
+    mean reward of member n over the P_k prompts of that task. The mean of r'_n over all prompts is then the
+    weighted mean of the tasks' z-scores. It depends neither on the scales of the rewards nor on how many
+    prompts each task has in the batch.
 
     Args:
         rewards: [N, P], higher is better.
         groups: P names, the task of each prompt.
-        weights: w_k of each task, above 0; those of tasks that the batch lacks do not count.
+        weights: w_k of each task, above 0; weights of tasks without a prompt in the batch do not count.
 
     Returns:
-        float64 [N, P]; zeros where all members did alike on a task.
+        float64 [N, P]; zeros for a task on which all members earned the same.
     """
     rewards, result = rewards.double(), torch.zeros(rewards.shape, dtype=torch.float64)
     names = dict.fromkeys(groups)
@@ -87,9 +90,9 @@ def comparable(rewards: Tensor, groups: Sequence[str], weights: Mapping[str, flo
 
 
 def all_alike(rewards: Tensor) -> bool:
-    """Whether every member earned the same, so that no direction is better than another.
+    """Tell whether every member earned the same, so that no direction is better than another.
 
-    A difference within rounding counts as none: dividing by it would turn rounding into a full step.
+    A difference within rounding error counts as none: dividing by it would turn rounding into a full step.
     """
     means = rewards.double().mean(dim=1)
     tolerance = 8 * torch.finfo(torch.float64).eps * max(1.0, float(rewards.abs().max()))
@@ -97,10 +100,10 @@ def all_alike(rewards: Tensor) -> bool:
 
 
 def reward_statistics(rewards: Tensor) -> dict[str, float]:
-    """Mean, std (of the population, as in the z-score), min and max of the members' mean rewards R_n.
+    """Return mean, std (divisor N, as in ``z_score``), min and max of the members' mean rewards R_n.
 
     Args:
-        rewards: [N, P], gathered: the same on every rank.
+        rewards: [N, P], gathered, so the same on every rank.
     """
     means = rewards.double().mean(dim=1)
     numbers = {"mean": means.mean(), "std": means.std(correction=0), "min": means.min(), "max": means.max()}

@@ -1,4 +1,4 @@
-"""What is measured on tensors of any size without a copy of them: checksums and distances."""
+"""Measurements on tensors of any size that make no copy of them: checksums and distances."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-CHUNK = 2**18  # elements per step of a streamed sum: 1 MiB of fp32, which stays in cache
+CHUNK = 2**18  # elements per step of a streamed sum; 1 MiB of fp32 stays in cache
 
 
 class Weights(Protocol):
     """Tensors that are read one at a time, by their Hugging Face names."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor."""
+        """Return one tensor."""
 
 
 class StoredWeights(Weights, Protocol):
@@ -24,14 +24,15 @@ class StoredWeights(Weights, Protocol):
 
 
 def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Sixteen hexadecimal digits that change with any bit of any weight.
+    """Return sixteen hexadecimal digits that change with any bit of any weight.
 
-    Per chunk sum_i bits_i * (2 i + 1), products mod 2^32, the bits read as int32. Integer addition commutes,
-    so threads and devices agree; an odd factor is a bijection, so no single change can vanish. The sums are
-    hashed with the names.
+    Each chunk is summed as sum_i bits_i * (2 i + 1). The bits of an element are read as int32, and products
+    are taken mod 2^32. Integer addition commutes, so any number of threads and any device give the same sum.
+    An odd factor is a bijection mod 2^32, so a change of a single element always shows. The sums are hashed
+    together with the tensors' names and shapes.
 
     Args:
-        named_tensors: names with float32 tensors, in a fixed order.
+        named_tensors: pairs of a name and a float32 tensor, in a fixed order.
     """
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in named_tensors:
@@ -44,13 +45,13 @@ def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def sample(tensor: Tensor) -> Tensor:
-    """Every fourth chunk of a large tensor, flat; all of a tensor of four chunks or fewer."""
+    """Return every fourth chunk of a large tensor, flat; return all of it if it has at most four chunks."""
     chunks = tensor.detach().reshape(-1).split(CHUNK)
     return torch.cat(chunks[:: 4 if len(chunks) > 4 else 1])
 
 
 def distance_squared(a: Tensor, b: Tensor) -> float:
-    """sum_i (a_i - b_i)^2, summed in float64, chunk by chunk: no tensor of full size is made."""
+    """Return sum_i (a_i - b_i)^2, summed in float64 chunk by chunk, so that no full-size tensor is made."""
     total = 0.0
     for chunk_a, chunk_b in zip(
         a.detach().reshape(-1).split(CHUNK), b.detach().reshape(-1).split(CHUNK), strict=True
@@ -61,7 +62,7 @@ def distance_squared(a: Tensor, b: Tensor) -> float:
 
 
 def drift(base: StoredWeights, centre: nn.Module) -> float:
-    """Euclidean norm of (centre - base), summed in float64; nan where the base lacks a tensor."""
+    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor."""
     squares = [
         distance_squared(parameter, base.read(name)) if name in base else float("nan")
         for name, parameter in centre.named_parameters()

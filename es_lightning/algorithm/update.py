@@ -1,7 +1,7 @@
 """The ES update, one tensor at a time: theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n.
 
-Source: arXiv 2509.24372, the decomposed form, with 1/sigma digested into alpha. The minus sign turns the
-ascent direction into a gradient, so that any ``torch.optim`` optimizer can take the step.
+Source: arXiv 2509.24372, the decomposed form, with 1/sigma absorbed into alpha. ``gradient`` negates the
+ascent direction, so that any ``torch.optim`` optimizer, which descends, can take the step.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,12 +18,13 @@ from es_lightning.records import Member
 
 @dataclass(frozen=True)
 class StepSize:
-    """How far an update moved, in Euclidean norms over all parameters.
+    """How far an update moved the centre, in Euclidean norms over all parameters.
 
     Args:
-        update_norm: length of this step. Of a tensor above 2^20 elements every fourth 2^18 are measured and
-            scaled up, since a copy of all of it would cost as much memory as the gradient.
-        drift: distance of the centre from the base model after the step; nan where the base cannot be read.
+        update_norm: length of this step. A tensor above 2^20 elements is measured on every fourth chunk of
+            2^18 elements and scaled up, since a full copy would cost as much memory as the gradient.
+        drift: distance of the centre from the base model after the step; nan without a base, or if the base
+            lacks a tensor.
     """
 
     update_norm: float
@@ -33,16 +34,16 @@ class StepSize:
 def gradient(
     name: str, parameter: Tensor, members: Sequence[Member], weights: Tensor, noise: Noise
 ) -> Tensor:
-    """grad = -(1/N) * sum_n w_n * sign_n * eps_n for one tensor.
+    """Return grad = -(1/N) * sum_n w_n * sign_n * eps_n for one tensor.
 
-    Terms are added in member order by one fixed operation, so that a replay gives the same bits.
+    The terms are added in member order by one fixed operation, so that a replay gives the same bits.
 
     Args:
-        name: Hugging Face name of the parameter, the key of its noise.
-        parameter: float32 tensor whose shape and device the gradient takes.
+        name: Hugging Face name of the parameter, which keys its noise.
+        parameter: float32 tensor; the gradient takes its shape and device.
         members: all N members.
         weights: float64 [N].
-        noise: the kind of noise the members were made with.
+        noise: the kind of noise that the members were made with.
 
     Returns:
         float32, the parameter's shape.
@@ -62,21 +63,21 @@ def apply_update(
     noise: Noise,
     base: StoredWeights | None = None,
 ) -> StepSize:
-    """Step every parameter, one after the other: only one of them has a gradient at any time.
+    """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
     Args:
-        optimizer: a ``torch.optim`` optimizer over these parameters; it leaves those without gradient alone.
+        optimizer: a ``torch.optim`` optimizer over these parameters; it skips those without a gradient.
         named_parameters: the centre.
         members: all N members.
         weights: float64 [N].
-        noise: the kind of noise the members were made with.
-        base: the base model's weights, to measure the drift from.
+        noise: the kind of noise that the members were made with.
+        base: the base model's weights, from which the drift is measured.
     """
     update_squared = drift_squared = 0.0
     for name, parameter in named_parameters:
         before = sample(parameter)
         parameter.grad = gradient(name, parameter, members, weights, noise)
-        optimizer.step()
+        optimizer.step()  # moves this parameter only: no other one has a gradient
         parameter.grad = None
         scale = parameter.numel() / before.numel()
         update_squared += scale * distance_squared(sample(parameter), before)

@@ -15,7 +15,7 @@ from es_lightning.cli.suggest import one_line
 from es_lightning.journal import replay as replaying
 from es_lightning.models.embedded import fetch_embedded
 from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI
-from es_lightning.tracking.outbox import one_line as shown
+from es_lightning.tracking.outbox import without_password
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def ui(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     served = uri.startswith(("http://", "https://"))
-    address = shown(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
+    address = without_password(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
     for line in run_links(options.runs, uri, address):
         log.info("%s", line)
     log.info(
@@ -82,7 +82,7 @@ def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]
     return [
         f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}{TRAINING}"
         for name, run in known
-        if run["tracking_uri"] == shown(uri)  # no password is kept
+        if run["tracking_uri"] == without_password(uri)  # no password is kept
     ][:count]
 
 

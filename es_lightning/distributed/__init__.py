@@ -1,1 +1,1 @@
-"""The population spread over ranks."""
+"""Runs on several ranks: the population is spread over them."""

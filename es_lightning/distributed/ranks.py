@@ -1,4 +1,4 @@
-"""This process among the ranks of a run: what it evaluates, and what the ranks tell one another."""
+"""This process as one of the ranks of a run: what it evaluates, and what the ranks exchange."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Lane:
-    """The ranks that evaluate members together: k consecutive ones, k the engine's tensor-parallel size.
+    """A lane: k consecutive ranks that evaluate members together, k being the engine's tensor-parallel size.
 
     Args:
         index: position among the lanes.
         count: number of lanes.
-        leads: whether this rank is the lane's first, which speaks for it.
+        leads: whether this rank is the first of the lane, which reports its results.
     """
 
     index: int = 0
@@ -29,12 +29,12 @@ class Lane:
     leads: bool = True
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Every ``count``-th member or prompt from ``index`` on: the lanes' shares differ by one at most."""
+        """Return every ``count``-th item from ``index`` on; the lanes' shares differ by one item at most."""
         return list(items[self.index :: self.count])
 
 
 def lane_of(rank: int, world: int, tensor_parallel_size: int = 1) -> Lane:
-    """The lane of a rank.
+    """Return the lane of a rank.
 
     Raises:
         UsageError: the ranks do not divide into lanes.
@@ -49,11 +49,11 @@ def lane_of(rank: int, world: int, tensor_parallel_size: int = 1) -> Lane:
 
 
 class Ranks:
-    """One rank among others. Without a strategy it is the only one, and tells everything to itself.
+    """This rank and its exchange with the others. Without a strategy it is the only rank.
 
     Args:
-        strategy: Lightning's, of the run; only ``PopulationStrategy`` lets ranks talk to one another.
-        lane_size: ranks of a lane, the engine's tensor-parallel size.
+        strategy: the run's Lightning strategy; only with ``PopulationStrategy`` can ranks exchange anything.
+        lane_size: number of ranks in a lane, the engine's tensor-parallel size.
     """
 
     def __init__(self, strategy: Strategy | None = None, lane_size: int = 1) -> None:
@@ -64,7 +64,7 @@ class Ranks:
 
     @property
     def lane(self) -> Lane:
-        """Which members and prompts this rank evaluates.
+        """The lane of this rank, which decides the members and prompts that it evaluates.
 
         Raises:
             UsageError: the ranks do not divide into lanes.
@@ -72,13 +72,13 @@ class Ranks:
         return lane_of(self.rank, self.world, self.lane_size)
 
     def check(self, population: int) -> None:
-        """Refuse ranks that cannot work together, or would have nothing to do.
+        """Refuse ranks that cannot work together or would have nothing to do.
 
         Args:
             population: number of members.
 
         Raises:
-            UsageError: it says which setting to change.
+            UsageError: the message says which setting to change.
         """
         if self.world > 1 and self._strategy is None:
             raise UsageError(
@@ -94,35 +94,41 @@ class Ranks:
             )
 
     def exchange(self, payload: bytes) -> list[bytes]:
-        """Every rank's payload, in rank order. All ranks have to call it.
+        """Return every rank's payload, in rank order. All ranks have to call it.
 
         Raises:
-            RankError: a rank did not come within the time-out.
+            RankError: a rank did not arrive within the time-out.
         """
         return [payload] if self._strategy is None else self._strategy.exchange(payload)
 
     def from_lanes(self, payload: bytes) -> list[bytes]:
-        """Every lane's payload, in lane order; the first rank of a lane speaks for it."""
+        """Return every lane's payload, in lane order: that of the lane's first rank.
+
+        All ranks have to call it.
+
+        Raises:
+            RankError: a rank did not arrive within the time-out.
+        """
         return self.exchange(payload if self.lane.leads else b"")[:: self.lane_size]
 
     def check_centre(self, checksum: str, generation: int) -> None:
         """Make sure that all ranks hold the same centre.
 
         Args:
-            checksum: of this rank's centre.
-            generation: named in errors.
+            checksum: the checksum of this rank's centre.
+            generation: the generation that is about to begin, for the message.
 
         Raises:
-            RankError: a rank holds another centre; names both checksums.
+            RankError: a rank holds another centre; the message gives both checksums.
         """
         compare_centres(self.exchange(checksum.encode()), generation)
 
 
 def compare_centres(checksums: Sequence[bytes], generation: int) -> None:
-    """Make sure that the checksums of all ranks, in rank order, are the same.
+    """Make sure that the checksums of all ranks, given in rank order, are the same.
 
     Raises:
-        RankError: one is not; names both.
+        RankError: one differs from rank 0's; the message gives both.
     """
     for rank, checksum in enumerate(checksums):
         require_same("centre", rank, checksum.decode(), checksums[0].decode(), generation)
@@ -132,11 +138,11 @@ def require_same(what: str, rank: int, theirs: str, ours: str, generation: int) 
     """Refuse a rank that differs from rank 0.
 
     Args:
-        what: is compared, in words.
-        rank: the other one.
+        what: the name of what is compared.
+        rank: the other rank.
         theirs: the other rank's value.
-        ours: rank 0's.
-        generation: that is to begin.
+        ours: rank 0's value.
+        generation: the generation that is about to begin, for the message.
 
     Raises:
         RankError: the two differ.

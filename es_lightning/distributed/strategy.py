@@ -1,4 +1,4 @@
-"""The population spread over ranks: every rank holds a centre, and rewards are all that crosses."""
+"""The population spread over ranks: every rank holds a whole centre, and weights are never sent."""
 
 import ctypes
 import json
@@ -25,20 +25,20 @@ from es_lightning.system.cores import bind, share_of
 from es_lightning.system.signals import wait_for
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
-START_SECONDS = 600  # engines may take minutes to start, however short a generation is
+START_SECONDS = 600  # an engine may take minutes to start, however short a generation is
 
 
 class PopulationStrategy(DDPStrategy):
-    """Members are spread over ranks; every rank applies the same update to its own centre.
+    """Spreads members over ranks; every rank applies the same update to its own centre.
 
-    Launches as Lightning's DDP does: by itself on one machine, or under torchrun or SLURM.
+    It launches ranks as Lightning's DDP does: by itself on one machine, or under torchrun or SLURM.
 
     Args:
         timeout_seconds: how long a rank waits for the slowest one in a generation before it gives up; at the
-            start and around checkpoints it waits for 600 seconds at least.
-        threads_per_rank: CPU cores of a rank at the most; None shares the machine's cores out. Ranks on
-            accelerators are not bound to cores.
-        options: of ``lightning.pytorch.strategies.DDPStrategy``.
+            start and around checkpoints it waits for at least 600 seconds.
+        threads_per_rank: largest number of CPU cores of a rank; None divides the machine's cores among its
+            ranks. Ranks on accelerators are not bound to cores.
+        options: keyword arguments of ``lightning.pytorch.strategies.DDPStrategy``.
 
     Raises:
         UsageError: a value is outside its range.
@@ -62,15 +62,15 @@ class PopulationStrategy(DDPStrategy):
     # Set-up ---------------------------------------------------------------------------------------
 
     def setup_environment(self) -> None:
-        """Join the other ranks, on cores of its own where ranks run on CPUs."""
+        """Join the other ranks; a rank on CPUs also takes cores of its own."""
         if self.local_rank and _parent_runs_the_same():
             _end_with_parent()
         super().setup_environment()
         if self.world_size > 1:
-            # What engines read to find their place; torchrun sets it, SLURM and Lightning's launcher do not.
+            # Engines read these to find their place. torchrun sets them; SLURM and Lightning do not.
             os.environ |= {"RANK": str(self.global_rank), "LOCAL_RANK": str(self.local_rank)}
             os.environ["WORLD_SIZE"] = str(self.world_size)
-            # Gloo on every device: it names a rank that is missing.
+            # Gloo also on accelerators, since its barrier can name the ranks that are missing.
             self._rewards_group = distributed.new_group(
                 backend="gloo", timeout=timedelta(seconds=self.timeout_seconds)
             )
@@ -81,12 +81,13 @@ class PopulationStrategy(DDPStrategy):
         """Take a share of the machine's cores, unless a launcher has given each rank its own already."""
         mine = sorted(os.sched_getaffinity(0))
         told = [json.loads(each) for each in self.exchange(json.dumps([self.node_rank, mine]).encode())]
+        # If all ranks of this node have the same cores, no launcher has divided them.
         shared = all(cores == mine for node, cores in told if node == self.node_rank)
         place = (self.local_rank, self.num_processes) if shared else (0, 1)
         bind(share_of(mine, *place, self.threads_per_rank))
 
     def setup_distributed(self) -> None:
-        """Join the process group; a single process has none to join."""
+        """Join the process group, unless this process is the only one."""
         if self._is_alone:
             self.set_world_ranks()
             return
@@ -97,12 +98,13 @@ class PopulationStrategy(DDPStrategy):
             and not fresh_store
         ):
             self._join_anew()
-        super().setup_distributed()
+        super().setup_distributed()  # joins no second time if _join_anew has joined
 
     def _join_anew(self) -> None:
         """Join after a restart by torchrun, whose store still holds the addresses of the ranks that died.
 
-        On several nodes the counts of restarts differ; there the variable above has to be set.
+        A prefix for each restart keeps those addresses apart. On several nodes the counts of restarts differ,
+        so TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 has to be set there instead.
         """
         assert self.cluster_environment is not None
         self.set_world_ranks()
@@ -124,20 +126,20 @@ class PopulationStrategy(DDPStrategy):
         return self.num_nodes * self.num_processes == 1
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Prepare module and optimizers, without what DDP adds: it would wrap the module or broadcast it.
+        """Prepare module and optimizers without DDP, which would wrap the module or broadcast its weights.
 
-        There are no gradients to reduce. Each rank loads its own centre, and their checksums are compared
-        in every generation, so that a machine with another base model is found out and not papered over.
+        There are no gradients to reduce. Each rank loads its own centre, and the ranks compare checksums in
+        every generation. A machine with another base model is thus detected; a broadcast would hide it.
         """
-        super(DDPStrategy, self).setup(trainer)
+        super(DDPStrategy, self).setup(trainer)  # the method of DDPStrategy's base class
 
     # Between ranks --------------------------------------------------------------------------------
 
     def exchange(self, payload: bytes) -> list[bytes]:
-        """Every rank's payload, in rank order.
+        """Return every rank's payload, in rank order. All ranks have to call it.
 
         Raises:
-            RankError: a rank did not come within the time-out.
+            RankError: a rank did not arrive within the time-out.
         """
         if self.world_size == 1:
             return [payload]
@@ -149,14 +151,15 @@ class PopulationStrategy(DDPStrategy):
         sizes = [torch.zeros_like(mine) for _ in range(self.world_size)]
         distributed.all_gather(sizes, mine, group=group)
         buffers = [torch.empty(int(size), dtype=torch.uint8) for size in sizes]
-        if payload:
+        if payload:  # frombuffer refuses an empty buffer, and warns of one that is read-only
             buffers[self.global_rank] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
-        for rank, buffer in enumerate(buffers):
+        for rank, buffer in enumerate(buffers):  # payloads differ in length, so all_gather cannot send them
             if len(buffer):
                 distributed.broadcast(buffer, src=rank, group=group)
         return [buffer.numpy().tobytes() for buffer in buffers]
 
     def _meet(self) -> None:
+        """Wait for all ranks; the error names those that are missing."""
         limit = timedelta(seconds=self.timeout_seconds)
         try:
             distributed.monitored_barrier(self._rewards_group, timeout=limit, wait_all_ranks=True)
@@ -164,7 +167,11 @@ class PopulationStrategy(DDPStrategy):
             raise RankError(self._who_is_missing(str(error))) from error
 
     def _who_is_missing(self, message: str) -> str:
-        """All ranks wait for rank 0, whom the barrier tells of late ones, and connections of dead ones."""
+        """Return an error message that names the missing ranks, as far as this rank can know them.
+
+        In the barrier every rank reports to rank 0. The barrier tells rank 0 which ranks are late, and the
+        connection to a dead one is closed. All other ranks only know that rank 0 did not answer.
+        """
         late = re.search(r"Ranks ([\d, ]+) failed", message)
         missing = "0"
         if self.is_global_zero:
@@ -176,7 +183,7 @@ class PopulationStrategy(DDPStrategy):
         )
 
     def _is_closed(self, rank: int) -> bool:
-        """Whether the connection to a rank is closed."""
+        """Tell whether the connection to a rank is closed: then a send fails at once."""
         try:
             distributed.isend(torch.zeros(1), rank, group=self._rewards_group)
         except RuntimeError:
@@ -184,29 +191,30 @@ class PopulationStrategy(DDPStrategy):
         return False
 
     def barrier(self, *args: Any, **options: Any) -> None:
-        """Wait for all ranks, unless this one is stopping on its own."""
+        """Wait for all ranks, unless this one is stopping: the others may not come any more."""
         if not self.stopping:
             super().barrier(*args, **options)
 
     # The end --------------------------------------------------------------------------------------
 
     def stop(self, signum: int) -> None:
-        """Tell the ranks that this process has launched to stop, and wait for none of them any more."""
+        """Pass a signal on to the ranks that this process launched; from then on wait for no rank."""
         for rank in self._release():
             rank.send_signal(signum)
 
     def on_exception(self, exception: BaseException) -> None:
-        """Leave no rank behind."""
+        """End the ranks that this process launched."""
         end(self._release())
 
     def _release(self) -> list[subprocess.Popen[bytes]]:
-        """The ranks that this process has launched, taken from Lightning's observer, which would kill this
-        process as soon as one of them ends.
+        """Return the ranks that this process launched, and hide them from Lightning's observer.
+
+        The observer would kill this process as soon as one of them fails.
         """
         self.stopping = True
         processes = self._processes
         self._launched += processes
-        processes.clear()
+        processes.clear()  # in place: the observer, a thread of Lightning's, reads this list
         return self._launched
 
     # Lightning's private methods and attributes, all of them in this block -------------------------
@@ -240,13 +248,13 @@ def end(children: Sequence[subprocess.Popen[bytes]], patience_seconds: float = 3
 
 
 def _parent_runs_the_same() -> bool:
-    """Whether this process was launched by a rank, with the same arguments, and not by torchrun or SLURM."""
+    """Tell whether the parent was started with this process's arguments, as a launching rank was."""
     arguments = "\0".join([*sys.argv[1:], ""]).encode()
     return Path(f"/proc/{os.getppid()}/cmdline").read_bytes().endswith(arguments)
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill this process should the one that launched it die."""
+    """Let the kernel kill this process if its parent dies."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""Rewards: completions become numbers in processes that are killed at their time-out."""
+"""Rewards: separate processes grade completions, and are killed at their time-out."""

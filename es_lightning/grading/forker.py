@@ -1,4 +1,4 @@
-"""The processes behind a pool of graders, seen from the run: one that forks, and the workers it forks."""
+"""The run's side of the grading processes: one that forks, and the workers that it forks."""
 
 import json
 import os
@@ -26,11 +26,11 @@ class Forker:
     """The process that holds the task and forks workers.
 
     Args:
-        task: what completions are worth; it is pickled, and loaded there.
+        task: the task whose rewards are computed; it is pickled here and loaded there.
     """
 
     def __init__(self, task: Task) -> None:
-        import cloudpickle  # also takes classes that were defined in a script or a notebook
+        import cloudpickle  # it also pickles classes that were defined in a script or a notebook
 
         pickled = cloudpickle.dumps(task)
         self._control, theirs = socket.socketpair()
@@ -41,7 +41,7 @@ class Forker:
                 [sys.executable, "-m", "es_lightning.grading.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the run, which decides what becomes of its graders
+                start_new_session=True,  # Ctrl-C must reach only the run, which ends its workers itself
                 env=dict(os.environ) | _THREADS,
             )
         self._connection = Connection(os.dup(self._control.fileno()))
@@ -49,10 +49,10 @@ class Forker:
         self._connection.send_bytes(pickled)
 
     def fork(self) -> "Worker":
-        """A new worker.
+        """Fork a new worker.
 
         Raises:
-            RewardError: the task cannot be loaded in another process, or the process is gone.
+            RewardError: the task cannot be loaded in the forking process, or that process is gone.
         """
         with self._lock:
             self._wait_until_ready()
@@ -66,15 +66,15 @@ class Forker:
 
     def _forked(self) -> "Worker":
         ours, theirs = socket.socketpair()
-        trace = tempfile.TemporaryFile()  # noqa: SIM115  (the worker's, until it is killed)
+        trace = tempfile.TemporaryFile()  # noqa: SIM115  (Worker.kill closes it)
         with theirs:
             socket.send_fds(self._control, [b"f"], [theirs.fileno(), trace.fileno()])
         return Worker(Connection(ours.detach()), trace)
 
     def close(self) -> None:
-        """End it, and all workers with it."""
+        """End the process, and all workers with it."""
         self._connection.close()
-        self._control.close()
+        self._control.close()  # the process ends itself when the socket closes
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
             return
@@ -87,7 +87,7 @@ class Forker:
         problem = "it said nothing"
         with suppress(EOFError, OSError):
             if self._connection.poll(START_SECONDS):
-                problem = self._connection.recv_bytes().decode()
+                problem = self._connection.recv_bytes().decode()  # empty once the task is loaded
         if problem:
             raise RewardError(
                 f"the task cannot be loaded in a grading process: {problem.strip().splitlines()[-1]}. Put "
@@ -100,8 +100,8 @@ class Worker:
     """One process that grades.
 
     Args:
-        connection: takes a job and gives its grades, one after the other.
-        trace: file that the process writes into when it is asked what it does, or when it dies.
+        connection: carries one job at a time to the process, and its grades back.
+        trace: file into which the process writes its stack on SIGUSR1 and when it crashes.
     """
 
     def __init__(self, connection: Connection, trace: IO[bytes]) -> None:
@@ -109,26 +109,27 @@ class Worker:
         self._pid = int(connection.recv_bytes())
 
     def last_words(self, reason: str) -> str:
-        """The reason, and below it what the worker was doing when it was asked or when it died."""
+        """Return the reason, and below it the stack of the worker now, or as it was when it crashed."""
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGUSR1)
+            os.kill(self._pid, signal.SIGUSR1)  # its faulthandler writes the stack within milliseconds
         for _ in range(20):
             self._trace.seek(0)
             if words := self._trace.read().decode(errors="replace"):
+                # The innermost frame comes first: the task's frames, then our own, which say nothing.
                 frames = takewhile(lambda line: "/es_lightning/grading" not in line, words.splitlines())
                 return "\n".join([reason, *islice(frames, MOST_FRAMES)])
             time.sleep(0.01)
         return f"{reason}; it left no trace (killed, or out of memory)"
 
     def is_gone(self) -> bool:
-        """Whether it has ended while it had nothing to do."""
-        gone = self.connection.poll(0)  # it says nothing unasked: there is an end to read
+        """Tell whether the process has ended while it was idle."""
+        gone = self.connection.poll(0)  # an idle worker sends nothing, so this can only be the end of file
         if gone:
             self.kill()
         return gone
 
     def kill(self) -> None:
-        """End it, with all that it has started."""
+        """Kill the process and all that it has started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
         self.connection.close()

@@ -1,4 +1,4 @@
-"""What a grader is asked and what it answers: plain data, the same in this process and in another one."""
+"""Grading of completions, in this process or in another: jobs and grades are plain data."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from es_lightning.task import Reward, Task
 
 FailureKind = Literal["exception", "invalid", "timeout", "crash"]
 FAILED = "failed_"
-"""Begin of the names under which failures are counted, one per kind: ``failed_timeout``."""
+"""Prefix of the names under which failures are counted, one per kind: ``failed_timeout``."""
 
 Answer = str | list[float]
 """A completion's text, or the log-probabilities of its prompt's choices."""
@@ -20,13 +20,14 @@ Answer = str | list[float]
 
 @dataclass(frozen=True)
 class Grade:
-    """What became of grading one completion.
+    """The result of grading one completion.
 
     Args:
         scores: the numbers of the task's reward, ``reward`` among them; empty if grading failed.
-        failure: what went wrong: the grader raised an ``exception``, was stopped at its ``timeout``, took its
-            process with it in a ``crash``, or returned something ``invalid``, which no run goes on with.
-        why: traceback or reason of a failure.
+        failure: what went wrong, if anything did. ``exception``: the grader raised one. ``timeout``: it was
+            stopped at its time-out, or raised a TimeoutError. ``crash``: its process died. ``invalid``: what
+            it returned is no finite reward; this stops the run.
+        why: traceback of or reason for a failure.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -35,15 +36,15 @@ class Grade:
 
 
 def answer_of(completion: Completion) -> Answer:
-    """What a grader gets to see of a completion."""
+    """Return what a grader sees of a completion."""
     return list(completion.choice_logprobs) if completion.finish_reason == "choice" else completion.text
 
 
 def grade(task: Task, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Grade]:
-    """Grade completions here and now; whatever the task raises becomes a failure.
+    """Grade completions in this process; whatever the task raises becomes a failure.
 
     Args:
-        task: what the completions are worth.
+        task: the task whose rewards are computed.
         prompts: one per answer.
         answers: texts or log-probabilities.
     """
@@ -55,9 +56,9 @@ def grade(task: Task, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> l
 def _grade_one(task: Task, prompt: Prompt, answer: Answer) -> Grade:
     try:
         if isinstance(answer, str):
-            return _checked(task, prompt, task.reward(prompt, answer))
-        return _checked(task, prompt, task.choice_reward(prompt, answer))
-    except (Exception, SystemExit) as error:
+            return _to_grade(task, prompt, task.reward(prompt, answer))
+        return _to_grade(task, prompt, task.choice_reward(prompt, answer))
+    except (Exception, SystemExit) as error:  # a grader that calls exit() has failed; it must end no process
         return _raised(error)
 
 
@@ -66,20 +67,20 @@ def _grade_batch(task: Task, prompts: Sequence[Prompt], texts: Sequence[str]) ->
         rewards = list(task.rewards(prompts, texts))
         if len(rewards) != len(texts):
             raise ValueError(f"{len(rewards)} rewards for {len(texts)} completions: give one for each.")
-        return [_checked(task, *pair) for pair in zip(prompts, rewards, strict=True)]
+        return [_to_grade(task, *pair) for pair in zip(prompts, rewards, strict=True)]
     except (Exception, SystemExit) as error:
         return [_raised(error)] * len(texts)
 
 
 def _raised(error: BaseException) -> Grade:
-    below = error.__traceback__ and error.__traceback__.tb_next  # from the task on
+    below = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
     lines = traceback.format_exception(type(error), error, below or error.__traceback__)
     kind: FailureKind = "timeout" if isinstance(error, TimeoutError) else "exception"
     return Grade(failure=kind, why="".join(lines).rstrip())
 
 
-def _checked(task: Task, prompt: Prompt, reward: Reward | Exception) -> Grade:
-    """The numbers of a reward, if they are finite numbers and ``reward`` is one of them."""
+def _to_grade(task: Task, prompt: Prompt, reward: Reward | Exception) -> Grade:
+    """Return a reward as a grade: a failure unless all values are finite numbers, ``reward`` among them."""
     if isinstance(reward, Exception):
         return _raised(reward)
     values = dict(reward) if isinstance(reward, Mapping) else {"reward": reward}
@@ -107,24 +108,24 @@ def _invalid(why: str) -> Grade:
 
 
 def pack_job(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> bytes:
-    """A job as JSON: what a model wrote is never pickled."""
+    """Return a job as JSON; text that a model wrote is never pickled."""
     rows = [{**vars(prompt), "token_ids": (), "choices": _texts(prompt.choices)} for prompt in prompts]
     return json.dumps([rows, list(answers)]).encode()
 
 
 def unpack_job(packed: bytes) -> tuple[list[Prompt], list[Answer]]:
-    """The inverse of ``pack_job``, without token ids."""
+    """Return the job that ``pack_job`` packed, without its token ids."""
     rows, answers = json.loads(packed)
     return [_prompt(row) for row in rows], answers
 
 
 def pack_grades(grades: Sequence[Grade]) -> bytes:
-    """Grades as JSON."""
+    """Return grades as JSON."""
     return json.dumps([asdict(grade) for grade in grades]).encode()
 
 
 def unpack_grades(packed: bytes) -> list[Grade]:
-    """The inverse of ``pack_grades``."""
+    """Return the grades that ``pack_grades`` packed."""
     return [Grade(**row) for row in json.loads(packed)]
 
 

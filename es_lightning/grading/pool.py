@@ -1,4 +1,4 @@
-"""A pool of grading processes: several at once, killed at their time-out, replaced, in nobody's way."""
+"""A pool of grading processes: one that hangs holds up no other, is killed at its time-out and replaced."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from es_lightning.records import Prompt
 from es_lightning.task import Task
 
 PATIENCE_SECONDS = 0.1
-"""A grader that takes longer, and much longer than others did, gets a stand-in: nobody waits for it."""
+"""A worker that takes longer than this, and MUCH_LONGER times as long as usual, gets a stand-in meanwhile."""
 MUCH_LONGER = 10
 
 
 class _Lost(Exception):
-    """A worker that gives no answer any more."""
+    """Raised for a worker that will not answer any more."""
 
     def __init__(self, kind: FailureKind, why: str) -> None:
         self.grade = Grade(failure=kind, why=why)
@@ -34,11 +34,11 @@ class _Job:
 
 
 class GradingPool:
-    """Grades in other processes; answers come as futures.
+    """Grades completions in other processes and returns futures.
 
     Args:
-        task: what completions are worth; it is pickled once.
-        workers: processes that grade at the same time.
+        task: the task whose rewards are computed; it is pickled once.
+        workers: number of processes that grade at the same time.
         timeout_seconds: wall-clock seconds that one job may take.
     """
 
@@ -46,27 +46,27 @@ class GradingPool:
         self.task, self.workers, self.timeout_seconds = task, workers, timeout_seconds
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = Lock()
-        self._threads = self._surplus = 0
+        self._threads = self._surplus = 0  # a thread serves one worker; surplus ones are to end
         self._graded, self._seconds = 0, 0.0
         self._forker: Forker | None = None
         self._closed = False
 
     def start(self) -> None:
-        """Let the task be loaded in the background; ``submit`` does it where nobody has."""
+        """Begin to load the task in the background; otherwise the first ``submit`` does."""
         with self._lock:
             if self._forker is None:
                 self._forker = Forker(self.task)
 
     def submit(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> "Future[list[Grade]]":
-        """Grade some completions in one go, in one worker.
+        """Grade some completions as one job, in one worker.
 
         Args:
             prompts: one per answer.
             answers: texts, or log-probabilities of choices.
 
         Returns:
-            A grade for each; all are failures of one kind if the worker hung or died. The future raises
-            ``RewardError`` if no worker can be started.
+            A future with one grade per answer. If the worker hung or died, all of them are failures of that
+            kind. The future raises ``RewardError`` if no worker can be started.
         """
         self.start()
         future: Future[list[Grade]] = Future()
@@ -76,7 +76,7 @@ class GradingPool:
         return future
 
     def close(self) -> None:
-        """Drop jobs that nobody has begun, and kill what runs."""
+        """Drop jobs that no worker has begun, and kill all workers."""
         with self._lock:
             self._closed = True
             forker, self._forker = self._forker, None
@@ -92,7 +92,7 @@ class GradingPool:
         Thread(target=self._serve, daemon=True, name="grading").start()
 
     def _serve(self) -> None:
-        """Hand jobs to one worker after another, until there are more threads than asked for."""
+        """Serve one worker in a thread: send it jobs, replace it if it is lost, end if surplus."""
         worker: Worker | None = None
         while (job := self._jobs.get()) is not None and not self._closed:
             try:
@@ -124,13 +124,14 @@ class GradingPool:
                 self._graded, self._seconds = self._graded + 1, self._seconds + time.monotonic() - started
             return reply
         except (EOFError, OSError):
-            raise _Lost("crash", worker.last_words("the grader took its process with it")) from None
+            raise _Lost("crash", worker.last_words("the grader crashed its process")) from None
 
     @property
     def _patience(self) -> float:
-        """Seconds after which a grader is taken for one that hangs, until it proves otherwise.
+        """Seconds after which a worker is presumed to hang, until it answers or is killed.
 
-        They double with every ``workers`` stand-ins: graders that are all slow must not fill a machine.
+        They double with every ``workers`` stand-ins: if all graders are slow, stand-ins must not fill the
+        machine.
         """
         usual = self._seconds / self._graded if self._graded else 0.0
         stand_ins = max(self._threads - self.workers, 0)
@@ -138,15 +139,16 @@ class GradingPool:
 
     @contextmanager
     def _stand_in(self) -> Iterator[None]:
-        """One thread more while this one waits for a slow grader."""
+        """Add a thread while this one waits for a slow worker."""
         self._add_thread()
         try:
             yield
         finally:
             with self._lock:
-                self._surplus += 1
+                self._surplus += 1  # whichever thread finishes a job first will end
 
     def _may_go(self) -> bool:
+        """Tell whether this thread is surplus and has to end; if so, count it out."""
         with self._lock:
             if self._surplus:
                 self._surplus -= 1

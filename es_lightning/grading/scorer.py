@@ -1,4 +1,4 @@
-"""Reward execution: completions become numbers in other processes, while the engine goes on generating."""
+"""Scoring: other processes turn completions into rewards while the engine goes on generating."""
 
 import logging
 import math
@@ -21,12 +21,13 @@ class Grading:
     """How completions are graded.
 
     Args:
-        workers: processes that grade at the same time, per rank. 0 grades in the run's own process: for a
-            debugger, since nothing can be stopped there.
-        timeout_seconds: wall-clock seconds after which a grader is killed, for one completion or, in tasks
-            that grade whole batches, for one batch.
-        failure_reward: what a completion earns whose grader hung, died or raised; None takes the task's own.
-        max_failures: largest share of a generation's completions that may fail, 0 to 1; more stop the run.
+        workers: number of processes per rank that grade at the same time. 0 grades in the run's own process,
+            which suits a debugger; a grader that hangs cannot be stopped there.
+        timeout_seconds: wall-clock seconds after which a grader is killed; they apply to one completion, or
+            to one batch in tasks that grade whole batches.
+        failure_reward: reward of a completion whose grader hung, died or raised; None takes the task's own.
+        max_failures: largest share of a generation's completions that may fail, 0 to 1; the run stops if more
+            fail.
 
     Raises:
         UsageError: a value is outside its range.
@@ -38,7 +39,7 @@ class Grading:
     max_failures: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Refuse values outside their range."""
         if self.workers < 0:
             raise UsageError(f"data.grading.workers is {self.workers}: give 0 or more.")
         if not self.timeout_seconds > 0:
@@ -53,8 +54,8 @@ class Scorer:
     """Grades the completions of a run.
 
     Args:
-        task: what completions are worth.
-        grading: how they are graded; None takes the defaults.
+        task: the task whose rewards are computed.
+        grading: how completions are graded; None takes the defaults.
     """
 
     def __init__(self, task: Task, grading: Grading | None = None) -> None:
@@ -65,7 +66,7 @@ class Scorer:
         self._shown: set[str] = set()
 
     def start(self) -> None:
-        """Let the grading processes start in the background."""
+        """Start the grading processes in the background."""
         if self.grading.workers and self._pool is None:
             self._pool = GradingPool(self.task, self.grading.workers, self.grading.timeout_seconds)
             self._pool.start()
@@ -77,15 +78,15 @@ class Scorer:
         self._pool = None
 
     def round(self, size: int) -> "Round":
-        """Begin to grade completions that belong together: those of a generation, or of an evaluation.
+        """Begin a round of completions that belong together: those of a generation, or of an evaluation.
 
         Args:
-            size: how many there will be.
+            size: how many completions there will be.
         """
         return Round(self, size)
 
     def submit(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> "list[Future[list[Grade]]]":
-        """Futures that together give one grade per answer, in order."""
+        """Return futures that together give one grade per answer, in order."""
         self.start()
         if self._pool is None:
             done: Future[list[Grade]] = Future()
@@ -97,7 +98,7 @@ class Scorer:
         return [self._pool.submit([prompt], [answer]) for prompt, answer in pairs]
 
     def show(self, failed: Grade) -> None:
-        """Warn of a kind of failure, with its traceback, when it happens for the first time."""
+        """Log a failure with its traceback, if it is the first of its kind."""
         if failed.failure not in self._shown:
             self._shown.add(str(failed.failure))
             log.warning(
@@ -109,11 +110,11 @@ class Scorer:
 
 
 class Round:
-    """Completions that are being graded; results keep their order.
+    """Completions that are graded together; results keep their order.
 
     Args:
-        scorer: what grades them.
-        size: how many there will be.
+        scorer: grades the completions.
+        size: how many completions there will be.
     """
 
     def __init__(self, scorer: Scorer, size: int) -> None:
@@ -124,7 +125,7 @@ class Round:
     def add(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], whose: str = "the centre"
     ) -> "Pending":
-        """Begin to grade; returns at once.
+        """Begin to grade some completions; return at once.
 
         Args:
             prompts: P prompts.
@@ -132,7 +133,8 @@ class Round:
             whose: who generated them, for messages.
 
         Raises:
-            RewardError: more of the earlier ones have failed than may.
+            RewardError: more of the earlier completions have failed than ``max_failures`` allows, or one of
+                their rewards is invalid.
         """
         self.check()
         n = len(completions) // len(prompts)
@@ -143,10 +145,11 @@ class Round:
         return Pending(self, futures)
 
     def check(self) -> None:
-        """Stop if too many of those that are done have failed.
+        """Stop if too many of the finished completions have failed.
 
         Raises:
-            RewardError: the share of failures is above the limit; tells of one.
+            RewardError: the share of failures is above the limit, or a reward is invalid; the message quotes
+                one failure.
         """
         done = [(whose, future.result()) for whose, future in self._running if future.done()]
         self._running = [(whose, future) for whose, future in self._running if not future.done()]
@@ -168,24 +171,25 @@ class Round:
 
 
 def _reason(failed: Grade) -> str:
-    """One line of why: a traceback ends with it, what a lost worker left behind begins with it."""
+    """Return the line with the reason: a traceback's last, or the first of what a lost worker left behind."""
     lines = failed.why.splitlines()
     return (lines[-1] if failed.failure == "exception" else lines[0]).strip()
 
 
 class Pending:
-    """The scores of some completions, when they are there."""
+    """Scores of completions whose grading has begun."""
 
     def __init__(self, round: Round, futures: "list[Future[list[Grade]]]") -> None:
         self._round, self._futures = round, futures
 
     def scores(self) -> tuple[dict[str, float], ...]:
-        """Wait for the numbers of every completion, in their order.
+        """Wait for all grades and return the scores of every completion, in order.
 
-        A failed one has the configured reward, accuracy 0 where others have one, and ``failed_<kind>`` 1.
+        A failed completion gets the configured reward, accuracy 0 if others have an accuracy, and 1 for
+        ``failed_<kind>``.
 
         Raises:
-            RewardError: too many have failed, or none can be graded at all.
+            RewardError: too many have failed, a reward is invalid, or no grading process can be started.
         """
         grades = [one for future in self._futures for one in future.result()]
         self._round.check()

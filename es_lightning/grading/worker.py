@@ -1,7 +1,7 @@
 """The processes that grade: one that holds the task, and its forks, which do the work.
 
-Started by ``GradingPool`` as ``python -m es_lightning.grading.worker FD``. The first process loads the task
-once and then forks at a byte's notice, so that a worker that had to be killed is replaced within
+``GradingPool`` starts the first one as ``python -m es_lightning.grading.worker FD``. It loads the task once
+and then forks a worker for each byte that it receives. A worker that had to be killed is thus replaced within
 milliseconds, whatever the task imports.
 """
 
@@ -20,13 +20,13 @@ from es_lightning.grading.grade import grade, pack_grades, unpack_job
 from es_lightning.task import Task
 
 NICENESS = 10
-"""Grading gives way to an engine on the same cores."""
+"""Grading yields to an engine on the same cores."""
 
 
 def main() -> None:
-    """Take the task from the socket whose number is the only argument, then fork until it is closed."""
+    """Receive the task from the socket whose descriptor is the only argument, then fork until it closes."""
     os.nice(NICENESS)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a run that is asked to stop ends its graders itself
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a run that is asked to stop ends its workers itself
     control = socket.socket(fileno=int(sys.argv[1]))
     task = _receive_task(control)
     if task is not None:
@@ -35,11 +35,10 @@ def main() -> None:
 
 def _receive_task(control: socket.socket) -> Task | None:
     connection = Connection(os.dup(control.fileno()))
-    sys.path[:] = json.loads(connection.recv_bytes())
+    sys.path[:] = json.loads(connection.recv_bytes())  # the run's, to find the task's module
     try:
-        task: Task = pickle.loads(
-            connection.recv_bytes()
-        )  # the caller's own object, through a private socket
+        # Safe to unpickle: the run's own object, sent through a private socket.
+        task: Task = pickle.loads(connection.recv_bytes())
         task.prepare()
     except Exception:
         connection.send_bytes(traceback.format_exc().encode())
@@ -49,7 +48,7 @@ def _receive_task(control: socket.socket) -> Task | None:
 
 
 def _fork_on_request(control: socket.socket, task: Task) -> None:
-    """Each byte brings two descriptors: the new worker's connection, and a file for its last words."""
+    """Fork a worker for each byte; with it come descriptors of the worker's connection and of its trace."""
     workers: set[int] = set()
     while True:
         asked, descriptors, _, _ = socket.recv_fds(control, 1, 2)
@@ -61,8 +60,8 @@ def _fork_on_request(control: socket.socket, task: Task) -> None:
         workers.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
-        workers -= {pid for pid in workers if _ended(pid)}
-    for pid in workers:  # whoever asked has gone; nobody waits for what still runs
+        workers -= {pid for pid in workers if _ended(pid)}  # also removes their zombies
+    for pid in workers:  # the run has closed the socket or is gone, so nobody waits for these
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
@@ -72,7 +71,7 @@ def _ended(pid: int) -> bool:
 
 
 def _work(task: Task, control: socket.socket, descriptor: int, trace: int) -> None:
-    """Grade until the connection is closed; never returns."""
+    """Grade until the connection is closed, then end this process; never return."""
     try:
         control.close()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -90,7 +89,7 @@ def _work(task: Task, control: socket.socket, descriptor: int, trace: int) -> No
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(0)  # without the forking process's exit handlers and the rest of its call stack
 
 
 if __name__ == "__main__":

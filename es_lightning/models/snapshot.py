@@ -1,4 +1,4 @@
-"""A copy of the centre on disk, for as long as one generation takes."""
+"""A copy of the centre on disk, kept for one generation."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,7 +13,7 @@ from es_lightning.errors import StorageError
 
 
 class Snapshot:
-    """Float32 tensors in a file, read back one at a time as memory-mapped pages.
+    """Float32 tensors in a file, read back one at a time through a memory map.
 
     Args:
         path: the file; replaced by ``write``.
@@ -44,8 +44,9 @@ class Snapshot:
             ) from error
 
     def read(self, name: str) -> Tensor:
-        """The tensor; opened anew each time, since pages of a kept file would pile up."""
+        """Return the tensor; the file is mapped anew each time, or its pages would pile up in memory."""
         offset, shape = self._places[name]
+        # "c", copy on write: the array is writable, as torch wants it, and the file never changes.
         mapped = np.memmap(self.path, np.float32, mode="c", offset=offset, shape=(prod(shape),))
         return torch.from_numpy(mapped).view(shape)
 

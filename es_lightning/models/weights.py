@@ -1,4 +1,4 @@
-"""The weights of a model on disk, read tensor by tensor and never held as a whole."""
+"""A model's weights on disk, read one tensor at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from es_lightning.errors import UsageError
 
 
 class BaseWeights:
-    """The base model's weights, read from its safetensors files tensor by tensor and never held.
+    """The base model's weights, read from its safetensors files one tensor at a time and never held.
 
     Args:
         folder: the base model's folder.
@@ -23,10 +23,12 @@ class BaseWeights:
         return name in self._files
 
     def read(self, name: str) -> Tensor:
-        """The tensor as stored. Opened anew each time, since pages of a kept file would pile up.
+        """Return the tensor as stored.
+
+        The file is opened anew each time: if it stayed open, its mapped pages would pile up in memory.
 
         Raises:
-            UsageError: the files name their tensors otherwise than transformers does.
+            UsageError: the files have no tensor of this name; they may use other names than transformers.
         """
         from safetensors import safe_open
 

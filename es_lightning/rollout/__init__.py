@@ -1,4 +1,4 @@
-"""Rollout engines borrow weights and generate completions; they know nothing of evolution strategies."""
+"""Rollout engines take weights and generate completions; they know nothing of evolution strategies."""
 
 from es_lightning.rollout.complete import complete
 from es_lightning.rollout.encode import encode

@@ -1,4 +1,4 @@
-"""One completion per prompt, whether it asks for text or for the likeliest of its choices."""
+"""Completions of prompts: generated text, or the most likely of a prompt's choices."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from es_lightning.rollout.engine import RolloutEngine, Sampling
 
 
 def complete(engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-    """Generate where a prompt is open, compare log-likelihoods where it has choices.
+    """Generate for open prompts, and compare log-likelihoods for prompts with choices.
 
     Args:
-        engine: holds the weights to be asked.
+        engine: a started engine with weights loaded.
         prompts: P encoded prompts.
-        sampling: how to decode; it has no say in choices.
+        sampling: how to decode; for prompts with choices only its ``n`` counts.
 
     Returns:
-        P * n completions in the order of the prompts, the n samples of one prompt side by side; all n are
-        the same where there are choices.
+        P * n completions in the order of the prompts, with the n samples of one prompt side by side. For a
+        prompt with choices all n are the same.
     """
     open_ones = [prompt for prompt in prompts if not prompt.choices]
     generated = iter(engine.generate(open_ones, sampling) if open_ones else [])
@@ -33,7 +33,7 @@ def complete(engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Samplin
 
 
 def _choose(engine: RolloutEngine, prompts: Sequence[Prompt]) -> list[Completion]:
-    """The likeliest choice of every prompt, by the sum of its tokens' log-probabilities."""
+    """Return the most likely choice of every prompt, by the sum of its tokens' log-probabilities."""
     choices = [choice for prompt in prompts for choice in prompt.choices]
     logprobs = engine.logprobs([choice.token_ids for choice in choices]) if choices else []
     sums = iter(

@@ -1,4 +1,4 @@
-"""From prompts to token ids: once, with the chat template or raw, and never with a doubled BOS."""
+"""Encoding of prompts as token ids, with the chat template or raw, and never with a second BOS."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def encode(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    """Prompts with their ``token_ids`` filled in.
+    """Return the prompts with their ``token_ids`` filled in.
 
-    Template, user text and prefill are rendered to one text and encoded in one go, because encoding them
-    apart would put a token boundary where the model never saw one.
+    Template, user text and prefill are rendered to one text and encoded together. Encoded separately, they
+    would have token boundaries where the model never saw any.
 
     Args:
         prompts: P prompts; those that already have token ids are kept as they are.
         tokenizer: the model's tokenizer.
 
     Raises:
-        UsageError: a chat prompt meets a tokenizer without a chat template.
+        UsageError: a prompt asks for a chat template, and the tokenizer has none.
     """
     return [prompt if prompt.token_ids else _encoded(prompt, tokenizer) for prompt in prompts]
 
@@ -37,19 +37,24 @@ def _encoded(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Prompt:
 
 
 def _encoded_choice(choice: Choice, text: str, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Choice:
-    """A choice with the ids of the whole text; a token that spans the boundary belongs to what is scored."""
+    """Return a choice with the token ids of the whole text; a token across the boundary is scored."""
     given = _token_ids(text + choice.before, chat, tokenizer)
     whole = _token_ids(text + choice.before + choice.text, chat, tokenizer)
     common = 0
     while common < min(len(given), len(whole)) and given[common] == whole[common]:
         common += 1
-    # The first token of all has no context, and a choice without any token of its own has no likelihood.
+    # The very first token has no context, so it is not scored. At least one token is scored: a choice without
+    # any token of its own would have no likelihood.
     scored = min(len(whole) - 1, max(1, len(whole) - common))
     return replace(choice, token_ids=tuple(whole), scored=scored)
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The exact text that the model continues, special tokens of the chat template included."""
+    """Return the exact text that the model continues, with the special tokens of the chat template.
+
+    Raises:
+        UsageError: the prompt asks for a chat template, and the tokenizer has none.
+    """
     if not prompt.chat:
         return prompt.text + prompt.prefill
     if tokenizer.chat_template is None:
@@ -65,10 +70,11 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _token_ids(text: str, chat: bool, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    # A chat template writes its own BOS; a raw text may carry one. The tokenizer must not add a second.
+    # A chat template writes its own BOS, and a raw text may start with one: the tokenizer must not add
+    # another.
     has_bos = bool(tokenizer.bos_token) and text.startswith(str(tokenizer.bos_token))
     ids: list[int] = tokenizer.encode(text, add_special_tokens=not chat and not has_bos)
-    # Some tokenizers close every text with EOS; a prompt is to be continued, not ended.
+    # Some tokenizers end every text with EOS, but the model has to continue a prompt.
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
         ids.pop()
     return ids

@@ -1,4 +1,4 @@
-"""The rollout engine: two verbs, ``load_weights`` and ``generate``, and log-probabilities."""
+"""What a rollout engine is: it loads weights, generates completions and computes log-probabilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -17,10 +17,10 @@ DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are decoded. The default is greedy: rewards then differ through the weights alone.
+    """How completions are decoded. Greedy by default, so that rewards differ only through the weights.
 
     Args:
-        max_tokens: most new tokens of one completion.
+        max_tokens: largest number of new tokens of one completion.
         temperature: 0 for greedy decoding; above 0 samples.
         top_p: nucleus mass kept when sampling, in (0, 1].
         n: completions per prompt; more than one needs a temperature above 0.
@@ -39,7 +39,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that no engine could follow."""
+        """Refuse values outside their range."""
         if self.max_tokens < 1:
             raise UsageError(f"sampling.max_tokens is {self.max_tokens}: give at least 1.")
         if self.temperature < 0:
@@ -56,7 +56,7 @@ class Sampling:
 
 
 class RolloutEngine(ABC):
-    """Base of all engines. Constructors are light; ``start`` loads the model.
+    """Base class of all engines. The constructor does little; ``start`` loads the model.
 
     Args:
         dtype: precision of the engine's weights; ``auto`` takes the base model's own.
@@ -64,7 +64,10 @@ class RolloutEngine(ABC):
     """
 
     tensor_parallel_size = 1
-    """Consecutive ranks that hold one copy of the model together; an engine that can do more sets it."""
+    """Number of consecutive ranks, together called a lane, that hold one copy of the model.
+
+    An engine that can split a model sets it.
+    """
 
     def __init__(self, dtype: DTypeName = "auto", trust_remote_code: bool = False) -> None:
         self.dtype_name = dtype
@@ -73,7 +76,7 @@ class RolloutEngine(ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """Precision in which weights are taken; known after ``start``."""
+        """Precision in which the engine takes weights; known after ``start``."""
 
     @abstractmethod
     def start(self, folder: Path, max_length: int) -> None:
@@ -81,7 +84,7 @@ class RolloutEngine(ABC):
 
         Args:
             folder: a Hugging Face model folder.
-            max_length: longest prompt plus completion to come, in tokens.
+            max_length: largest length of a prompt together with its completion, in tokens.
         """
 
     @abstractmethod
@@ -90,8 +93,8 @@ class RolloutEngine(ABC):
 
         Args:
             named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter,
-                tied ones once. It is consumed one tensor at a time, so a generator costs the memory of one
-                tensor.
+                tied ones once. The engine takes one tensor at a time, so a generator needs memory for only
+                one.
         """
 
     @abstractmethod
@@ -103,18 +106,19 @@ class RolloutEngine(ABC):
             sampling: how to decode.
 
         Returns:
-            P * n completions in the order of the prompts, the n samples of one prompt side by side.
+            P * n completions in the order of the prompts, with the n samples of one prompt side by side.
         """
 
     @abstractmethod
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probability of each token given the tokens before it.
+        """Return the log-probability of each token given the tokens before it.
 
         Args:
             sequences: token ids, at least 2 in each sequence.
 
         Returns:
-            One float32 CPU tensor [L - 1] of nats per sequence of length L; the first token has no context.
+            One float32 CPU tensor [L - 1], in nats, per sequence of length L. The first token has no context
+            and so no value.
         """
 
     @abstractmethod
@@ -123,6 +127,6 @@ class RolloutEngine(ABC):
 
 
 def model_dtype(name: DTypeName, base: torch.dtype) -> torch.dtype:
-    """The torch dtype behind an option's name; ``auto`` is the base model's own."""
+    """Return the torch dtype that an option names; ``auto`` is the base model's own."""
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     return base if name == "auto" else dtypes[name]

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 class HFEngine(RolloutEngine):
-    """Generates with ``transformers``: slower than vLLM, runs everywhere, and every other engine is tested
-    against it.
+    """Generates with ``transformers``: slower than vLLM, but it runs everywhere.
+
+    Every other engine is tested against it.
 
     Args:
         dtype: precision of the weights; ``auto`` takes the base model's own.
         device: torch device; ``auto`` takes the accelerator where there is one, else the CPU.
         batch_size: prompts decoded at once.
-        tensor_parallel_size: k consecutive ranks hold one copy of the model together and evaluate the same
-            members; the number of ranks and the model's heads must divide by it.
+        tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
+            evaluate the same members; the number of ranks and the model's heads must divide by it.
         trust_remote_code: run Python code that comes with the model folder.
     """
 
@@ -52,7 +53,7 @@ class HFEngine(RolloutEngine):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision in which weights are taken."""
+        """Precision in which the engine takes weights."""
         dtype = self.model.dtype
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -66,13 +67,13 @@ class HFEngine(RolloutEngine):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the model folder, padding on the left."""
+        """The tokenizer of the model folder; it pads on the left."""
         if self._tokenizer is None:
             raise RuntimeError("the engine is not started: call start(folder, max_length) first.")
         return self._tokenizer
 
     def start(self, folder: Path, max_length: int) -> None:
-        """Load model and tokenizer; ``max_length`` needs no preparation here."""
+        """Load model and tokenizer; ``max_length`` is not needed, since nothing is allocated beforehand."""
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         trust = self.trust_remote_code
@@ -92,7 +93,7 @@ class HFEngine(RolloutEngine):
         """Copy every tensor into the parameter of its name.
 
         Raises:
-            KeyError: a name that the model lacks, or a parameter that the stream left out.
+            KeyError: a name is unknown to the model or comes twice, or a parameter gets no tensor.
         """
         missing = dict(self.model.named_parameters())
         for name, tensor in named_tensors:
@@ -105,7 +106,7 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """Complete every prompt, longest prompts first so that padding stays small."""
+        """Complete every prompt; batches take prompts of similar length, longest first, to pad little."""
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].token_ids))
         completions: dict[int, list[Completion]] = {}
         for first in range(0, len(order), self.batch_size):
@@ -118,7 +119,7 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probability of each token given those before it, one sequence at a time: no padding."""
+        """Return the log-probability of each token given those before it; sequences are not padded."""
         result = []
         for sequence in sequences:
             ids = torch.tensor([list(sequence)], device=self.model.device)
@@ -140,7 +141,7 @@ class HFEngine(RolloutEngine):
             ids[row, width - len(tokens) :] = torch.tensor(tokens, device=ids.device)
             mask[row, width - len(tokens) :] = 1
         with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
-            torch.manual_seed(sampling.seed + seed_offset)
+            torch.manual_seed(sampling.seed + seed_offset)  # the offset gives each batch its own numbers
             output = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -172,6 +173,7 @@ class HFEngine(RolloutEngine):
             options |= {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
             options |= {"num_return_sequences": sampling.n, "stop_strings": sampling.stop or None}
             if sampling.temperature > 0:
+                # top_k=0 switches off transformers' default of 50.
                 options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         return GenerationConfig(**options)
 
@@ -184,7 +186,7 @@ def _device(name: str) -> torch.device:
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a completion: the model's list and the tokenizer's, as vLLM reads them too."""
+    """Return every token that ends a completion: the model's and the tokenizer's, as in vLLM."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = listed if isinstance(listed, list) else [listed]
     ids = [*ids, tokenizer.eos_token_id]

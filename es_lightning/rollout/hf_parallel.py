@@ -1,4 +1,4 @@
-"""Tensor parallelism for the transformers engine: k consecutive ranks hold one copy of a model together."""
+"""Tensor parallelism for the transformers engine: the ranks of a lane hold one copy of a model together."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def split(model: PreTrainedModel, size: int) -> None:
-    """Split a model's matrices over the ranks of this one's lane, by the model's own plan.
+    """Split a model's matrices over the ranks of this rank's lane, by the model's own plan.
 
-    What its parameters held is lost: load weights before generating.
+    A lane is ``size`` consecutive ranks. The parameters lose their values: load weights before generating.
 
     Raises:
-        UsageError: the model brings no plan.
+        UsageError: the model has no plan.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
@@ -31,15 +31,16 @@ def split(model: PreTrainedModel, size: int) -> None:
     lanes = distributed.get_world_size() // size
     mesh = init_device_mesh(model.device.type, (lanes, size), mesh_dim_names=("lane", "rank"))
     apply_tensor_parallelism(model, mesh["rank"])
-    model.tie_weights()  # a tied head has become a parameter of its own
+    model.tie_weights()  # the split has made a tied head a parameter of its own
 
 
 def part_for(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """What this rank keeps of a whole tensor; nothing is sent, since every rank has the whole."""
+    """Return this rank's part of a whole tensor; nothing is sent, since every rank has the whole."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(parameter, DTensor):
         return tensor
     whole = tensor.to(parameter.device)
+    # src_data_rank=None: cut locally, without a broadcast from the first rank.
     part: Tensor = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return part

@@ -1,4 +1,4 @@
-"""vLLM in this process: weights go in through its own loaders, which know every fused or packed layout."""
+"""vLLM in this process. Its own loaders take the weights, since they know every fused or packed layout."""
 
 import importlib.util
 import logging
@@ -23,13 +23,13 @@ class VLLMEngine(RolloutEngine):
 
     Args:
         dtype: precision of the weights; ``auto`` takes the base model's own.
-        enforce_eager: skip compilation: starts sooner and generates slower.
+        enforce_eager: skip compilation; the engine starts sooner and generates more slowly.
         memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1].
-        tensor_parallel_size: k consecutive ranks hold one copy of the model together and evaluate the same
-            members; the number of ranks and the model's heads must divide by it.
+        tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
+            evaluate the same members; the number of ranks and the model's heads must divide by it.
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
         trust_remote_code: run Python code that comes with the model folder.
-        options: further keyword arguments of ``vllm.LLM``; they win over those above.
+        options: further keyword arguments of ``vllm.LLM``; they override those above.
 
     Raises:
         UsageError: vLLM is not installed, or a value is outside its range.
@@ -64,7 +64,7 @@ class VLLMEngine(RolloutEngine):
         self.kv_cache_gib = kv_cache_gib
         self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
-        self._llm: Any = None  # vllm.LLM, named nowhere: resolving the name would load vLLM
+        self._llm: Any = None  # a vllm.LLM; no annotation names it, since resolving that would load vLLM
 
     @property
     def llm(self) -> Any:
@@ -75,7 +75,7 @@ class VLLMEngine(RolloutEngine):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision in which weights are taken."""
+        """Precision in which the engine takes weights."""
         dtype = self.llm.model_config.dtype
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -92,13 +92,14 @@ class VLLMEngine(RolloutEngine):
             "enforce_eager": self.enforce_eager,
             "gpu_memory_utilization": self.memory_fraction,
             "trust_remote_code": self.trust_remote_code,
-            "enable_prefix_caching": False,  # cached keys and values would belong to another member's weights
+            "enable_prefix_caching": False,  # cached keys and values would come from another member's weights
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
+        # If the ranks have process groups already, these are not vLLM's and must outlive it.
         self._owns_processes = not distributed.is_initialized()
         if not self._owns_processes and distributed.get_world_size() > 1:
-            # One engine per rank, in the process groups that the ranks have joined already.
+            # One engine per rank, within the process groups that the ranks have joined.
             options["distributed_executor_backend"] = "external_launcher"
             options["tensor_parallel_size"] = self.tensor_parallel_size
             _remove_stale_memory()
@@ -106,14 +107,14 @@ class VLLMEngine(RolloutEngine):
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
         with torch.random.fork_rng(devices=[]):  # vLLM seeds the global generator when it starts
             self._llm = LLM(**(options | self.options))
-        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(_harmless)
+        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(_is_worth_logging)
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Stream weights through vLLM's own loaders; the addresses that CUDA graphs know stay the same."""
+        """Stream weights through vLLM's own loaders; they keep the addresses that CUDA graphs refer to."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named_tensors)})
         self.llm.apply_model(_refresh_heads)
         if self.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching:
-            self.llm.reset_prefix_cache()
+            self.llm.reset_prefix_cache()  # ``options`` has switched it on; its entries are out of date
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Complete every prompt; vLLM batches them itself."""
@@ -138,15 +139,15 @@ class VLLMEngine(RolloutEngine):
         ]
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probability of each token given the tokens before it."""
+        """Return the log-probability of each token given the tokens before it."""
         from vllm import SamplingParams
 
-        # prompt_logprobs=0 asks for the prompt's own tokens alone; vLLM insists on generating one more.
+        # prompt_logprobs=0 asks for the prompt's own tokens only; vLLM cannot generate less than one token.
         outputs = self._run(sequences, SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0))
         return [_prompt_logprobs(output) for output in outputs]
 
     def close(self) -> None:
-        """Drop the model and vLLM's process groups; those that were there before it stay."""
+        """Drop the model and vLLM's process groups; groups that existed before it stay."""
         if self._llm is None:
             return
         from vllm.distributed import cleanup_dist_env_and_memory, destroy_model_parallel
@@ -163,7 +164,7 @@ class VLLMEngine(RolloutEngine):
 
         inputs = [TokensPrompt(prompt_token_ids=list(sequence)) for sequence in sequences]
         try:
-            with torch.random.fork_rng(devices=[]):  # its sampler draws from the global generator, too
+            with torch.random.fork_rng(devices=[]):  # vLLM's sampler draws from the global generator
                 outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
         except Exception:
             self._abort()
@@ -171,23 +172,23 @@ class VLLMEngine(RolloutEngine):
         return outputs
 
     def _abort(self) -> None:
-        """Forget requests that a failure left behind; the next call would answer them with other weights."""
+        """Drop requests that a failure left behind; the next call would answer them with other weights."""
         engine = self.llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
 
 
 def _remove_stale_memory() -> None:
-    """Unlink the shared memory that killed ranks left behind.
+    """Delete the shared memory that killed ranks left behind.
 
-    On CPUs vLLM's external launcher gives it the same names in every run, and fails where they are taken.
+    On CPUs vLLM's external launcher uses the same names in every run, and fails if they exist.
     """
     for path in Path("/dev/shm").glob("*-cpushm_*"):
         path.unlink(missing_ok=True)
-    distributed.barrier()  # before any rank makes its own
+    distributed.barrier()  # no rank may create its own before all have deleted
 
 
 def _prepare_environment() -> None:
-    """Settings that vLLM reads when it is imported; whatever the user has set stays."""
+    """Set the variables that vLLM reads when it is imported; values that the user has set stay."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -198,10 +199,11 @@ def _prepare_environment() -> None:
 
 
 def _refresh_heads(model: nn.Module) -> None:
-    """Repack language-model heads after a reload.
+    """Repack the language-model heads after weights were reloaded.
 
-    A head tied to the embedding gets no tensor of its own from the stream, and on CPUs it keeps a packed copy
-    of the weights, so that it would go on answering with the previous member's embedding.
+    A head that is tied to the embedding receives no tensor of its own, so vLLM does not process it again. On
+    CPUs it multiplies with a packed copy of the embedding, made at the last processing. Without this call
+    that copy would still hold the previous member's weights.
     """
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
@@ -211,8 +213,8 @@ def _refresh_heads(model: nn.Module) -> None:
             head.quant_method.process_weights_after_loading(head)
 
 
-def _harmless(record: logging.LogRecord) -> bool:
-    """Drop vLLM's warning about layers that have no weights of their own in a reload."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Drop vLLM's warning about layers that receive no weights of their own in a reload."""
     return not (
         record.msg == "%s: Failed to load weights"
         and record.args in (("RotaryEmbedding",), ("ParallelLMHead",))
@@ -227,5 +229,5 @@ def _prompt_logprobs(output: Any) -> Tensor:
 
 
 def _seed(seed: int, prompt: Prompt) -> int:
-    """A prompt's own seed: one for all would give every prompt the same random numbers."""
+    """Return a prompt's own seed: with one seed for all, prompts would get the same random numbers."""
     return int.from_bytes(blake2b(f"{seed}/{prompt.id}".encode(), digest_size=4).digest(), "little")

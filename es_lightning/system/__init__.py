@@ -1,1 +1,1 @@
-"""What the rest stands on: files that survive a crash, signals, cores, memory, clocks, and the machine."""
+"""What other packages build on: crash-safe files, signals, cores, memory, clocks, and the machine."""

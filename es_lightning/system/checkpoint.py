@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not at all, and read without running anything that lies in them."""
+"""Checkpoints on disk: written whole or not at all, and read without running any code in them."""
 
 import logging
 import pickle
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpoint(TorchCheckpointIO):
-    """Writes beside the old file, then swaps the two; reads with ``weights_only``."""
+    """Writes to a new file, then replaces the old one with it; reads with ``weights_only``."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
@@ -24,34 +24,34 @@ class AtomicCheckpoint(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            StorageError: the disk is full or the folder cannot be written; what was there is intact.
+            StorageError: the disk is full or the folder cannot be written; the old file is intact.
         """
         with replacing(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's writer reports a failed write so
+            except RuntimeError as error:  # torch's writer reports a failed write this way
                 raise OSError(str(error).splitlines()[0]) from error
 
     def load_checkpoint(
         self, path: _PATH, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint of tensors and plain values.
+        """Read a checkpoint of tensors and plain values onto the CPU, whatever the other arguments ask for.
 
         Raises:
-            UsageError: there is none, it is damaged, or it holds code.
+            UsageError: there is no such file, it is damaged, or it holds code.
         """
         return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """A checkpoint's content.
+    """Return the content of a checkpoint.
 
     Args:
         path: the file.
-        mapped: leave tensors in the file until they are used.
+        mapped: whether to leave tensors in the file until they are used.
 
     Raises:
-        UsageError: there is none, it is damaged, or it holds code.
+        UsageError: there is no such file, it is damaged, or it holds code.
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -68,22 +68,22 @@ def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint of the latest generation in a folder; None if there is none to be read."""
-    found = steps(folder)
-    return max(found, key=lambda path: found[path]) if found else None
+    """Return the checkpoint of the latest generation in a folder; None if none can be read."""
+    generations = steps(folder)
+    return max(generations, key=lambda path: generations[path]) if generations else None
 
 
 def newest_step(folder: Path) -> int | None:
-    """How many generations the newest checkpoint of a folder has seen."""
+    """Return how many generations the newest checkpoint of a folder has seen; None if none can be read."""
     return max(steps(folder).values(), default=None)
 
 
 def steps(folder: Path) -> dict[Path, int]:
-    """The readable checkpoints of a folder, each with the number of generations it has seen."""
-    found = {}
+    """Return the readable checkpoints of a folder, each with the number of generations it has seen."""
+    generations = {}
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            found[path] = int(read_checkpoint(path, mapped=True)["global_step"])
+            generations[path] = int(read_checkpoint(path, mapped=True)["global_step"])
         except (UsageError, KeyError):
             log.warning("%s cannot be read as a checkpoint and is passed over.", path)
-    return found
+    return generations

@@ -1,4 +1,4 @@
-"""CPU cores for ranks: two engines that share cores slow each other down many times over."""
+"""CPU cores for ranks. Two engines that share cores slow each other down many times over."""
 
 import os
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import torch
 
 
 def share_of(cores: Sequence[int], rank: int, ranks: int, threads: int | None = None) -> list[int]:
-    """The cores of one rank: a block of its own, as large as the others' or larger by one.
+    """Return the cores of one rank: a block of its own; the sizes of blocks differ by one at most.
 
     Args:
-        cores: all that this machine gives to the run.
+        cores: all cores that the run has on this machine.
         rank: index among the ranks of this machine.
-        ranks: number of ranks on this machine; more ranks than cores take turns.
-        threads: cores to use at the most; None uses the whole block.
+        ranks: number of ranks on this machine; if there are more ranks than cores, ranks share cores.
+        threads: largest number of cores to use; None uses the whole block.
     """
     if ranks > len(cores):
         return [cores[rank % len(cores)]]
@@ -24,9 +24,10 @@ def share_of(cores: Sequence[int], rank: int, ranks: int, threads: int | None = 
 
 
 def bind(cores: Sequence[int]) -> None:
-    """Keep this process, with the threads it has and those to come, on some cores; one thread for each."""
+    """Bind this process to some cores, with its present and future threads, and use one thread per core."""
+    # Linux binds single threads; a new thread inherits the cores of the one that starts it.
     for thread in Path("/proc/self/task").glob("*"):
-        with suppress(ProcessLookupError):  # a thread that has just ended
+        with suppress(ProcessLookupError):  # the thread has just ended
             os.sched_setaffinity(int(thread.name), cores)
     torch.set_num_threads(len(cores))
     os.environ["OMP_NUM_THREADS"] = str(len(cores))

@@ -1,4 +1,4 @@
-"""Files that survive a crash: replaced as a whole, or grown line by line."""
+"""Files that survive a crash: they are replaced as a whole, or grow line by line."""
 
 import json
 import logging
@@ -15,8 +15,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of ``path`` once all of it is on disk; if anything fails, nothing
-    has changed.
+    """Open a binary file that replaces ``path`` once all of it is on disk; a failure changes nothing.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
@@ -30,13 +29,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(path)
-            _sync_folder(path.parent)
+            _sync_folder(path.parent)  # the new name, too, has to be on disk
         finally:
             scratch.unlink(missing_ok=True)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The complete lines of a file; a torn last one, left by a crash, is dropped with a warning."""
+    """Return the complete lines of a file; drop a torn last one, left by a crash, with a warning."""
     if not path.exists():
         return []
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -49,8 +48,8 @@ class Lines:
     """A file of JSON lines; each is on disk before ``append`` returns.
 
     Args:
-        path: the file; what it held is replaced by ``lines``.
-        lines: its first lines, without line ends.
+        path: the file; ``lines`` replace what it held.
+        lines: its first lines, without line breaks.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
@@ -62,7 +61,11 @@ class Lines:
             file.write("".join(f"{line}\n" for line in lines).encode())
 
     def append(self, line: str) -> None:
-        """Write one line and wait until it is on disk."""
+        """Write one line and wait until it is on disk.
+
+        Raises:
+            StorageError: the disk is full or the file cannot be written.
+        """
         with _storage_errors(self.path, "what it held is safe"), self.path.open("ab") as file:
             file.write(f"{line}\n".encode())
             file.flush()
@@ -70,12 +73,17 @@ class Lines:
 
 
 def to_json(values: Any) -> str:
-    """One line of JSON, as short as it gets; floats keep every bit, and must be finite."""
+    """Return one compact line of JSON; floats keep every bit.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
     return json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @contextmanager
 def _storage_errors(path: Path, comfort: str) -> Iterator[None]:
+    """Turn an OSError into a ``StorageError``, whose message says in ``comfort`` what is still safe."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run was made on and from, in words: the machine, and the commit of the working folder."""
+"""The machine that a run was made on, and the commit of the working folder, in words."""
 
 import os
 import platform
@@ -9,20 +9,20 @@ import torch
 
 
 def machine(ranks: int = 1) -> str:
-    """Accelerators or processor of this machine, its memory, and how many ranks the run has.
+    """Describe this machine's accelerators or processor, its memory, and the number of ranks.
 
     Args:
-        ranks: processes of the run, on all machines.
+        ranks: number of processes of the run, on all machines.
     """
     parts = [_accelerators() or _processor(), f"{_memory_gib():.0f} GiB"]
     return ", ".join(parts + ([f"{ranks} ranks"] if ranks > 1 else []))
 
 
 def commit(folder: Path) -> dict[str, str]:
-    """Commit and branch of the repository around a folder, and whether files differ; nothing outside of one.
+    """Return commit and branch of the repository around a folder, and whether tracked files have changed.
 
     Args:
-        folder: where to look.
+        folder: where to look; outside a repository the result is empty.
     """
     head, branch = _git(folder, "rev-parse", "HEAD"), _git(folder, "rev-parse", "--abbrev-ref", "HEAD")
     if not head:

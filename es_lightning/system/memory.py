@@ -1,4 +1,4 @@
-"""Give freed tensors back to the system, so that peaks stay where the algorithm puts them."""
+"""Freed memory goes back to the system, so that the peak is what the algorithm itself needs."""
 
 import ctypes
 
@@ -7,10 +7,11 @@ THRESHOLD = 4 * 2**20
 
 
 def return_freed_tensors() -> None:
-    """Let glibc map every block of 4 MiB or more apart from the heap, for the life of the process.
+    """Make glibc map every block of 4 MiB or more outside the heap, for the life of the process.
 
-    Left alone, glibc raises that threshold to 32 MiB as blocks are freed, and the heap keeps what streaming
-    weights through an engine leaves behind. Other C libraries have no such setting, and are left alone.
+    Such a block goes back to the system when it is freed. By default glibc raises the threshold up to 32 MiB
+    as blocks are freed, and the heap keeps what streaming weights through an engine leaves behind. Other C
+    libraries have no such setting and stay as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -18,7 +19,7 @@ def return_freed_tensors() -> None:
 
 
 def trim_heap() -> None:
-    """Give back what smaller blocks left behind in the heap; takes milliseconds."""
+    """Return the memory of smaller blocks, freed within the heap, to the system; takes milliseconds."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Old names of modules that have moved: user code, YAML and checkpoints may still hold them."""
+"""Old names of modules that have moved: user code, YAML and checkpoints may still use them."""
 
 import warnings
 from importlib import import_module
@@ -67,11 +67,11 @@ class OldNames:
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Tell that a module is known, if ``name`` is one of the old names."""
+        """Return a spec if ``name`` is one of the old names."""
         package, _, old = name.partition(".")
         if package != "es_lightning" or old not in MOVED:
             return None
-        return ModuleSpec(name, cls())  # type: ignore[arg-type]  # a Loader by its methods: importlib.abc is slow
+        return ModuleSpec(name, cls())  # type: ignore[arg-type]  # it has a Loader's methods; importlib.abc is slow
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Import the module under its new name."""
@@ -82,5 +82,5 @@ class OldNames:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run: the module is complete. Python has put the old name's spec on it, which goes."""
+        """Run nothing, since the module is loaded; put back its spec, which Python has replaced."""
         module.__spec__ = self._spec

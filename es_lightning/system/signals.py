@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C end a run between two steps, never within one.
 
-Waiting and generating can be left at any moment, since the centre is not touched; an update, a line of the
-journal and a checkpoint are finished first.
+A run can abandon waiting and generating at any moment, since they do not touch the centre. It finishes an
+update, a line of the journal and a checkpoint first.
 """
 
 import signal
@@ -16,29 +16,31 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop; no ``Exception``, so that nothing on the way swallows it.
+    """Raised when the run is asked to stop.
+
+    It is not an ``Exception``, so that no ``except Exception`` on the way swallows it.
 
     Args:
-        signum: the signal that asked.
+        signum: the signal that asked for the stop.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.exit_code = 128 + signum
+        self.exit_code = 128 + signum  # as a shell reports a process that a signal has ended
 
 
 class _Listener:
-    """What the two signals do at present."""
+    """The handler of the signals, and what it has to remember."""
 
     def __init__(self) -> None:
-        self.depth = 0
-        self.asked: int | None = None
-        self.before: dict[int, Any] = {}
+        self.depth = 0  # interruptible blocks that are open
+        self.asked: int | None = None  # the signal that asked for a stop
+        self.before: dict[int, Any] = {}  # the handlers that this one replaced
         self.tell: Callable[[int], None] | None = None
 
     def __call__(self, signum: int, frame: Any) -> None:
         if self.asked is not None:
-            return  # a launcher and a terminal may both send one; the first is being obeyed
+            return  # a launcher and a terminal may both send a signal; the first one already stops the run
         self.asked = signum
         if self.tell is not None:
             self.tell(signum)
@@ -50,23 +52,24 @@ _listener = _Listener()
 
 
 def listen(tell: Callable[[int], None] | None = None) -> None:
-    """Take the two signals over; only the main thread can.
+    """Take over SIGTERM and SIGINT; do nothing outside the main thread, which alone may set handlers.
 
     Args:
-        tell: called with the signal as soon as it comes, for example to pass it on to other ranks.
+        tell: called with the signal as soon as it arrives, for example to pass it on to other ranks.
     """
     if current_thread() is not main_thread():
         return
     stop_listening()
     signals = list(SIGNALS)
     if signal.getsignal(signal.SIGUSR1) not in {signal.SIG_DFL, signal.SIG_IGN, None}:
-        signals.append(signal.SIGUSR1)  # under SLURM Lightning would write a checkpoint amid an update
+        # Lightning handles it under SLURM, and would write a checkpoint in the middle of an update.
+        signals.append(signal.SIGUSR1)
     _listener.tell = tell
     _listener.before = {signum: signal.signal(signum, _listener) for signum in signals}
 
 
 def stop_listening() -> None:
-    """Give the signals back to whoever had them."""
+    """Restore the handlers that ``listen`` replaced."""
     for signum, handler in _listener.before.items():
         signal.signal(signum, handler)
     _listener.before, _listener.asked, _listener.depth, _listener.tell = {}, None, 0, None
@@ -74,18 +77,22 @@ def stop_listening() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within this block a signal raises ``Interrupted``; elsewhere it waits for the next such block."""
+    """Let signals raise ``Interrupted`` within this block; elsewhere they wait for the next such block."""
     _listener.depth += 1
     try:
         if _listener.asked is not None and _listener.before:
             raise Interrupted(_listener.asked)
         yield
     finally:
-        _listener.depth = max(0, _listener.depth - 1)
+        _listener.depth = max(0, _listener.depth - 1)  # stop_listening may have reset it to 0
 
 
 def wait_for(work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread and wait for it in this one: a wait outside Python would hold signals back."""
+    """Run ``work`` in another thread and wait for it, so that a signal can interrupt the wait.
+
+    Python runs signal handlers only in the main thread, between two steps of Python code. If that thread
+    waited in C++, as collectives do for other ranks, signals would be held back.
+    """
     outcome: Future[T] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Where the seconds of a generation go."""
+"""Wall-clock seconds of a generation, by phase."""
 
 import time
 from collections import defaultdict
@@ -19,7 +19,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a ``with`` block and add it to a phase."""
+        """Time a ``with`` block and add its seconds to a phase."""
         start = time.perf_counter()
         try:
             yield

@@ -1,3 +1,3 @@
-"""The version, in the one place that everything else reads it from."""
+"""The version, in the only place where it is written."""
 
 __version__ = "0.1.0"

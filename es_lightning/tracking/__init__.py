@@ -1,1 +1,1 @@
-"""MLflow: a logger that loses nothing while the server is away, and the files that a run keeps there."""
+"""MLflow: a logger that loses nothing while the server is away, and artifacts of a run."""

@@ -1,4 +1,4 @@
-"""Files of a run go into MLflow's copy of it."""
+"""Files and tables of a run are logged to MLflow as artifacts."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,12 +9,12 @@ from es_lightning.tracking.logger import DurableMLFlowLogger
 
 
 def log_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> None:
-    """Put a file into the run of every MLflow logger.
+    """Log a file as an artifact with every MLflow logger.
 
     Args:
-        loggers: of a trainer; other kinds are passed over.
+        loggers: the loggers of a trainer; other kinds are skipped.
         path: the file.
-        folder: its place in the run.
+        folder: folder of the artifacts to put it into; empty for the top folder.
     """
     for logger in loggers:
         if isinstance(logger, DurableMLFlowLogger):
@@ -24,11 +24,11 @@ def log_artifact(loggers: Iterable[Logger], path: Path, folder: str = "") -> Non
 
 
 def log_table(loggers: Iterable[Logger], path: Path) -> None:
-    """Put a table into the run of every MLflow logger, where its page of tables finds it.
+    """Log a table with every MLflow logger, where MLflow's page of tables finds it.
 
     Args:
-        loggers: of a trainer; other kinds are passed over.
-        path: a JSON file of pandas' split form, as ``mlflow.log_table`` writes it.
+        loggers: the loggers of a trainer; other kinds are skipped.
+        path: a JSON file in pandas' ``split`` orientation, as ``mlflow.log_table`` writes it.
     """
     own = [logger for logger in loggers if isinstance(logger, DurableMLFlowLogger)]
     for logger in own:

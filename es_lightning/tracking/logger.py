@@ -1,4 +1,4 @@
-"""Lightning's MLflow logger behind an outbox, so that a tracking server may go away and come back."""
+"""Lightning's MLflow logger with an outbox, so that the tracking server may go away and come back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.errors import UsageError
 from es_lightning.system.files import replacing
-from es_lightning.tracking.outbox import Entry, Outbox, one_line, root_cause
+from es_lightning.tracking.outbox import Outbox, Parcel, root_cause, without_password
 from es_lightning.tracking.sender import LARGE, PER_REQUEST, Sender, cut, fail_fast, may_pass
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
 MLFLOW_RUN = "mlflow-run.json"
-KIND = "mlflow.experimentKind"  # decides which of its two faces MLflow's page shows: here, training
+KIND = "mlflow.experimentKind"  # decides which of two views MLflow's page shows; here the one for training
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +39,21 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     Metrics, parameters and artifacts are queued, and one thread sends them in order. When the server stops
     answering, one warning is given and ``spool`` keeps what is pending; when it answers again, it gets all of
-    it and the file is deleted. The next logger with the same ``spool`` delivers what is left at the end.
+    it and the file is deleted. What is left at the end is delivered by the next logger with the same
+    ``spool``.
 
-    In this process MLflow's client tries a request once and for 10 seconds, instead of for minutes; set
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES or MLFLOW_HTTP_REQUEST_TIMEOUT to have it otherwise.
+    In this process MLflow's client tries a request once, for 10 seconds, instead of retrying for minutes. Set
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES or MLFLOW_HTTP_REQUEST_TIMEOUT to change that.
 
     Args:
-        experiment_name: experiment of the run; made if there is none.
+        experiment_name: experiment of the run; created if there is none.
         run_name: name of the run in MLflow.
-        tracking_uri: address of the server, or a database such as ``sqlite:///mlflow.db``; unless given,
+        tracking_uri: address of the server, or a database such as ``sqlite:///mlflow.db``; None takes
             MLflow's own choice, which follows MLFLOW_TRACKING_URI.
-        spool: file that keeps entries while the server is away; if None, memory alone keeps them.
+        spool: file that keeps what is pending while the server is away; if None, only memory keeps it.
         tags: tags of the run.
-        run_id: run to go on with; a new one unless given.
-        artifact_location: where a new experiment keeps its artifacts; the server's choice unless given.
+        run_id: run to continue; None begins a new one.
+        artifact_location: where a new experiment keeps its artifacts; None leaves it to the server.
         patience_seconds: how long ``finalize`` waits for what is pending.
     """
 
@@ -70,7 +71,7 @@ class DurableMLFlowLogger(MLFlowLogger):
         from mlflow import get_tracking_uri
 
         uri = tracking_uri or get_tracking_uri()
-        self._shown_uri = one_line(uri)
+        self._shown_uri = without_password(uri)
         self._receiver = f"MLflow at {self._shown_uri}"
         self._patience_seconds = patience_seconds
         self._final_status: str | None = None
@@ -89,7 +90,7 @@ class DurableMLFlowLogger(MLFlowLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
-        """MLflow's client; the first use makes the run, and takes over what an earlier process left."""
+        """MLflow's client; the first use creates the run and queues what an earlier process left."""
         if not self._is_open:
             with self._usage_error():
                 self._open()
@@ -98,11 +99,11 @@ class DurableMLFlowLogger(MLFlowLogger):
         return self._client
 
     def remember(self, file: Path, resumes: bool) -> None:
-        """Let a file tell which MLflow run a training belongs to; call it before the first use.
+        """Let a file record which MLflow run a training belongs to; call it before the first use.
 
         Args:
-            file: of the training's folder; written with the first entry.
-            resumes: whether to go on with the run that the file names, if it is this server's.
+            file: a file in the training's folder; it is written when something is logged for the first time.
+            resumes: whether to continue the run that the file names, if it is on this server.
         """
         self._run_file = file
         if resumes and file.exists() and self._known_run is None:
@@ -111,7 +112,7 @@ class DurableMLFlowLogger(MLFlowLogger):
                 self._known_run = known["run_id"]
 
     def _open(self) -> None:
-        """Make the run, or go on with one; a run that the server has lost is made anew."""
+        """Create the run or continue one; create a new one if the server has lost it."""
         if self._known_run is not None and self._run_file is not None and self._is_lost(self._known_run):
             log.warning("%s has no run %s any more: a new one is made.", self._receiver, self._known_run)
             self._known_run = None
@@ -125,10 +126,13 @@ class DurableMLFlowLogger(MLFlowLogger):
             self._sender.continues(continued, since=self._born)
 
     def _begin(self, run_id: str) -> None:
-        """Note the run; not earlier, since Lightning opens it before the training has passed its checks."""
+        """Record the run in its file.
+
+        The first parcel does this: Lightning opens the run before the training has passed its checks.
+        """
         self._begun = True
         if self._continues:
-            self._outbox.add([Entry(run_id, "status", {"status": "RUNNING"})])
+            self._outbox.add([Parcel(run_id, "status", {"status": "RUNNING"})])
         if self._run_file is not None:
             known = {"tracking_uri": self._shown_uri, "experiment_id": self._known_experiment}
             with replacing(self._run_file) as file:
@@ -147,15 +151,16 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Queue the metrics of a step, with the time of now; Lightning's epoch says nothing here."""
+        """Queue a step's metrics with the current time, except Lightning's epoch, which says nothing."""
         moment = {"timestamp": _milliseconds(), "step": int(step or 0)}
+        # Without characters that MLflow refuses in names.
         named = {re.sub("[^a-zA-Z0-9_/. -]+", "", key): float(value) for key, value in metrics.items()}
         items = [item for item in named.items() if item[0] != "epoch"]
         self._queue("metric", ({"key": key, "value": value, **moment} for key, value in items))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Queue parameters, flattened as Lightning does, whole up to MLflow's limit of 6,000 characters."""
+        """Queue parameters, flattened as Lightning does and cut at MLflow's limit of 6,000 characters."""
         items = _flatten_dict(_convert_params(params)).items()
         self._queue("param", ({"key": key, "value": cut(str(value))} for key, value in items))
 
@@ -166,7 +171,7 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_table(self, path: Path | str) -> None:
-        """Queue a table, a file of pandas' split JSON, for MLflow's page of tables."""
+        """Queue a table, a JSON file in pandas' ``split`` orientation, for MLflow's page of tables."""
         self.log_artifact(path, "tables")
         self._queue("table", [{"path": f"tables/{Path(path).name}", "type": "table"}])
 
@@ -175,8 +180,8 @@ class DurableMLFlowLogger(MLFlowLogger):
         """Queue a data set that the run has used.
 
         Args:
-            dataset: what ``to_dict`` of an ``mlflow.data`` data set gives.
-            context: what it was used for, for example ``training``.
+            dataset: the result of ``to_dict`` of an ``mlflow.data`` data set.
+            context: what the data set was used for, for example ``training``.
         """
         self._queue("dataset", [{**dataset, "context": context}])
 
@@ -191,16 +196,18 @@ class DurableMLFlowLogger(MLFlowLogger):
         params: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Queue a Hugging Face model, which is read when it is sent, as a model of MLflow, once in a run.
+        """Queue a Hugging Face model as an MLflow model; its folder is read when it is sent.
+
+        A run stores the same model only once.
 
         Args:
-            path: its folder.
-            name: its name in MLflow.
-            chat: whether it takes messages, or plain text.
-            step: updates that it has seen.
-            tags: of the model.
-            params: settings that it was made with.
-            metrics: what it measured, for its page and the run's.
+            path: the model's folder.
+            name: the model's name in MLflow.
+            chat: whether the model takes messages, or plain text.
+            step: number of updates that the model has seen.
+            tags: tags of the model.
+            params: settings that the model was made with.
+            metrics: measurements of the model, for its page and the run's.
         """
         item = {"path": str(Path(path).absolute()), "name": re.sub("[/:.%\"']", "-", name), "chat": chat}
         item |= {"step": step, "tags": {"updates": str(step), **(tags or {})}}
@@ -211,31 +218,31 @@ class DurableMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_artifact(self, path: Path | str, folder: str = "") -> None:
-        """Queue a file or a directory, which is read when it is sent, for a folder of the run."""
+        """Queue a file or directory for a folder of the run; it is read when it is sent."""
         self._queue("artifact", [{"path": str(Path(path).absolute()), "folder": folder}])
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """End the run when all is delivered; after ``patience_seconds`` leave that to the spool.
+        """End the run once all is delivered; after ``patience_seconds`` leave the rest to the spool.
 
-        A run that was to go on, and did not, stays as it was.
+        A run that was to be continued, but got nothing new, stays as it was.
         """
         if not self._is_open or (self._outbox.closed and status == self._final_status):
             return
         self._final_status = status
         if self._begun or not self._continues:
             ended = {"status": STATUSES.get(status, status), "end_time": _milliseconds()}
-            self._outbox.add([Entry(str(self._known_run), "status", ended)])
+            self._outbox.add([Parcel(str(self._known_run), "status", ended)])
         self._outbox.close(self._patience_seconds)
 
     def _queue(self, kind: str, items: Iterable[dict[str, Any]]) -> None:
         run_id = str(self.run_id)
         if not self._begun:
             self._begin(run_id)
-        self._outbox.add([Entry(run_id, kind, item) for item in items])
+        self._outbox.add([Parcel(run_id, kind, item) for item in items])
 
-    # Lightning's private attributes, all of them in this block. Its public ``experiment``, ``run_id`` and
-    # ``experiment_id`` make the run when they are read; these tell what is known before that.
+    # Lightning's private attributes, all of them in this block. Reading its public ``experiment``, ``run_id``
+    # or ``experiment_id`` would create the run; these only tell what is known so far.
 
     @property
     def _client(self) -> MlflowClient:

@@ -1,6 +1,6 @@
-"""An outbox: a queue that one thread works off in order, and a file that keeps it while the receiver is away.
+"""An outbox: a queue that one thread sends in order, and a file that keeps it while the receiver is away.
 
-An entry may be sent twice, when nobody knows whether it arrived, so the receiver has to store it once.
+A parcel may be sent twice if nobody knows whether it has arrived, so the receiver must store it only once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Entry:
-    """One thing to send: ``data`` are the arguments of what ``kind`` names."""
+class Parcel:
+    """One thing to send: ``kind`` names what it is, ``data`` are the arguments for sending it."""
 
     run_id: str
     kind: str
@@ -35,20 +35,20 @@ class Entry:
     on_disk: bool = False
 
     def line(self) -> str:
-        """The entry as a line of the spool file."""
+        """Return the parcel as a line of the spool file."""
         return json.dumps({"run_id": self.run_id, "kind": self.kind, "data": self.data}) + "\n"
 
 
 class Outbox:
-    """Sends entries in order from a thread of its own, and tries again, with growing pauses, what failed.
+    """Sends parcels in order from a thread of its own, and retries what failed, with growing pauses.
 
     Args:
-        send: sends the data of several entries, given their run and kind.
-        may_pass: whether an error says that the receiver is away, not that it refuses what it was sent.
-        receiver: what the receiver is called in messages.
-        spool: file for what is pending while the receiver is away; memory alone keeps it if None.
-        per_request: kinds of entries, and how many of each one call of ``send`` may take.
-        large: kinds that may take long, and that let others pass while they cannot be sent.
+        send: called with a run, a kind and the data of several parcels of both; sends them.
+        may_pass: whether an error means that the receiver is away, and not that it refuses what it was sent.
+        receiver: the receiver's name in messages.
+        spool: file that keeps what is pending while the receiver is away; if None, only memory keeps it.
+        per_request: kinds of parcels, and how many parcels of each kind one call of ``send`` may take.
+        large: kinds that may take long; while they cannot be sent, others may overtake them.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Outbox:
     ) -> None:
         self.send, self.may_pass, self.receiver, self.spool = send, may_pass, receiver, spool
         self.per_request, self.large = per_request, large
-        self.closed = True  # until the first entry
-        self._pending: deque[Entry] = deque()
+        self.closed = True  # until the first parcel
+        self._pending: deque[Parcel] = deque()
         self._changed = threading.Condition()  # guards every attribute and the file; never held while sending
         self._wake = threading.Event()  # ends the pause between two attempts
         self._sender: threading.Thread | None = None
@@ -72,22 +72,22 @@ class Outbox:
         self._warned: set[str] = set()
 
     def recover(self) -> None:
-        """Take over what an earlier process left in the file."""
+        """Queue what an earlier process left in the file."""
         if self.spool is None or not self.spool.exists():
             return
         text = self.spool.read_text(encoding="utf-8", errors="replace")
-        entries = [entry for line in text.splitlines() if (entry := self._entry(line))]
+        parcels = [parcel for line in text.splitlines() if (parcel := self._parse(line))]
         if text and not text.endswith("\n"):
-            self._write("\n")  # else the next entry would be torn too
-        log.info("Delivering %d entries that an earlier process left in %s.", len(entries), self.spool)
-        self.add(entries)
+            self._write("\n")  # else the next parcel would be appended to the torn line
+        log.info("Delivering %d entries that an earlier process left in %s.", len(parcels), self.spool)
+        self.add(parcels)
 
-    def add(self, entries: Collection[Entry]) -> None:
-        """Queue entries; during an outage they are on disk when this returns."""
+    def add(self, parcels: Collection[Parcel]) -> None:
+        """Queue parcels; during an outage they are on disk when this returns."""
         with self._changed:
-            self._pending.extend(entries)
+            self._pending.extend(parcels)
             if self._outage:
-                self._save(entries)
+                self._save(parcels)
             self.closed = False
             if self._sender is None:
                 self._sender = threading.Thread(target=self._work, name=THREAD, daemon=True)
@@ -95,15 +95,15 @@ class Outbox:
             self._changed.notify_all()
 
     def close(self, patience: float) -> None:
-        """Wait until all is sent, ``patience`` seconds at most, and stop until ``add`` opens it again.
+        """Wait up to ``patience`` seconds until all is sent, then stop until ``add`` opens the outbox again.
 
-        What is large may take longer, as long as it goes well.
+        A large parcel may take longer, as long as nothing fails.
         """
         with self._changed:
             if self.closed:
                 return
             self._failures = min(self._failures, 2)  # short pauses again
-            self._wake.set()
+            self._wake.set()  # and no pause now
             self._wait(patience)
             self.closed = True
             self._changed.notify_all()
@@ -124,7 +124,7 @@ class Outbox:
             if self._in_flight in self.large and self._failures == 0 and end - time.monotonic() < 1:
                 end += 1
                 if not told:
-                    log.info("%s still takes in a %s.", self.receiver, self._in_flight)
+                    log.info("%s is still receiving a %s.", self.receiver, self._in_flight)
                 told = True
 
     @property
@@ -140,7 +140,7 @@ class Outbox:
             else:
                 self._delivered(batch)
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self) -> list[Parcel]:
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self.closed)
             if self.closed:
@@ -148,23 +148,23 @@ class Outbox:
                 return []
             first = self._pending[0]
             self._in_flight = first.kind
-            alike = takewhile(lambda e: (e.run_id, e.kind) == (first.run_id, first.kind), self._pending)
+            alike = takewhile(lambda p: (p.run_id, p.kind) == (first.run_id, first.kind), self._pending)
             return list(islice(alike, self.per_request[first.kind]))
 
-    def _deliver(self, batch: list[Entry]) -> None:
+    def _deliver(self, batch: list[Parcel]) -> None:
         try:
-            return self.send(batch[0].run_id, batch[0].kind, [entry.data for entry in batch])
+            return self.send(batch[0].run_id, batch[0].kind, [parcel.data for parcel in batch])
         except Exception as error:
             if self.may_pass(error):
                 raise
             refusal = error
         if len(batch) == 1:
             return self._refused(batch[0], refusal)
-        middle = len(batch) // 2  # refused as a whole: halve it until the culprit is alone
+        middle = len(batch) // 2  # refused as a whole: halve it until the culprit is on its own
         self._deliver(batch[:middle])
         return self._deliver(batch[middle:])
 
-    def _delivered(self, batch: list[Entry]) -> None:
+    def _delivered(self, batch: list[Parcel]) -> None:
         with self._changed:
             for _ in batch:
                 self._pending.popleft()
@@ -177,42 +177,43 @@ class Outbox:
                 self._delete()
                 self._changed.notify_all()
 
-    def _failed(self, batch: list[Entry], error: Exception) -> None:
+    def _failed(self, batch: list[Parcel], error: Exception) -> None:
         with self._changed:
             self._failures += 1
             if self._failures == 1:
-                return  # perhaps a stale connection: once more, at once
+                return  # perhaps a stale connection: try once more, at once
             if self._failures == 2:
-                message = "%s takes no entries (%s): training goes on, and %s keeps them until it does."
+                message = "%s accepts no entries (%s): training goes on, and %s keeps them until it does."
                 log.warning(message, self.receiver, root_cause(error), self.spool or "memory alone")
             self._save(self._pending)
             if batch[0].kind in self.large:
-                self._pending.rotate(-len(batch))
+                self._pending.rotate(-len(batch))  # to the end: only the store of artifacts may be down
             pause = min(LONGEST_PAUSE, 2 ** (self._failures - 2))
         self._wake.wait(pause)
         self._wake.clear()
 
-    def _refused(self, entry: Entry, error: Exception) -> None:
-        name = entry.data.get("key") or entry.data.get("path") or ""
-        level = logging.DEBUG if entry.kind in self._warned else logging.WARNING
-        self._warned.add(entry.kind)
-        message = "%s refuses the %s %s, which is dropped, as later ones will be without a warning: %s"
-        log.log(level, message, self.receiver, entry.kind, name, one_line(error))
+    def _refused(self, parcel: Parcel, error: Exception) -> None:
+        name = parcel.data.get("key") or parcel.data.get("path") or ""
+        level = logging.DEBUG if parcel.kind in self._warned else logging.WARNING
+        self._warned.add(parcel.kind)
+        message = "%s refuses the %s %s, so it is dropped (later ones without a warning): %s"
+        log.log(level, message, self.receiver, parcel.kind, name, without_password(error))
 
-    def _entry(self, line: str) -> Entry | None:
+    def _parse(self, line: str) -> Parcel | None:
+        """Return the parcel of a line of the spool file; None if the line is torn."""
         try:
-            entry = Entry(**json.loads(line), on_disk=True)
-            self.per_request[entry.kind]
+            parcel = Parcel(**json.loads(line), on_disk=True)
+            self.per_request[parcel.kind]  # KeyError for an unknown kind
         except (ValueError, TypeError, KeyError):
             log.warning("A torn line of %s is dropped: %s", self.spool, line[:80])
             return None
-        return entry
+        return parcel
 
-    def _save(self, entries: Iterable[Entry]) -> None:
-        fresh = [entry for entry in entries if not entry.on_disk]
-        if fresh and self.spool and self._write("".join(entry.line() for entry in fresh)):
-            for entry in fresh:
-                entry.on_disk = True
+    def _save(self, parcels: Iterable[Parcel]) -> None:
+        fresh = [parcel for parcel in parcels if not parcel.on_disk]
+        if fresh and self.spool and self._write("".join(parcel.line() for parcel in fresh)):
+            for parcel in fresh:
+                parcel.on_disk = True
 
     def _write(self, text: str) -> bool:
         assert self.spool
@@ -230,18 +231,18 @@ class Outbox:
         return True
 
     def _delete(self) -> None:
-        with suppress(OSError):  # then the next process sends the entries once more
+        with suppress(OSError):  # then the next process sends the parcels once more
             if self.spool:
                 self.spool.unlink(missing_ok=True)
 
 
 def root_cause(error: BaseException) -> str:
-    """What lies at the bottom of an error that libraries have wrapped, on one line."""
+    """Return the innermost cause of an error that libraries have wrapped, on one line."""
     while inner := error.__cause__ or error.__context__:
         error = inner
-    return one_line(error) or type(error).__name__
+    return without_password(error) or type(error).__name__
 
 
-def one_line(message: object) -> str:
-    """The beginning of a message, with no password of an address in it."""
+def without_password(message: object) -> str:
+    """Return the first 200 characters of a message on one line, without user and password in any address."""
     return re.sub(r"//[^/@\s]*@", "//", " ".join(str(message).split()))[:200]

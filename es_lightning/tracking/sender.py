@@ -1,6 +1,6 @@
-"""How each kind of entry gets into an MLflow run, and which errors mean that the server is away for a while.
+"""How each kind of parcel gets into an MLflow run, and which errors mean that the server is only away.
 
-MLflow identifies a metric by run, name, time, step and value: what is sent twice is stored once.
+MLflow identifies a metric by run, name, time, step and value, so a metric that is sent twice is stored once.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ PER_REQUEST = {
     "model": 1,
     "status": 1,
 }
-LARGE = {"artifact", "model"}  # may take long, and their store may be down alone
-PASSING = {401, 403, 408, 429}  # these say something about a token, a gateway or a rate, not about an entry
+LARGE = {"artifact", "model"}  # may take long, and their store may be down while the server works
+PASSING = {401, 403, 408, 429}  # HTTP codes about a token, a gateway or a rate, and not about a parcel
 SECONDS_PER_REQUEST = 10
 PARAM_LENGTH = 6000  # characters; MLflow refuses longer ones
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's page knows a run's tables
 
 
 class Sender:
-    """Sends entries of one kind to one run; several at once where MLflow takes several.
+    """Sends parcels of one kind to one run; several at once if MLflow takes several.
 
     Args:
-        client: MLflow's.
+        client: MLflow's client.
     """
 
     def __init__(self, client: MlflowClient) -> None:
@@ -49,26 +49,27 @@ class Sender:
         self._params: dict[str, dict[str, str]] = {}
 
     def continues(self, run_id: str, since: int) -> None:
-        """Tell that a run was begun by an earlier process.
+        """Note that an earlier process began a run.
 
-        Its metrics up to the step that it has are not stored once more, and parameters that have changed
-        become tags, since MLflow never changes a parameter.
+        Metrics up to the last step that the run has are not stored again. Parameters that have changed become
+        tags, since MLflow never changes a parameter.
 
         Args:
             run_id: the run.
-            since: when this process took over, in milliseconds.
+            since: when this process took over, in milliseconds since 1970.
         """
         self._continued[run_id] = since
 
     def send(self, run_id: str, kind: str, items: list[dict[str, Any]]) -> None:
-        """Send the data of several entries of one kind."""
+        """Send the data of several parcels of one kind."""
         getattr(self, f"_send_{kind}")(run_id, items)
 
     def _send_metric(self, run_id: str, items: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
 
+        # In a run that this process began, all metrics count as earlier ones, and none is compared.
         since = self._continued.get(run_id, math.inf)
-        # What an earlier process left goes first: only then does the server know how far that one came.
+        # What an earlier process left goes first: only then does the server know how far that process came.
         self._log_metrics(run_id, [Metric(**item) for item in items if item["timestamp"] < since])
         own = [item for item in items if item["timestamp"] >= since]
         self._log_metrics(run_id, [Metric(**item) for item in own if not self._is_repeated(run_id, item)])
@@ -78,7 +79,7 @@ class Sender:
             self._client.log_batch(run_id, metrics=metrics, synchronous=True)
 
     def _is_repeated(self, run_id: str, item: dict[str, Any]) -> bool:
-        """Whether a resumed run has come by this step before: it repeats what is not in its checkpoint."""
+        """Tell whether the run has this step already; a resumed run repeats steps after its checkpoint."""
         key = run_id, item["key"]
         if key not in self._last_steps:
             history = self._client.get_metric_history(run_id, item["key"])
@@ -111,7 +112,7 @@ class Sender:
             self._client.set_tag(run_id, TABLES, json.dumps([*tables, items[0]]))
 
     def _send_dataset(self, run_id: str, items: list[dict[str, Any]]) -> None:
-        """As ``mlflow.log_input`` does, for a run that is not this thread's active one."""
+        """Do what ``mlflow.log_input`` does, for a run that is not this thread's active one."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = dict(items[0])
@@ -119,7 +120,7 @@ class Sender:
         self._client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**data), tags)])
 
     def _send_model(self, run_id: str, items: list[dict[str, Any]]) -> None:
-        """As ``mlflow.transformers.log_model`` does, without its global state, and once if tried twice."""
+        """Do what ``mlflow.transformers.log_model`` does, without its global state; a retry adds nothing."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 
         item, run = items[0], self._client.get_run(run_id)
@@ -141,13 +142,13 @@ class Sender:
         outputs = run.outputs.model_outputs if run.outputs else []
         if all(output.model_id != model.model_id for output in outputs):
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, item["step"])])
-        self._client.finalize_logged_model(model.model_id, "READY")  # last, so that it stands for all
+        self._client.finalize_logged_model(model.model_id, "READY")  # last: it vouches for the rest
 
     def _begun_model(self, run: Run, item: dict[str, Any]) -> LoggedModel | None:
-        """The model that an earlier attempt or process has made of the same entry, whole or not."""
+        """Return the model that an earlier attempt or process made of the same parcel, complete or not."""
         of_run = f"source_run_id = '{run.info.run_id}'"
-        found = self._client.search_logged_models([run.info.experiment_id], of_run)
-        alike = (each for each in found if each.name == item["name"])
+        models = self._client.search_logged_models([run.info.experiment_id], of_run)
+        alike = (each for each in models if each.name == item["name"])
         return next((each for each in alike if item["tags"].items() <= each.tags.items()), None)
 
     def _send_status(self, run_id: str, items: list[dict[str, Any]]) -> None:
@@ -158,7 +159,7 @@ class Sender:
 
 
 def cut(value: str) -> str:
-    """A parameter's value, as long as MLflow takes it."""
+    """Cut a parameter's value to the length that MLflow takes."""
     note = " ... (whole in config.yaml)"
     return value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - len(note)] + note
 
@@ -167,11 +168,11 @@ def save_model(folder: Path, output: Path, chat: bool, model_id: str | None, run
     """Write a Hugging Face model in MLflow's format, with its signature.
 
     Args:
-        folder: the Hugging Face model.
+        folder: folder of the Hugging Face model.
         output: folder to write.
-        chat: whether the signature is a chat's, list of messages in and reply out, or that of plain text.
-        model_id: MLflow's name of the model.
-        run_id: run that made it.
+        chat: whether the model takes a list of messages and returns a reply, or takes and returns plain text.
+        model_id: MLflow's id of the model.
+        run_id: the run that made the model.
     """
     from importlib.metadata import version
 
@@ -179,7 +180,7 @@ def save_model(folder: Path, output: Path, chat: bool, model_id: str | None, run
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    # It looks for a licence and a card on the hub, where a model that was just tuned has none.
+    # MLflow looks for a licence and a card on the hub, and warns; a model that was just tuned has none there.
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     text, limit = Schema([ColSpec("string")]), ParamSpec("max_new_tokens", "long", 256)
     signature = ModelSignature(inputs=text, outputs=text, params=ParamSchema([limit]))
@@ -195,12 +196,15 @@ def save_model(folder: Path, output: Path, chat: bool, model_id: str | None, run
 
 
 def fail_fast() -> None:
-    """Change MLflow's defaults, which it reads at each request; variables that are set still win."""
+    """Let MLflow give up a request soon; environment variables that are set still take precedence.
+
+    MLflow reads these defaults at each request.
+    """
     from mlflow import environment_variables
 
     environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = 0
     environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = SECONDS_PER_REQUEST
-    # A locked database would print a traceback per attempt, where the outbox gives one warning.
+    # A locked database would print a traceback for each attempt; the outbox gives one warning.
     logging.getLogger("mlflow.store.db.utils").addFilter(_not_from_sender)
 
 
@@ -209,7 +213,7 @@ def _not_from_sender(record: logging.LogRecord) -> bool:
 
 
 def may_pass(error: Exception) -> bool:
-    """Tell a server that is away from one that refuses an entry."""
+    """Tell whether an error means that the server is away, and not that it refuses a parcel."""
     from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException
 
     response = getattr(error, "response", None)  # of requests.HTTPError, which uploads of artifacts raise

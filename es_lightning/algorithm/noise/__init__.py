@@ -1,4 +1,4 @@
-"""Kinds of noise. All are imported here: ``noise_of`` finds a version among the kinds that exist."""
+"""Kinds of noise. Every kind must be imported here: ``noise_of`` searches the classes that are loaded."""
 
 from es_lightning.algorithm.noise.base import Device, Noise, member_seed, noise_of
 from es_lightning.algorithm.noise.table import CorrelatedNoise, GaussianNoise, TableNoise

@@ -1,7 +1,8 @@
-"""A kind of noise: a pure function eps(seed, name, shape), without generator state, the same bits everywhere.
+"""What a kind of noise is: a pure function eps(seed, name, shape) that gives the same bits everywhere.
 
-A member's noise is keyed by its 64-bit seed, a tensor's by (seed, Hugging Face parameter name), an element's
-by its row-major index, so that any engine, rank, thread count or slicing sees one and the same perturbation.
+There is no generator state. A member's noise is keyed by its 64-bit seed, a tensor's by the seed and the
+Hugging Face parameter name, an element's by its row-major index. Every engine, rank, number of threads and
+slicing therefore sees the same perturbation.
 Notation: n elements in a tensor, N members; the update sums w_n eps_n (Salimans et al. 2017, equation 1).
 """
 
@@ -19,15 +20,15 @@ Device = torch.device | str
 
 
 def hash64(text: str) -> int:
-    """The 64-bit key of a text, the same in every process and on every machine."""
-    # blake2b (RFC 7693) and not hash(), which Python salts anew in every process.
+    """Return the 64-bit key of a text, the same in every process and on every machine."""
+    # blake2b (RFC 7693) instead of hash(), which Python salts anew in every process.
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def member_seed(run_seed: int, generation: int, index: int) -> int:
     """Hash (run seed, generation, member) to the 64-bit key of a member's noise.
 
-    Any integers are legal, 0 and negative ones included; neighbouring run seeds have nothing in common.
+    Any integers will do, 0 and negative ones included. Neighbouring run seeds give unrelated noise.
 
     Returns:
         0 to 2^64 - 1.
@@ -36,23 +37,23 @@ def member_seed(run_seed: int, generation: int, index: int) -> int:
 
 
 class Noise(ABC):
-    """A law of eps with mean 0 and variance 1, and the two things that ES does with it.
+    """A distribution of eps with mean 0 and variance 1, and the two operations that ES needs.
 
-    A new kind needs ``version`` and ``sample``; it overrides the other two if it can do better than by a
-    tensor of eps in full.
+    A new kind defines ``version`` and ``sample``. It overrides the other two methods if it can do without a
+    full tensor of eps.
     """
 
     version: ClassVar[str]
-    """Names the bits; whatever changes them changes this, so that a replay can refuse another version."""
+    """Identifies the bits. If the bits change, the version must change, so that a replay can refuse it."""
 
     @abstractmethod
     def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
-        """eps of one tensor of one member.
+        """Return eps of one tensor of one member.
 
         Args:
-            seed: 64-bit key of the member, see ``member_seed``; 0 is as good as any.
+            seed: 64-bit key of the member, see ``member_seed``; 0 is as good as any other.
             name: the parameter's Hugging Face name.
-            shape: its shape.
+            shape: the parameter's shape.
             device: where to put the result; it does not change the bits.
 
         Returns:
@@ -60,17 +61,17 @@ class Noise(ABC):
         """
 
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-        """A new tensor ``centre + scale * eps``: product and sum each rounded to float32, then cast.
+        """Return a new tensor ``centre + scale * eps``, cast after product and sum each round to float32.
 
         Args:
             seed: 64-bit key of the member.
             name: the parameter's Hugging Face name.
-            centre: float32, left as it is.
+            centre: float32; it is not changed.
             scale: sign * sigma, in units of the weights.
             dtype: of the result.
 
         Returns:
-            Contiguous, of the centre's shape, on its device.
+            A contiguous tensor of the centre's shape, on the centre's device.
 
         Raises:
             TypeError: the centre is not float32.
@@ -79,13 +80,13 @@ class Noise(ABC):
         return (centre.detach() + self.sample(seed, name, centre.shape, centre.device) * scale).to(dtype)
 
     def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
-        """Add ``weight * eps`` to ``total`` in place: product and sum each rounded to float32.
+        """Add ``weight * eps`` to ``total`` in place; product and sum each round to float32.
 
         Args:
             seed: 64-bit key of the member.
             name: the parameter's Hugging Face name.
             total: float32, contiguous.
-            weight: of the member in the update.
+            weight: the member's weight in the update.
 
         Raises:
             TypeError: ``total`` is not float32.
@@ -96,7 +97,7 @@ class Noise(ABC):
 
 
 def require_float32(tensor: Tensor) -> None:
-    """Refuse to add noise in any other precision.
+    """Refuse a tensor in any other precision, since noise is added in float32.
 
     Raises:
         TypeError: the tensor is not float32.
@@ -106,11 +107,12 @@ def require_float32(tensor: Tensor) -> None:
 
 
 def noise_of(version: str) -> Noise:
-    """The kind of noise that makes the bits of a version.
+    """Return the kind of noise that a version identifies.
 
     Raises:
-        UsageError: this library has no such kind.
+        UsageError: this library has no kind with that version.
     """
+    # Abstract kinds, such as TableNoise, have no version.
     kinds = {kind.version: kind for kind in _kinds(Noise) if hasattr(kind, "version")}
     if version not in kinds:
         raise UsageError(

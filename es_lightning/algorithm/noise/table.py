@@ -13,10 +13,10 @@ from es_lightning.algorithm.noise.threefry import PIECE, SUPERBLOCK, Kernel, nor
 
 
 class TableNoise(Noise):
-    """Independent elements: 16 random bits each pick an entry of ``table``.
+    """Noise with independent elements: for each of them, 16 random bits pick an entry of ``table``.
 
     Args:
-        compile: whether torch.compile makes the values, see ``es_lightning.algorithm.noise.threefry.Kernel``.
+        compile: whether to use torch.compile, see ``es_lightning.algorithm.noise.threefry.Kernel``.
     """
 
     def __init__(self, compile: bool | None = None) -> None:
@@ -25,10 +25,10 @@ class TableNoise(Noise):
 
     @abstractmethod
     def table(self) -> Tensor:
-        """The law: float32 [65536] on the CPU, of mean 0 and variance 1; all entries are equally likely."""
+        """Return the equally likely values: float32 [65536] on the CPU, with mean 0 and variance 1."""
 
     def label(self, name: str, shape: Sequence[int]) -> str:
-        """What tells one tensor's draw from another's within a member; the name unless overridden."""
+        """Return the label that keys a tensor's draw within a member; it is the name unless overridden."""
         return name
 
     def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
@@ -39,7 +39,7 @@ class TableNoise(Noise):
     def sample_flat(
         self, seed: int, name: str, shape: Sequence[int], start: int, stop: int, device: Device = "cpu"
     ) -> Tensor:
-        """Elements ``start`` to ``stop - 1`` of the flattened ``sample``, without making the others.
+        """Return elements ``start`` to ``stop - 1`` of the flattened ``sample`` without making the others.
 
         Returns:
             float32 [stop - start].
@@ -57,7 +57,7 @@ class TableNoise(Noise):
 
     @torch.no_grad()
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-        """See ``Noise.perturbed``; look-up, sum and cast are one kernel."""
+        """See ``Noise.perturbed``; one kernel does look-up, sum and cast."""
         require_float32(centre)
         flat = centre.detach().reshape(-1)
         table, key = self._table(centre.device, scale), self._key(seed, name, centre.shape)
@@ -70,7 +70,7 @@ class TableNoise(Noise):
 
     @torch.no_grad()
     def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
-        """See ``Noise.accumulate_``; piece by piece, so that nothing of the tensor's size is made."""
+        """See ``Noise.accumulate_``; this works piece by piece and makes no second tensor of that size."""
         require_float32(total)
         if not total.is_contiguous():
             raise ValueError(f"the total of {name} must be contiguous; make it with torch.zeros")
@@ -83,7 +83,7 @@ class TableNoise(Noise):
         return hash64(f"stream/{seed}/{self.label(name, shape)}")
 
     def _table(self, device: torch.device, scale: float) -> Tensor:
-        """``scale * table``: 65,536 products instead of one per element, with the bits of scale * eps."""
+        """Return ``scale * table``: 65,536 products instead of one per element, and the same bits."""
         if device not in self._tables:
             self._tables[device] = self.table().to(device)
         return self._tables[device] * scale
@@ -97,11 +97,11 @@ class TableNoise(Noise):
         centre: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Elements [start, stop) of one piece: whole superblocks are drawn, then cut."""
+        """Return elements [start, stop) of one piece: draw whole superblocks, then cut."""
         first = start // SUPERBLOCK
-        # At least two rows: torch.compile would make a kernel of its own for one.
+        # At least two rows: torch.compile specialises on size 1 and would compile another kernel for it.
         rows = max(2, -(-stop // SUPERBLOCK) - first)
-        if centre is not None:
+        if centre is not None:  # then start is a multiple of PIECE, and the rows of both line up
             missing = rows * SUPERBLOCK - centre.numel()
             centre = (pad(centre, (0, missing)) if missing else centre).view(rows, 4, -1)
         words = stream_words(key, first, table.device)
@@ -110,31 +110,37 @@ class TableNoise(Noise):
 
 
 class GaussianNoise(TableNoise):
-    """eps ~ N(0, I), every tensor independent (Salimans et al. 2017, arXiv:1703.03864); ends at 4.3 sigma."""
+    """Gaussian noise: eps ~ N(0, I), tensors independent (Salimans et al. 2017, arXiv:1703.03864).
+
+    The largest values are 4.3 standard deviations from 0.
+    """
 
     version = "gaussian-1"
 
     def table(self) -> Tensor:
-        """Quantiles of the standard normal."""
+        """Return quantiles of the standard normal."""
         return normal_table()
 
 
 class CorrelatedNoise(TableNoise):
-    """eps ~ N(0, 1) per element, equal shapes share one draw (Qiu et al. 2025, arXiv:2509.24372)."""
+    """Gaussian noise: tensors of the same shape share one draw (Qiu et al. 2025, arXiv:2509.24372).
+
+    Each element is still eps ~ N(0, 1).
+    """
 
     version = "correlated-1"
 
     def table(self) -> Tensor:
-        """Quantiles of the standard normal."""
+        """Return quantiles of the standard normal."""
         return normal_table()
 
     def label(self, name: str, shape: Sequence[int]) -> str:
-        """The shape, as the paper's code reseeds its generator before every tensor."""
+        """Return the shape, since the paper's code reseeds its generator before every tensor."""
         return "x".join(str(size) for size in shape)
 
 
 def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Cut [start, stop) at the multiples of PIECE."""
+    """Yield the parts of [start, stop), cut at the multiples of PIECE."""
     while start < stop:
         end = min(stop, start // PIECE * PIECE + PIECE)
         yield start, end

@@ -1,11 +1,14 @@
-"""Random values as a function of position: Threefry-2x32 counters, then a table of quantiles.
+"""Random values as a function of position: the counter-based generator Threefry-2x32, then a table look-up.
 
 Generator: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, and its
-reference implementation Random123. Integers, one table look-up and one float addition are all there is, so a
-value has the same bits on every device, compiled or eager, for any number of threads and any slicing.
+reference implementation Random123. A value takes only integer operations, one table look-up and one float
+addition. It therefore has the same bits on every device, compiled or eager, for any number of threads and
+any slicing.
 
-Layout of a flat, row-major tensor: superblocks of 1024 elements, each of 4 lanes of 256. Counter 256 s + b
-gives 64 bits, 16 for element b of each lane of superblock s; a lane is contiguous, so that loops vectorise.
+A flat, row-major tensor is laid out in superblocks of 1024 elements. A superblock has 4 lanes of 256
+contiguous elements (not to be confused with the lanes of ranks in ``es_lightning.distributed``). Counter
+256 s + b gives 64 bits, of which element b of each lane of superblock s takes 16. Lanes are contiguous so
+that loops vectorise.
 """
 
 import logging
@@ -24,15 +27,16 @@ ROUNDS = 20
 LANE = 256
 SUPERBLOCK = 4 * LANE
 LEVELS = 1 << 16
-# Elements per call of the kernel: intermediates of 2 MB stay in cache, the cost of the call itself small.
+# Elements per call of the kernel: intermediates of 2 MB stay in cache, and the overhead of a call is small.
 PIECE = 1 << 21
 
 # Rotations of Threefry-2x32 and the parity word of its key schedule: Random123, threefry.h.
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 
-# The long integer chain compiles in a fifth of the time, and runs faster, when inductor writes each step out
-# instead of inlining it into the next; the table's 65,536 entries cannot be missed by 16 bits.
+# By default inductor inlines each step of the long integer chain into the next. If it stores the steps
+# instead, the chain compiles in a fifth of the time and runs faster. The look-up needs no bounds check: 16
+# bits cannot exceed the table's 65,536 entries.
 _COMPILE_OPTIONS = {
     "realize_opcount_threshold": 4,
     "realize_reads_threshold": 4,
@@ -41,7 +45,7 @@ _COMPILE_OPTIONS = {
 
 
 def _rotate_(word: Tensor, bits: int) -> None:
-    # >> of int32 copies the sign bit; the mask makes it the logical shift that a rotation needs.
+    # >> of int32 copies the sign bit; the mask turns it into the logical shift that a rotation needs.
     carried = word >> (32 - bits)
     carried &= (1 << bits) - 1
     word <<= bits
@@ -51,13 +55,13 @@ def _rotate_(word: Tensor, bits: int) -> None:
 def threefry2x32(
     counter: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor], rounds: int = ROUNDS
 ) -> tuple[Tensor, Tensor]:
-    """Encrypt counters: the Threefry-2x32 bijection.
+    """Encrypt counters with the Threefry-2x32 bijection.
 
-    20 rounds are the authors' default; they know of no statistical flaw from 13 rounds on (threefry.h).
+    20 rounds are the authors' default. They know of no statistical flaw at 13 rounds or more (threefry.h).
 
     Args:
-        counter: low and high word, int32 of any one shape.
-        key: the two key words, int32 that broadcast to the counter.
+        counter: low and high words, two int32 tensors of the same shape.
+        key: the two key words, int32 tensors that broadcast to the counter.
         rounds: 1 or more.
 
     Returns:
@@ -77,11 +81,12 @@ def threefry2x32(
 
 
 def _signed(word: int) -> int:
+    # The int32 with the low 32 bits of the word: torch refuses 2^31 and above.
     return (word & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
 
 
 def stream_words(key: int, superblock: int, device: torch.device) -> Tensor:
-    """The four words that start a draw: key (low, high), then the counter of the first element (low, high).
+    """Return the four words that start a draw: key (low, high), then the first counter (low, high).
 
     Args:
         key: 64-bit key of the stream.
@@ -91,26 +96,27 @@ def stream_words(key: int, superblock: int, device: torch.device) -> Tensor:
     Returns:
         int32 [4] on the device.
     """
-    counter = superblock * LANE
+    counter = superblock * LANE  # a counter serves one element in each of the 4 lanes
     words = [_signed(word) for word in (key, key >> 32, counter, counter >> 32)]
     return torch.tensor(words, dtype=torch.int32, device=device)
 
 
 def draw(table: Tensor, words: Tensor, rows: int, centre: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Values of consecutive superblocks, added to a centre if there is one; the one kernel that is compiled.
+    """Draw the values of consecutive superblocks, added to a centre if one is given.
 
-    There is no product in here on purpose: callers scale the table instead, which rounds alike, and no
-    compiler on any device can contract the sum into a fused multiply-add.
+    This is the only kernel that is compiled. It must not multiply: a compiler could contract the product and
+    the sum into a fused multiply-add, which rounds once instead of twice. Callers scale the table instead,
+    which gives the same bits as scaling the values.
 
     Args:
         table: float32 [65536]; 16 random bits pick one entry.
-        words: int32 [4], see ``stream_words``; the low counter word must not overflow within the rows.
+        words: int32 [4], see ``stream_words``; the low word of the counter must not overflow within the rows.
         rows: number of superblocks.
         centre: float32 [rows, 4, 256], or None for zero.
-        dtype: of the result, rounded to from float32.
+        dtype: of the result; float32 values are rounded to it.
 
     Returns:
-        [rows, 4, 256].
+        A tensor [rows, 4, 256].
     """
     block = torch.arange(rows * LANE, dtype=torch.int32, device=table.device).view(rows, LANE)
     low, high = threefry2x32((block + words[2], words[3].expand(rows, LANE)), (words[0], words[1]))
@@ -122,9 +128,10 @@ def draw(table: Tensor, words: Tensor, rows: int, centre: Tensor | None, dtype: 
 
 @cache
 def normal_table() -> Tensor:
-    """Standard-normal quantiles at (i + 1/2) / 65536, symmetric and scaled to variance 1 before rounding.
+    """Return the standard-normal quantiles at (i + 1/2) / 65536, symmetric and scaled to variance 1.
 
-    Computed in float64 with an exactly rounded sum, then rounded once to float32. Do not change it in place.
+    They are computed and scaled in float64 with an exactly rounded sum, then rounded once to float32. The
+    table is cached: do not change it in place.
 
     Returns:
         float32 [65536] on the CPU, ascending, from -4.32 to 4.32.
@@ -138,9 +145,10 @@ def normal_table() -> Tensor:
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    """``draw`` under torch.compile, for any number of rows; nothing is compiled before the first call."""
+    """Return ``draw`` under torch.compile, for any number of rows; the first call compiles it."""
     from torch import _inductor
 
+    # torch.compile refuses options that its version does not know.
     known = set(_inductor.list_options())
     options: dict[str, Any] = {name: value for name, value in _COMPILE_OPTIONS.items() if name in known}
     return cast(Callable[..., Tensor], torch.compile(draw, dynamic=True, options=options))
@@ -149,11 +157,12 @@ def _compiled() -> Callable[..., Tensor]:
 class Kernel:
     """Runs ``draw`` compiled where possible, else eagerly; both give the same bits.
 
-    Each kind of call is compared with the eager bits on two superblocks before it is trusted. The first
-    failure is logged as one warning, and from then on everything runs eagerly.
+    A kind of call is a device type, a dtype, and whether there is a centre. Before a kind is trusted, its
+    compiled bits are compared with the eager ones on two superblocks. The first failure is logged as one
+    warning, and from then on everything runs eagerly.
 
     Args:
-        compile: True insists on torch.compile and raises where it fails, False never compiles, None compiles
+        compile: True requires torch.compile and raises if it fails; False never compiles; None compiles
             where it works. Compiling takes a few seconds per result dtype, once per process.
     """
 
@@ -168,22 +177,24 @@ class Kernel:
         """Same as ``draw``.
 
         Raises:
-            RuntimeError: ``compile=True`` was asked for and torch.compile fails or gives other bits.
+            RuntimeError: ``compile`` is True, and torch.compile fails or gives other bits.
         """
         call = (table.device.type, dtype, centre is None)
         if not self._eager and call not in self._trusted:
-            self._check(table, words, centre, dtype)
+            self._compare_with_eager(table, words, centre, dtype)
             self._trusted.add(call)
         return (draw if self._eager else _compiled())(table, words, rows, centre, dtype)
 
-    def _check(self, table: Tensor, words: Tensor, centre: Tensor | None, dtype: torch.dtype) -> None:
+    def _compare_with_eager(
+        self, table: Tensor, words: Tensor, centre: Tensor | None, dtype: torch.dtype
+    ) -> None:
         sample = None if centre is None else centre[:2].contiguous()
         try:
             compiled = _compiled()(table, words, 2, sample, dtype)
             problem = (
                 "" if torch.equal(compiled, draw(table, words, 2, sample, dtype)) else "it gives other bits"
             )
-        except Exception as error:  # a missing C++ compiler has no public exception class
+        except Exception as error:  # torch has no public exception class for a missing C++ compiler
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
         if problem and self._required:
             raise RuntimeError(
