@@ -118,7 +118,7 @@ class MathTask(RowTask):
         dataset: ``gsm8k``, ``math``, or one that has a test split alone: ``math500``, ``minerva``,
             ``olympiadbench``, ``amc``, ``aime24``.
         data: None takes the data set from the hub, ``sample`` a few rows written for this project; else see
-            ``es_lightning.tasks.datasets.sources.read``.
+            ``es_lightning.tasks.datasets.sources.read_rows``.
         prompt: ``chat``, the problem and the instruction through the model's chat template, or ``qwen_math``,
             the text on which the Qwen-Math models were tuned, written out, for models without a template.
         flexible: whether a reply that states no answer is judged by its last formula or number; a reply of
@@ -174,7 +174,7 @@ class MathTask(RowTask):
         """The problem's text."""
         return str(row[_BENCHMARKS[self.dataset].question])
 
-    def keep(self, row: Row, split: str) -> bool:
+    def accepts(self, row: Row, split: str) -> bool:
         """All but the training problems of ``math`` that are too easy or too hard."""
         if self.dataset != "math" or split != "train":
             return True

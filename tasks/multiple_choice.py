@@ -50,7 +50,7 @@ class MultipleChoice(RowTask):
     Args:
         dataset: ``arc_challenge``, ``winogrande``, ``hellaswag``, ``piqa``, ``mmlu_pro``, ``boolq`` or
             ``own``.
-        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read``); None reads the data
+        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read_rows``); None reads the data
             set from the hub, ``sample`` 20 rows that are shipped.
         mode: ``generate`` or ``loglikelihood``.
         normalise: ``none`` or ``chars``: which of the two accuracies is rewarded; None takes the usual one,

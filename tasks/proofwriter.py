@@ -39,7 +39,7 @@ class ProofWriter(RowTask):
     for an answer block without a think block before it, 0.1 for a think block alone, else 0.0.
 
     Args:
-        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read``); None reads
+        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read_rows``); None reads
             ``tasksource/proofwriter`` from the hub, ``sample`` 20 rows that are shipped.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
         n_train: training problems used; None takes all.
@@ -79,7 +79,7 @@ class ProofWriter(RowTask):
         """The theory: what was learned of one must not help with the statements that are held out."""
         return str(row["theory"])
 
-    def keep(self, row: Row, split: str) -> bool:
+    def accepts(self, row: Row, split: str) -> bool:
         """Whether the proof of a row has one of the depths asked for.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.task import Task
-from es_lightning.tasks.datasets.sources import SPLITS, UNKNOWN, Row, Source, read
+from es_lightning.tasks.datasets.sources import SPLITS, UNKNOWN, Row, Source, read_rows
 
 
 class RowTask(Task):
@@ -22,7 +22,7 @@ class RowTask(Task):
     data, in their order, and a larger limit takes the same and more.
 
     Args:
-        data: where the rows are; see ``es_lightning.tasks.datasets.sources.read``.
+        data: where the rows are; see ``es_lightning.tasks.datasets.sources.read_rows``.
         source: the data set that the task knows by name, if any.
         n_train: training problems used; None takes all.
         n_val: the same for validation.
@@ -61,7 +61,7 @@ class RowTask(Task):
             name: the prompt's id.
         """
 
-    def keep(self, row: Row, split: str) -> bool:
+    def accepts(self, row: Row, split: str) -> bool:
         """Whether a row is used in a split."""
         return True
 
@@ -74,7 +74,7 @@ class RowTask(Task):
         if split not in SPLITS:
             raise UsageError(f"split must be train, val or test, not {split!r}.")
         if self._prompts is None:
-            rows = self._divided(read(self.data, self.source))
+            rows = self._divided(read_rows(self.data, self.source))
             self._prompts = {part: self._made(self._limited(rows[part], part), part) for part in SPLITS}
         return self._prompts[split]
 
@@ -92,7 +92,7 @@ class RowTask(Task):
             if key not in seen:
                 seen.add(key)
                 place = _place(split, _plain(self._read(self.family, row)), has_val="val" in found)
-                if self._read(self.keep, row, place):
+                if self._read(self.accepts, row, place):
                     divided[place].append(row)
         return divided
 

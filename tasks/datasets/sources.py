@@ -39,7 +39,7 @@ class Source:
     columns: tuple[str, ...] = ()
 
 
-def read(data: str | None, source: Source | None) -> dict[str, list[Row]]:
+def read_rows(data: str | None, source: Source | None) -> dict[str, list[Row]]:
     """Rows by split; those that nothing assigns to a split are under ``UNKNOWN``.
 
     Args:
