@@ -97,11 +97,11 @@ def _own_questions() -> tuple[_Row, ...]:
 
 def _mentions(text: str, phrase: str) -> bool:
     """Whether a phrase stands in a text with no letter or digit beside it, and not within a decimal."""
-    words = re.escape(_plain(phrase))
+    words = re.escape(_folded(phrase))
     whole = rf"(?<![^\W_])(?<!\d[.,]){words}(?![^\W_]|[.,]\d)"
-    return re.search(whole, _plain(text[:_MAX_CHARS])) is not None
+    return re.search(whole, _folded(text[:_MAX_CHARS])) is not None
 
 
-def _plain(text: str) -> str:
+def _folded(text: str) -> str:
     """The text without differences in case and white space."""
     return " ".join(text.casefold().split())

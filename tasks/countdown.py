@@ -96,8 +96,10 @@ class Countdown(Task):
         """
         if split not in _SPLITS:
             raise UsageError(f"split must be train, val or test, not {split!r}.")
-        found = self._own[split] if self._own else _generate(split, self.sizes[split], self.counts, self.seed)
-        return [self._prompt(f"countdown/{split}/{i}", *problem) for i, problem in enumerate(found)]
+        problems = (
+            self._own[split] if self._own else _generate(split, self.sizes[split], self.counts, self.seed)
+        )
+        return [self._prompt(f"countdown/{split}/{i}", *problem) for i, problem in enumerate(problems)]
 
     def _prompt(self, name: str, numbers: tuple[int, ...], target: int) -> Prompt:
         text = _TEXT.format(numbers=", ".join(map(str, numbers)), target=target)
@@ -135,18 +137,18 @@ def _generate(split: str, size: int, counts: tuple[int, ...], seed: int) -> tupl
     """The first different problems of a split, in the order in which its own random stream yields them."""
     digest = hashlib.sha256(f"countdown/{seed}/{split}".encode()).digest()
     rng = random.Random(int.from_bytes(digest, "big"))
-    found: dict[str, _Problem] = {}
-    while len(found) < size:
+    problems: dict[str, _Problem] = {}
+    while len(problems) < size:
         count = counts[_below(len(counts), rng)]
         draws = (_draw(rng, count, split) for _ in range(_MAX_DRAWS))
-        problem = next((draw for draw in draws if draw is not None and draw.key not in found), None)
+        problem = next((draw for draw in draws if draw is not None and draw.key not in problems), None)
         if problem is None:
             raise UsageError(
-                f"problems of {count} numbers ran out after {len(found)} of {size} in the {split} split; "
+                f"problems of {count} numbers ran out after {len(problems)} of {size} in the {split} split; "
                 f"lower n_{split} or ask for larger counts only."
             )
-        found[problem.key] = problem
-    return tuple(found.values())
+        problems[problem.key] = problem
+    return tuple(problems.values())
 
 
 def _split_of(numbers: Sequence[int]) -> str:

@@ -194,13 +194,13 @@ class MathTask(RowTask):
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """The ``reward`` of 0 or 1, ``accuracy``, which is the same, and ``boxed``."""
-        found = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible)
+        answer = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible)
         gold, tolerance = prompt.reference["answer"], prompt.reference["tolerance"]
         if self.judge == "math_verify":
             right = float(library_verdict(gold, completion))
         else:
-            right = float(found.text is not None and answers_equal(gold, found.text, tolerance))
-        return {"reward": right, "accuracy": right, "boxed": float(found.marked)}
+            right = float(answer.text is not None and answers_equal(gold, answer.text, tolerance))
+        return {"reward": right, "accuracy": right, "boxed": float(answer.marked)}
 
 
 def _tolerance(error: Any) -> float | None:

@@ -55,15 +55,15 @@ class Mixture(Task):
 
     def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Reward | Exception]:
         """The rewards of a batch, each task's in one go."""
-        found: dict[int, Reward | Exception] = {}
+        reward_at: dict[int, Reward | Exception] = {}
         for name, task in self.tasks.items():
             here = [i for i, prompt in enumerate(prompts) if prompt.group == name]
             rewards = task.rewards([prompts[i] for i in here], [completions[i] for i in here])
-            found |= {
+            reward_at |= {
                 i: reward if isinstance(reward, Exception) else _named(name, reward)
                 for i, reward in zip(here, rewards, strict=True)
             }
-        return [found[i] for i in range(len(prompts))]
+        return [reward_at[i] for i in range(len(prompts))]
 
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> dict[str, float]:
         """The same for a prompt with choices."""

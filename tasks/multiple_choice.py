@@ -77,7 +77,7 @@ class MultipleChoice(RowTask):
         n_val: int | None = None,
         n_test: int | None = None,
     ) -> None:
-        _check(dataset, data, mode, normalise, dense)
+        _check_options(dataset, data, mode, normalise, dense)
         self.dataset, self.mode, self.dense = dataset, mode, dense
         super().__init__(data, FORMATS[dataset].source, n_train, n_val, n_test)
         self.normalise = normalise or FORMATS[dataset].normalise
@@ -152,7 +152,7 @@ class MultipleChoice(RowTask):
         return {"reward": reward, "accuracy": by_sum, "accuracy_per_char": by_mean}
 
 
-def _check(dataset: str, data: str | None, mode: str, normalise: str | None, dense: bool) -> None:
+def _check_options(dataset: str, data: str | None, mode: str, normalise: str | None, dense: bool) -> None:
     if dataset not in FORMATS:
         raise UsageError(f"dataset is {dataset!r}: give one of {', '.join(FORMATS)}.")
     if data is None and FORMATS[dataset].source is None:

@@ -25,15 +25,15 @@ def find(path: str) -> Callable[..., Any]:
     """
     module, _, name = path.rpartition(".")
     try:
-        found: Any = getattr(import_module(module), name) if module.strip(".") else None
+        attribute: Any = getattr(import_module(module), name) if module.strip(".") else None
     except Exception as error:  # also what the module itself raises while it is imported
         raise UsageError(
             f"rewards: {path} cannot be imported ({error}). Give module.function, from the working folder or "
             "an installed package."
         ) from None
-    if not callable(found):
+    if not callable(attribute):
         raise UsageError(f"rewards: {path} is no function. Give module.function, such as my_rewards.exact.")
-    function: Callable[..., Any] = found
+    function: Callable[..., Any] = attribute
     return function
 
 

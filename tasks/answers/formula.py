@@ -169,9 +169,9 @@ def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
 def _agree(answer: ast.expr, wanted: ast.expr, variable: str, point: complex) -> bool:
     constants = {name: _Dual(value) for name, value in _CONSTANTS.items()}
     names = {**constants, **_FUNCTIONS, variable: _Dual(point, 1.0)}
-    found = _value(answer, names, _number).slope
-    right = _value(wanted, names, _number).value
-    return bool(abs(found - right) <= _TOLERANCE * (1 + abs(right)))
+    derivative = _value(answer, names, _number).slope
+    expected = _value(wanted, names, _number).value
+    return bool(abs(derivative - expected) <= _TOLERANCE * (1 + abs(expected)))
 
 
 def _number(number: float) -> _Dual:
@@ -190,8 +190,8 @@ def polynomial(text: str) -> Mapping[_Powers, Fraction]:
     tree = _tree(text)
     letters = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and len(node.id) == 1}
     names = {letter: _Sum({((letter, 1),): Fraction(1)}) for letter in letters}
-    found: _Sum = _value(tree, names, lambda number: _Sum({(): Fraction(number)} if number else {}))
-    return found.terms
+    total: _Sum = _value(tree, names, lambda number: _Sum({(): Fraction(number)} if number else {}))
+    return total.terms
 
 
 def literal(text: str) -> Any:

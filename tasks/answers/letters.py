@@ -53,15 +53,15 @@ def chosen(reply: str, options: Sequence[str]) -> str | None:
         reply: what the model wrote.
         options: their texts, in the order of the letters; 26 at the most.
     """
-    texts = [_plain(option) for option in options]
+    texts = [_comparable(option) for option in options]
     whole = reply.strip()
     tail = whole[-_TAIL:]
-    found = next(_statements(tail, texts), None)
-    if found is None and len(whole) <= _TAIL:
-        found = _whole(whole, texts)
-    if found is None:
-        found = next((match[1] for match in reversed(list(_IT_IS.finditer(tail)))), None)
-    return found if found and found in ascii_uppercase[: len(texts)] else None
+    letter = next(_statements(tail, texts), None)
+    if letter is None and len(whole) <= _TAIL:
+        letter = _whole(whole, texts)
+    if letter is None:
+        letter = next((match[1] for match in reversed(list(_IT_IS.finditer(tail)))), None)
+    return letter if letter and letter in ascii_uppercase[: len(texts)] else None
 
 
 def _statements(text: str, texts: Sequence[str]) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _whole(text: str, texts: Sequence[str]) -> str | None:
         return named
     letter, rest = _letter(match), text[match.end() :].strip(" \t\r\n*_$")
     index = ascii_uppercase.index(letter)
-    return letter if not rest or (index < len(texts) and _plain(rest) == texts[index]) else None
+    return letter if not rest or (index < len(texts) and _comparable(rest) == texts[index]) else None
 
 
 def _letter(match: re.Match[str]) -> str:
@@ -107,12 +107,12 @@ def _named(text: str, texts: Sequence[str]) -> str | None:
     """Letter of the one option of this text; a text that is itself a letter is read as a letter."""
     if len(text) > 2 * _TEXT:
         return None
-    plain = _plain(text)
-    if texts.count(plain) != 1 or (len(plain) == 1 and plain in ascii_lowercase):
+    comparable = _comparable(text)
+    if texts.count(comparable) != 1 or (len(comparable) == 1 and comparable in ascii_lowercase):
         return None
-    return ascii_uppercase[texts.index(plain)] if plain else None
+    return ascii_uppercase[texts.index(comparable)] if comparable else None
 
 
-def _plain(text: str) -> str:
+def _comparable(text: str) -> str:
     """What is compared of a text."""
     return " ".join(text.translate(_LOWER).split()).strip("*_\"'` ").rstrip(".!,;: *_\"'`")

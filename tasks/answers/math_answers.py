@@ -24,7 +24,7 @@ _ALONE = re.compile(r"[*.,;:!?)]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b)|$)")
 _BARE_BOX = re.compile(r"\s*([-+]?[A-Za-z0-9.]{1,40})")
 
 
-class Found(NamedTuple):
+class FinalAnswer(NamedTuple):
     """A final answer.
 
     Args:
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     marked: bool
 
 
-def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> Found:
+def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> FinalAnswer:
     r"""The final answer of a reply, by the first of these rules that finds one.
 
     1. With ``hashes``: the number behind the last ``####``, on the same line. A heading is none.
@@ -54,12 +54,12 @@ def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> Fou
     """
     marked = (last_hashes(reply) if hashes else None) or last_box(reply)
     if marked:
-        return Found(marked, True)
+        return FinalAnswer(marked, True)
     tail = reply[-TAIL:]
     stated = _stated(tail)
     if stated is None and flexible:
         stated = (None if hashes else _last_formula(tail)) or _last_number(tail)
-    return Found(stated, False)
+    return FinalAnswer(stated, False)
 
 
 def last_box(text: str) -> str | None:
@@ -95,10 +95,10 @@ def last_hashes(text: str) -> str | None:
     if start < 0:
         return None
     line = text[start + 4 : start + 4 + MAX_CHARS].split("\n")[0]
-    found = _HASHES.match(line)
-    if found is None or _HEADING.match(line, found.end()):
+    match = _HASHES.match(line)
+    if match is None or _HEADING.match(line, match.end()):
         return None
-    return found["number"].strip()
+    return match["number"].strip()
 
 
 def _stated(tail: str) -> str | None:

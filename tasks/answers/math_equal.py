@@ -115,8 +115,8 @@ def _match(gold: Sequence[str], answer: Sequence[str], equal: Callable[[str, str
     if len(left) != len(gold):
         return False
     for item in gold:
-        found = next((k for k, other in enumerate(left) if equal(item, other)), None)
-        if found is None:
+        index = next((k for k, other in enumerate(left) if equal(item, other)), None)
+        if index is None:
             return False
-        left.pop(found)
+        left.pop(index)
     return True

@@ -44,8 +44,8 @@ def values(text: str) -> Values | None:
         return None
     try:
         reader = _Reader(_MIXED.sub(r"(\1+\\frac{\2}{\3})", text))
-        found = reader.sum()
-        return found if reader.peek() == "" and all(map(_is_finite, found)) else None
+        result = reader.sum()
+        return result if reader.peek() == "" and all(map(_is_finite, result)) else None
     except (ArithmeticError, ValueError, TypeError):
         return None
 
@@ -58,7 +58,7 @@ class _Reader:
     """One formula while it is read, from left to right; a ValueError says that it is none."""
 
     def __init__(self, text: str) -> None:
-        text = _SUBSCRIPT.sub(lambda found: f"\\_{_letters(found[0])} ", text.replace("log_", "log _"))
+        text = _SUBSCRIPT.sub(lambda match: f"\\_{_letters(match[0])} ", text.replace("log_", "log _"))
         self.tokens = [t[0] for t in re.finditer(rf"\\_[A-Za-z]+|{_TOKEN.pattern}", text) if t[0].strip()]
         self.position = self.depth = 0
         self.in_bars = False

@@ -78,14 +78,14 @@ def _both_signs(item: str) -> list[str]:
 
 def _interval(text: str) -> str:
     """An inequality for one name, such as ``1<x≤2`` or ``x>3``, as an interval; any other text as it is."""
-    found = _INEQUALITY.fullmatch(text)
-    if found is None:
+    match = _INEQUALITY.fullmatch(text)
+    if match is None:
         return text
-    second, high = found["second"], found["high"]
+    second, high = match["second"], match["high"]
     if second in "<≤":
-        low = found["low"] or "-\\infty"
-        return f"{'[' if found['first'] == '≤' else '('}{low},{high}{']' if second == '≤' else ')'}"
-    return text if found["low"] else f"{'[' if second == '≥' else '('}{high},\\infty)"
+        low = match["low"] or "-\\infty"
+        return f"{'[' if match['first'] == '≤' else '('}{low},{high}{']' if second == '≤' else ')'}"
+    return text if match["low"] else f"{'[' if second == '≥' else '('}{high},\\infty)"
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -131,10 +131,10 @@ def without_names(gold: str, answer: str) -> tuple[str, str] | None:
 
 def _turned(text: str) -> str:
     """``3<x`` as ``x>3``."""
-    found = _FLIPPED.fullmatch(text)
-    if found is None or _INEQUALITY.fullmatch(text):
+    match = _FLIPPED.fullmatch(text)
+    if match is None or _INEQUALITY.fullmatch(text):
         return text
-    return found["name"] + _MIRROR[found["sign"]] + found["side"]
+    return match["name"] + _MIRROR[match["sign"]] + match["side"]
 
 
 def _named(text: str) -> tuple[str | None, str]:

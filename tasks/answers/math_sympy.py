@@ -130,10 +130,10 @@ def _parsed(text: str) -> Any:
     latex = latex if re.search(r"[=<>«\[≤≥]|\\[a-z]+", text) else f"0+{latex}"
     parse, config = _library()[:2]
     try:
-        found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
+        parsed = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
     except Exception:
         return None
-    return found[0] if found else None
+    return parsed[0] if parsed else None
 
 
 @lru_cache(maxsize=1)

@@ -135,12 +135,12 @@ def split_unit(text: str) -> tuple[str, tuple[str, ...]]:
     """
     core, parts = text, []
     for _ in range(3):  # "5 square \text{cm}"
-        found = _TEXT_UNIT.fullmatch(core) or _WORD_UNIT.fullmatch(core)
-        if found is None or _NO_UNIT.search(found["words"]):
+        match = _TEXT_UNIT.fullmatch(core) or _WORD_UNIT.fullmatch(core)
+        if match is None or _NO_UNIT.search(match["words"]):
             break
-        core = found["core"]
-        parts += [_spelled(word) for word in re.findall(r"[A-Za-z]+|[^\sA-Za-z]", found["words"])]
-        parts += [_POWERS[found["power"]]] if found["power"] else []
+        core = match["core"]
+        parts += [_spelled(word) for word in re.findall(r"[A-Za-z]+|[^\sA-Za-z]", match["words"])]
+        parts += [_POWERS[match["power"]]] if match["power"] else []
     return core, tuple(sorted(parts))
 
 

@@ -82,16 +82,18 @@ class RowTask(Task):
         """Without the problems: a grading process is told the one it grades."""
         return {**vars(self), "_prompts": None}
 
-    def _divided(self, found: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    def _divided(self, by_split: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
         """Rows by split, each problem once."""
         divided: dict[str, list[Row]] = {split: [] for split in SPLITS}
-        rows = [(split, row) for split in ("test", "val", "train", UNKNOWN) for row in found.get(split, [])]
+        rows = [
+            (split, row) for split in ("test", "val", "train", UNKNOWN) for row in by_split.get(split, [])
+        ]
         seen: set[str] = set()
         for split, row in rows:
-            key = _plain(self._read(self.key, row))
+            key = _folded(self._read(self.key, row))
             if key not in seen:
                 seen.add(key)
-                place = _place(split, _plain(self._read(self.family, row)), has_val="val" in found)
+                place = _place(split, _folded(self._read(self.family, row)), has_val="val" in by_split)
                 if self._read(self.accepts, row, place):
                     divided[place].append(row)
         return divided
@@ -101,7 +103,7 @@ class RowTask(Task):
         limit = self.limits[split]
         if limit is None or limit >= len(rows):
             return rows
-        order = sorted(range(len(rows)), key=lambda i: _digest(f"chosen {_plain(self.key(rows[i]))}"))
+        order = sorted(range(len(rows)), key=lambda i: _digest(f"chosen {_folded(self.key(rows[i]))}"))
         return [rows[i] for i in sorted(order[:limit])]
 
     def _made(self, rows: list[Row], split: str) -> list[Prompt]:
@@ -121,7 +123,7 @@ class RowTask(Task):
             ) from None
 
 
-def _plain(text: str) -> str:
+def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 

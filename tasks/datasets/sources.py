@@ -81,15 +81,15 @@ def read_rows(data: str | None, source: Source | None) -> dict[str, list[Row]]:
 def _by_column(rows: Iterable[Row], source: Source | None, where: object) -> dict[str, list[Row]]:
     """Rows by their own column ``split``; without one, test-only data sets are test, others unassigned."""
     test_only = source is not None and set(source.splits) == {"test"}
-    found: dict[str, list[Row]] = {}
+    by_split: dict[str, list[Row]] = {}
     for number, row in enumerate(rows, start=1):
         named = row.get("split") or ("test" if test_only else UNKNOWN)
         if not isinstance(named, str) or named not in {UNKNOWN, *_ALIASES}:
             raise UsageError(
                 f'data is {where}: in row {number}, "split" must be train, val or test, not {named!r}.'
             )
-        found.setdefault(_ALIASES.get(named, UNKNOWN), []).append(row)
-    return found
+        by_split.setdefault(_ALIASES.get(named, UNKNOWN), []).append(row)
+    return by_split
 
 
 def _from_folder(folder: Path, source: Source | None) -> dict[str, list[Row]]:
