@@ -1,4 +1,4 @@
-r"""Exact value of the ways in which people write a rational number, without SymPy."""
+r"""Exact value of a rational number, in the many ways that people write it, without SymPy."""
 
 import re
 from fractions import Fraction
@@ -27,9 +27,9 @@ _SCALED = re.compile(rf"(?P<number>[-+]?{_N}) ?(?:\\text\{{ ?)?(?P<scale>[a-z]+)
 
 
 def rational(text: str) -> tuple[Fraction, bool] | None:
-    r"""The value of a cleaned answer and whether a percent sign follows it; None if it is no such number.
+    r"""Return the value of a cleaned number, and whether a percent sign follows; None for any other answer.
 
-    Read are integers, decimals, ``10,000``, ``3/4``, ``\frac{3}{4}``, ``1\frac{1}{2}``, ``1 1/2``,
+    It reads integers, decimals, ``10,000``, ``3/4``, ``\frac{3}{4}``, ``1\frac{1}{2}``, ``1 1/2``,
     ``6.5\times10^{3}``, ``6.5e3``, ``0.1\overline{6}`` and ``2 million``, with signs and percent signs.
     """
     text = _without_parentheses(text)
@@ -48,7 +48,7 @@ def rational(text: str) -> tuple[Fraction, bool] | None:
 
 
 def _without_parentheses(text: str) -> str:
-    r"""``-(3)`` and ``{3}`` as ``-3`` and ``3``."""
+    r"""Write ``-(3)`` and ``{3}`` as ``-3`` and ``3``."""
     inner = re.fullmatch(r"([-+]?)(?:\(([^(){},]*)\)|\{([^(){},]*)\})", text)
     return inner[1] + (inner[2] or inner[3] or "") if inner else text
 
@@ -94,6 +94,7 @@ def _repeating(text: str) -> Fraction | None:
     if match is None:
         return None
     fixed, loop = match["fixed"], match["loop"]
+    # 0.1666... = 0.1 + 6 / (9 * 10)
     tail = Fraction(int(loop), (10 ** len(loop) - 1) * 10 ** len(fixed))
     return _signed(match["sign"], Fraction(f"{match['whole'] or 0}.{fixed or 0}") + tail)
 
@@ -106,7 +107,7 @@ def _scaled(text: str) -> Fraction | None:
 
 
 def same(gold: tuple[Fraction, bool], answer: tuple[Fraction, bool]) -> bool:
-    """Whether two numbers agree; where one alone has a percent sign, 50% is 50 as well as 1/2."""
+    """Whether two numbers agree; if only one has a percent sign, 50% equals both 50 and 1/2."""
     (value, percent), (other, other_percent) = gold, answer
     if percent == other_percent:
         return value == other
