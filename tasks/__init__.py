@@ -1,5 +1,6 @@
 """The tasks: one file and one export line each. This folder is the package ``es_lightning.tasks``."""
 
+# From the repository root, Python could also import this folder as ``tasks``: a second copy of each module.
 if __name__ == "tasks":
     raise ModuleNotFoundError("import es_lightning.tasks, not tasks")
 

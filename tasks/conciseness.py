@@ -19,7 +19,7 @@ class _Row(NamedTuple):
     answer: str
 
 
-# The wording is ours: the paper's prompts are followed in what they ask and in their answers.
+# The questions and their answers are those of the paper; the wording is ours.
 _PAPER = (
     _Row("sum", "train", "Solve: 3 + 5 =", "8"),
     _Row("penguin", "train", "Many birds can fly. A penguin is a bird. Can a penguin fly?", "No"),
@@ -35,17 +35,18 @@ _PAPER = (
 
 
 class Conciseness(Task):
-    """Short questions; the closer the length of the reply is to that of the shortest answer, the better.
+    """Short questions; a reply should be as long as the shortest correct answer.
 
     Reward per completion: ``-|characters of the completion - characters of the reference|``, at most 0;
-    higher is better. Only the completion counts; the published code measured the prompt with it, which shifts
-    every length. White space around the completion is not counted: nobody sees it, and whether a reply starts
-    with a blank depends on the tokenizer. The reward is blind to what the reply says; ``accuracy`` is not.
+    higher is better. Only the completion is measured; the published code also measured the prompt, which
+    shifts every length. White space around the completion is not counted: nobody sees it, and whether a reply
+    starts with a space depends on the tokenizer. The reward ignores what the reply says; ``accuracy`` does
+    not.
 
     Args:
         variant: ``questions``, 192 questions written for this project (96 train, 32 val, 64 test, all sixteen
             kinds in each), or ``paper``, the 2 training and 8 evaluation prompts of the paper in our wording.
-            There the 8 are the test split, and val is empty: the paper has no third set.
+            With ``paper``, the 8 are the test split, and val is empty, since the paper has no third set.
 
     Raises:
         UsageError: the variant is neither of the two.
@@ -65,7 +66,7 @@ class Conciseness(Task):
         self._rows = _PAPER if variant == "paper" else _own_questions()
 
     def problems(self, split: str) -> list[Prompt]:
-        """Questions of ``train``, ``val`` or ``test``; the reference is the shortest correct answer."""
+        """Return questions of ``train``, ``val`` or ``test``; a reference is the shortest correct answer."""
         if split not in ("train", "val", "test"):
             raise UsageError(f"split must be train, val or test, not {split!r}.")
         return [
@@ -75,11 +76,11 @@ class Conciseness(Task):
         ]
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """Difference in length, in characters, and whether the reference stands in the completion.
+        """Compare lengths, in characters, and look for the reference in the completion.
 
         Returns:
-            ``reward``, and ``accuracy``: 1.0 if the reference occurs as a whole word or phrase in any case,
-            within the first 100,000 characters.
+            ``reward``, and ``accuracy``: 1.0 if the reference occurs as a whole word or phrase, in upper or
+            lower case, within the first 100,000 characters.
         """
         # R = -| len(y) - len(s) |  (arXiv 2509.24372); y the completion, s the shortest correct answer.
         difference = len(completion.strip()) - len(prompt.reference)
@@ -90,18 +91,18 @@ class Conciseness(Task):
 
 
 def _own_questions() -> tuple[_Row, ...]:
-    """The rows of conciseness.jsonl."""
+    """Read the rows of conciseness.jsonl."""
     text = resources.files("es_lightning.tasks").joinpath("conciseness.jsonl").read_text(encoding="utf-8")
     return tuple(_Row(**json.loads(line)) for line in text.splitlines())
 
 
 def _mentions(text: str, phrase: str) -> bool:
-    """Whether a phrase stands in a text with no letter or digit beside it, and not within a decimal."""
-    words = re.escape(_plain(phrase))
+    """Whether a text contains a phrase with no letter or digit beside it, and not inside a decimal."""
+    words = re.escape(_folded(phrase))
     whole = rf"(?<![^\W_])(?<!\d[.,]){words}(?![^\W_]|[.,]\d)"
-    return re.search(whole, _plain(text[:_MAX_CHARS])) is not None
+    return re.search(whole, _folded(text[:_MAX_CHARS])) is not None
 
 
-def _plain(text: str) -> str:
-    """The text without differences in case and white space."""
+def _folded(text: str) -> str:
+    """Remove differences in case and white space."""
     return " ".join(text.casefold().split())

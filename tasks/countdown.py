@@ -1,4 +1,7 @@
-"""Countdown: make a target from numbers, generated or your own (arXiv 2509.24372, 2601.20861, 2605.30148)."""
+"""Countdown: make a target from given numbers (arXiv 2509.24372, 2601.20861, 2605.30148).
+
+The problems are generated, or read from a file of your own.
+"""
 
 import hashlib
 import json
@@ -18,7 +21,7 @@ from es_lightning.tasks.answers.tags import format_score, last_block
 _SPLITS = ("train", "val", "test")
 _DRAWN = range(1, 100)
 _TARGETS = range(10, 101)
-_MAX_DRAWS = 20_000  # per problem; six numbers, the rarest to reach a target, take 230 on average
+_MAX_DRAWS = 20_000  # per problem; six numbers need the most, 230 on average
 
 _TEXT = (
     "Use the numbers {numbers} to make {target}. Every number must be used exactly once. You may add (+), "
@@ -36,36 +39,38 @@ class _Problem(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The same for problems that differ in the order of the numbers alone."""
+        """Identity of the problem, whatever the order of its numbers."""
         return f"{sorted(self.numbers)}={self.target}"
 
 
 class Countdown(Task):
     """Combine three or four numbers, each exactly once, into an expression that equals the target.
 
-    Reward per completion: ``answer + 0.1 * format``, from 0 to 1.1; higher is better. The reply is read with
-    its prefill, so that the opening think tag counts. ``answer`` is 1.0 if the last answer block is an
-    expression of exactly the given numbers whose exact value is the target, else 0.0; one ``= target`` may
-    follow it, which claims nothing new. ``format`` is 1.0 for a think block and then an answer block, 0.5 for
-    an answer block without a think block before it, 0.1 for a think block alone, else 0.0.
+    Reward per completion: ``answer + 0.1 * format``, from 0 to 1.1; higher is better. The prefill is
+    graded as part of the reply, so its opening think tag counts. ``answer`` is 1.0 if the last answer block
+    is an expression that uses exactly the given numbers and whose exact value is the target, else 0.0. One
+    ``= target`` may follow the expression, since it adds nothing. ``format`` is 1.0 for a think block
+    followed by an answer block, 0.5 for an answer block without a think block before it, 0.1 for a think
+    block alone, else 0.0.
 
-    Generated problems always have a solution: numbers from 1 to 99 are joined at random until the result is a
-    whole number from 10 to 100. A set of numbers belongs to one split for good, whatever the target, the seed
-    and the sizes; a larger split begins with the smaller one.
+    Generated problems always have a solution: numbers from 1 to 99 are combined at random until the result
+    is a whole number from 10 to 100. A set of numbers always belongs to the same split, whatever the target,
+    the seed and the sizes. A larger split begins with the problems of a smaller one.
 
     Args:
-        n_train: generated problems of the train split.
-        n_val: generated problems of the val split.
-        n_test: generated problems of the test split.
-        numbers: how many numbers a problem may have, each count from 2 to 6 and all equally likely.
-        seed: which problems are generated.
-        path: JSONL file to read instead of generating, one ``{"numbers": [3, 7, 8], "target": 32}`` per line,
-            which may also say ``"split"``: train, val or test. A row without it goes where a generated
-            problem of its numbers would go, a third to each split. The options above then have no effect.
+        n_train: number of problems to generate for the train split.
+        n_val: the same for the val split.
+        n_test: the same for the test split.
+        numbers: how many numbers a problem may have; each count is from 2 to 6, and all are equally likely.
+        seed: selects which problems are generated.
+        path: JSONL file to read instead of generating, with one ``{"numbers": [3, 7, 8], "target": 32}`` per
+            line. A row may also have a ``"split"``: train, val or test. A row without it goes to the split of
+            generated problems with the same numbers, which gives each split about a third. With a file, the
+            options above have no effect.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
 
     Raises:
-        UsageError: an option is out of range, or a line of the file, which the message names, is no problem.
+        UsageError: an option is out of range, or a line of the file is not a problem; the message names it.
     """
 
     def __init__(
@@ -89,15 +94,17 @@ class Countdown(Task):
         self._own = None if path is None else _read(Path(path))
 
     def problems(self, split: str) -> list[Prompt]:
-        """Problems of ``train``, ``val`` or ``test``; the reference holds ``numbers`` and ``target``.
+        """Return the problems of ``train``, ``val`` or ``test``; references hold ``numbers`` and ``target``.
 
         Raises:
             UsageError: the split is none of the three, or there are too few different problems to fill it.
         """
         if split not in _SPLITS:
             raise UsageError(f"split must be train, val or test, not {split!r}.")
-        found = self._own[split] if self._own else _generate(split, self.sizes[split], self.counts, self.seed)
-        return [self._prompt(f"countdown/{split}/{i}", *problem) for i, problem in enumerate(found)]
+        problems = (
+            self._own[split] if self._own else _generate(split, self.sizes[split], self.counts, self.seed)
+        )
+        return [self._prompt(f"countdown/{split}/{i}", *problem) for i, problem in enumerate(problems)]
 
     def _prompt(self, name: str, numbers: tuple[int, ...], target: int) -> Prompt:
         text = _TEXT.format(numbers=", ".join(map(str, numbers)), target=target)
@@ -110,7 +117,7 @@ class Countdown(Task):
         )
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """The ``reward`` from 0 to 1.1 and its parts, ``accuracy`` (the answer) and ``format``."""
+        """Return the ``reward`` from 0 to 1.1 and its parts, ``accuracy`` (the answer) and ``format``."""
         text = prompt.prefill + completion
         answer = _answer_score(text, prompt.reference["numbers"], prompt.reference["target"])
         form = format_score(text)
@@ -119,7 +126,7 @@ class Countdown(Task):
 
 
 def _answer_score(text: str, numbers: Sequence[int], target: int) -> float:
-    """1.0 if the last answer block solves the problem, else 0.0."""
+    """Return 1.0 if the last answer block solves the problem, else 0.0."""
     block = last_block(text, "answer")
     if block is None:
         return 0.0
@@ -132,30 +139,33 @@ def _answer_score(text: str, numbers: Sequence[int], target: int) -> float:
 
 @lru_cache(maxsize=16)
 def _generate(split: str, size: int, counts: tuple[int, ...], seed: int) -> tuple[_Problem, ...]:
-    """The first different problems of a split, in the order in which its own random stream yields them."""
+    """Generate the first ``size`` distinct problems of a split, from the split's own random stream."""
     digest = hashlib.sha256(f"countdown/{seed}/{split}".encode()).digest()
     rng = random.Random(int.from_bytes(digest, "big"))
-    found: dict[str, _Problem] = {}
-    while len(found) < size:
+    problems: dict[str, _Problem] = {}
+    while len(problems) < size:
         count = counts[_below(len(counts), rng)]
         draws = (_draw(rng, count, split) for _ in range(_MAX_DRAWS))
-        problem = next((draw for draw in draws if draw is not None and draw.key not in found), None)
+        problem = next((draw for draw in draws if draw is not None and draw.key not in problems), None)
         if problem is None:
             raise UsageError(
-                f"problems of {count} numbers ran out after {len(found)} of {size} in the {split} split; "
+                f"problems of {count} numbers ran out after {len(problems)} of {size} in the {split} split; "
                 f"lower n_{split} or ask for larger counts only."
             )
-        found[problem.key] = problem
-    return tuple(found.values())
+        problems[problem.key] = problem
+    return tuple(problems.values())
 
 
 def _split_of(numbers: Sequence[int]) -> str:
-    """The one split that numbers belong to, in any order and for any seed, so that splits cannot overlap."""
+    """Return the one split that numbers belong to, in any order and for any seed: splits cannot overlap."""
     return _SPLITS[hashlib.sha256(str(sorted(numbers)).encode()).digest()[0] % 3]
 
 
 def _draw(rng: random.Random, count: int, split: str) -> _Problem | None:
-    """Join random numbers in random pairs, as a tree; None if they belong elsewhere or miss all targets."""
+    """Draw numbers and join random pairs of them until one value is left, the target.
+
+    The result is None if the numbers belong to another split, a divisor is 0, or the value is not a target.
+    """
     numbers = tuple(_DRAWN[_below(len(_DRAWN), rng)] for _ in range(count))
     if _split_of(numbers) != split:
         return None
@@ -172,12 +182,12 @@ def _draw(rng: random.Random, count: int, split: str) -> _Problem | None:
 
 
 def _below(bound: int, rng: random.Random) -> int:
-    """A random index; of all methods only ``random()`` gives the same in every version of Python."""
+    """Return a random index by ``random()``, the only method that is the same in every version of Python."""
     return int(rng.random() * bound)
 
 
 def _read(path: Path) -> dict[str, list[_Problem]]:
-    """Problems of a JSONL file by split, in the order of the file; empty lines are passed over."""
+    """Read the problems of a JSONL file by split, in the order of the file; empty lines are skipped."""
     splits: dict[str, list[_Problem]] = {split: [] for split in _SPLITS}
     line_of: dict[str, int] = {}
     try:
@@ -198,10 +208,10 @@ def _read(path: Path) -> dict[str, list[_Problem]]:
 
 
 def _parse(line: bytes, where: str) -> tuple[_Problem, str]:
-    """The problem on one line of a file, and its split.
+    """Parse the problem on one line of a file, and its split.
 
     Raises:
-        UsageError: it is no problem; the message begins with ``where``.
+        UsageError: the line is not a problem; the message begins with ``where``.
     """
     try:
         row: Any = json.loads(line)
@@ -222,4 +232,4 @@ def _parse(line: bytes, where: str) -> tuple[_Problem, str]:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_NUMBER  # bool, a kind of int, is none
+    return type(value) is int and 0 <= value <= MAX_NUMBER  # not isinstance: a bool is an int, too

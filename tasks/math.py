@@ -1,6 +1,7 @@
-r"""School and competition maths with a final answer that is checked: GSM8K, MATH, and five test sets.
+r"""School and competition maths, graded by the final answer: GSM8K, MATH, and five test sets.
 
-Set-ups: arXiv 2509.24372 (MATH levels 3 to 5, the Qwen-Math prompt); 2601.20861 and 2605.30148 (GSM8K).
+The set-ups follow arXiv 2509.24372 (MATH levels 3 to 5, the Qwen-Math prompt), and 2601.20861 and 2605.30148
+(GSM8K).
 """
 
 import math
@@ -24,13 +25,13 @@ _QWEN_MATH = (
 
 @dataclass(frozen=True)
 class _Benchmark:
-    """A data set and its own rules.
+    """A data set, and how its rows are read.
 
     Args:
-        source: where it lives.
-        question: the column of the problem.
-        gold: from a row to the right answer.
-        hashes: whether ``####`` marks the answer of a reply.
+        source: where the data set lives.
+        question: the column that holds the problem.
+        gold: reads the right answer from a row.
+        hashes: whether ``####`` marks the answer in a reply.
     """
 
     source: Source
@@ -55,7 +56,7 @@ def _written(row: Row) -> str:
 
 
 def _whole(row: Row) -> str:
-    """142.0, as a data set of floats writes 142, and 033, as AIME writes 33."""
+    """Write 142.0 (a data set of floats) as 142, and 033 (the spelling of AIME) as 33."""
     number = float(row["answer"])
     return str(int(number)) if number.is_integer() else str(number)
 
@@ -85,6 +86,7 @@ _BENCHMARKS = {
     "minerva": _Benchmark(
         Source("math-ai/minervamath", {"test": "test"}, sample="minerva"), "question", _written
     ),
+    # The hub holds the next three test sets under the name train.
     "olympiadbench": _Benchmark(
         Source("Hothan/OlympiadBench", {"test": "train"}, "OE_TO_maths_en_COMP", "olympiadbench"),
         "question",
@@ -102,38 +104,41 @@ _JUDGES = ("exact", "math_verify")
 
 
 class MathTask(RowTask):
-    r"""Maths problems whose final answer is checked; the solution that leads to it is not read.
+    r"""Maths problems, graded by the final answer; the solution that leads to it is not read.
 
     Reward per completion: 1.0 if the final answer is right, else 0.0; higher is better. ``boxed`` is 1.0 if
-    the answer stood in a ``\boxed{}``, or behind ``####`` for GSM8K. Which text is the final answer says
-    ``es_lightning.tasks.answers.math_answers.final_answer``, and when two answers are equal
-    ``es_lightning.tasks.answers.math_equal``; in short, the last box counts, and numbers are compared
-    exactly. Where OlympiadBench gives a column ``error``, numbers may differ by as much.
+    the answer stood in a ``\boxed{}``, or after ``####`` for GSM8K, else 0.0.
+    ``es_lightning.tasks.answers.math_answers.final_answer`` defines which text is the final answer, and
+    ``es_lightning.tasks.answers.math_equal`` defines when two answers are equal. In short, the last box
+    counts, and numbers are compared exactly. If a row of OlympiadBench has a tolerance in its column
+    ``error``, numbers may differ by that much.
 
-    Rows: ``gsm8k`` question, answer (with ``#### 72`` at its end); ``math`` problem, level, solution (with a
-    ``\boxed{}``); ``math500``, ``amc``, ``aime24`` problem, answer; ``minerva`` question, answer;
-    ``olympiadbench`` question, final_answer (a list), error. Other columns do not matter.
+    Columns that are read: ``gsm8k`` question, answer (with ``#### 72`` at its end); ``math`` problem, level,
+    solution (with a ``\boxed{}``); ``math500``, ``amc``, ``aime24`` problem, answer; ``minerva`` question,
+    answer; ``olympiadbench`` question, final_answer (a list), error.
 
     Args:
-        dataset: ``gsm8k``, ``math``, or one that has a test split alone: ``math500``, ``minerva``,
+        dataset: ``gsm8k``, ``math``, or a data set with a test split only: ``math500``, ``minerva``,
             ``olympiadbench``, ``amc``, ``aime24``.
-        data: None takes the data set from the hub, ``sample`` a few rows written for this project; else see
-            ``es_lightning.tasks.datasets.sources.read``.
-        prompt: ``chat``, the problem and the instruction through the model's chat template, or ``qwen_math``,
-            the text on which the Qwen-Math models were tuned, written out, for models without a template.
-        flexible: whether a reply that states no answer is judged by its last formula or number; a reply of
-            numbers at random is then right now and then, which a population will find.
-        judge: ``exact``, the rules above, in which math-verify has a say where the right answer is a formula
-            without values; or ``math_verify``, that library's verdict on the reply and nothing else, for
-            comparison with results that were graded so. It is slower, for some formulas without bound, and
-            takes some wrong answers for right, as 5 cm for 5 m.
-        levels: difficulties, 1 to 5, that the train split of ``math`` is made of; the others hold all.
+        data: where the rows are. None reads the data set from the hub, and ``sample`` reads a few rows
+            written for this project; for the other forms see
+            ``es_lightning.tasks.datasets.sources.read_rows``.
+        prompt: ``chat`` puts the problem and the instruction through the model's chat template.
+            ``qwen_math`` writes out the prompt on which the Qwen-Math models were tuned, for models without
+            a template.
+        flexible: whether a reply that states no answer is judged by its last formula or number. A reply of
+            random numbers is then sometimes right, and a population will learn to exploit that.
+        judge: ``exact`` applies the rules above; they ask math-verify only if the right answer is a formula
+            without values. ``math_verify`` takes that library's verdict on the reply and nothing else, for
+            comparison with results that were graded in this way. It is slower (for some formulas without
+            bound) and accepts some wrong answers, such as 5 cm for 5 m.
+        levels: difficulties, from 1 to 5, in the train split of ``math``; its other splits hold all levels.
         n_train: training problems used; None takes all.
         n_val: the same for validation.
         n_test: the same for the test.
 
     Raises:
-        UsageError: an option is none of the above.
+        UsageError: an option has none of the values above.
     """
 
     def __init__(
@@ -162,7 +167,7 @@ class MathTask(RowTask):
 
     @property
     def name(self) -> str:
-        """The data set."""
+        """Name of the data set."""
         return self.dataset
 
     def prepare(self) -> None:
@@ -174,14 +179,14 @@ class MathTask(RowTask):
         """The problem's text."""
         return str(row[_BENCHMARKS[self.dataset].question])
 
-    def keep(self, row: Row, split: str) -> bool:
-        """All but the training problems of ``math`` that are too easy or too hard."""
+    def accepts(self, row: Row, split: str) -> bool:
+        """Whether a row is used: all are, except training problems of ``math`` of other ``levels``."""
         if self.dataset != "math" or split != "train":
             return True
         return str(row["level"]).removeprefix("Level ") in map(str, self.levels)
 
     def prompt(self, row: Row, name: str) -> Prompt:
-        """The question; the reference holds ``answer`` and ``tolerance``, a number or None."""
+        """Make the prompt of a row; its reference holds ``answer`` and ``tolerance``, a number or None."""
         benchmark = _BENCHMARKS[self.dataset]
         question = str(row[benchmark.question]).strip()
         raw = self.style == "qwen_math"
@@ -193,18 +198,18 @@ class MathTask(RowTask):
         )
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """The ``reward`` of 0 or 1, ``accuracy``, which is the same, and ``boxed``."""
-        found = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible)
+        """Return the ``reward`` of 0 or 1, ``accuracy``, which is the same number, and ``boxed``."""
+        answer = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible)
         gold, tolerance = prompt.reference["answer"], prompt.reference["tolerance"]
         if self.judge == "math_verify":
             right = float(library_verdict(gold, completion))
         else:
-            right = float(found.text is not None and answers_equal(gold, found.text, tolerance))
-        return {"reward": right, "accuracy": right, "boxed": float(found.marked)}
+            right = float(answer.text is not None and answers_equal(gold, answer.text, tolerance))
+        return {"reward": right, "accuracy": right, "boxed": float(answer.marked)}
 
 
 def _tolerance(error: Any) -> float | None:
-    """The smallest of the numbers in OlympiadBench's column ``error``, such as ``1e-1``; None without one."""
+    """Return the smallest number in OlympiadBench's column ``error``, such as ``1e-1``; None without one."""
     parts = str(error).split(",") if error else []
     try:
         numbers = [float(part) for part in parts if part.strip()]

@@ -10,22 +10,22 @@ from es_lightning.task import Reward, Task
 
 
 class Mixture(Task):
-    """Problems of several tasks, each of which counts by its weight, whatever the scale of its rewards.
+    """Problems of several tasks; each task counts by its weight, whatever the scale of its rewards.
 
-    Each generation's prompts are shared out by the weights, where ``prompts_per_generation`` is given, and
-    the weights of the members come from each task's rewards standardised over the population (see
-    ``es_lightning.algorithm.shaping.comparable``). The rewards that are logged are the tasks' own; beside
-    their mean, which mixes scales, stands each task's: ``<task>/reward``, ``<task>/accuracy`` and so on. A
-    task without training problems takes part in validation and test alone.
+    If ``prompts_per_generation`` is given, each generation's prompts are divided among the tasks by the
+    weights. The members' weights are computed from each task's rewards, standardised over the population (see
+    ``es_lightning.algorithm.shaping.comparable``). The rewards that are logged are the tasks' own. Their mean
+    mixes scales; so each task's numbers are logged too: ``<task>/reward``, ``<task>/accuracy`` and so on. A
+    task without training problems takes part in validation and test only.
 
     Reward per completion: that of the task the problem comes from; higher is better.
 
     Args:
-        tasks: two tasks or more; of the same kind as well.
+        tasks: two or more tasks; several may be of the same kind.
         weights: how much each task counts, above 0; None lets all count alike.
 
     Raises:
-        UsageError: there are no two tasks, or the weights do not fit.
+        UsageError: there are fewer than two tasks, one is itself a mixture, or the weights do not fit.
     """
 
     def __init__(self, tasks: Sequence[Task], weights: Sequence[float] | None = None) -> None:
@@ -42,7 +42,7 @@ class Mixture(Task):
         self.batched = any(task.batched for task in tasks)
 
     def problems(self, split: str) -> list[Prompt]:
-        """Problems of all tasks, one task after the other."""
+        """Return the problems of all tasks, one task after the other."""
         return [
             replace(prompt, id=f"{name}/{prompt.id}", group=name)
             for name, task in self.tasks.items()
@@ -50,23 +50,23 @@ class Mixture(Task):
         ]
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """The reward of the prompt's own task, and its numbers under the task's name."""
+        """Return the reward by the prompt's own task, and its numbers under the task's name."""
         return _named(prompt.group, self.tasks[prompt.group].reward(prompt, completion))
 
     def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Reward | Exception]:
-        """The rewards of a batch, each task's in one go."""
-        found: dict[int, Reward | Exception] = {}
+        """Grade a batch, with one call per task."""
+        reward_at: dict[int, Reward | Exception] = {}
         for name, task in self.tasks.items():
             here = [i for i, prompt in enumerate(prompts) if prompt.group == name]
             rewards = task.rewards([prompts[i] for i in here], [completions[i] for i in here])
-            found |= {
+            reward_at |= {
                 i: reward if isinstance(reward, Exception) else _named(name, reward)
                 for i, reward in zip(here, rewards, strict=True)
             }
-        return [found[i] for i in range(len(prompts))]
+        return [reward_at[i] for i in range(len(prompts))]
 
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> dict[str, float]:
-        """The same for a prompt with choices."""
+        """Return the same numbers for a prompt with choices."""
         return _named(prompt.group, self.tasks[prompt.group].choice_reward(prompt, logprobs))
 
     def prepare(self) -> None:
@@ -75,12 +75,12 @@ class Mixture(Task):
             task.prepare()
 
     def group_weights(self) -> Mapping[str, float]:
-        """The weights by task."""
+        """Return the weights by task."""
         return self.weights
 
 
 def _names(tasks: Sequence[Task]) -> list[str]:
-    """A name for each, with a number where two tasks share one."""
+    """Name each task, with a number where tasks share a name."""
     names: list[str] = []
     for task in tasks:
         numbered = chain([task.name], (f"{task.name}-{number}" for number in count(2)))

@@ -1,4 +1,4 @@
-"""Multiple choice: ARC, WinoGrande, HellaSwag, PIQA, MMLU-Pro, BoolQ or own rows, answered or scored.
+"""Multiple choice by reply or by log-likelihood: ARC, WinoGrande, HellaSwag, PIQA, MMLU-Pro, BoolQ, own rows.
 
 Benchmarks: arXiv 1803.05457, 1907.10641, 1905.07830, 1911.11641, 2406.01574, 1905.10044.
 """
@@ -18,7 +18,7 @@ from es_lightning.tasks.datasets.sources import Row
 
 Mode = Literal["generate", "loglikelihood"]
 
-_WORST = -100.0  # nats; exp(-100) is no probability that an optimiser could tell from 0
+_WORST = -100.0  # nats; no optimiser can tell a probability of exp(-100) from 0
 _TEXT = (
     "{question}\n\n{options}\n\nThink briefly, then end your reply with the sentence "
     '"The answer is (X).", where X is the letter of the right option.'
@@ -28,41 +28,41 @@ _TEXT = (
 class MultipleChoice(RowTask):
     """Choose one of several options, by writing its letter or by the log-likelihoods of the options.
 
-    With ``mode: generate`` the model answers in words. Reward per completion: 1.0 if the letter that it ends
-    with is the right one, else 0.0; the replies understood are those of
-    ``es_lightning.tasks.answers.letters.chosen``.
+    With ``mode: generate`` the model answers in words. Reward per completion: 1.0 if the reply chooses the
+    letter of the right option, else 0.0. ``es_lightning.tasks.answers.letters.chosen`` defines which replies
+    are understood.
 
-    With ``mode: loglikelihood`` nothing is generated. Reward per problem: 1.0 if of all options the right one
-    has the largest log-probability (``accuracy``), or with ``normalise: chars`` the largest log-probability
-    per UTF-8 byte of its text, leading space excluded (``accuracy_per_char``), else 0.0. Of equal ones the
-    first counts as the largest. A log-probability that is no finite number is smaller than all others, and if
-    none is finite, nothing is right. With ``dense`` the reward is instead the log-softmax of the right option
-    over all options' values, in nats, from -100 to 0. A text, where one is graded in this mode, earns the
-    largest reward if it is the right choice with what stands before it, else the smallest.
+    With ``mode: loglikelihood`` nothing is generated. Reward per problem: 1.0 if the right option has the
+    largest log-probability of all options (``accuracy``), else 0.0. With ``normalise: chars``, what counts is
+    the log-probability per UTF-8 byte of the option's text, leading space excluded (``accuracy_per_char``).
+    In a tie the first option counts as the largest. A log-probability that is not finite is smaller than all
+    others; if none is finite, no option is right. With ``dense`` the reward is instead the log-softmax of the
+    right option over all options' values, in nats, from -100 to 0. If a text is graded in this mode, it earns
+    the largest reward if it is the right choice together with the text before it, else the smallest.
 
-    Data sets, with the hub's split that is the test where it is not ``test``, as test labels are hidden:
-    ``arc_challenge``, ``winogrande`` (xl; validation), ``hellaswag`` (validation), ``piqa`` (validation),
-    ``mmlu_pro`` (no train), ``boolq`` (validation). Where the hub's validation is our test, a tenth of train
-    is val. Files of a data set hold its own columns. ``own`` reads rows ``{"question": "2 + 2?", "options":
-    ["3", "4"], "answer": "4"}``; ``options`` may be called ``choices``, and ``answer`` is an index from 0,
-    the text of an option or, if it is none, a letter.
+    Data sets: ``arc_challenge``, ``winogrande`` (xl), ``hellaswag``, ``piqa``, ``mmlu_pro`` (no train split),
+    ``boolq``. The test labels of ``winogrande``, ``hellaswag``, ``piqa`` and ``boolq`` are hidden; there the
+    hub's validation split is our test split, and a tenth of train is our val split. Files of a data set have
+    the data set's own columns. ``own`` reads rows ``{"question": "2 + 2?", "options": ["3", "4"], "answer":
+    "4"}``. ``options`` may be called ``choices``. ``answer`` is an index from 0, the text of an option or, if
+    it is not the text of one, a letter.
 
     Args:
         dataset: ``arc_challenge``, ``winogrande``, ``hellaswag``, ``piqa``, ``mmlu_pro``, ``boolq`` or
             ``own``.
-        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read``); None reads the data
-            set from the hub, ``sample`` 20 rows that are shipped.
+        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read_rows``); None reads the
+            data set from the hub, and ``sample`` reads 20 shipped rows.
         mode: ``generate`` or ``loglikelihood``.
-        normalise: ``none`` or ``chars``: which of the two accuracies is rewarded; None takes the usual one,
+        normalise: ``none`` or ``chars``: which of the two accuracies is rewarded. None takes the usual one:
             ``chars`` for arc_challenge, hellaswag, piqa and own, ``none`` for the others.
-        dense: a smooth reward instead of 0 or 1, in log-likelihood mode.
-        chat: whether the model's chat template is applied; None applies it to generate.
+        dense: whether the reward in log-likelihood mode is smooth, instead of 0 or 1.
+        chat: whether the model's chat template is applied; None applies it in mode ``generate`` only.
         n_train: training problems used; None takes all.
         n_val: the same for validation.
         n_test: the same for the test.
 
     Raises:
-        UsageError: an option is none of those named, or has no effect in this mode.
+        UsageError: an option has none of the values named, or has no effect in this mode.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MultipleChoice(RowTask):
         n_val: int | None = None,
         n_test: int | None = None,
     ) -> None:
-        _check(dataset, data, mode, normalise, dense)
+        _check_options(dataset, data, mode, normalise, dense)
         self.dataset, self.mode, self.dense = dataset, mode, dense
         super().__init__(data, FORMATS[dataset].source, n_train, n_val, n_test)
         self.normalise = normalise or FORMATS[dataset].normalise
@@ -86,22 +86,22 @@ class MultipleChoice(RowTask):
 
     @property
     def name(self) -> str:
-        """The data set."""
+        """Name of the data set."""
         return self.dataset
 
     def key(self, row: Row) -> str:
-        """The question with its options, in whatever order they stand."""
+        """Return the question with its options, whatever their order."""
         item = FORMATS[self.dataset].read(row)
         return "\n".join([item.question, *sorted(item.options)])
 
     def family(self, row: Row) -> str:
-        """WinoGrande's sentences come as twins with the same options; elsewhere the question itself."""
+        """Return the key; for WinoGrande, whose sentences come in twins, the options that the twins share."""
         if self.dataset != "winogrande":
             return self.key(row)
         return "\n".join(sorted(FORMATS[self.dataset].read(row).options))
 
     def prompt(self, row: Row, name: str) -> Prompt:
-        """The problem of a row; the reference holds ``letter``, ``letters`` and ``options``."""
+        """Make the prompt of a row; its reference holds ``letter``, ``letters`` and ``options``."""
         item = FORMATS[self.dataset].read(row)
         letters = ascii_uppercase[: len(item.options)]
         reference = {"letter": letters[item.gold], "letters": letters, "options": list(item.options)}
@@ -111,7 +111,7 @@ class MultipleChoice(RowTask):
         return Prompt(name, text if self.chat else f"{text}\n", reference, chat=self.chat)
 
     def _choices(self, item: Item) -> tuple[Choice, ...]:
-        """What is scored; behind a chat template, a reply begins without a space."""
+        """Return the choices to score; after a chat template, a reply begins without a space."""
         if not self.chat:
             return item.choices
         return tuple(
@@ -122,7 +122,7 @@ class MultipleChoice(RowTask):
         )
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """The ``reward`` and the ``accuracy`` of a text."""
+        """Return the ``reward`` and the ``accuracy`` of a text."""
         if prompt.choices:
             gold = prompt.choices[_gold(prompt)]
             right = completion.strip() == (gold.before + gold.text).strip()
@@ -132,14 +132,14 @@ class MultipleChoice(RowTask):
         return {"reward": best if right else worst, "accuracy": float(right)}
 
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> dict[str, float]:
-        """The ``reward``, the ``accuracy`` and the ``accuracy_per_char`` of the choices' log-likelihoods.
+        """Return ``reward``, ``accuracy`` and ``accuracy_per_char`` of the choices' log-likelihoods.
 
         Args:
             prompt: the problem.
             logprobs: log-probability of each choice's text in nats.
 
         Raises:
-            ValueError: there are not as many as choices.
+            ValueError: there are not as many log-probabilities as choices.
         """
         gold = _gold(prompt)
         sums = [value if math.isfinite(value) else -math.inf for value in logprobs]
@@ -152,7 +152,7 @@ class MultipleChoice(RowTask):
         return {"reward": reward, "accuracy": by_sum, "accuracy_per_char": by_mean}
 
 
-def _check(dataset: str, data: str | None, mode: str, normalise: str | None, dense: bool) -> None:
+def _check_options(dataset: str, data: str | None, mode: str, normalise: str | None, dense: bool) -> None:
     if dataset not in FORMATS:
         raise UsageError(f"dataset is {dataset!r}: give one of {', '.join(FORMATS)}.")
     if data is None and FORMATS[dataset].source is None:
@@ -173,18 +173,19 @@ def _gold(prompt: Prompt) -> int:
 
 
 def _size(choice: Choice) -> int:
-    """Bytes of a choice, without the space that joins it to the prompt."""
+    """Count the bytes of a choice, without the space that joins it to the prompt; at least 1."""
+    # Text from JSON may hold lone surrogates, which UTF-8 cannot encode.
     return max(len(choice.text.strip().encode(errors="replace")), 1)
 
 
 def _is_first_largest(values: Sequence[float], gold: int) -> float:
-    """1.0 if the right choice is the first of the largest, and finite; else 0.0."""
+    """Return 1.0 if the right choice is the first with the largest value, and that is finite; else 0.0."""
     largest = max(values)
     return float(math.isfinite(largest) and values.index(largest) == gold)
 
 
 def _log_softmax(values: Sequence[float], gold: int) -> float:
-    """log p(gold) in nats, if the choices were all there is; at least -100."""
+    """Return log p(gold) in nats, normalised over the choices; from -100 to 0."""
     if not math.isfinite(values[gold]):
         return _WORST
     largest = max(values)

@@ -1,4 +1,4 @@
-"""ProofWriter: does a statement follow from facts and rules (arXiv 2012.13048; a target of 2605.30148)."""
+"""ProofWriter: does a statement follow from facts and rules (arXiv 2012.13048; a task of 2605.30148)."""
 
 import math
 from collections.abc import Sequence
@@ -30,23 +30,23 @@ class ProofWriter(RowTask):
     """Say whether a statement is true, false or unknown, given a theory of short English sentences.
 
     Rows are ``{"theory": "Anne is kind. Kind people are nice.", "question": "Anne is nice.", "answer":
-    "True"}`` with the answers True, False and Unknown, and optionally ``QDep``, the depth of the proof. Where
-    rows name no split, all statements of a theory go to the same one.
+    "True"}``. The answer is True, False or Unknown. A row may also have ``QDep``, the depth of the proof. If
+    rows name no split, all statements about a theory go to the same split.
 
-    Reward per completion: ``answer + format_reward * format``; higher is better. The reply is read with its
-    prefill, so that the opening think tag counts. ``answer`` is 1.0 if the last answer block is the right
-    word in upper or lower case, else 0.0. ``format`` is 1.0 for a think block and then an answer block, 0.5
-    for an answer block without a think block before it, 0.1 for a think block alone, else 0.0.
+    Reward per completion: ``answer + format_reward * format``; higher is better. The prefill is graded as
+    part of the reply, so its opening think tag counts. ``answer`` is 1.0 if the last answer block is the
+    right word in upper or lower case, else 0.0. ``format`` is 1.0 for a think block followed by an answer
+    block, 0.5 for an answer block without a think block before it, 0.1 for a think block alone, else 0.0.
 
     Args:
-        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read``); None reads
-            ``tasksource/proofwriter`` from the hub, ``sample`` 20 rows that are shipped.
+        data: where the rows are (see ``es_lightning.tasks.datasets.sources.read_rows``); None reads
+            ``tasksource/proofwriter`` from the hub, and ``sample`` reads 20 shipped rows.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
         n_train: training problems used; None takes all.
         n_val: the same for validation.
         n_test: the same for the test.
-        format_reward: what a perfect format earns; arXiv 2605.30148 takes 0.1.
-        depths: depths of proof (``QDep``) that are used; None takes all.
+        format_reward: what a perfect format earns; arXiv 2605.30148 uses 0.1.
+        depths: proof depths (``QDep``) of the rows that are used; None takes all.
 
     Raises:
         UsageError: an option is out of range.
@@ -72,18 +72,18 @@ class ProofWriter(RowTask):
         self.depths = None if depths is None else frozenset(depths)
 
     def key(self, row: Row) -> str:
-        """The theory and the statement."""
+        """Return the theory and the statement."""
         return f"{row['theory']}\n{row['question']}"
 
     def family(self, row: Row) -> str:
-        """The theory: what was learned of one must not help with the statements that are held out."""
+        """Return the theory: what is learned about it must not help with held-out statements."""
         return str(row["theory"])
 
-    def keep(self, row: Row, split: str) -> bool:
-        """Whether the proof of a row has one of the depths asked for.
+    def accepts(self, row: Row, split: str) -> bool:
+        """Whether the proof depth of a row is one of ``depths``.
 
         Raises:
-            UsageError: depths are asked for and the row does not say its own.
+            UsageError: ``depths`` is given, but the row does not say its depth.
         """
         if self.depths is None:
             return True
@@ -92,7 +92,7 @@ class ProofWriter(RowTask):
         return row["QDep"] in self.depths
 
     def prompt(self, row: Row, name: str) -> Prompt:
-        """The problem of a row; the reference is its label."""
+        """Make the prompt of a row; its reference is the label."""
         label = str(row["answer"]).capitalize()
         if label not in _LABELS:
             raise ValueError(f'"answer" is {row["answer"]!r}, not True, False or Unknown')
@@ -106,7 +106,7 @@ class ProofWriter(RowTask):
         )
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """The ``reward`` and its parts, ``accuracy`` (the answer) and ``format``."""
+        """Return the ``reward`` and its parts, ``accuracy`` (the answer) and ``format``."""
         text = prompt.prefill + completion
         answer, form = _answer_score(text, prompt.reference), format_score(text)
         # R = answer + format_reward * format  (arXiv 2605.30148 with 0.1)
@@ -114,6 +114,6 @@ class ProofWriter(RowTask):
 
 
 def _answer_score(text: str, label: str) -> float:
-    """1.0 if the last answer block is the label, else 0.0; letters that only look like it do not count."""
+    """Return 1.0 if the last answer block is the label, else 0.0; look-alike letters do not count."""
     said = (last_block(text, "answer") or "").strip()
     return float(said.isascii() and said.lower() == label.lower())

@@ -27,28 +27,29 @@ _ROW = '{"prompt": "Name a prime number above 10.", "answer": "11"}'
 
 
 class PythonRewards(RowTask):
-    """Rewards from functions of yours, ``(prompt, completion, **row) -> float or dict``.
+    """Rewards from your own functions, ``(prompt, completion, **row) -> float or dict``.
 
-    ``prompt`` and ``completion`` are texts; the row's other columns are passed by name, all of them to a
-    function with ``**row``, else those it names. A function may be ``async``: all completions of a member
-    then wait at the same time. A dict has a key ``reward``, and components that are logged with it. With
-    ``batched`` a function is called once per member with lists: ``(prompts, completions, **columns)``, with
-    None where a row lacks a column.
+    ``prompt`` and ``completion`` are texts. The row's other columns are passed by name: all of them to a
+    function with ``**row``, otherwise those that the function names. A function may be ``async``; its calls
+    for all completions of a member then run concurrently. A dict has the key ``reward``, and components that
+    are logged with it. With ``batched`` a function is called once per member with lists: ``(prompts,
+    completions, **columns)``, with None where a row lacks a column.
 
     Reward per completion: the weighted sum of the functions' rewards; higher is better. Each function's own
-    is logged under its name.
+    reward is logged under its name.
 
-    Row format: ``{"prompt": "Name a prime number above 10.", "answer": "11"}``; the prompt may also be a list
-    of one user message, with a system message before it or not.
+    Row format: ``{"prompt": "Name a prime number above 10.", "answer": "11"}``. The prompt may also be a list
+    of chat messages: one user message, optionally after a system message.
 
     Args:
-        data: a JSONL or parquet file, a folder, or a hub id; ``sample`` for 20 rows as an example.
+        data: a JSONL or parquet file, a folder, or a hub id; ``sample`` reads 20 example rows.
         rewards: dotted paths of the functions, such as ``my_rewards.exact``; the working folder is searched.
-        weights: a factor for each; None takes 1.
-        prompt_column: the column that the prompt stands in.
-        system: system message of rows that have none.
+            From Python, the functions themselves.
+        weights: one factor per function; None takes 1 for each.
+        prompt_column: the column that holds the prompt.
+        system: system message for rows that have none.
         batched: whether the functions take lists.
-        async_seconds: time that an async function has for one completion; must be less than
+        async_seconds: seconds that an async function may take for one completion; must be less than
             ``data.grading.timeout_seconds``, which is for the whole batch.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
         n_train: training problems used; None takes all.
@@ -91,27 +92,28 @@ class PythonRewards(RowTask):
         self.async_seconds = async_seconds
 
     def key(self, row: Row) -> str:
-        """The prompt."""
+        """Return the prompt."""
         return json.dumps(row[self.prompt_column])
 
     def prompt(self, row: Row, name: str) -> Prompt:
-        """The row's prompt; the reference holds the other columns."""
+        """Make the prompt of a row; its reference holds the other columns."""
         system, text = _messages(row[self.prompt_column])
         columns = {key: value for key, value in row.items() if key not in {self.prompt_column, "split"}}
         for function in self.functions.values():
             check_columns(function, columns)
+        # Grading processes get the reference as JSON: what JSON cannot hold fails here already.
         reference = json.loads(json.dumps(columns))
         return Prompt(name, text, reference, system=system or self.system, chat=self.chat)
 
     def reward(self, prompt: Prompt, completion: str) -> Reward:
-        """The weighted sum, and each function's own reward."""
+        """Return the weighted sum, and each function's own reward."""
         [reward] = self.rewards([prompt], [completion])
         if isinstance(reward, Exception):
             raise reward
         return reward
 
     def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Reward | Exception]:
-        """The rewards of a batch; a completion for which a function raises is failed alone."""
+        """Grade a batch; if a function raises for one completion, that completion alone fails."""
         columns = [self._call(function, prompts, completions) for function in self.functions.values()]
         return [self._sum(values) for values in zip(*columns, strict=True)]
 
@@ -136,7 +138,7 @@ class PythonRewards(RowTask):
     async def _together(
         self, function: Callable[..., Any], prompts: Sequence[Prompt], texts: Sequence[str]
     ) -> list[Any]:
-        """One async call per completion, all waiting at the same time, each with its own time-out."""
+        """Call an async function once per completion, concurrently, each call with its own time-out."""
         calls = [
             asyncio.wait_for(
                 function(prompt.text, text, **wanted(function, prompt.reference)), self.async_seconds
@@ -146,7 +148,10 @@ class PythonRewards(RowTask):
         return list(await asyncio.gather(*calls, return_exceptions=True))
 
     def _sum(self, values: Sequence[Any]) -> Reward | Exception:
-        """R = sum of w_i * r_i, with each r_i before it: of what is no number, the grader names the first."""
+        """Return R = sum of w_i * r_i, after all r_i.
+
+        The grader names the first value that is not a finite number; so it names a function, not the sum.
+        """
         failed = next((value for value in values if isinstance(value, Exception)), None)
         if failed is not None:
             return failed
@@ -164,14 +169,14 @@ class PythonRewards(RowTask):
 
 
 def _messages(prompt: Any) -> tuple[str | None, str]:
-    """System message and user text of a prompt column."""
+    """Return the system message and the user text of a prompt column."""
     if isinstance(prompt, str):
         return None, prompt
     roles = [message["role"] for message in prompt]
     if roles not in (["user"], ["system", "user"]):
         raise UsageError(
-            f"a prompt has messages of {', '.join(roles)}: give one user message, after a system message or "
-            f"not, or plain text as in {_ROW}."
+            f"a prompt has messages of {', '.join(roles)}: give one user message, optionally after a "
+            f"system message, or plain text as in {_ROW}."
         )
     texts = [message["content"] for message in prompt]
     if not all(isinstance(text, str) for text in texts):

@@ -10,12 +10,12 @@ from es_lightning.tasks.answers.puzzle_answers import grade, last_answer
 from es_lightning.tasks.answers.puzzle_library import check, generate, open_dataset
 
 _PREPARE_SECONDS = 20.0
-_ORDER = ("test", "val", "train")  # in which the splits are filled
+_ORDER = ("test", "val", "train")  # the order in which the splits are filled
 _DRAWS_PER_PROBLEM = 4
 _SPARE_DRAWS = 1_000
-_MAX_PROBLEMS = 4_000  # some generators refuse, or make at once, more than 20,000 entries
-_SEED_STEP = 20_000  # the library seeds entry i with seed + i: one step on, no entry comes back
-_MAX_SEED = 200_000  # numpy's seeds end at 2**32
+_MAX_PROBLEMS = 4_000  # so that draws stay below 20,000: some generators refuse, or make at once, more
+_SEED_STEP = 20_000  # the library seeds entry i with seed + i; a step apart, two seeds share no entry
+_MAX_SEED = 200_000  # times the step it stays below 2**32, where numpy's seeds end
 _REQUEST = (
     "\n\nWrite the final answer, and nothing else, inside <answer> </answer> tags at the end of your reply."
 )
@@ -30,28 +30,28 @@ class ReasoningGym(Task):
     """Puzzles of one generator of the library reasoning-gym.
 
     Reward per completion: the library's score of the last complete answer block, from 0 to 1; higher is
-    better. ``accuracy`` is 1 where the reward is 1. Many generators give something, from 0.01 to 0.1, for a
-    wrong answer of the right form, and some give more for one that is nearly right. No answer block earns 0;
-    so does an answer longer than four times the right one and 1,000 characters, or one that the grader would
-    work on for long (a move repeated 1,000 times). Text of the model is never run as code. Where the library
-    runs it, or takes an answer that solves nothing, our own grader stands in: see ``puzzle_answers``.
+    better. ``accuracy`` is 1 where the reward is 1, else 0. Many generators give from 0.01 to 0.1 for a wrong
+    answer of the right form, and some give more for one that is nearly right. A reply without an answer block
+    earns 0. So does an answer that has more than 1,000 characters plus four times the length of the right
+    one, and an answer that would keep the grader busy for long (a move repeated 1,000 times). The model's
+    text is never run as code. If the library would run it, or accepts an answer that solves nothing, our own
+    grader replaces the library's: see ``puzzle_answers``.
 
     The problems depend on the data set, its options, the seed and the version of the library, and in ``acre``
-    also on the sizes. No question occurs twice, be it in one split or in two. The test split is filled first,
-    then val, then train, so that a larger train split begins with the smaller one.
+    also on the sizes. No question occurs twice, neither within a split nor in two splits. The test split is
+    filled first, then val, then train; so a larger train split begins with the problems of a smaller one.
 
-    ``reference`` holds the number of the problem and one right answer, or None where the library names none.
-    A process that grades makes the problem anew from its number, which takes milliseconds for most
-    generators, and longest, now and then seconds, for ``knight_swap``, ``futoshiki``, ``zebra_puzzles``,
-    ``puzzle24`` and ``sokoban``. The data set ``codeio`` runs the library's own code samples to make its
-    problems.
+    ``reference`` holds the number of the problem and one right answer, or None if the library gives none. A
+    grading process generates the problem again from its number. This takes milliseconds for most generators.
+    It takes longest, sometimes seconds, for ``knight_swap``, ``futoshiki``, ``zebra_puzzles``, ``puzzle24``
+    and ``sokoban``. The data set ``codeio`` runs the library's own code samples to make its problems.
 
     Args:
         dataset: name of the generator, such as ``mini_sudoku``, ``zebra_puzzles`` or ``composite``.
-        n_train: problems of the train split.
-        n_val: problems of the val split.
-        n_test: problems of the test split.
-        seed: which problems are generated, from 0 to 200,000; two seeds have hardly a problem in common.
+        n_train: number of problems in the train split.
+        n_val: the same for the val split.
+        n_test: the same for the test split.
+        seed: selects which problems are generated, from 0 to 200,000; two seeds share hardly any problem.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
         config: further options of the generator, such as ``min_empty`` and ``max_empty`` of ``mini_sudoku``.
             ``composite`` has ``datasets``, a list of ``{name: ..., weight: ..., config: {...}}``.
@@ -91,11 +91,11 @@ class ReasoningGym(Task):
         self.__dict__.update(_nothing_made())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Options and numbers of the problems: a process that grades makes the problems by itself."""
+        """Pickle the options and the problems' numbers; a grading process generates the problems itself."""
         return {**self.__dict__, **_nothing_made(), "_known": list(self._drawn)}
 
     def prepare(self) -> None:
-        """Load the library and make the known problems, as many as there is time for; others when needed."""
+        """Load the library and generate known problems for up to 20 s; the others are made when needed."""
         end = time.monotonic() + _PREPARE_SECONDS
         open_dataset(self.dataset, self.seed * _SEED_STEP, self._limit, self.config)
         for index in self._known:
@@ -109,7 +109,7 @@ class ReasoningGym(Task):
         return self.dataset
 
     def problems(self, split: str) -> list[Prompt]:
-        """Problems of ``train``, ``val`` or ``test``; the reference holds ``index`` and ``answer``.
+        """Return the problems of ``train``, ``val`` or ``test``; references hold ``index`` and ``answer``.
 
         Raises:
             UsageError: the split is none of the three, or there are too few different problems to fill it.
@@ -126,7 +126,7 @@ class ReasoningGym(Task):
         return [self._prompt(split, i, index) for i, index in enumerate(self._drawn[before:after])]
 
     def _draw(self, count: int, split: str) -> None:
-        """Draw further problems until there are ``count`` different ones."""
+        """Draw problems until there are ``count`` different ones."""
         while len(self._drawn) < count:
             if self._draws == self._limit:
                 raise UsageError(
@@ -144,7 +144,7 @@ class ReasoningGym(Task):
     def _keep_if_new(self, index: int) -> None:
         try:
             entry = self._entry(index)
-        except Exception:  # now and then a generator finds no problem that keeps to its own rules
+        except Exception:  # sometimes a generator finds no problem that meets its own rules
             return
         question = " ".join(entry["question"].casefold().split())
         if question in self._seen:
@@ -154,7 +154,7 @@ class ReasoningGym(Task):
         self._drawn.append(index)
 
     def _entry(self, index: int) -> dict[str, Any]:
-        """The library's form of a problem, made once per process."""
+        """Return the library's entry for a problem, generated once per process."""
         if index not in self._entries:
             if self._source is None:
                 self._source = open_dataset(self.dataset, self.seed * _SEED_STEP, self._limit, self.config)
@@ -172,10 +172,10 @@ class ReasoningGym(Task):
         )
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """The ``reward`` from 0 to 1, and ``accuracy``, which is 1 where the reward is 1.
+        """Return the ``reward`` from 0 to 1, and ``accuracy``, which is 1 where the reward is 1.
 
         Raises:
-            RuntimeError: this process makes another problem of the same number.
+            RuntimeError: this process generates a different problem for the same number.
         """
         entry = self._entry(prompt.reference["index"])
         if entry["question"] not in prompt.text:

@@ -1,7 +1,8 @@
 """Exact value of an arithmetic expression that a model wrote, in bounded time and without running code.
 
-Infix text is put into postfix order by the shunting yard (Dijkstra 1961) and run on a stack of fractions.
-No recursion, no floating point; the length cap bounds the work and the size of every number on the way.
+The shunting-yard algorithm (Dijkstra 1961) puts infix text into postfix order, which runs on a stack of
+fractions. There is no recursion and no floating point. The length cap bounds the work and the size of every
+intermediate number.
 """
 
 import operator
@@ -13,9 +14,9 @@ from typing import NamedTuple
 MAX_CHARS = 256
 MAX_NUMBER = 999_999_999
 
-# A number ends after nine digits, and a leading zero is a number of its own. What is left over of "007" or of
-# a longer number is then a second number with no operator before it, and so malformed. Any other character
-# that is not ASCII white space becomes a token that no rule accepts.
+# A number token has at most nine digits, and a leading zero is a token of its own. The rest of "007", or of a
+# longer number, is then a second number without an operator before it, so the expression is malformed. Any
+# other character that is not ASCII white space becomes a token that no rule accepts.
 _TOKEN = re.compile(r"[1-9][0-9]{0,8}|\S", re.ASCII)
 _DIGITS = frozenset("0123456789")
 
@@ -44,10 +45,10 @@ class Evaluated(NamedTuple):
 def evaluate(expression: str) -> Evaluated | None:
     """Evaluate whole numbers combined by ``+ - * /`` and parentheses, with the usual precedence.
 
-    A minus sign may stand before an operand; it reaches no positive value that the binary operators alone do
-    not reach. Refused: other operators (``**``, ``//``), a plus sign before an operand, juxtaposition such as
-    ``2(3)``, decimals, leading zeros, digits other than 0 to 9, numbers above ``MAX_NUMBER``, and texts of
-    more than ``MAX_CHARS`` characters.
+    A minus sign may stand before an operand; it makes no positive value possible that the binary operators
+    alone cannot reach. Refused: other operators (``**``, ``//``), a plus sign before an operand,
+    juxtaposition such as ``2(3)``, decimals, leading zeros, digits other than 0 to 9, numbers above
+    ``MAX_NUMBER``, and texts of more than ``MAX_CHARS`` characters.
 
     Args:
         expression: any text at all.
@@ -86,7 +87,7 @@ def _to_postfix(tokens: list[str]) -> list[str] | None:
                 return None
             waiting.pop()
         elif token in OPERATIONS:
-            # Equal precedence is released too: operators associate to the left.
+            # Operators of equal precedence are released too: all of them associate to the left.
             _release(waiting, output, above=_PRECEDENCE[token] - 1)
             waiting.append(token)
             operand_next = True
@@ -104,7 +105,7 @@ def _release(waiting: list[str], output: list[str], above: int) -> None:
 
 
 def _run(postfix: list[str]) -> Fraction:
-    """Value of well-formed postfix tokens.
+    """Evaluate well-formed postfix tokens.
 
     Raises:
         ZeroDivisionError: a divisor is zero.

@@ -1,7 +1,7 @@
 """Formulas and lists that a model wrote, read in bounded time and without running code.
 
-Python's own parser makes a tree of the text, which is never compiled; ``_value`` walks the few kinds of nodes
-that it knows. Numbers are doubles or small integers, so that no power is ever large.
+Python's own parser turns the text into a syntax tree, which is never compiled. ``_value`` evaluates the few
+kinds of nodes that it knows. Numbers are doubles or small integers, so no power is ever large.
 """
 
 import ast
@@ -16,9 +16,10 @@ from typing import Any
 _FORMULA = re.compile(r"(?:\d{1,12}(?:\.\d{1,12})?(?![\w.])|[A-Za-z]+(?![\w.])|\*\*?|[-+/() ])*+", re.ASCII)
 _LIST = re.compile(r"(?:'[^'\\\n]*'|\"[^\"\\\n]*\"|-?\d{1,18}(?![\w.])|[\[\](), \n])*+", re.ASCII)
 
-# Where a formula is compared: small, and off the real axis, where the cuts of log and sqrt lie.
+# Formulas are compared at these points: small, and off the real axis, where log and sqrt have branch cuts.
 _POINTS = (0.23 + 0.11j, 0.71 + 0.07j, 1.37 + 0.05j, -0.43 + 0.13j)
 _TOLERANCE = 1e-8
+# A constant of integration has any value: its derivative is 0.
 _CONSTANTS = {"C": 0.5, "c": 0.5, "K": 0.5, "k": 0.5, "E": cmath.e, "pi": cmath.pi}
 _MAX_EXPONENT = 99
 _MAX_BASE = 10**12
@@ -29,6 +30,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
+    # Unary operators are called with None on the left.
     ast.USub: lambda _, operand: -operand,
     ast.UAdd: lambda _, operand: operand,
 }
@@ -36,7 +38,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Dual:
-    """A value and its derivative with respect to the variable of integration."""
+    """A dual number: a value and its derivative with respect to the variable of integration."""
 
     value: complex
     slope: complex = 0.0
@@ -88,14 +90,14 @@ _FUNCTIONS: dict[str, Callable[[_Dual], _Dual]] = {
 }
 
 
-_Powers = tuple[tuple[str, int], ...]
+_Powers = tuple[tuple[str, int], ...]  # x**2 * y is (("x", 2), ("y", 1))
 
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """A sum of monomials: coefficients, none of them 0, by powers of variables.
+    """A sum of monomials: a map from powers of variables to coefficients, none of them 0.
 
-    A product of sums is refused, since it is the problem, not its solution.
+    A product of sums is refused: multiplying it out is what the problem asks for.
     """
 
     terms: Mapping[_Powers, Fraction]
@@ -129,13 +131,13 @@ class _Sum:
         return _Sum({key: Fraction(value) for key, value in terms.items() if value})
 
     def monomial(self) -> tuple[_Powers, Fraction]:
-        """The only term, 0 included."""
+        """Return the only term; an empty sum is the term 0."""
         if len(self.terms) > 1:
             raise ValueError("a product of sums")
         return next(iter(self.terms.items()), ((), Fraction(0)))
 
     def number(self) -> Fraction:
-        """The value of a sum without variables."""
+        """Return the value of a sum without variables."""
         powers, factor = self.monomial()
         if powers:
             raise ValueError("a variable where a number belongs")
@@ -143,7 +145,7 @@ class _Sum:
 
 
 def _join(left: _Powers, right: _Powers) -> _Powers:
-    """Powers of the product of two monomials."""
+    """Return the powers of the product of two monomials."""
     powers = dict(left)
     for name, power in right:
         powers[name] = powers.get(name, 0) + power
@@ -159,8 +161,8 @@ def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
         variable: name of the variable of both.
 
     Raises:
-        ValueError: one of the two is no formula, or not made of the functions known here.
-        ArithmeticError: it has no value at one of the points.
+        ValueError: one of the two is not a formula, or has functions that are not known here.
+        ArithmeticError: one of the two has no value at one of the points.
     """
     answer, wanted = _tree(text), _tree(integrand)
     return all(_agree(answer, wanted, variable, point) for point in _POINTS)
@@ -169,33 +171,32 @@ def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
 def _agree(answer: ast.expr, wanted: ast.expr, variable: str, point: complex) -> bool:
     constants = {name: _Dual(value) for name, value in _CONSTANTS.items()}
     names = {**constants, **_FUNCTIONS, variable: _Dual(point, 1.0)}
-    found = _value(answer, names, _number).slope
-    right = _value(wanted, names, _number).value
-    return bool(abs(found - right) <= _TOLERANCE * (1 + abs(right)))
+    derivative = _value(answer, names, _number).slope
+    expected = _value(wanted, names, _number).value
+    return bool(abs(derivative - expected) <= _TOLERANCE * (1 + abs(expected)))
 
 
 def _number(number: float) -> _Dual:
-    return _Dual(
-        complex(number)
-    )  # never a whole number of Python's, which a power makes as large as it likes
+    # Never a Python integer: its powers can become arbitrarily large.
+    return _Dual(complex(number))
 
 
 def polynomial(text: str) -> Mapping[_Powers, Fraction]:
-    """Coefficients by powers of a sum of monomials, in any order and with any one-letter variables.
+    """Read a sum of monomials, in any order and with any one-letter variables, as coefficients by powers.
 
     Raises:
-        ValueError: the text is none, or an exponent is above 99.
+        ValueError: the text is not such a sum, or an exponent is above 99.
         ArithmeticError: it divides by zero.
     """
     tree = _tree(text)
     letters = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and len(node.id) == 1}
     names = {letter: _Sum({((letter, 1),): Fraction(1)}) for letter in letters}
-    found: _Sum = _value(tree, names, lambda number: _Sum({(): Fraction(number)} if number else {}))
-    return found.terms
+    total: _Sum = _value(tree, names, lambda number: _Sum({(): Fraction(number)} if number else {}))
+    return total.terms
 
 
 def literal(text: str) -> Any:
-    """The value of Python text that consists of lists, tuples, whole numbers and plain strings.
+    """Read Python text that consists of lists, tuples, whole numbers and plain strings.
 
     Raises:
         ValueError: the text is anything else.
@@ -208,7 +209,7 @@ def _tree(text: str) -> ast.expr:
 
 
 def _checked(text: str, tokens: re.Pattern[str]) -> str:
-    """The text without white space around it, if it consists of such tokens alone."""
+    """Strip the text, and check that it consists of the given tokens only."""
     text = text.strip()
     if not tokens.fullmatch(text):
         raise ValueError("a character, or a number, that does not belong there")
@@ -216,7 +217,7 @@ def _checked(text: str, tokens: re.Pattern[str]) -> str:
 
 
 def _value(node: ast.expr, names: Mapping[str, Any], number: Callable[[float], Any]) -> Any:
-    """Value of a tree in the arithmetic of the values that ``names`` and ``number`` give."""
+    """Evaluate a tree, in the arithmetic of the values that ``names`` and ``number`` give."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return number(value)

@@ -1,15 +1,15 @@
-r"""The final answer of a reply: what stands in the last box, or where each rule below says.
+r"""The final answer of a reply: the content of the last box, or what one of the rules below finds.
 
-Linear in the length of the reply: a few searches from its end, and patterns on short pieces.
+The time is linear in the length of the reply: a few searches from its end, and patterns on short pieces.
 """
 
 import re
 from typing import NamedTuple
 
 MAX_CHARS = 300
-TAIL = 300  # last characters in which answers without a box are looked for (arXiv 2601.20861)
+TAIL = 300  # last characters that are searched for answers without a box (arXiv 2601.20861)
 
-# Whatever repeats is bounded in length, so that no reply can make these slow.
+# Every repetition is bounded, so that no reply can make these patterns slow.
 _HASHES = re.compile(
     r"[ *$]*(?P<number>[-+]? ?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?)"
     r"(?!\d| ?[+*/^=(])",
@@ -24,28 +24,28 @@ _ALONE = re.compile(r"[*.,;:!?)]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b)|$)")
 _BARE_BOX = re.compile(r"\s*([-+]?[A-Za-z0-9.]{1,40})")
 
 
-class Found(NamedTuple):
+class FinalAnswer(NamedTuple):
     """A final answer.
 
     Args:
         text: the answer as the model wrote it; None if there is none.
-        marked: whether it stood in a box, or behind ``####`` where that counts.
+        marked: whether it stood in a box, or after ``####`` where that counts.
     """
 
     text: str | None
     marked: bool
 
 
-def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> Found:
-    r"""The final answer of a reply, by the first of these rules that finds one.
+def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> FinalAnswer:
+    r"""Return the final answer of a reply, by the first of these rules that finds one.
 
-    1. With ``hashes``: the number behind the last ``####``, on the same line. A heading is none.
+    1. With ``hashes``: the number after the last ``####``, on the same line. A heading does not count.
     2. The content of the last ``\boxed{}`` or ``\fbox{}``, closed within 300 characters; what follows the box
        does not matter, and earlier boxes do not count.
     3. In the last 300 characters, what follows the last "answer is", "answer:" or "answer =": the formula
        between dollar signs or the number it starts with, else the text to the end of the sentence or line.
-    4. With ``flexible``: in the last 300 characters, the last number with ``hashes``, else the last formula
-       between dollar signs (or ``\(\)``, ``\[\]``), else the last number.
+    4. With ``flexible``: in the last 300 characters, the last formula between dollar signs (or ``\(\)``,
+       ``\[\]``), else the last number. With ``hashes``, always the last number.
 
     Args:
         reply: any text at all.
@@ -54,16 +54,19 @@ def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> Fou
     """
     marked = (last_hashes(reply) if hashes else None) or last_box(reply)
     if marked:
-        return Found(marked, True)
+        return FinalAnswer(marked, True)
     tail = reply[-TAIL:]
     stated = _stated(tail)
     if stated is None and flexible:
         stated = (None if hashes else _last_formula(tail)) or _last_number(tail)
-    return Found(stated, False)
+    return FinalAnswer(stated, False)
 
 
 def last_box(text: str) -> str | None:
-    r"""Content of the last ``\boxed`` or ``\fbox``; None if there is none, or it is empty or never closed."""
+    r"""Return the content of the last ``\boxed`` or ``\fbox``; None if there is none, or none that is closed.
+
+    A box without content counts as none.
+    """
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     if start < 0:
         return None
@@ -78,7 +81,7 @@ def last_box(text: str) -> str | None:
 
 
 def _closing_brace(text: str) -> int | None:
-    r"""Where the brace that opens the text is closed; ``\{`` and ``\}`` are signs, not braces."""
+    r"""Return where the brace that opens the text is closed; ``\{`` and ``\}`` do not count as braces."""
     depth, escaped = 0, False
     for position, sign in enumerate(text):
         if not escaped:
@@ -90,19 +93,19 @@ def _closing_brace(text: str) -> int | None:
 
 
 def last_hashes(text: str) -> str | None:
-    """The number behind the last ``####``; None if that is a heading, such as ``#### Step 1``."""
+    """Return the number after the last ``####``; None if that starts a heading, such as ``#### Step 1``."""
     start = text.rfind("####")
     if start < 0:
         return None
     line = text[start + 4 : start + 4 + MAX_CHARS].split("\n")[0]
-    found = _HASHES.match(line)
-    if found is None or _HEADING.match(line, found.end()):
+    match = _HASHES.match(line)
+    if match is None or _HEADING.match(line, match.end()):
         return None
-    return found["number"].strip()
+    return match["number"].strip()
 
 
 def _stated(tail: str) -> str | None:
-    """What the last statement of the kind "the answer is ..." says."""
+    """Return what the last statement of the kind "the answer is ..." says."""
     phrases = [*_ANSWER.finditer(tail)]
     if not phrases:
         return None

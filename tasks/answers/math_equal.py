@@ -1,15 +1,15 @@
-r"""Whether a final answer equals the right one: structure and exact numbers here, formulas by math-verify.
+r"""Whether a final answer equals the right one: structure and exact numbers here, formulas in ``math_sympy``.
 
-An answer is taken apart into what it consists of: a list, set, tuple, interval, union of intervals, matrix or
-single formula. The parts are compared one by one, lists and sets in any order. Refused without a closer look,
-and so wrong, are answers of more than 300 characters or with signs that no answer has.
+An answer is split into its parts: it is a list, set, tuple, interval, union of intervals, matrix or single
+formula. The parts are compared one by one, lists and sets in any order. Answers of more than 300 characters,
+or with characters that no answer has, are wrong without a closer look.
 
 - Numbers are compared exactly: 0.333 is not 1/3, and 3.50 is 7/2. A percent sign may be missing on one side:
-  50% is 50 as well as 1/2.
-- Units may be missing, or stand on one side alone; two known units that differ make two different answers.
-- ``x = 5`` is 5, but not ``y = 5``. The kind of brackets counts: (1,2) is neither [1,2] nor {1,2}; a list
-  without any is a set.
-- Words are compared as words, in any case of letters, and never as products of letters.
+  50% equals both 50 and 1/2.
+- Units may be missing on one side or both. Two answers with known units that differ are different.
+- ``x = 5`` equals 5, but not ``y = 5``. The kind of brackets counts: (1,2) is neither [1,2] nor {1,2}. A list
+  without brackets is a set.
+- Words are compared as words, in upper or lower case, and never as products of letters.
 - A decimal equals a formula such as ``\sqrt{2}`` if it is right to six decimals, as in math-verify.
 """
 
@@ -25,6 +25,7 @@ from es_lightning.tasks.answers.math_value import rational, same
 
 MAX_PARTS = 24
 
+# A number with its base, such as 1011_2.
 _BASE = re.compile(r"(?P<digits>[0-9A-F]+)(?:_\{?(?:\\text\{)?(?P<base>\d+|[a-z]+)\}{0,2})?")
 
 
@@ -47,7 +48,7 @@ def _cleaned(gold: str) -> str | None:
 
 
 def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
-    """The comparison of two cleaned answers, of which each part is one again."""
+    """Compare two cleaned answers; each of their parts is such an answer again."""
     if gold == answer:
         return True
     words = as_words(gold), as_words(answer)
@@ -65,12 +66,12 @@ def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
 
 
 def _words_equal(gold: str, answer: str) -> bool:
-    """Words equal the same words; beside a text, plain letters are words too."""
+    """Whether two answers are the same words; if one is words, plain letters on the other side are, too."""
     return gold.lower() == answer.lower()
 
 
 def _singles_equal(gold: str, answer: str, tolerance: float | None) -> bool:
-    """The comparison of two answers that are one number, formula or relation each."""
+    """Compare two answers, each of which is a single number, formula or relation."""
     (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
     if units_conflict(unit, other_unit):
         return False
@@ -86,7 +87,7 @@ def _singles_equal(gold: str, answer: str, tolerance: float | None) -> bool:
 
 
 def _ungrouped(number: str) -> str:
-    """``1,000`` as ``1000``; other texts as they are."""
+    """Write ``1,000`` as ``1000``; leave other texts as they are."""
     return number.replace(",", "") if rational(number) else number
 
 
@@ -105,18 +106,18 @@ def _parts_equal(gold: Parts, answer: Parts, tolerance: float | None) -> bool:
 
 
 def _distinct(parts: Parts) -> list[str]:
-    """The items, each once in a set; who lists the same solution twice says two."""
+    """Return the items, without duplicates in a set; in a list, the same solution twice counts as two."""
     return list(dict.fromkeys(parts.items)) if parts.kind == "set" else list(parts.items)
 
 
 def _match(gold: Sequence[str], answer: Sequence[str], equal: Callable[[str, str], bool]) -> bool:
-    """Whether every part has one of its own on the other side."""
+    """Whether each part can be paired with an equal one on the other side."""
     left = list(answer)
     if len(left) != len(gold):
         return False
     for item in gold:
-        found = next((k for k, other in enumerate(left) if equal(item, other)), None)
-        if found is None:
+        index = next((k for k, other in enumerate(left) if equal(item, other)), None)
+        if index is None:
             return False
-        left.pop(found)
+        left.pop(index)
     return True

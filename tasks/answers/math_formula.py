@@ -1,8 +1,8 @@
-r"""Values of a LaTeX formula at fixed points, by recursive descent; exact where no root or function is met.
+r"""Values of a LaTeX formula at fixed points, by recursive descent; exact if it has no root or function.
 
-Two formulas with equal values at four points, irregular and of all signs, are equal but for bad luck
-(Schwartz 1980). That takes microseconds, decides identities which no simplifier proves, and the same text
-always has the same value.
+If two formulas have equal values at four irregular points of different signs, they are equal, except by
+unlikely coincidence (Schwartz 1980). This takes microseconds and decides identities that no simplifier
+proves. The same text always has the same values.
 """
 
 import cmath
@@ -19,7 +19,7 @@ from es_lightning.tasks.answers.math_functions import Value, Values
 MAX_CHARS = 200
 MAX_DEPTH = 10
 
-_SIZES = (1900, 1700, 600, 1100)  # of symbols at each point, in thousandths
+_SIZES = (1900, 1700, 600, 1100)  # of symbols at each point, in thousandths, before a factor from 0.5 to 1.5
 _TOKEN = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<command>\\[A-Za-z]+)|(?P<sign>\S)|\s+", re.ASCII)
 _MIXED = re.compile(r"(?<![\d.}^])(\d+)\\frac\{(\d+)\}\{(\d+)\}", re.ASCII)
 _SUBSCRIPT = re.compile(r"([A-Za-z])_(?:\{(\w{1,8}|\\text\{\w{1,8}\})\}|(\w))", re.ASCII)
@@ -31,21 +31,22 @@ _GREEK = re.compile(
     r"|psi|Delta|Omega)"
 )
 _UNKNOWN_FUNCTIONS = frozenset("fghFGHPQ")
+# Tokens that end a product.
 _ENDS = frozenset(["+", "-", ")", "]", "}", ",", "=", "\\rvert", "\\rfloor", "\\rceil", ""])
 
 
 @lru_cache(maxsize=4096)
 def values(text: str) -> Values | None:
-    """Values of a cleaned formula at each point; None if it is none, has none, or is too large.
+    """Return the values of a cleaned formula at each point; None if it is not one, has none, or is too large.
 
-    Letters are variables, but for ``e`` and ``i``. ``log`` without a base is to base 10, as in math-verify.
+    Letters are variables, except ``e`` and ``i``. ``log`` without a base is to base 10, as in math-verify.
     """
     if len(text) > MAX_CHARS or not text or re.search(r"\d{40}", text):
         return None
     try:
         reader = _Reader(_MIXED.sub(r"(\1+\\frac{\2}{\3})", text))
-        found = reader.sum()
-        return found if reader.peek() == "" and all(map(_is_finite, found)) else None
+        result = reader.sum()
+        return result if reader.peek() == "" and all(map(_is_finite, result)) else None
     except (ArithmeticError, ValueError, TypeError):
         return None
 
@@ -55,20 +56,21 @@ def _is_finite(value: Value) -> bool:
 
 
 class _Reader:
-    """One formula while it is read, from left to right; a ValueError says that it is none."""
+    """A recursive-descent parser that evaluates one formula; a ValueError means that it is not a formula."""
 
     def __init__(self, text: str) -> None:
-        text = _SUBSCRIPT.sub(lambda found: f"\\_{_letters(found[0])} ", text.replace("log_", "log _"))
+        # A symbol with a subscript becomes one token: ``\_`` and letters.
+        text = _SUBSCRIPT.sub(lambda match: f"\\_{_letters(match[0])} ", text.replace("log_", "log _"))
         self.tokens = [t[0] for t in re.finditer(rf"\\_[A-Za-z]+|{_TOKEN.pattern}", text) if t[0].strip()]
         self.position = self.depth = 0
         self.in_bars = False
 
     def peek(self) -> str:
-        """The next token; an empty text at the end."""
+        """Return the next token; an empty text at the end."""
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def take(self, expected: str | None = None) -> str:
-        """The next token, which must be the expected one, if any."""
+        """Consume the next token, which must be the expected one, if any."""
         token = self.peek()
         if not token or (expected is not None and token != expected):
             raise ValueError(f"{expected} expected")
@@ -76,7 +78,7 @@ class _Reader:
         return token
 
     def sum(self) -> Values:
-        """Terms with plus and minus signs between them."""
+        """Read terms with plus and minus signs between them."""
         total = self.product()
         while self.peek() in ("+", "-"):
             negative = self.take() == "-"
@@ -85,7 +87,7 @@ class _Reader:
         return total
 
     def product(self) -> Values:
-        """Factors, with or without a sign between them; a division ends at the next factor."""
+        """Read factors, with or without a sign between them; a division applies to the next factor only."""
         result = self.factor()
         while self.peek() not in _ENDS and not (self.in_bars and self.peek() in ("|", "\\vert")):
             sign = self.take() if self.peek() in ("*", "/", "\\cdot", "\\times", "\\div") else "*"
@@ -93,7 +95,7 @@ class _Reader:
         return result
 
     def factor(self) -> Values:
-        """Something with signs before it and powers or factorials behind it."""
+        """Read an operand with signs before it and powers or factorials after it."""
         negative = False
         while self.peek() in ("+", "-"):
             negative ^= self.take() == "-"
@@ -104,7 +106,7 @@ class _Reader:
         return tuple(-value for value in result) if negative else result
 
     def primary(self) -> Values:
-        """A number, a symbol, a function, a fraction, a root, or something in brackets."""
+        """Read a number, a symbol, a function, a fraction, a root, or something in brackets."""
         token = self.take()
         if token[0].isdigit() or token[0] == ".":
             return (Fraction(token),) * len(_SIZES)
@@ -123,7 +125,7 @@ class _Reader:
         return _symbol(token)
 
     def bracketed(self, token: str) -> Values:
-        """What stands in brackets, absolute value bars, or signs for rounding."""
+        """Read what stands in brackets, absolute value bars, or signs for floor and ceiling."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ValueError("too deep")
@@ -140,21 +142,21 @@ class _Reader:
         return inside
 
     def argument(self) -> Values:
-        """What stands in braces, or the next number or symbol: ``x^12`` is meant as ``x^{12}``."""
+        """Read what stands in braces, or the next number or symbol: ``x^12`` is read as ``x^{12}``."""
         if self.peek() == "-":
             self.take()
             return tuple(-value for value in self.argument())
         return self.primary()
 
     def root(self) -> Values:
-        """A root, square unless its degree stands in square brackets."""
+        """Read a root, which is a square root unless its degree stands in square brackets."""
         degree: Values = (Fraction(2),) * len(_SIZES)
         if self.peek() == "[":
             degree = self.primary()
         return m.each(m.root, self.argument(), degree)
 
     def function(self, name: str) -> Values:
-        """A function, perhaps to a power, of what stands in brackets or of the factors behind it."""
+        """Read a function, perhaps to a power, of what stands in brackets or of the factors after it."""
         function, power, base = m.FUNCTIONS[name], None, None
         if name == "\\log" and self.peek() == "_":
             self.take()
@@ -171,7 +173,7 @@ class _Reader:
         return result if power is None else m.each(m.power, result, power)
 
     def operand(self) -> Values:
-        """The factors that a function without brackets is applied to: all of ``2x`` in ``\\sin 2x``."""
+        """Read the factors that a function without brackets is applied to: all of ``2x`` in ``\\sin 2x``."""
         result = self.factor()
         while re.fullmatch(r"[A-Za-z]|\\pi|\\_[A-Za-z]+", self.peek()):
             result = m.each(m.times, result, self.factor())
@@ -185,13 +187,13 @@ def _symbol(token: str) -> Values:
     if not (token.isalpha() or _GREEK.fullmatch(token) or token.startswith("\\_")):
         raise ValueError(f"{token} is no symbol")
     code = zlib.crc32(token.encode())
-    signs = (1, -1, 1 - (code >> 3 & 2), 1 - (code >> 5 & 2))  # for two symbols, alike and unlike
+    signs = (1, -1, 1 - (code >> 3 & 2), 1 - (code >> 5 & 2))  # equal and opposite, for most pairs of symbols
     return tuple(
         Fraction(sign * round(n * (0.5 + code / 2**32)), 997) for sign, n in zip(signs, _SIZES, strict=True)
     )
 
 
 def _letters(name: str) -> str:
-    """A name of letters alone for a symbol with a subscript."""
+    """Name a symbol with a subscript by letters only."""
     plain = re.sub(r"\\text|[{}]", "", name)
     return "".join(chr(97 + int(sign)) + "Z" if sign.isdigit() else sign for sign in plain.replace("_", "U"))

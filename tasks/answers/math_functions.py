@@ -1,4 +1,4 @@
-"""Arithmetic on values that are exact fractions where they can be, and complex numbers elsewhere."""
+"""Arithmetic on values that are exact fractions where possible, and complex numbers elsewhere."""
 
 import cmath
 import math
@@ -33,12 +33,12 @@ INVERSES = {"\\sin": cmath.asin, "\\cos": cmath.acos, "\\tan": cmath.atan}
 
 
 def each(function: Callable[..., Value], *operands: Values) -> Values:
-    """What a function gives at each point."""
+    """Apply a function at each point."""
     return tuple(_bounded(function(*point)) for point in zip(*operands, strict=True))
 
 
 def _bounded(value: Value) -> Value:
-    """The value itself; a fraction that has grown too long becomes a floating-point number."""
+    """Return the value; a fraction that has become too long becomes a floating-point number."""
     if (
         isinstance(value, Fraction)
         and value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS
@@ -73,7 +73,7 @@ def over(left: Value, right: Value) -> Value:
 
 
 def real(value: Value) -> Fraction | float:
-    """A value without its imaginary part, which must be nothing but rounding."""
+    """Return a value without its imaginary part, which must be no more than a rounding error."""
     if isinstance(value, Fraction):
         return value
     if abs(value.imag) > 1e-12:
@@ -82,7 +82,7 @@ def real(value: Value) -> Fraction | float:
 
 
 def power(base: Value, exponent: Value) -> Value:
-    """A power, exact while it is a fraction of modest size."""
+    """Return a power, exact if it is a fraction of moderate size."""
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
         size = base.numerator.bit_length() + base.denominator.bit_length()
         if abs(exponent) <= MAX_EXPONENT and size * abs(exponent) <= MAX_BITS:
@@ -91,7 +91,7 @@ def power(base: Value, exponent: Value) -> Value:
 
 
 def root(value: Value, degree: Value) -> Value:
-    """A root; of a negative number the real one, where the degree is odd."""
+    """Return a root; for a negative number and an odd degree, the real one."""
     if degree == 2:
         return cmath.sqrt(value)
     if isinstance(value, Fraction) and value < 0 and isinstance(degree, Fraction) and degree % 2 == 1:
@@ -100,7 +100,7 @@ def root(value: Value, degree: Value) -> Value:
 
 
 def factorial(value: Value) -> Value:
-    """A factorial, by the gamma function where the number is not whole."""
+    """Return a factorial, by the gamma function if the number is not whole."""
     number = real(value)
     if number > MAX_FACTORIAL:
         raise ValueError("too large")

@@ -1,4 +1,4 @@
-"""An answer taken apart: lists, sets, tuples, intervals and their unions, matrices, and names before them."""
+"""Splits an answer into parts: lists, sets, tuples, intervals, unions, matrices, and names before them."""
 
 import re
 from typing import NamedTuple
@@ -22,11 +22,11 @@ _GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:%|(?: |\\text\{)[A-Z
 
 
 class Parts(NamedTuple):
-    """An answer taken apart.
+    """An answer split into its parts.
 
     Args:
         kind: ``single``, ``list``, ``set``, ``union``, ``matrix``, or the brackets of a tuple or interval.
-        items: its parts, cleaned; of a matrix, the number of columns, and its cells by row.
+        items: its parts, cleaned; for a matrix, the number of columns, and then its cells by row.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 def apart(text: str) -> Parts:
-    """What a cleaned answer consists of. What is nested too deeply to be an answer stays in one piece."""
+    """Split a cleaned answer into its parts; one that is nested too deeply stays in one piece."""
     if _depth(text) > MAX_DEPTH:
         return Parts("single", (text,))
     text = "(-\\infty,\\infty)" if text == "\\mathbb{R}" else _interval(text)
@@ -54,7 +54,7 @@ def apart(text: str) -> Parts:
 
 
 def _bracketed(text: str) -> Parts:
-    """The parts of an answer without commas outside of brackets."""
+    """Split an answer that has no commas outside brackets."""
     inside, brackets = text[1:-1], text[:1] + text[-1:]
     if brackets in ("()", "(]", "[)", "[]", "«»") and _depth(inside) >= 0:
         items = _split(inside, ",")
@@ -69,7 +69,7 @@ def _bracketed(text: str) -> Parts:
 
 
 def _both_signs(item: str) -> list[str]:
-    r"""``1 \pm \sqrt{2}`` stands for two values."""
+    r"""Return the two values that ``1 \pm \sqrt{2}`` stands for; any other item stays alone."""
     if item.count("\\pm") != 1:
         return [item]
     plus, minus = re.sub(r"\\pm ?", "+", item), re.sub(r"\\pm ?", "-", item)
@@ -77,19 +77,19 @@ def _both_signs(item: str) -> list[str]:
 
 
 def _interval(text: str) -> str:
-    """An inequality for one name, such as ``1<x≤2`` or ``x>3``, as an interval; any other text as it is."""
-    found = _INEQUALITY.fullmatch(text)
-    if found is None:
+    """Write an inequality for one name, such as ``1<x≤2`` or ``x>3``, as an interval; leave other texts."""
+    match = _INEQUALITY.fullmatch(text)
+    if match is None:
         return text
-    second, high = found["second"], found["high"]
+    second, high = match["second"], match["high"]
     if second in "<≤":
-        low = found["low"] or "-\\infty"
-        return f"{'[' if found['first'] == '≤' else '('}{low},{high}{']' if second == '≤' else ')'}"
-    return text if found["low"] else f"{'[' if second == '≥' else '('}{high},\\infty)"
+        low = match["low"] or "-\\infty"
+        return f"{'[' if match['first'] == '≤' else '('}{low},{high}{']' if second == '≤' else ')'}"
+    return text if match["low"] else f"{'[' if second == '≥' else '('}{high},\\infty)"
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """The text cut at a separator that stands in no brackets."""
+    """Split the text at a separator wherever it stands outside brackets."""
     if separator not in text:
         return [text]
     pieces, start, depth = [], 0, 0
@@ -102,7 +102,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _depth(text: str) -> int:
-    """How deeply brackets of any kind are nested; negative if one is closed before it is opened."""
+    """Return how deeply brackets of any kind are nested; negative if one is closed before it is opened."""
     depth = deepest = 0
     for sign in text:
         depth += (sign in _OPEN) - (sign in _CLOSE)
@@ -116,10 +116,10 @@ def _depth(text: str) -> int:
 
 
 def without_names(gold: str, answer: str) -> tuple[str, str] | None:
-    """Both answers without the names that they give to what they say; None if the names contradict.
+    """Return both answers without the names that they define; None if the names contradict each other.
 
-    ``x = 5`` says 5, ``x in [1,2]`` says [1,2]. Two equations that name different things, or one that is no
-    definition, such as ``2x + y = 1``, are left whole.
+    ``x = 5`` becomes 5, and ``x in [1,2]`` becomes [1,2]. Two equations for different names are left whole,
+    and so is an equation that is not a definition, such as ``2x + y = 1``.
     """
     (name, right), (other, ours) = _named(_turned(gold)), _named(_turned(answer))
     if name and other and name != other:
@@ -130,15 +130,15 @@ def without_names(gold: str, answer: str) -> tuple[str, str] | None:
 
 
 def _turned(text: str) -> str:
-    """``3<x`` as ``x>3``."""
-    found = _FLIPPED.fullmatch(text)
-    if found is None or _INEQUALITY.fullmatch(text):
+    """Write ``3<x`` as ``x>3``."""
+    match = _FLIPPED.fullmatch(text)
+    if match is None or _INEQUALITY.fullmatch(text):
         return text
-    return found["name"] + _MIRROR[found["sign"]] + found["side"]
+    return match["name"] + _MIRROR[match["sign"]] + match["side"]
 
 
 def _named(text: str) -> tuple[str | None, str]:
-    """The name that an answer begins with, and what it says of it."""
+    """Return the name that an answer defines, if any, and what it says of that name."""
     if len(_split(text, ",")) > 1 and not _GROUPED.fullmatch(text.rpartition("=")[2]):
         return None, text
     element, inequality = _ELEMENT.fullmatch(text), _INEQUALITY.fullmatch(text)

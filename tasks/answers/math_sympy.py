@@ -1,9 +1,9 @@
-r"""Whether two formulas are equal: by their values, and by math-verify (ANTLR, SymPy) where there are none.
+r"""Whether two formulas are equal: by their values or, if there are none, by math-verify (ANTLR, SymPy).
 
 math-verify alone takes seconds for a hundred parentheses (``benchmarks/maths.py``), has to be stopped by its
-alarm on ``9^{9^{9^9}}``, and searches long for a proof where two formulas differ. Therefore it is asked where
-the right answer has no values here, as ``f(x+1)`` has none, and about replies of the same shape alone. No
-clock and no signal is needed: the same verdict on a slow machine, and in any thread.
+alarm on ``9^{9^{9^9}}``, and searches long for a proof if two formulas differ. It is therefore asked only if
+the right answer has no values here, such as ``f(x+1)``, and only about replies of the same shape. So neither
+a clock nor a signal is needed, and the verdict is the same on a slow machine, and in any thread.
 """
 
 import logging
@@ -15,20 +15,21 @@ from typing import Any
 from es_lightning.tasks.answers.math_formula import values
 from es_lightning.tasks.answers.math_functions import Value, Values
 
-MAX_CHARS = 60  # that math-verify is given
+MAX_CHARS = 60  # of a formula that math-verify is given
 
+# Formulas with any of these are not given to math-verify.
 _SHAPE = re.compile(r"\d{4}|\^.?.?\d\d|\^.*\^|!|[¶&#@$%`\"?|]|\\(?:sum|int|prod|lim|exp|binom)")
-_PRECISION = 1e-9  # relative, of values that agree
-_DECIMAL = 5e-7  # six decimals of a number that has infinitely many, the rounding of math-verify
+_PRECISION = 1e-9  # relative difference of values that count as equal
+_DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 
 
 def formulas_equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
-    """Whether two cleaned formulas or equations are equal; False for whatever is too complex to tell.
+    """Whether two cleaned formulas or equations are equal; False if they are too complex to tell.
 
     Args:
         gold: the right formula.
         answer: the formula to judge.
-        tolerance: largest difference between two numbers that still counts as none, if the benchmark has one.
+        tolerance: largest absolute difference between two numbers that the benchmark allows, if any.
     """
     left, right = gold.split("="), answer.split("=")
     if len(left) == len(right) == 2:
@@ -46,7 +47,7 @@ def formulas_equal(gold: str, answer: str, tolerance: float | None = None) -> bo
 
 
 def _close(one: Value, other: Value, decimal: bool = False) -> bool:
-    """Whether two values are equal, exactly if both are exact, decimals to six places."""
+    """Whether two values are equal: exactly if both are exact, and to six places for decimals."""
     if isinstance(one, Fraction) and isinstance(other, Fraction):
         return one == other
     one, other = complex(one), complex(other)
@@ -55,7 +56,7 @@ def _close(one: Value, other: Value, decimal: bool = False) -> bool:
 
 
 def _equations_equal(gold: list[str], answer: list[str]) -> bool:
-    """Whether two equations are the same but for a constant factor."""
+    """Whether two equations are the same up to a constant factor."""
     ours, theirs = _difference(*gold), _difference(*answer)
     if ours is None or theirs is None or not all(ours) or not all(theirs):
         return False
@@ -76,7 +77,7 @@ def load_library() -> None:
 
 
 def library_verdict(gold: str, reply: str) -> bool:
-    """What math-verify alone says of a reply, with its own defaults; it may take long.
+    """Return what math-verify alone says of a reply, with its own defaults; it may take long.
 
     Args:
         gold: the right answer, as the data set writes it.
@@ -91,7 +92,7 @@ def library_verdict(gold: str, reply: str) -> bool:
 
 
 def _verified(gold: str, answer: str) -> bool:
-    """The verdict of math-verify."""
+    """Return the verdict of math-verify; False if the formulas are too long or not alike."""
     if not (_is_short(gold) and _is_alike(gold, answer)):
         return False
     left, right = _parsed(gold), _parsed(answer)
@@ -124,27 +125,27 @@ def _letters(text: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Any:
-    """The SymPy object of a cleaned formula; None if it is none."""
+    """Return the SymPy object of a cleaned formula; None if it is not a formula."""
     latex = text.replace("«", r"\{").replace("»", r"\}").replace("≤", r"\le ").replace("≥", r"\ge ")
-    # A sum cannot be an interval or a set, which spares the parser its costliest choice.
+    # With "0+" before it, it cannot be an interval or a set, which spares the parser its costliest choice.
     latex = latex if re.search(r"[=<>«\[≤≥]|\\[a-z]+", text) else f"0+{latex}"
     parse, config = _library()[:2]
     try:
-        found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
+        parsed = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
     except Exception:
         return None
-    return found[0] if found else None
+    return parsed[0] if parsed else None
 
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[Any, Any, Any]:
-    """``parse``, its configuration and ``verify``, imported when first needed."""
+    """Return ``parse``, its configuration and ``verify``, imported when first needed."""
     from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig, parse, verify
 
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).addFilter(_not_about_time)
-    # Units are ours: the library's list has single letters, and would take 3s for 3.
+    # We handle units ourselves: the library's list has single letters, and would take 3s for 3.
     normal = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
@@ -152,5 +153,5 @@ def _library() -> tuple[Any, Any, Any]:
 
 
 def _not_about_time(record: logging.LogRecord) -> bool:
-    """Drop the library's remarks on time-outs: what could run long is refused before."""
+    """Drop the library's remarks on time-outs: what could run long is refused beforehand."""
     return not record.getMessage().startswith("Timeout")

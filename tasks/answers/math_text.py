@@ -1,7 +1,7 @@
-r"""One spelling for the many ways to write the same LaTeX answer, and units told apart from the value.
+r"""One spelling for the many ways to write the same LaTeX answer, and units separated from the value.
 
-``clean`` is idempotent on what it returns. Its alphabet is ASCII but for three signs of our own: ``«`` and
-``»`` for the braces of a set (``\{``, ``\}``) and ``¶`` for the line break of a matrix.
+What ``clean`` returns is ASCII, except for ``≤``, ``≥`` and three signs of our own: ``«`` and ``»`` for the
+braces of a set (``\{``, ``\}``), and ``¶`` for the line break of a matrix.
 """
 
 import re
@@ -64,7 +64,7 @@ _COMPILED = [(re.compile(pattern, re.ASCII), replacement) for pattern, replaceme
 
 
 def clean(text: str) -> str | None:
-    """The text in one spelling, or None if it is too long for an answer or has signs that no answer has."""
+    """Return the text in one spelling; None if it is too long or has characters that no answer has."""
     if len(text) > MAX_CHARS:
         return None
     text = _ROOT.sub(r"\\sqrt{\1}", text).translate(_TRANSLATION)
@@ -113,7 +113,7 @@ _UNITS = {
     for name in names.split()
 }
 _POWERS = {"2": "square", "3": "cubic"}
-# Words behind a number that change its value, and so are no units.
+# Words after a number that change its value, and so are not units.
 _NO_UNIT = re.compile(
     r"\b(?:pi|sqrt|sin|cos|tan|log|ln|exp|i|e|inf\w*|times|plus|minus|over|hundred|thousand|million|billion|"
     r"trillion|dozen|hal[fv]\w*|thirds?|quarters?|fourths?|(?:fif|six|seven|eigh|nin|ten|hundred|thousand)ths?|squared|cubed|not|to|mod)\b",
@@ -128,28 +128,29 @@ _WORD_UNIT = re.compile(
 
 
 def split_unit(text: str) -> tuple[str, tuple[str, ...]]:
-    r"""A cleaned answer without the unit behind it, and the unit's parts in one spelling.
+    r"""Return a cleaned answer without the unit after it, and the unit's parts in one spelling.
 
-    A unit is ``\text{...}`` behind anything, or up to four words behind a number. Words that change the
-    value, such as "million", are none, nor is a letter right behind a number: ``5m`` is five times m.
+    A unit is ``\text{...}`` after anything, or up to four words after a number. Words that change the value,
+    such as "million", are not units, and nor is a letter right after a number: ``5m`` is five times m.
     """
     core, parts = text, []
     for _ in range(3):  # "5 square \text{cm}"
-        found = _TEXT_UNIT.fullmatch(core) or _WORD_UNIT.fullmatch(core)
-        if found is None or _NO_UNIT.search(found["words"]):
+        match = _TEXT_UNIT.fullmatch(core) or _WORD_UNIT.fullmatch(core)
+        if match is None or _NO_UNIT.search(match["words"]):
             break
-        core = found["core"]
-        parts += [_spelled(word) for word in re.findall(r"[A-Za-z]+|[^\sA-Za-z]", found["words"])]
-        parts += [_POWERS[found["power"]]] if found["power"] else []
+        core = match["core"]
+        parts += [_spelled(word) for word in re.findall(r"[A-Za-z]+|[^\sA-Za-z]", match["words"])]
+        parts += [_POWERS[match["power"]]] if match["power"] else []
     return core, tuple(sorted(parts))
 
 
 def _spelled(word: str) -> str:
+    """Return a unit in one spelling; an unknown one begins with a question mark."""
     return _UNITS.get(word) or _UNITS.get(word.lower()) or _UNITS.get(word.lower().rstrip("s"), "?" + word)
 
 
 def units_conflict(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two units are known and differ; a unit that is missing or unknown contradicts none."""
+    """Whether two units are known and differ; a unit that is missing or unknown contradicts nothing."""
     known = all(not part.startswith("?") for part in one + other)
     return bool(one and other and known and one != other)
 
@@ -158,7 +159,7 @@ def units_conflict(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def as_words(text: str) -> str | None:
-    r"""The words of a cleaned answer that is nothing but words, in lower case; None if it is anything else.
+    r"""Return a cleaned answer that is nothing but words, in lower case; None if it is anything else.
 
     A single letter is a symbol, not a word, unless it stands alone in parentheses: the choice ``(C)``.
     """

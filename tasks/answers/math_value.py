@@ -1,4 +1,4 @@
-r"""Exact value of the ways in which people write a rational number, without SymPy."""
+r"""Exact value of a rational number, in the many ways that people write it, without SymPy."""
 
 import re
 from fractions import Fraction
@@ -27,18 +27,18 @@ _SCALED = re.compile(rf"(?P<number>[-+]?{_N}) ?(?:\\text\{{ ?)?(?P<scale>[a-z]+)
 
 
 def rational(text: str) -> tuple[Fraction, bool] | None:
-    r"""The value of a cleaned answer and whether a percent sign follows it; None if it is no such number.
+    r"""Return the value of a cleaned number, and whether a percent sign follows; None for any other answer.
 
-    Read are integers, decimals, ``10,000``, ``3/4``, ``\frac{3}{4}``, ``1\frac{1}{2}``, ``1 1/2``,
+    It reads integers, decimals, ``10,000``, ``3/4``, ``\frac{3}{4}``, ``1\frac{1}{2}``, ``1 1/2``,
     ``6.5\times10^{3}``, ``6.5e3``, ``0.1\overline{6}`` and ``2 million``, with signs and percent signs.
     """
     text = _without_parentheses(text)
     if sum(sign.isdigit() for sign in text) > MAX_DIGITS:
         return None
-    text = _THOUSANDS.sub(lambda found: re.sub("[, ]", "", found[0]), text)
+    text = _THOUSANDS.sub(lambda match: re.sub("[, ]", "", match[0]), text)
     text = text.strip(" ")
     try:
-        for reader in (_plain, _mixed, _power, _repeating, _scaled):
+        for reader in (_decimal_or_fraction, _mixed, _power, _repeating, _scaled):
             value = reader(text)
             if value is not None:
                 return value, text.endswith("%")
@@ -48,7 +48,7 @@ def rational(text: str) -> tuple[Fraction, bool] | None:
 
 
 def _without_parentheses(text: str) -> str:
-    r"""``-(3)`` and ``{3}`` as ``-3`` and ``3``."""
+    r"""Write ``-(3)`` and ``{3}`` as ``-3`` and ``3``."""
     inner = re.fullmatch(r"([-+]?)(?:\(([^(){},]*)\)|\{([^(){},]*)\})", text)
     return inner[1] + (inner[2] or inner[3] or "") if inner else text
 
@@ -57,56 +57,57 @@ def _signed(signs: str, value: Fraction) -> Fraction:
     return -value if signs.count("-") % 2 else value
 
 
-def _plain(text: str) -> Fraction | None:
-    found = _NUMBER.fullmatch(text)
-    if found:
-        return _signed(found["sign"], Fraction(found["top"]) / Fraction(found["bottom"] or 1))
-    found = _FRACTION.fullmatch(text)
-    if found is None:
+def _decimal_or_fraction(text: str) -> Fraction | None:
+    match = _NUMBER.fullmatch(text)
+    if match:
+        return _signed(match["sign"], Fraction(match["top"]) / Fraction(match["bottom"] or 1))
+    match = _FRACTION.fullmatch(text)
+    if match is None:
         return None
-    value = Fraction(found["top"]) / Fraction(found["bottom"])
-    signs = found["inner"] + found["under"]
-    if found["whole"] and signs:
+    value = Fraction(match["top"]) / Fraction(match["bottom"])
+    signs = match["inner"] + match["under"]
+    if match["whole"] and signs:
         return None
-    return _signed(found["sign"] + signs, Fraction(found["whole"] or 0) + value)
+    return _signed(match["sign"] + signs, Fraction(match["whole"] or 0) + value)
 
 
 def _mixed(text: str) -> Fraction | None:
-    found = _MIXED.fullmatch(text)
-    if found is None:
+    match = _MIXED.fullmatch(text)
+    if match is None:
         return None
-    return _signed(found["sign"], int(found["whole"]) + Fraction(int(found["top"]), int(found["bottom"])))
+    return _signed(match["sign"], int(match["whole"]) + Fraction(int(match["top"]), int(match["bottom"])))
 
 
 def _power(text: str) -> Fraction | None:
-    found = _POWER.fullmatch(text)
-    if found is None:
+    match = _POWER.fullmatch(text)
+    if match is None:
         return None
-    exponent = int(found["braced"] or found["bare"] or found["exponent"])
+    exponent = int(match["braced"] or match["bare"] or match["exponent"])
     if abs(exponent) > MAX_POWER:
         return None
-    top = Fraction(found["top"] or found["top2"] or 1)
-    return _signed(found["sign"] or found["sign2"] or "", top * Fraction(10) ** exponent)
+    top = Fraction(match["top"] or match["top2"] or 1)
+    return _signed(match["sign"] or match["sign2"] or "", top * Fraction(10) ** exponent)
 
 
 def _repeating(text: str) -> Fraction | None:
-    found = _REPEATING.fullmatch(text)
-    if found is None:
+    match = _REPEATING.fullmatch(text)
+    if match is None:
         return None
-    fixed, loop = found["fixed"], found["loop"]
+    fixed, loop = match["fixed"], match["loop"]
+    # 0.1666... = 0.1 + 6 / (9 * 10)
     tail = Fraction(int(loop), (10 ** len(loop) - 1) * 10 ** len(fixed))
-    return _signed(found["sign"], Fraction(f"{found['whole'] or 0}.{fixed or 0}") + tail)
+    return _signed(match["sign"], Fraction(f"{match['whole'] or 0}.{fixed or 0}") + tail)
 
 
 def _scaled(text: str) -> Fraction | None:
-    found = _SCALED.fullmatch(text)
-    if found is None or found["scale"] not in _SCALES:
+    match = _SCALED.fullmatch(text)
+    if match is None or match["scale"] not in _SCALES:
         return None
-    return Fraction(found["number"]) * Fraction(10) ** _SCALES[found["scale"]]
+    return Fraction(match["number"]) * Fraction(10) ** _SCALES[match["scale"]]
 
 
 def same(gold: tuple[Fraction, bool], answer: tuple[Fraction, bool]) -> bool:
-    """Whether two numbers agree; where one alone has a percent sign, 50% is 50 as well as 1/2."""
+    """Whether two numbers agree; if only one has a percent sign, 50% equals both 50 and 1/2."""
     (value, percent), (other, other_percent) = gold, answer
     if percent == other_percent:
         return value == other

@@ -1,8 +1,8 @@
 """What a puzzle's answer is worth: reasoning-gym's graders, made safe for text that a model wrote.
 
 Some of the library's graders run the answer as Python code, or loop as often as a number in it says. Here no
-answer is run, and every grade takes bounded time: an answer that is too long, or that its puzzle's pattern
-does not admit, earns 0, and the graders of ``_GRADERS`` stand in for those of the library.
+answer is run, and every grade takes bounded time. An answer earns 0 if it is too long, or does not match its
+puzzle's pattern in ``_ADMITTED``. The graders in ``_GRADERS`` replace those of the library.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from es_lightning.tasks.answers.tags import last_block
 
 _SPARE_CHARS = 1_000
 _CHARS_WITHOUT_REFERENCE = 2_000
-# The library compares JSON texts as trees, in a time that grows with the lengths and the number of brackets.
+# The library compares JSON texts as trees; the time grows with the lengths and the number of brackets.
 _CODEIO_COST = 60_000
 _CODEIO_LEAST = 100
 
 
-# The library would repeat a move as often as the number behind it says, expand 1e999999999 to a fraction, try
-# every truth value of every variable, and warn of a matrix without numbers.
+# On other texts, the library would repeat a move as often as the number after it says (the first two), expand
+# 1e999999999 to a fraction, warn of a matrix without numbers, or try every truth value of every variable.
 _ADMITTED = {
     "rubiks_cube": re.compile(r"(?:[^\d\s]++[1-3]?(?:\s++|$)){0,400}+"),
     "rush_hour": re.compile(r"(?:\D|\d{1,2}(?!\d))*+"),
@@ -36,16 +36,16 @@ _ADMITTED = {
 
 
 def last_answer(text: str) -> str | None:
-    """Content of the last complete answer block, without white space around it; linear in the length."""
+    """Return the content of the last complete answer block, stripped, in linear time."""
     block = last_block(text, "answer")
     return None if block is None else block.strip()
 
 
 def grade(dataset: Any, entry: Mapping[str, Any], answer: str | None) -> float:
-    """What an answer is worth, from 0 to 1.
+    """Return what an answer is worth, from 0 to 1.
 
     Args:
-        dataset: the library's data set, which made the entry.
+        dataset: the library's data set that made the entry.
         entry: the problem, as the library gives it.
         answer: what the model answered, or None if it gave no answer.
     """
@@ -59,13 +59,13 @@ def grade(dataset: Any, entry: Mapping[str, Any], answer: str | None) -> float:
         return 0.0
     try:
         score = float(_GRADERS.get(puzzle, _by_library)(dataset, entry, answer))
-    except Exception:  # whatever the library raises here, malformed text of the model is the reason
+    except Exception:  # whatever the library raises here, the cause is malformed text of the model
         return 0.0
     return min(max(score, 0.0), 1.0) if not math.isnan(score) else 0.0
 
 
 def _admitted(puzzle: str, answer: str, reference: object) -> bool:
-    """Whether the library may grade this text: not one that it would work on for long."""
+    """Whether the library may grade this text; one that could keep it busy for long is refused."""
     limit = 4 * len(reference) + _SPARE_CHARS if isinstance(reference, str) else _CHARS_WITHOUT_REFERENCE
     pattern = _ADMITTED.get(puzzle)
     return len(answer) <= limit and (pattern is None or pattern.fullmatch(answer) is not None)
@@ -77,13 +77,13 @@ def _by_library(dataset: Any, entry: Mapping[str, Any], answer: str) -> float:
     return score
 
 
-# Graders of our own. Each begins with the library's rule; where ours differs, the docstring says how.
+# Our own graders. Each docstring begins with the library's rule, and says where ours differs.
 
 
 def _countdown(_: Any, entry: Mapping[str, Any], answer: str) -> float:
-    """1 if the given numbers make the target, 0.05 for another expression, else 0.01.
+    """Return 1 if the given numbers make the target, 0.05 for another expression, else 0.01.
 
-    Read by exact arithmetic, not by sympy's parser, which runs the text: powers and decimals are refused.
+    The answer is read by exact arithmetic, which refuses powers and decimals. SymPy's parser would run it.
     """
     result = evaluate(answer)
     if result is None:
@@ -94,9 +94,9 @@ def _countdown(_: Any, entry: Mapping[str, Any], answer: str) -> float:
 
 
 def _puzzle24(_: Any, entry: Mapping[str, Any], answer: str) -> float:
-    """1 if the given numbers make 24, else 0.01.
+    """Return 1 if the given numbers make 24, else 0.01.
 
-    The library takes any four small numbers, so that one expression solves every problem.
+    The library accepts any four small numbers, so one expression would solve every problem.
     """
     result = evaluate(answer)
     numbers = sorted(entry["metadata"]["numbers"])
@@ -104,23 +104,23 @@ def _puzzle24(_: Any, entry: Mapping[str, Any], answer: str) -> float:
 
 
 def _halting(_: Any, entry: Mapping[str, Any], answer: str) -> float:
-    """1 for the right one of True and False, else 0; the library gives 1 for any text at all."""
+    """Return 1 for the right one of True and False, else 0; the library gives 1 for any text at all."""
     return float(answer.lower() == entry["answer"].lower())
 
 
 def _integral(_: Any, entry: Mapping[str, Any], answer: str) -> float:
-    """1 for an antiderivative of the integrand, else 0; compared by value, not by symbolic simplification."""
+    """Return 1 for an antiderivative of the integrand, else 0; by values, not symbolic simplification."""
     metadata = entry["metadata"]
     return float(formula.is_antiderivative(answer, metadata["integrand"], metadata["variable"]))
 
 
 def _product(_: Any, entry: Mapping[str, Any], answer: str) -> float:
-    """1 for the same sum of monomials, in any order, else 0."""
+    """Return 1 for the same sum of monomials, in any order, else 0."""
     return float(formula.polynomial(answer) == formula.polynomial(entry["answer"]))
 
 
 def _codeio(dataset: Any, entry: Mapping[str, Any], answer: str) -> float:
-    """1 for the same JSON; the library compares other texts, if they are short enough to do so in time."""
+    """Return 1 for the same JSON; the library grades other texts, if they are short enough to be fast."""
     reference = entry["answer"].strip()
     brackets = sum(text.count(bracket) for text in (answer, reference) for bracket in "[{")
     if len(answer) * max(len(reference), _CODEIO_LEAST) * brackets <= _CODEIO_COST:
@@ -131,11 +131,11 @@ def _codeio(dataset: Any, entry: Mapping[str, Any], answer: str) -> float:
 def _list_grader(
     partial: float, render: Callable[[Any], str]
 ) -> Callable[[Any, Mapping[str, Any], str], float]:
-    """A grader that gives 1 for a right text, and ``partial`` for a Python list that renders to one.
+    """Make a grader that gives 1 for a right text, and ``partial`` for a Python list that renders to one.
 
     Args:
         partial: what the library gives for such a list, which it would run as code.
-        render: from the list to the text that the puzzle asks for.
+        render: turns the list into the text that the puzzle asks for.
     """
 
     def grader(_: Any, entry: Mapping[str, Any], answer: str) -> float:

@@ -1,4 +1,4 @@
-"""The generators of reasoning-gym: opened by name, their options checked, and the same in every process.
+"""Opens generators of reasoning-gym by name, checks their options, and makes them equal in all processes.
 
 Importing the library takes more than a second, so it is imported by the functions that need it.
 """
@@ -18,14 +18,14 @@ _ANY_SIZE = 1_000
 
 
 class _Letters(tuple[str, ...]):
-    """Letters in a fixed order, of which some can be left out, as from a set."""
+    """Letters in a fixed order; as from a set, some can be subtracted."""
 
     def __sub__(self, other: Collection[str]) -> "_Letters":
         return _Letters(letter for letter in self if letter not in other)
 
 
 def check(name: str, config: Mapping[str, Any]) -> None:
-    """Check options without making anything.
+    """Check a data set's options without generating anything.
 
     Raises:
         UsageError: there is no such data set, or it has no such option, or the value is out of range.
@@ -53,17 +53,17 @@ def check(name: str, config: Mapping[str, Any]) -> None:
 
 
 def open_dataset(name: str, seed: int, size: int, config: Mapping[str, Any]) -> Any:
-    """A data set of the library, indexed by whole numbers below its size."""
+    """Open a data set of the library, indexed by whole numbers below its size."""
     from reasoning_gym.factory import DATASETS
 
     return _put_in_order(DATASETS[name][0](_config(name, {**config, "seed": seed, "size": size})))
 
 
 def generate(dataset: Any, index: int) -> dict[str, Any]:
-    """The entry at an index, the same every time; what the generator prints is dropped.
+    """Generate the entry at an index, the same every time; what the generator prints is dropped.
 
     Raises:
-        Exception: the generator found no problem for this index; each has its own kind.
+        Exception: the generator found no problem for this index; each generator has its own kind.
     """
     with contextlib.redirect_stdout(io.StringIO()), _seeded(f"{dataset.seed}/{index}"):
         entry: dict[str, Any] = dataset[index]
@@ -76,7 +76,7 @@ def _nearest(word: str, known: Collection[str]) -> str:
 
 
 def _config(name: str, options: Mapping[str, Any]) -> Any:
-    """The library's own form of the options."""
+    """Build the library's own configuration object from the options."""
     from reasoning_gym.composite import DatasetSpec
     from reasoning_gym.factory import DATASETS
 
@@ -91,7 +91,7 @@ def _config(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def _put_in_order(dataset: Any) -> Any:
-    """Take out what differs from process to process: three generators draw from sets of strings."""
+    """Remove what differs from process to process: three generators draw from sets of strings."""
     for part in getattr(dataset, "datasets", {"": dataset}).values():
         if isinstance(getattr(part, "letters", None), set):
             part.letters = _Letters(sorted(part.letters))
@@ -106,7 +106,7 @@ def _sorted_by_text(draw: Callable[[random.Random], Iterable[Any]]) -> Callable[
 
 @contextlib.contextmanager
 def _seeded(seed: str) -> Iterator[None]:
-    """Seed the global random numbers, which a few generators use, and restore their state after it."""
+    """Seed the global random numbers, which a few generators use, and restore their state afterwards."""
     import numpy as np
 
     python, numpy = random.getstate(), np.random.get_state()

@@ -2,14 +2,14 @@
 
 
 def block_end(text: str, tag: str, start: int = 0) -> int | None:
-    """Where the first complete block of a tag ends, looking from ``start``; None if there is none."""
+    """Return where the first complete block of a tag after ``start`` ends; None if there is none."""
     opened = text.find(f"<{tag}>", start)
     closed = -1 if opened < 0 else text.find(f"</{tag}>", opened)
     return None if closed < 0 else closed + len(f"</{tag}>")
 
 
 def last_block(text: str, tag: str) -> str | None:
-    """Content of the last complete block of a tag; None if there is none."""
+    """Return the content of the last complete block of a tag; None if there is none."""
     opened = text.rfind(f"<{tag}>", 0, max(text.rfind(f"</{tag}>"), 0))
     if opened < 0:
         return None
@@ -18,7 +18,7 @@ def last_block(text: str, tag: str) -> str | None:
 
 
 def format_score(text: str) -> float:
-    """1.0 for a think and then an answer block, 0.5 for an answer block, 0.1 for a think block, else 0.0."""
+    """Return 1.0 for a think and then an answer block, 0.5 for an answer, 0.1 for a think block, else 0.0."""
     think_end = block_end(text, "think")
     if think_end is not None and block_end(text, "answer", think_end) is not None:
         return 1.0

@@ -1,6 +1,6 @@
 """Multiple-choice benchmarks: how a row becomes a question with options, and what is scored by likelihood.
 
-The forms that are scored are those in general use for these benchmarks, so that accuracies can be compared;
+The scored texts have the form in general use for these benchmarks, so that accuracies can be compared.
 WinoGrande is scored by partial evaluation (arXiv 1806.02847).
 """
 
@@ -15,19 +15,20 @@ from es_lightning.tasks.datasets.sources import Row, Source
 
 Normalise = Literal["none", "chars"]
 
+# The labels of the test split are hidden: the validation split is our test split.
 _HIDDEN_TEST = {"train": "train", "test": "validation"}
 _ALL = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Item:
-    """One row, read.
+    """The question in a row.
 
     Args:
         question: what is asked in generation mode, without the options.
         options: 2 to 26 answers.
-        gold: index of the right one.
-        given: the text before what is scored in log-likelihood mode.
+        gold: index of the right option.
+        given: the text before the choices in log-likelihood mode.
         choices: what is scored, one per option.
     """
 
@@ -40,12 +41,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Format:
-    """One benchmark.
+    """How to read and score one benchmark.
 
     Args:
-        read: from a row to its item; a row of another format raises a plain Python error.
-        source: where it lives; None for own data.
-        normalise: by what its log-likelihoods are usually divided.
+        read: turns a row into an item; a row of another format raises a plain Python error.
+        source: where the data set lives; None for own data.
+        normalise: how its log-likelihoods are usually normalised.
     """
 
     read: Callable[[Row], Item]
@@ -54,7 +55,7 @@ class Format:
 
 
 def lettered(options: Sequence[str]) -> str:
-    """The options on a line each, as ``A. first``."""
+    """Write each option on a line of its own, such as ``A. first``."""
     return "\n".join(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
 
 
@@ -65,7 +66,7 @@ def _item(
     given: str | None = None,
     choices: Sequence[Choice] | None = None,
 ) -> Item:
-    """The item if it is one; without ``given`` and ``choices``, the options are scored as answers."""
+    """Check and build an item; without ``given`` and ``choices``, the options are scored as answers."""
     if not all(isinstance(text, str) for text in (question, *options)):
         raise TypeError("the question and its options must be texts")
     if not 2 <= len(options) <= len(ascii_uppercase):
@@ -93,7 +94,7 @@ def _winogrande(row: Row) -> Item:
     words = [f" {option}" if head else option for option in options]
     scored = [Choice(rest, before=word) if rest else Choice(word) for word in words]
     question = f"{row['sentence']}\n\nWhich option fits the blank (_)?"
-    # A sentence may begin with its blank, and an engine needs some text to begin with.
+    # A sentence may begin with its blank, but an engine needs some text before what it scores.
     return _item(question, options, int(row["answer"]) - 1, head or "\n", scored)
 
 
@@ -106,7 +107,7 @@ def _hellaswag(row: Row) -> Item:
 
 
 def _without_markup(text: str) -> str:
-    """Without the ``[header]``, ``[title]`` and ``[step]`` that HellaSwag has left in texts from WikiHow."""
+    """Remove the ``[header]``, ``[title]`` and ``[step]`` that HellaSwag has left in texts from WikiHow."""
     text = re.sub(r"\[[^\[\]]*\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ").strip()
 
@@ -135,7 +136,7 @@ def _own(row: Row) -> Item:
 
 
 def _index(answer: Any, options: Sequence[str]) -> int:
-    """Which option is meant by an index from 0, by an option's text or, if it is none, by a letter."""
+    """Return the index of an option, given its index from 0, its text or, if it is not one, a letter."""
     if isinstance(answer, int) and not isinstance(answer, bool):
         return answer
     if not isinstance(answer, str) or not answer:

@@ -8,21 +8,24 @@ from typing import Any
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.task import Task
-from es_lightning.tasks.datasets.sources import SPLITS, UNKNOWN, Row, Source, read
+from es_lightning.tasks.datasets.sources import SPLITS, UNKNOWN, Row, Source, read_rows
 
 
 class RowTask(Task):
-    """Base of the tasks that read rows.
+    """Base class of the tasks whose problems are rows of a data set.
 
-    A subclass says by which text two rows are the same problem (``key``), how a row becomes a prompt, and the
-    reward. Rows that no split is named for, and the val split of a data set that has none, are chosen by a
-    hash, so that a row stays where it is when others come and go: a tenth of what could be train is val, and
-    of rows without any split another tenth is test; rows of one ``family`` stay together. A problem that
-    occurs twice is kept once, in test rather than val rather than train. A limit takes rows from all over the
-    data, in their order, and a larger limit takes the same and more.
+    A subclass defines ``key`` (the text that identifies a problem), ``prompt`` (how a row becomes a prompt)
+    and the reward.
+
+    Some rows name no split, and some data sets have no val split. Then a hash of the row's ``family``
+    decides, so a row stays in its split when other rows come or go, and rows of one family stay together. A
+    tenth of the rows that could be train is val. Of the rows without any split, another tenth is test. A
+    problem that occurs twice is kept once: in test rather than val, and in val rather than train. A limit
+    (``n_train`` and so on) takes rows from all over the data and keeps their order; a larger limit takes the
+    same rows and more.
 
     Args:
-        data: where the rows are; see ``es_lightning.tasks.datasets.sources.read``.
+        data: where the rows are; see ``es_lightning.tasks.datasets.sources.read_rows``.
         source: the data set that the task knows by name, if any.
         n_train: training problems used; None takes all.
         n_val: the same for validation.
@@ -46,27 +49,27 @@ class RowTask(Task):
 
     @abstractmethod
     def key(self, row: Row) -> str:
-        """The text that makes two rows the same problem."""
+        """Return the text that identifies a problem: rows with the same text are the same problem."""
 
     def family(self, row: Row) -> str:
-        """The text whose rows belong into one split, where the data leaves a choice."""
+        """Return a text whose rows all go to the same split, where the data leaves a choice."""
         return self.key(row)
 
     @abstractmethod
     def prompt(self, row: Row, name: str) -> Prompt:
-        """The problem of a row.
+        """Make the prompt of a row.
 
         Args:
             row: the row as it was read.
             name: the prompt's id.
         """
 
-    def keep(self, row: Row, split: str) -> bool:
+    def accepts(self, row: Row, split: str) -> bool:
         """Whether a row is used in a split."""
         return True
 
     def problems(self, split: str) -> list[Prompt]:
-        """Problems of ``train``, ``val`` or ``test``, in the order of the data.
+        """Return the problems of ``train``, ``val`` or ``test``, in the order of the data.
 
         Raises:
             UsageError: the split is none of the three, or the data cannot be read.
@@ -74,34 +77,38 @@ class RowTask(Task):
         if split not in SPLITS:
             raise UsageError(f"split must be train, val or test, not {split!r}.")
         if self._prompts is None:
-            rows = self._divided(read(self.data, self.source))
+            rows = self._divided(read_rows(self.data, self.source))
             self._prompts = {part: self._made(self._limited(rows[part], part), part) for part in SPLITS}
         return self._prompts[split]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the problems: a grading process is told the one it grades."""
+        """Pickle without the problems: a grading process is sent each prompt that it grades."""
         return {**vars(self), "_prompts": None}
 
-    def _divided(self, found: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-        """Rows by split, each problem once."""
+    def _divided(self, by_split: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+        """Assign the rows to splits, each problem once."""
         divided: dict[str, list[Row]] = {split: [] for split in SPLITS}
-        rows = [(split, row) for split in ("test", "val", "train", UNKNOWN) for row in found.get(split, [])]
+        # In this order, since the first of equal rows is kept.
+        rows = [
+            (split, row) for split in ("test", "val", "train", UNKNOWN) for row in by_split.get(split, [])
+        ]
         seen: set[str] = set()
         for split, row in rows:
-            key = _plain(self._read(self.key, row))
+            key = _folded(self._read(self.key, row))
             if key not in seen:
                 seen.add(key)
-                place = _place(split, _plain(self._read(self.family, row)), has_val="val" in found)
-                if self._read(self.keep, row, place):
+                place = _place(split, _folded(self._read(self.family, row)), has_val="val" in by_split)
+                if self._read(self.accepts, row, place):
                     divided[place].append(row)
         return divided
 
     def _limited(self, rows: list[Row], split: str) -> list[Row]:
-        """As many rows as asked for: sets are often sorted, so that the first would be of one kind."""
+        """Choose as many rows as asked for, by a hash: in a sorted data set, the first are of one kind."""
         limit = self.limits[split]
         if limit is None or limit >= len(rows):
             return rows
-        order = sorted(range(len(rows)), key=lambda i: _digest(f"chosen {_plain(self.key(rows[i]))}"))
+        # "chosen" makes this hash independent of the one that decides the split.
+        order = sorted(range(len(rows)), key=lambda i: _digest(f"chosen {_folded(self.key(rows[i]))}"))
         return [rows[i] for i in sorted(order[:limit])]
 
     def _made(self, rows: list[Row], split: str) -> list[Prompt]:
@@ -109,6 +116,7 @@ class RowTask(Task):
         return [self._read(self.prompt, row, f"{name}/{split}/{i}") for i, row in enumerate(rows)]
 
     def _read(self, reader: Any, row: Row, *more: str) -> Any:
+        """Apply a method to a row; if the row has another format, raise a UsageError that shows it."""
         try:
             return reader(row, *more)
         except UsageError:
@@ -121,16 +129,18 @@ class RowTask(Task):
             ) from None
 
 
-def _plain(text: str) -> str:
+def _folded(text: str) -> str:
+    """Remove differences in case and white space."""
     return " ".join(text.casefold().split())
 
 
 def _digest(text: str) -> bytes:
+    # Text from JSON may hold lone surrogates, which UTF-8 cannot encode.
     return hashlib.sha256(text.encode(errors="replace")).digest()
 
 
 def _place(split: str, family: str, has_val: bool) -> str:
-    """The split that a problem belongs to for good."""
+    """Return the split that a problem belongs to, whatever other rows there are."""
     tenth = _digest(family)[0] % 10
     if split == UNKNOWN:
         return {0: "val", 1: "test"}.get(tenth, "train")

@@ -1,4 +1,4 @@
-"""Rows of a data set, by split: from the hub, a saved folder, JSONL or parquet files, or our samples."""
+"""Rows of a data set, by split: from the hub, a saved folder, JSONL or parquet files, or shipped samples."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,15 +21,15 @@ _SUFFIXES = (".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set lives, and which of its splits are ours.
+    """Where a data set lives, and which of its splits we use.
 
     Args:
         hub: id on the Hugging Face hub.
-        splits: from our ``train``, ``val`` and ``test`` to the data set's own names; where the labels of its
+        splits: maps our ``train``, ``val`` and ``test`` to the data set's own names. If the labels of its
             test split are hidden, ``test`` is its validation split. A split that is missing here is not read.
-        config: the data set's configuration, where it has several.
-        sample: the shipped file of rows in its format, without folder and ending.
-        columns: those that are needed, where the data set has large ones besides; empty takes all.
+        config: the data set's configuration, if it has several.
+        sample: name of the shipped file with rows in this format, without folder and ending.
+        columns: the columns to read, if the data set has large ones that are not needed; empty reads all.
     """
 
     hub: str
@@ -39,17 +39,17 @@ class Source:
     columns: tuple[str, ...] = ()
 
 
-def read(data: str | None, source: Source | None) -> dict[str, list[Row]]:
-    """Rows by split; those that nothing assigns to a split are under ``UNKNOWN``.
+def read_rows(data: str | None, source: Source | None) -> dict[str, list[Row]]:
+    """Read rows by split; those that nothing assigns to a split are under ``UNKNOWN``.
 
     Args:
-        data: ``sample`` for the shipped rows, a JSONL or parquet file, a folder of such files named for
+        data: ``sample`` for the shipped rows, a JSONL or parquet file, a folder of such files named after
             their splits, a folder that ``save_to_disk`` wrote, or a hub id, ``owner/name`` or
-            ``owner/name:config``. None takes ``source`` from the hub.
-        source: the data set that the task knows by name.
+            ``owner/name:config``. None reads ``source`` from the hub.
+        source: the data set that the task knows by name, if any.
 
     Raises:
-        UsageError: there is nothing of that name, or it cannot be read; says what to do.
+        UsageError: there is nothing of that name, or it cannot be read; the message says what to do.
     """
     if data == SAMPLE and source is not None and source.sample:
         packaged = resources.files("es_lightning.tasks.datasets").joinpath(
@@ -79,17 +79,20 @@ def read(data: str | None, source: Source | None) -> dict[str, list[Row]]:
 
 
 def _by_column(rows: Iterable[Row], source: Source | None, where: object) -> dict[str, list[Row]]:
-    """Rows by their own column ``split``; without one, test-only data sets are test, others unassigned."""
+    """Group rows by their column ``split``.
+
+    Without it, rows of a test-only data set are test, and rows of others are under ``UNKNOWN``.
+    """
     test_only = source is not None and set(source.splits) == {"test"}
-    found: dict[str, list[Row]] = {}
+    by_split: dict[str, list[Row]] = {}
     for number, row in enumerate(rows, start=1):
         named = row.get("split") or ("test" if test_only else UNKNOWN)
         if not isinstance(named, str) or named not in {UNKNOWN, *_ALIASES}:
             raise UsageError(
                 f'data is {where}: in row {number}, "split" must be train, val or test, not {named!r}.'
             )
-        found.setdefault(_ALIASES.get(named, UNKNOWN), []).append(row)
-    return found
+        by_split.setdefault(_ALIASES.get(named, UNKNOWN), []).append(row)
+    return by_split
 
 
 def _from_folder(folder: Path, source: Source | None) -> dict[str, list[Row]]:
@@ -98,7 +101,7 @@ def _from_folder(folder: Path, source: Source | None) -> dict[str, list[Row]]:
 
         try:
             saved = load_from_disk(str(folder))
-        except Exception as error:  # the library's own, pyarrow's and those of the files within
+        except Exception as error:  # errors of the library, of pyarrow, or of the files inside
             raise UsageError(
                 f"data is {folder}: give a folder that can be read, save it again ({_first_line(error)})."
             ) from None
@@ -115,14 +118,14 @@ def _from_folder(folder: Path, source: Source | None) -> dict[str, list[Row]]:
 
 
 def _rows(dataset: Any, source: Source | None) -> list[Row]:
-    """Rows of a ``datasets.Dataset``, without the columns that nobody needs."""
+    """Return the rows of a ``datasets.Dataset``, without the columns that are not needed."""
     wanted = [name for name in (source.columns if source else ()) if name in dataset.column_names]
     rows: list[Row] = (dataset.select_columns(wanted) if wanted else dataset).to_list()
     return rows
 
 
 def _ours(parts: Mapping[str, list[Row]], source: Source | None, where: object) -> dict[str, list[Row]]:
-    """Splits under our names: those of the known data set if they are all there, else by plain aliases."""
+    """Rename splits to ours: by the names in ``source`` if all of them are there, else by plain aliases."""
     names = dict(source.splits) if source else {}
     if not names or not set(names.values()) <= set(parts):
         names = {}
@@ -153,6 +156,7 @@ def _file_rows(path: Path) -> list[Row]:
 
 def _json_rows(text: str, where: str) -> list[Row]:
     rows = []
+    # splitlines would also split at U+2028 and U+0085, which may stand in a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -180,19 +184,19 @@ def _from_hub(source: Source) -> dict[str, list[Row]]:
             }
     except UsageError:
         raise
-    except Exception as error:  # the library has dozens of its own, and passes on those of the network
+    except Exception as error:  # the library has dozens of its own, and lets network errors through
         config = f", {source.config!r}" if source.config else ""
         folder = source.hub.rpartition("/")[2]
         raise UsageError(
-            f"the data set {name} could not be loaded ({_first_line(error)}). Where there is a hub, run "
-            f'python -c "import datasets; datasets.load_dataset({source.hub!r}{config})'
+            f"the data set {name} could not be loaded ({_first_line(error)}). On a machine that reaches the "
+            f'hub, run python -c "import datasets; datasets.load_dataset({source.hub!r}{config})'
             f".save_to_disk({folder!r})\", bring the folder here, and give it as the task's option data."
         ) from None
 
 
 @contextmanager
 def _offline_unless_reached(hub: str) -> Iterator[None]:
-    """Look into the local cache at once where there is no network; the library would retry for a minute."""
+    """Use the local cache at once if the hub is out of reach; the library would retry for a minute."""
     import datasets
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
@@ -201,7 +205,7 @@ def _offline_unless_reached(hub: str) -> Iterator[None]:
     try:
         HfApi().dataset_info(hub, timeout=10)
     except HfHubHTTPError:
-        pass  # the hub is there, and the library says better what it answers
+        pass  # the hub answers, and the library's own error explains the answer better
     except Exception:
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:

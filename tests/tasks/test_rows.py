@@ -33,7 +33,7 @@ class Quiz(RowTask):
     def prompt(self, row: Row, name: str) -> Prompt:
         return Prompt(name, row["question"], row["answer"].strip())
 
-    def keep(self, row: Row, split: str) -> bool:
+    def accepts(self, row: Row, split: str) -> bool:
         return not (split == "train" and row["answer"] == "too easy")
 
     def reward(self, prompt: Prompt, completion: str) -> float:
@@ -44,7 +44,7 @@ def quiz(found: dict[str, list[Row]], **limits: int | None) -> Quiz:
     """A task whose rows are read already."""
     task = Quiz("own.jsonl", **limits)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_module, "read", lambda data, source: found)
+        patch.setattr(rows_module, "read_rows", lambda data, source: found)
         task.problems("train")
     return task
 

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from pyarrow import parquet
 
 from es_lightning.errors import UsageError
-from es_lightning.tasks.datasets.sources import SAMPLE, UNKNOWN, Source, read
+from es_lightning.tasks.datasets.sources import SAMPLE, UNKNOWN, Source, read_rows
 
 ROWS = [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 3?", "answer": "6"}]
 ONE, OTHER = [ROWS[0]], [ROWS[1]]
@@ -38,7 +38,7 @@ def refused(data: str | None, source: Source | None = None) -> str:
     """What is said of data that cannot be used: one line, soon."""
     started = time.monotonic()
     with pytest.raises(UsageError) as error:
-        read(data, source)
+        read_rows(data, source)
     assert time.monotonic() - started < 5
     message = str(error.value)
     assert "\n" not in message
@@ -52,16 +52,16 @@ def refused(data: str | None, source: Source | None = None) -> str:
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_a_file_gives_its_rows_in_order(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"own.{ending}", ROWS)
-    assert read(path, None) == {UNKNOWN: ROWS}
-    assert read(path, HIDDEN_TEST) == {UNKNOWN: ROWS}
-    assert read(path, TEST_ONLY) == {"test": ROWS}
+    assert read_rows(path, None) == {UNKNOWN: ROWS}
+    assert read_rows(path, HIDDEN_TEST) == {UNKNOWN: ROWS}
+    assert read_rows(path, TEST_ONLY) == {"test": ROWS}
 
 
 def test_a_file_may_have_empty_lines_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
     rows = [*ROWS, {"question": "a\u2028b\x85c"}]  # what str.splitlines takes for line ends
     text = "\ufeff" + "\r\n\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\r\n"
     (tmp_path / "own.jsonl").write_bytes(text.encode())
-    assert read(str(tmp_path / "own.jsonl"), None) == {UNKNOWN: rows}
+    assert read_rows(str(tmp_path / "own.jsonl"), None) == {UNKNOWN: rows}
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -69,7 +69,7 @@ def test_a_file_may_have_empty_lines_windows_line_ends_and_a_byte_order_mark(tmp
 def test_rows_name_their_own_split(tmp_path: Path, ending: str, source: Source | None) -> None:
     names = ["train", "validation", "valid", "dev", "val", "test"]
     rows = [{"question": name, "split": name} for name in names]
-    found = read(write(tmp_path / f"own.{ending}", rows), source)
+    found = read_rows(write(tmp_path / f"own.{ending}", rows), source)
     assert found == {"train": rows[:1], "val": rows[1:5], "test": rows[5:]}
 
 
@@ -79,15 +79,15 @@ def test_files_of_a_folder_are_named_for_splits(tmp_path: Path, ending: str, nam
     write(tmp_path / f"train.{ending}", ONE)
     write(tmp_path / f"{name}.{ending}", OTHER)
     write(tmp_path / f"notes.{ending}", ROWS)
-    assert read(str(tmp_path), None) == {"train": ONE, "val": OTHER}
+    assert read_rows(str(tmp_path), None) == {"train": ONE, "val": OTHER}
 
 
 def test_a_saved_data_set_is_read_whole_or_by_its_splits(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
-    assert read(str(tmp_path / "one"), None) == {UNKNOWN: ROWS}
-    assert read(str(tmp_path / "one"), TEST_ONLY) == {"test": ROWS}
+    assert read_rows(str(tmp_path / "one"), None) == {UNKNOWN: ROWS}
+    assert read_rows(str(tmp_path / "one"), TEST_ONLY) == {"test": ROWS}
     DatasetDict(train=Dataset.from_list(ONE), dev=Dataset.from_list(OTHER)).save_to_disk(tmp_path / "two")
-    assert read(str(tmp_path / "two"), None) == {"train": ONE, "val": OTHER}
+    assert read_rows(str(tmp_path / "two"), None) == {"train": ONE, "val": OTHER}
 
 
 def save(path: Path, **parts: list[dict[str, Any]]) -> str:
@@ -98,23 +98,23 @@ def save(path: Path, **parts: list[dict[str, Any]]) -> str:
 def test_the_splits_of_a_known_data_set_are_taken_from_a_copy(tmp_path: Path) -> None:
     unlabelled = [{"question": "1 + 1?", "answer": ""}]
     copy = save(tmp_path / "copy", train=ONE, validation=OTHER, test=unlabelled)
-    assert read(copy, HIDDEN_TEST) == {"train": ONE, "test": OTHER}
-    assert read(copy, None) == {"train": ONE, "val": OTHER, "test": unlabelled}
+    assert read_rows(copy, HIDDEN_TEST) == {"train": ONE, "test": OTHER}
+    assert read_rows(copy, None) == {"train": ONE, "val": OTHER, "test": unlabelled}
     without = save(tmp_path / "without", train=ONE, test=OTHER)  # not that data set: plain names count
-    assert read(without, HIDDEN_TEST) == {"train": ONE, "test": OTHER}
+    assert read_rows(without, HIDDEN_TEST) == {"train": ONE, "test": OTHER}
 
 
 def test_columns_that_nobody_needs_are_left_out(tmp_path: Path) -> None:
     source = Source("owner/quiz", {"train": "train"}, columns=("question", "missing"))
     expected = [{"question": row["question"]} for row in ROWS]
-    assert read(save(tmp_path / "parts", train=ROWS), source) == {"train": expected}
+    assert read_rows(save(tmp_path / "parts", train=ROWS), source) == {"train": expected}
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "whole")
-    assert read(str(tmp_path / "whole"), source) == {UNKNOWN: expected}
+    assert read_rows(str(tmp_path / "whole"), source) == {UNKNOWN: expected}
 
 
 def test_the_sample_is_the_shipped_file() -> None:
     shipped = Path(__file__).parents[2] / "tasks" / "datasets" / "samples" / "gsm8k.jsonl"
-    rows = [row for part in read(SAMPLE, HIDDEN_TEST).values() for row in part]
+    rows = [row for part in read_rows(SAMPLE, HIDDEN_TEST).values() for row in part]
     lines = [json.loads(line) for line in shipped.read_text().splitlines()]
     assert sorted(rows, key=json.dumps) == sorted(lines, key=json.dumps)
 
@@ -175,7 +175,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     found.clear()
     for data in (str(tmp_path / "saved"), write(tmp_path / "own.parquet", ROWS)):
-        assert read(data, None) == {UNKNOWN: ROWS}
+        assert read_rows(data, None) == {UNKNOWN: ROWS}
     (tmp_path / "train.pkl").write_bytes(pickle.dumps(Path))
     refused(str(tmp_path / "train.pkl"))
     watching.clear()
@@ -211,7 +211,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str
     ],
 )
 def test_what_the_hub_is_asked_for(hub: list[Any], data: Any, source: Any, splits: Any, calls: Any) -> None:
-    assert read(data, source) == splits
+    assert read_rows(data, source) == splits
     assert [(*args, options.pop("split", None)) for args, options in hub] == calls
     assert [options for _, options in hub] == [{}] * len(calls)  # no trust_remote_code among them
 
@@ -219,7 +219,7 @@ def test_what_the_hub_is_asked_for(hub: list[Any], data: Any, source: Any, split
 def test_a_copy_on_the_hub_gives_the_same_columns(hub: list[Any]) -> None:
     source = Source("owner/quiz", {"train": "train"}, columns=("answer",))
     for data in (None, "me/copy"):
-        assert read(data, source) == {"train": [{"answer": "4"}]}
+        assert read_rows(data, source) == {"train": [{"answer": "4"}]}
 
 
 def _no_network(*_: Any, **__: Any) -> None:
@@ -241,7 +241,7 @@ def test_a_data_set_out_of_reach_says_how_to_bring_it(monkeypatch: pytest.Monkey
 
 def test_a_data_set_in_the_cache_is_read_without_a_network(hub: list[Any], monkeypatch: Any) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", _no_network)
-    assert read("me/mine", None) == {"train": ONE, "val": OTHER}
+    assert read_rows("me/mine", None) == {"train": ONE, "val": OTHER}
 
 
 @pytest.mark.parametrize("data", [None, "nowhere", "a/b/c", "./a/b", "/a/b"])
