@@ -80,7 +80,7 @@ class EarlyPeak(Monitor):
     ) -> None:
         super().__init__()
         factors = {"lr": lr_factor, "sigma": sigma_factor, "population": population_factor}
-        _check(mode, action, patience, max_anneals, horizon, factors)
+        _check_settings(mode, action, patience, max_anneals, horizon, factors)
         settings: dict[str, Any] = {"smallest": smoothing, "min_points": min_points, "min_drop": min_drop}
         settings |= {"false_alarm_rate": false_alarm_rate, "correlation": correlation}
         self.watch = PeakWatch(1.0 if mode == "max" else -1.0, predict, **settings)
@@ -124,9 +124,9 @@ class EarlyPeak(Monitor):
             module.rollouts.forget()
             module.rollouts.hold_centre(module.centre)
             validated = module.evaluator.evaluate(module.data.prompts("val"))
-            found, before = means(measured(validated), "val"), len(self.watch.alarms)
-            if self.monitor in found:
-                self._add(trainer, pl_module, generation, found[self.monitor])
+            metrics, before = means(measured(validated), "val"), len(self.watch.alarms)
+            if self.monitor in metrics:
+                self._add(trainer, pl_module, generation, metrics[self.monitor])
                 new = self.watch.alarms[before:]
                 self._again = new[0]["peak"] if new and new[0]["action"] == "stop" else None
 
@@ -233,7 +233,7 @@ def _may_stop(trainer: pl.Trainer) -> bool:
     return trainer.global_step >= steps and trainer.current_epoch >= epochs
 
 
-def _check(
+def _check_settings(
     mode: str, action: str, patience: int, max_anneals: int, horizon: int | None, factors: dict[str, float]
 ) -> None:
     rules = {

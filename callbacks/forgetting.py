@@ -116,7 +116,7 @@ class Forgetting(Periodic, Monitor):
         Raises:
             UsageError: a resumed run has other problems.
         """
-        if self.base and self._digests() != {name: found["problems"] for name, found in self.base.items()}:
+        if self.base and self._digests() != {name: base["problems"] for name, base in self.base.items()}:
             raise UsageError(
                 "Forgetting has other problems than before the run was stopped: give the tasks, sample, seed "
                 "and split that it began with."
@@ -172,7 +172,7 @@ class Forgetting(Periodic, Monitor):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.base = {name: dict(found) for name, found in state_dict["base"].items()}
+        self.base = {name: dict(base) for name, base in state_dict["base"].items()}
 
     def _close(self) -> None:
         for scorer in self.scorers.values():
@@ -190,21 +190,22 @@ class Forgetting(Periodic, Monitor):
 
     def _rewards(self, module: Tuning) -> dict[str, float]:
         """Rewards of the centre on the prior tasks, compared with those of the base model."""
-        found: dict[str, Evaluation] = {}
+        evaluations: dict[str, Evaluation] = {}
         if not self.base:
             module.rollouts.hold_base(module.base_model, module.centre)
-            found = self._evaluate(module)
+            evaluations = self._evaluate(module)
             problems = self._digests()
             self.base = {
-                name: {"problems": problems[name], "rewards": each.rewards} for name, each in found.items()
+                name: {"problems": problems[name], "rewards": each.rewards}
+                for name, each in evaluations.items()
             }
-        if not found or module.generation > 0:
+        if not evaluations or module.generation > 0:
             module.rollouts.hold_centre(module.centre)
-            found = self._evaluate(module)
+            evaluations = self._evaluate(module)
         metrics: dict[str, float] = {}
-        for name, evaluation in found.items():
+        for name, evaluation in evaluations.items():
             metrics |= numbers(name, self.base[name]["rewards"], evaluation, self.rows)
-        return metrics | {"prior/mean": mean(evaluation.reward for evaluation in found.values())}
+        return metrics | {"prior/mean": mean(evaluation.reward for evaluation in evaluations.values())}
 
     def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep a row, with what the new task earned beside it where that is known already."""
@@ -238,8 +239,8 @@ class Forgetting(Periodic, Monitor):
     @rank_zero_only
     def _report(self, trainer: pl.Trainer) -> None:
         table = {
-            name: {"split": self._splits[name], "problems": len(found["rewards"]), **summary(name, self.rows)}
-            for name, found in self.base.items()
+            name: {"split": self._splits[name], "problems": len(base["rewards"]), **summary(name, self.rows)}
+            for name, base in self.base.items()
         }
         for name, row in table.items():
             log.info("%s", sentence(name, row))

@@ -157,11 +157,11 @@ def fractions(record: Generation, wall: float) -> dict[str, float]:
 def peaks() -> dict[str, float]:
     """Most memory that this process has had so far, in GiB, by the names it is logged under."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux: getrusage(2)
-    found = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    memory = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
     with suppress(RuntimeError):  # Apple's does not count in every version: pytorch issue 186430
         if torch.accelerator.is_available():
-            found["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
-    return found
+            memory["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
+    return memory
 
 
 def largest(told: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -101,7 +101,7 @@ class KLDrift(Periodic, Monitor):
             return
         module = tuning(pl_module)
         own = module.data.task
-        for name, task in (self.tasks or {plain(own.name): own}).items():
+        for name, task in (self.tasks or {metric_name(own.name): own}).items():
             _, problems = problems_of(task, ["val", "test", "train"])
             problems = [prompt for prompt in problems if not prompt.choices]
             if not problems:
@@ -164,7 +164,9 @@ class KLDrift(Periodic, Monitor):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.samples = {name: [dict(one) for one in found] for name, found in state_dict["samples"].items()}
+        self.samples = {
+            name: [dict(one) for one in samples] for name, samples in state_dict["samples"].items()
+        }
         self.asked = dict(state_dict["asked"])
 
     def _sample(self, module: Tuning, name: str) -> list[dict[str, Any]]:
@@ -221,7 +223,7 @@ class KLDrift(Periodic, Monitor):
             axes.axhline(0.0, color=plots.INK, lw=0.8)
 
 
-def plain(name: str) -> str:
+def metric_name(name: str) -> str:
     """A task's own name as part of a metric's: what loggers do not take becomes an underscore."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 

@@ -77,16 +77,16 @@ class PopulationHealth(Monitor):
     ) -> None:
         """Measure the generation, log it, and warn."""
         record, module = outputs["generation"], evolving(pl_module)
-        found = {**of_rewards(record, module.data.task.group_weights()), **_of_work(record, module)}
+        numbers = {**of_rewards(record, module.data.task.group_weights()), **_of_work(record, module)}
         before = self.recent[-1]["dead_run"] if self.recent else 0.0
-        found["dead_run"] = before + 1 if record.skipped else 0.0
+        numbers["dead_run"] = before + 1 if record.skipped else 0.0
         if self._centre is not None:
             shapes = means(measured(self._centre), "centre")
             cut, characters = shapes["centre/completion_truncated"], shapes["centre/completion_chars"]
-            found |= against(record, self._centre, cut, characters)
-        reading = {**found, "truncated": record.scores.get("completion_truncated", 0.0)}
+            numbers |= against(record, self._centre, cut, characters)
+        reading = {**numbers, "truncated": record.scores.get("completion_truncated", 0.0)}
         self.recent = [*self.recent, reading][-self.patience :]
-        logged = {f"health/{name}": float(value) for name, value in found.items() if name not in UNLOGGED}
+        logged = {f"health/{name}": float(value) for name, value in numbers.items() if name not in UNLOGGED}
         self.keep(trainer, logged, step=record.index)
         self._warn(record, module)
 
@@ -165,13 +165,13 @@ def of_rewards(record: Generation, weights: Mapping[str, float]) -> dict[str, fl
     groups = [prompt.group for prompt in record.prompts]
     rewards = comparable(record.rewards, groups, weights) if weights else record.rewards
     pairs = any(member.sign < 0 for member in record.members)
-    found = {f"{name}_variance": share for name, share in variance_shares(rewards).items()}
-    found |= {"informative_prompts": informative(record.rewards), "skipped": float(record.skipped)}
+    numbers = {f"{name}_variance": share for name, share in variance_shares(rewards).items()}
+    numbers |= {"informative_prompts": informative(record.rewards), "skipped": float(record.skipped)}
     measure, share = signal(rewards, groups, pairs), linear_share(rewards) if pairs else None
     if measure is not None:
-        found["agreement"] = measure.agreement
-        found |= {"snr": measure.snr} if math.isfinite(measure.snr) else {}
-    return found if share is None else {**found, "linear_share": share}
+        numbers["agreement"] = measure.agreement
+        numbers |= {"snr": measure.snr} if math.isfinite(measure.snr) else {}
+    return numbers if share is None else {**numbers, "linear_share": share}
 
 
 def _of_work(record: Generation, module: Evolving) -> dict[str, float]:
@@ -184,11 +184,11 @@ def _of_work(record: Generation, module: Evolving) -> dict[str, float]:
     columns = list(zip(*(digests for _, digests in known), strict=True))
     usual = fmean(Counter(column).most_common(1)[0][1] / len(column) for column in columns)
     tails = [tail for tail, _ in known if tail > 0]
-    found = {"distinct": 1 - usual} | ({"long_tail": fmean(tails)} if tails else {})
+    numbers = {"distinct": 1 - usual} | ({"long_tail": fmean(tails)} if tails else {})
     if len(record.lane_seconds) > 1:
         mean = fmean(record.lane_seconds)
-        found["lane_imbalance"] = max(record.lane_seconds) / mean - 1 if mean > 0 else 0.0
-    return found
+        numbers["lane_imbalance"] = max(record.lane_seconds) / mean - 1 if mean > 0 else 0.0
+    return numbers
 
 
 def _tail(evaluation: Evaluation) -> float:

@@ -148,11 +148,11 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def answers(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Answer]]:
     """The rows by prompt, for the page."""
-    found: dict[tuple[str, str], list[Answer]] = {}
+    by_prompt: dict[tuple[str, str], list[Answer]] = {}
     for row in rows:
         fields = {name: value for name, value in row.items() if name not in {"prompt_id", "prompt"}}
-        found.setdefault((row["prompt_id"], row["prompt"]), []).append(Answer(**fields))
-    return found
+        by_prompt.setdefault((row["prompt_id"], row["prompt"]), []).append(Answer(**fields))
+    return by_prompt
 
 
 def _storable(text: str) -> str:

@@ -57,10 +57,10 @@ class RunRecord(Callback):
         }
         if self.recipe is not None:
             tags["recipe"] = self.recipe
-        found = commit(Path.cwd())
-        if found:
-            tags |= {"git_commit": found["commit"], "git_changed_files": found["changed"]}
-            tags |= {f"{SOURCE}.commit": found["commit"], f"{SOURCE}.branch": found["branch"]}
+        git = commit(Path.cwd())
+        if git:
+            tags |= {"git_commit": git["commit"], "git_changed_files": git["changed"]}
+            tags |= {f"{SOURCE}.commit": git["commit"], f"{SOURCE}.branch": git["branch"]}
         return tags
 
     @rank_zero_only

@@ -198,9 +198,9 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     before, after = summary["held_out_before"], summary["held_out_after"]
     if before is not None and after is not None:
         table.add_row("held-out reward", f"{before:.3f}  ->  [bold]{after:.3f}[/bold]")
-        table.add_row("prompt", _plain(summary["example_prompt"]))
-        table.add_row("before", _plain(summary["example_before"]))
-        table.add_row("after", _plain(summary["example_after"]))
+        table.add_row("prompt", _printable_line(summary["example_prompt"]))
+        table.add_row("before", _printable_line(summary["example_before"]))
+        table.add_row("after", _printable_line(summary["example_after"]))
     rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
     table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")
@@ -209,7 +209,7 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     Console().print(Panel(table, title=f"{summary['task']} on {summary['base']}", title_align="left"))
 
 
-def _plain(text: str, width: int = 200) -> str:
+def _printable_line(text: str, width: int = 200) -> str:
     from rich.markup import escape
 
     # A model may write what would steer the terminal or turn the direction of the line.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from es_lightning.algorithm.noise import member_seed
 from es_lightning.algorithm.shaping import comparable, reward_statistics
-from es_lightning.analysis.sigma_sweep import Verdict, judge
+from es_lightning.analysis.sigma_sweep import SweepVerdict, judge
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving, write_table
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured
@@ -73,7 +73,7 @@ class SigmaFinder(Monitor):
     ) -> None:
         super().__init__()
         least = {"num": (num, 3), "pairs": (pairs, 4), "prompts": (prompts, 2), "seed": (seed, 0)}
-        _check(sigmas, factor, least)
+        _check_settings(sigmas, factor, least)
         self.sigmas, self.factor, self.num, self.pairs = sigmas, factor, num, pairs
         self.prompts, self.seed = prompts, seed
         self.apply, self.keep_ratio, self.stop = apply, keep_ratio, stop
@@ -140,11 +140,11 @@ class SigmaFinder(Monitor):
         self._conclude(judge(tables, len(batch), groups, self.seed))
         self.found |= {"configured": module.sigma, "pairs": self.pairs, "prompts": count, "centre": centre}
 
-    def _conclude(self, verdict: Verdict) -> None:
+    def _conclude(self, verdict: SweepVerdict) -> None:
         for row, score, low, high in zip(self.rows, verdict.scores, verdict.low, verdict.high, strict=True):
             row.update(score=score, score_low=low, score_high=high)
         sigmas = self._values("sigma")
-        self.suggestion = sigmas[verdict.best] if verdict.found else None
+        self.suggestion = sigmas[verdict.best] if verdict.is_significant else None
         self.found = {"p_value": verdict.p_value, "between": [sigmas[i] for i in verdict.between]}
 
     def _members(self, module: Evolving) -> list[Member]:
@@ -229,7 +229,9 @@ class SigmaFinder(Monitor):
         self.found = {key: value for key, value in state_dict.items() if key not in ("suggestion", "rows")}
 
 
-def _check(sigmas: list[float] | None, factor: float, least: dict[str, tuple[int | None, int]]) -> None:
+def _check_settings(
+    sigmas: list[float] | None, factor: float, least: dict[str, tuple[int | None, int]]
+) -> None:
     if sigmas is not None and (len(set(sigmas)) < 3 or not all(0 < sigma < math.inf for sigma in sigmas)):
         raise UsageError(f"SigmaFinder.sigmas is {sigmas}: give at least 3 different numbers above 0.")
     if not 1 < factor < math.inf:

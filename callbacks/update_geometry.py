@@ -123,8 +123,8 @@ class UpdateGeometry(Periodic, Monitor):
 
         What several devices add up may differ in the last bit; what ranks decide by it may not.
         """
-        found = json.dumps(self._found(module)).encode() if trainer.is_global_zero else b""
-        told = json.loads(module.ranks.exchange(found)[0])
+        payload = json.dumps(self._measure(module)).encode() if trainer.is_global_zero else b""
+        told = json.loads(module.ranks.exchange(payload)[0])
         place = {"generation": trainer.global_step, "checksum": module.centre_checksum}
         self.latest = {**place, **told["table"]}
         self.history.append({"generation": trainer.global_step, **brief(self.latest)})
@@ -133,7 +133,7 @@ class UpdateGeometry(Periodic, Monitor):
             write_table(trainer, TABLE, content)
         self.keep(trainer, told["metrics"])
 
-    def _found(self, module: Tuning) -> dict[str, Any]:
+    def _measure(self, module: Tuning) -> dict[str, Any]:
         history, noise = history_of(module), getattr(module, "noise", None)
         updates = history.lineage() if history else []
         fresh = not put_back(module) and (updates[-1].parent if updates else None) == self._start
@@ -204,12 +204,12 @@ def _require_other_tuning(target: BaseWeights, module: Tuning) -> None:
 
 def _metrics(rows: dict[str, Any]) -> dict[str, float]:
     counts = ("tensors", "entries")
-    found = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
+    metrics = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
     for group, row in rows["groups"].items():  # groups of charts of their own
-        found[f"geometry_group/{group}"] = row["norm"]
+        metrics[f"geometry_group/{group}"] = row["norm"]
         if "step_norm" in row:
-            found[f"geometry_step/{group}"] = row["step_norm"]
-    return {name: value for name, value in found.items() if value is not None}
+            metrics[f"geometry_step/{group}"] = row["step_norm"]
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:

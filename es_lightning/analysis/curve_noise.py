@@ -52,8 +52,8 @@ def running_correlation(curves: Array) -> Array:
     caution = np.exp(-1.5 / np.sqrt(np.maximum(points - points // 10 - 2 * FAR, 1)))
     rho = np.linspace(0.0, HIGHEST, 71)
     ratio = (1.5 - 2 * rho + rho**2 / 2) / (1.5 - 2 * rho**FAR + rho ** (2 * FAR) / 2)
-    found = caution * np.divide(near, far, out=np.zeros_like(near), where=far > 0)
-    return np.asarray(np.interp(-found, -ratio, rho))
+    measured = caution * np.divide(near, far, out=np.zeros_like(near), where=far > 0)
+    return np.asarray(np.interp(-measured, -ratio, rho))
 
 
 def resolution(curve: Array) -> float:

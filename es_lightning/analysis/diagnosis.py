@@ -66,16 +66,16 @@ def symptoms(recent: Sequence[Reading]) -> list[str]:
     low = 2 * len(agreements) > len(recent) and fmean(agreements) < LOW
     ruined = _always(recent, "ruined", lambda yes: yes > 0)
     causes = {"sigma_large": ruined, "sigma_small": (few or low) and alike, "reward": few, "prompts": low}
-    found = [cause for cause, holds in causes.items() if holds][:1]
+    kinds = [cause for cause, holds in causes.items() if holds][:1]
     measured = any("centre_truncated" in reading for reading in recent)
     cut = _always(recent, "truncated", lambda share: share > MUCH)
     centre_too = _always(recent, "centre_truncated", lambda share: share > MUCH)
     if cut and (centre_too or not measured) and not ruined:
-        found.append("truncated")
+        kinds.append("truncated")
     clocks = "lane_imbalance" in recent[-1]  # none in a generation that a resumed run takes from its journal
     if clocks and _always(recent, "lane_imbalance", lambda late: late > MUCH):
-        found.append("lanes")
-    return found
+        kinds.append("lanes")
+    return kinds
 
 
 def _always(recent: Sequence[Reading], name: str, holds: Callable[[float], bool]) -> bool:

@@ -43,8 +43,8 @@ def group_of(name: str) -> str:
 
 def layer_of(name: str) -> int | None:
     """The layer of a parameter, counted from 0; None outside the layers."""
-    found = re.search(r"\b(?:layers?|blocks?|h)\.(\d+)\b", name)
-    return int(found[1]) if found else None
+    match = re.search(r"\b(?:layers?|blocks?|h)\.(\d+)\b", name)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def changes(
     }
 
 
-def table(found: Mapping[str, Change], labels: Sequence[str], top: int, steps: bool) -> dict[str, Any]:
+def table(by_name: Mapping[str, Change], labels: Sequence[str], top: int, steps: bool) -> dict[str, Any]:
     """What ``changes`` found as plain values: in all, by module group, by layer, and the largest.
 
     A row has ``norm``, ``norm_relative`` (to the base's norm), ``mean_change`` and ``max_change`` of |delta|,
@@ -178,25 +178,25 @@ def table(found: Mapping[str, Change], labels: Sequence[str], top: int, steps: b
     ``ulp`` stands for entries that the base's dtype cannot tell from the base.
 
     Args:
-        found: by name.
+        by_name: by name.
         labels: of the thresholds that ``changes`` had.
         top: how many tensors to list.
         steps: whether ``changes`` had the centre before the update.
     """
 
     def row(names: Iterable[str]) -> dict[str, Any]:
-        return _row([found[name] for name in names], labels, steps)
+        return _row([by_name[name] for name in names], labels, steps)
 
     def by_group(names: Iterable[str]) -> dict[str, Any]:
         grouped = _sorted_by(group_of, names)
         return {group: row(grouped[group]) for group in GROUPS if group in grouped}
 
-    layers = {layer: names for layer, names in _sorted_by(layer_of, found).items() if layer is not None}
-    relative = sorted(found, key=lambda name: -(found[name].relative or 0.0))
-    largest = sorted(found, key=lambda name: -found[name].largest)
+    layers = {layer: names for layer, names in _sorted_by(layer_of, by_name).items() if layer is not None}
+    relative = sorted(by_name, key=lambda name: -(by_name[name].relative or 0.0))
+    largest = sorted(by_name, key=lambda name: -by_name[name].largest)
     return {
-        "all": row(found),
-        "groups": by_group(found),
+        "all": row(by_name),
+        "groups": by_group(by_name),
         "layers": {str(at): {**row(layers[at]), "groups": by_group(layers[at])} for at in sorted(layers)},
         "largest_relative": [{"tensor": name, **row([name])} for name in relative[:top]],
         "largest_change": [{"tensor": name, **row([name])} for name in largest[:top]],

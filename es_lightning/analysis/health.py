@@ -83,10 +83,10 @@ def mean_squares(values: Tensor, groups: Sequence[str] = (), centred: bool = Tru
 
 def _strata(groups: Sequence[str], prompts: int) -> list[list[int]]:
     """Columns by group; a single stratum if a group has but one prompt, and so no spread of its own."""
-    found: dict[str, list[int]] = {}
+    by_group: dict[str, list[int]] = {}
     for column, group in enumerate(groups):
-        found.setdefault(group, []).append(column)
-    strata = list(found.values())
+        by_group.setdefault(group, []).append(column)
+    strata = list(by_group.values())
     return strata if strata and min(map(len, strata)) > 1 else [list(range(prompts))]
 
 
@@ -164,9 +164,9 @@ def variance_shares(rewards: Tensor) -> Mapping[str, float]:
     member, residual = mean_squares(rewards)
     prompt, _ = mean_squares(rewards.T)
     parts = {"member": (member - residual) / prompts, "prompt": (prompt - residual) / members}
-    found = {name: max(0.0, float(part)) for name, part in {**parts, "residual": residual}.items()}
-    total = sum(found.values())
-    return {name: part / total for name, part in found.items()} if total > _rounding(rewards) else {}
+    variances = {name: max(0.0, float(part)) for name, part in {**parts, "residual": residual}.items()}
+    total = sum(variances.values())
+    return {name: part / total for name, part in variances.items()} if total > _rounding(rewards) else {}
 
 
 def above(rewards: Tensor, centre: Tensor) -> float:

@@ -24,7 +24,7 @@ CORRELATIONS = (0.0, 0.4, 0.75)  # of the simulated runs whose correlation is es
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PeakVerdict:
     """What the test says after a point.
 
     Args:
@@ -78,7 +78,7 @@ class PeakTest:
         min_drop: float = 0.0,
         correlation: float | None = None,
     ) -> None:
-        _check(false_alarm_rate, smallest, min_points, min_drop, correlation)
+        _check_settings(false_alarm_rate, smallest, min_points, min_drop, correlation)
         self.smallest, self.min_points, self.min_drop = smallest, min_points, min_drop
         self.correlation = correlation
         self._calibration = (false_alarm_rate, max(horizon, min_points), smallest, min_points)
@@ -89,7 +89,7 @@ class PeakTest:
         values = table[np.minimum(np.arange(curves.shape[1]), len(table) - 1)]
         return np.asarray(values * allowance(curves, self.correlation, least))
 
-    def __call__(self, values: Sequence[float]) -> Verdict:
+    def __call__(self, values: Sequence[float]) -> PeakVerdict:
         """Judge a curve by all its points so far.
 
         Args:
@@ -99,25 +99,27 @@ class PeakTest:
         least = resolution(curve)
         critical = float(self.critical(curve[None], least)[0, -1])
         noise = max(float(running_noise(curve[None])[0, -1]), least)
-        found = []
+        comparisons = []
         for window in windows(len(curve), self.smallest) or [min(len(curve), self.smallest)]:
             means = smoothed(curve, window)
             best = int(np.argmax(means[: max(len(means) - window, 1)]))
             level, latest = float(means[best]), float(means[-1])
             error = noise * float(np.sqrt(2 / window))
             statistic = (level - latest - self.min_drop) / error if error > 0 else 0.0
-            found.append((statistic, window, best, level, latest))
-        statistic, window, best, level, latest = max(found)
-        return Verdict(statistic > critical, statistic, critical, window, middle(best, window), level, latest)
+            comparisons.append((statistic, window, best, level, latest))
+        statistic, window, best, level, latest = max(comparisons)
+        return PeakVerdict(
+            statistic > critical, statistic, critical, window, middle(best, window), level, latest
+        )
 
 
 def windows(points: int, smallest: int) -> list[int]:
     """Window lengths, odd and about doubling, of which two fit side by side."""
-    half, found = smallest // 2, []
+    half, lengths = smallest // 2, []
     while 2 * (2 * half + 1) <= points:
-        found.append(2 * half + 1)
+        lengths.append(2 * half + 1)
         half = max(1, 2 * half)
-    return found
+    return lengths
 
 
 def running_medians(curves: Array) -> Array:
@@ -152,16 +154,16 @@ def statistics(curves: Array, smallest: int, min_drop: float = 0.0) -> Array:
     """
     noise, sums = running_noise(curves), np.cumsum(running_medians(curves), axis=1)
     sums = np.concatenate([np.zeros((len(curves), 1)), sums], axis=1)
-    found = np.full_like(curves, -np.inf)
+    largest = np.full_like(curves, -np.inf)
     for window in windows(curves.shape[1], smallest):
         means = (sums[:, window:] - sums[:, :-window]) / window
         best = np.maximum.accumulate(means, axis=1)[:, :-window]
         error = noise[:, 2 * window - 1 :] * np.sqrt(2 / window)
         falls = best - means[:, window:] - min_drop
         ratio = np.divide(falls, error, out=np.zeros_like(falls), where=error > 0)
-        part = found[:, 2 * window - 1 :]
+        part = largest[:, 2 * window - 1 :]
         np.maximum(part, ratio, out=part)
-    return found
+    return largest
 
 
 def allowance(curves: Array, correlation: float | None, least: float = 0.0) -> Array:
@@ -232,7 +234,7 @@ def _autoregressive(noise: Array, correlation: float) -> Array:
     return noise
 
 
-def _check(
+def _check_settings(
     false_alarm_rate: float, smallest: int, min_points: int, min_drop: float, correlation: float | None
 ) -> None:
     rules = {

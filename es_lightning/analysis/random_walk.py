@@ -79,17 +79,17 @@ def compared(whole: Change, walk: RandomWalk | None, noise_is_independent: bool)
         noise_is_independent: without that, noise along a direction has another spread than along others, and
             no z-score is given.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     spread = sqrt(walk.variance) if walk else 0.0
     if walk and spread:
-        found["norm_ratio"] = whole.norm / walk.norm(whole.entries)
+        metrics["norm_ratio"] = whole.norm / walk.norm(whole.entries)
     if whole.target_squares:
         # p_u = <delta, u>, u = (target - theta_0) / ||target - theta_0||
         projection = whole.along / sqrt(whole.target_squares)
-        found["projection"] = projection
-        found["projection_cosine"] = projection / whole.norm if whole.norm else 0.0
+        metrics["projection"] = projection
+        metrics["projection_cosine"] = projection / whole.norm if whole.norm else 0.0
         if walk and spread and noise_is_independent:
             # z_u = p_u / sqrt(variance), for z-scores p_u / (alpha sqrt(T / N)); its ceiling is sqrt(T N)
-            found["projection_z"] = projection / spread
-            found["projection_z_ceiling"] = walk.reach / spread
-    return {f"geometry/{name}": value for name, value in found.items()}
+            metrics["projection_z"] = projection / spread
+            metrics["projection_z_ceiling"] = walk.reach / spread
+    return {f"geometry/{name}": value for name, value in metrics.items()}

@@ -19,7 +19,7 @@ SHUFFLES = 999
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SweepVerdict:
     """What a sweep says.
 
     Args:
@@ -40,7 +40,7 @@ class Verdict:
     between: tuple[int, int]
 
     @property
-    def found(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether directions are better or worse beyond chance: p below 0.05."""
         return self.p_value < 0.05 and self.scores[self.best] > 0
 
@@ -93,7 +93,7 @@ def smoothed(scores: Tensor) -> Tensor:
     return total / weight
 
 
-def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), seed: int = 0) -> Verdict:
+def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), seed: int = 0) -> SweepVerdict:
     """Compare the sigmas.
 
     The pairs have the same noises at every sigma, so that luck with the directions is common to all.
@@ -113,7 +113,7 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
     bounds = torch.tensor([0.05, 0.95], dtype=torch.float64)
     low, high = torch.quantile(again, bounds, dim=0).tolist()
     first, last = torch.quantile(again.argmax(-1).double(), bounds, interpolation="nearest").tolist()
-    return Verdict(
+    return SweepVerdict(
         scores=tuple(scores.tolist()),
         low=tuple(low),
         high=tuple(high),

@@ -84,8 +84,8 @@ def fit_two_modes(times: npt.ArrayLike, values: npt.ArrayLike) -> TwoModes | Non
         return float(np.sum((y - _projected(since, y, np.exp(logs))[1]) ** 2))
 
     bounds = [(np.log(grid[0]), np.log(grid[-1]))] * 2
-    found = minimize(missed, start, method="Nelder-Mead", bounds=bounds, options={"maxiter": 200})
-    rates = np.sort(np.exp(found.x))[::-1]
+    optimum = minimize(missed, start, method="Nelder-Mead", bounds=bounds, options={"maxiter": 200})
+    rates = np.sort(np.exp(optimum.x))[::-1]
     (steady, a_high, a_low), fitted = _projected(since, y, rates)
     high, low = (float(a_high), float(rates[0])), (float(a_low), float(rates[1]))
     peak = peak_of_two_modes(high, low)
@@ -123,7 +123,7 @@ def _bootstrap(since: Array, y: Array, fitted: Array, grid: Array) -> tuple[floa
     residuals = (residuals - residuals.mean()) * np.sqrt(len(y) / (len(y) - 5))  # five parameters
     curves = fitted + generator.choice(residuals, size=(BOOTSTRAPS, len(y)))
     peaks = [peak_of_two_modes((a, b), (c, d)) for a, b, c, d in _search(since, curves, grid).tolist()]
-    found = [peak for peak in peaks if peak is not None and peak > 0]
-    if len(found) < PEAKED * BOOTSTRAPS:
+    positive = [peak for peak in peaks if peak is not None and peak > 0]
+    if len(positive) < PEAKED * BOOTSTRAPS:
         return None
-    return float(np.quantile(found, 0.05)), float(np.quantile(found, 0.95))
+    return float(np.quantile(positive, 0.05)), float(np.quantile(positive, 0.95))

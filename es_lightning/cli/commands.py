@@ -11,11 +11,11 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser
 
 from es_lightning.cli.console import stop
-from es_lightning.cli.suggest import one_line
+from es_lightning.cli.suggest import with_suggestion
 from es_lightning.journal import replay as replaying
 from es_lightning.models.embedded import fetch_embedded
 from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI
-from es_lightning.tracking.outbox import one_line as shown
+from es_lightning.tracking.outbox import one_line
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop."""
         options = signature(replaying.replay).parameters
-        stop(one_line(message, dict.fromkeys(options, object), ()))
+        stop(with_suggestion(message, dict.fromkeys(options, object), ()))
 
 
 TRAINING = "?workflowType=machine_learning"  # which of its two faces MLflow's page shows
@@ -37,7 +37,7 @@ class UIParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop."""
-        stop(one_line(message, dict.fromkeys(("host", "port", "runs"), object), ()))
+        stop(with_suggestion(message, dict.fromkeys(("host", "port", "runs"), object), ()))
 
 
 def ui(arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ def ui(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     served = uri.startswith(("http://", "https://"))
-    address = shown(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
+    address = one_line(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
     for line in run_links(options.runs, uri, address):
         log.info("%s", line)
     log.info(
@@ -82,7 +82,7 @@ def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]
     return [
         f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}{TRAINING}"
         for name, run in known
-        if run["tracking_uri"] == shown(uri)  # no password is kept
+        if run["tracking_uri"] == one_line(uri)  # no password is kept
     ][:count]
 
 

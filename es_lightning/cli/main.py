@@ -24,7 +24,7 @@ from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunRe
 from es_lightning.cli import commands
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.run_folder import remove_unchanged, stamps
-from es_lightning.cli.suggest import one_line
+from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.module import EvolutionStrategies
@@ -61,7 +61,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop."""
-        stop(one_line(message, SECTIONS, (RolloutEngine, Task, Noise)))
+        stop(with_suggestion(message, SECTIONS, (RolloutEngine, Task, Noise)))
 
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -147,8 +147,8 @@ class CommandLine(LightningCLI):
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
         if config.ckpt_path == "last":
             # Lightning would follow a link that a crash may have taken away, and begin anew without a word.
-            found = newest(Path(config.checkpoint.dirpath))
-            config.ckpt_path = None if found is None else str(found)
+            checkpoint = newest(Path(config.checkpoint.dirpath))
+            config.ckpt_path = None if checkpoint is None else str(checkpoint)
             self.resumes = True
         base, exported = Path(config.model.base), (root / "model").resolve()
         if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 
-def one_line(message: str, sections: Mapping[str, type], bases: Iterable[type]) -> str:
+def with_suggestion(message: str, sections: Mapping[str, type], bases: Iterable[type]) -> str:
     """A parser's message on one line, with a suggestion for a mistyped name.
 
     Args:

@@ -114,8 +114,8 @@ def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:
     Sums are exact, so that means do not depend on how members were shared out.
     """
     scores = [score for evaluation in evaluations for score in measured(evaluation)]
-    found = columns(scores)
-    return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in found.items()}
+    values = columns(scores)
+    return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in values.items()}
 
 
 def digest(prompts: Iterable[Prompt]) -> str:

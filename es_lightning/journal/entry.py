@@ -180,12 +180,12 @@ def lineage(entries: Sequence[Entry], generation: int) -> list[Entry]:
         entries: of a journal.
         generation: index of the last update; -1 is the base model itself.
     """
-    found: list[Entry] = []
+    updates: list[Entry] = []
     while generation >= 0:
         entry = entries[generation]
-        found.append(entry)
+        updates.append(entry)
         generation = generation - 1 if entry.parent is None else entry.parent
-    return found[::-1]
+    return updates[::-1]
 
 
 def _packed(kind: str, numbers: Sequence[Any]) -> str:

