@@ -255,7 +255,7 @@ class Forgetting(Periodic, Monitor):
         write_table(trainer, "forgetting.json", table)
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Draw each task's change during the run, and the new task's reward against that of the prior ones."""
+        """Draw each task's change during the run, and reward on the new task against the prior ones."""
         figure, [changes, pareto] = plots.sheet(self.title(trainer), columns=2, width=10.0, height=4.0)
         draw_changes(changes, self.rows, list(self.base))
         draw_pareto(pareto, self.rows, len(self.base))
