@@ -50,8 +50,8 @@ class BestModel(Callback):
             raise UsageError(f"BestModel's min_delta is {min_delta}: give 0 or more.")
         if monitor.startswith(POPULATION):
             raise UsageError(
-                f"BestModel's monitor {monitor!r} is a number of the population around the centre before: "
-                "choose one of the centre's, such as val/reward."
+                f"BestModel's monitor {monitor!r} is a number of the population around the previous centre: "
+                "choose a number of the centre itself, such as val/reward."
             )
         self.monitor, self.mode, self.min_delta, self.folder = monitor, mode, min_delta, folder
         self.best: float | None = None
@@ -93,6 +93,7 @@ class BestModel(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the centre while it is still the one that was validated; later hooks may change it."""
         averaged = averages(trainer.callbacks)  # type: ignore[attr-defined]
+        # With WeightAveraging, a number from between update and validation is not one of the average.
         if self._due and self._is_measured(
             trainer, self._before_validation if averaged else self._before_update
         ):
@@ -129,7 +130,7 @@ class BestModel(Callback):
 
     def _is_measured(self, trainer: pl.Trainer, earlier: Tensor | None) -> bool:
         value = trainer.callback_metrics.get(self.monitor)
-        # Every measurement makes a new tensor, also of an equal value.
+        # Every measurement makes a new tensor, even if its value is the same.
         return value is not None and value is not earlier
 
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -159,7 +159,7 @@ def write_centre(
     from safetensors import SafetensorError
 
     place = folder.with_name(f".{folder.name}")
-    scratch = place / folder.name
+    scratch = place / folder.name  # moved to its place when it is complete
     try:
         module.base_model.export(
             module.centre, scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric))

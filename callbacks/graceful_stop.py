@@ -43,7 +43,7 @@ class GracefulStop(Callback):
         if newest_step(folder) == trainer.global_step:
             return
         if trainer.validating and averages(trainer.callbacks):  # type: ignore[attr-defined]
-            # A checkpoint would hold the average in the centre's place. The journal leads back here without.
+            # A checkpoint would hold the average in the centre's place. The journal alone leads back here.
             log.info("Stopped while the average was validated; resume with --ckpt_path last.")
             return
         if trainer.training:

@@ -108,8 +108,8 @@ class KLDrift(Periodic, Monitor):
             problems = [prompt for prompt in problems if not prompt.choices]
             if not problems:
                 raise UsageError(
-                    f"KLDrift finds no problem of task {name} that is answered in words: name tasks that "
-                    "generate under tasks, for example with mode: generate."
+                    f"KLDrift finds no problem of task {name} that is answered in words: under tasks, list "
+                    "tasks that generate text, for example with mode: generate."
                 )
             # One more token: vLLM has to generate one when it is asked for log-probabilities.
             self._prompts[name] = module.reserve(choose(problems, self.size, self.seed), self.max_tokens + 1)

@@ -109,7 +109,7 @@ class Evolving(Tuning, Protocol):
         """Journal and lineage."""
 
     def restore(self, generation: int) -> None:
-        """Put the centre from before a generation back."""
+        """Put back the centre from before a generation."""
 
     def adjust(
         self, sigma: float | None = None, population: int | None = None, lr_factor: float | None = None

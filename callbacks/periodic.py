@@ -31,7 +31,7 @@ class Periodic(Callback):
         every: generations from one action to the next; None acts only at the end.
 
     Raises:
-        UsageError: it is below 1.
+        UsageError: ``every`` is below 1.
     """
 
     at_start = True

@@ -35,10 +35,10 @@ RED, GREEN = plots.PALETTE[1:3]
 class SigmaFinder(Monitor):
     """Evaluates the same few pairs at several sigmas on the base model, and suggests one of these sigmas.
 
-    The score of a sigma is -Cov(R+, R-) / Var(R): the covariance is that of the two members of a pair, the
-    variance that over all members, and both leave out what holds for single prompts only. It is a cautious
-    estimate of ||E[Z eps]||^2, the share of the rewards' variance that is linear in the noise. This share
-    decides what a step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``).
+    The score of a sigma is -Cov(R+, R-) / Var(R), with the covariance of the two members of a pair and the
+    variance over all members, and without what holds for single prompts only. It is a cautious estimate of
+    ||E[Z eps]||^2, the share of the rewards' variance that is linear in the noise. This share decides what a
+    step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``).
 
     The sweep takes as long as ``num * 2 * pairs + 1`` members. A resumed run does not repeat it.
 
@@ -225,7 +225,7 @@ class SigmaFinder(Monitor):
         return {"suggestion": self.suggestion, **self.found, **super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the sweep that the run has made."""
+        """Load the sweep that the run has made."""
         super().load_state_dict(state_dict)
         self.suggestion = state_dict["suggestion"]
         self.found = {key: value for key, value in state_dict.items() if key not in ("suggestion", "rows")}

@@ -148,7 +148,7 @@ class UpdateGeometry(Periodic, Monitor):
         self._forget()
         walk = random_walk(history.header, updates) if history else None
         if walk is None:
-            self._tell("the law of the random walk holds for SGD without momentum and weight decay alone.")
+            self._tell("the law of the random walk holds only for SGD without momentum and weight decay.")
         if self._target and not independent(noise):
             self._tell("a projection's z-score needs noise that is independent in every entry.")
         laws = compared(total(parts.values()), walk, independent(noise))

@@ -295,7 +295,7 @@ class EvolutionStrategies(pl.LightningModule):
         return step
 
     def _count_generation(self, rewards: Tensor) -> None:
-        # No parameter has a gradient any more: this step changes no weight, but Lightning counts it as one.
+        # No parameter has a gradient any more: this step only lets Lightning count a generation.
         self._lightning_optimizer.step()
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):

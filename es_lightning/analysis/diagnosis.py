@@ -109,7 +109,7 @@ def sentence(
         )
     colder = f", or lower model.sampling.temperature ({temperature:g} now)" if temperature > 0 else ""
     return (
-        f"other prompts would rank the members otherwise (agreement {_mean(recent, 'agreement'):.2f}), "
+        f"other prompts would rank the members differently (agreement {_mean(recent, 'agreement'):.2f}), "
         f"though rewards differ: raise data.prompts_per_generation ({len(record.prompts)} now){colder}. "
         "SigmaFinder tells whether another sigma gives more signal."
     )

@@ -179,6 +179,7 @@ def above(rewards: Tensor, centre: Tensor) -> float:
         centre: [P].
     """
     gain = rewards.double().mean(1) - centre.double().mean()
+    # Rounding may not break a tie.
     gain[gain.abs() <= 1e-12 * max(1.0, float(centre.abs().max()))] = 0
     return float((gain.sign() + 1).mean() / 2)
 

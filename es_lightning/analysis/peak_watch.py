@@ -46,6 +46,7 @@ class PeakWatch:
         self.points.append([float(generation), value])
         stretch = [point for point in self.points if point[0] > self.since]
         times, upright = [point[0] for point in stretch], [self.sign * point[1] for point in stretch]
+        # The critical values are cached, so making a test for every point costs little.
         verdict = PeakTest(**self.settings, horizon=self.horizon or 1)(upright)
         peak, level = int(times[verdict.peak]), self.sign * verdict.level
         numbers = {"health/peak_generation": float(peak), "health/peak_reward": level}

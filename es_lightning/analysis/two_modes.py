@@ -108,11 +108,13 @@ def _search(since: Array, curves: Array, grid: Array) -> Array:
     basis = np.exp(-grid[:, None] * since)
     basis -= basis.mean(axis=1, keepdims=True)  # removes J_inf from the least-squares problem
     gram, right = basis @ basis.T, basis @ (curves - curves.mean(axis=1, keepdims=True)).T
-    low, high = np.triu_indices(len(grid), k=2)
+    low, high = np.triu_indices(len(grid), k=2)  # without equal or adjacent rates, which are nearly collinear
+    # Solve the 2 x 2 normal equations for all pairs of rates at once.
     cross, s_low, s_high = gram[low, high, None], gram[low, low, None], gram[high, high, None]
     determinant = s_low * s_high - cross**2
     a_low = (s_high * right[low] - cross * right[high]) / determinant
     a_high = (s_low * right[high] - cross * right[low]) / determinant
+    # The pair that explains the largest sum of squares.
     best = np.argmax(a_low * right[low] + a_high * right[high], axis=0)
     each = np.arange(len(curves))
     return np.stack([a_high[best, each], grid[high[best]], a_low[best, each], grid[low[best]]], axis=1)

@@ -152,7 +152,7 @@ def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Eval
 def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:
     """Yield the sum and count of a number from each lane that has members.
 
-    A lane without failures reports no number for them, so its sum of failures is 0.
+    A lane without failures of some kind reports no number for it, which means a sum of 0.
     """
     for lane in lanes:
         if key in lane.sums:

@@ -8,7 +8,7 @@ from es_lightning.records import Completion, Evaluation, Generation
 
 
 def columns(scores: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Collect each named number from the completions that have it; a failure is 0 for those that do not."""
+    """Collect each named number from the completions that have it; failures count as 0 for the others."""
     keys = dict.fromkeys(key for score in scores for key in score)
     return {
         key: [score.get(key, 0.0) for score in scores if key in score or key.startswith(FAILED)]

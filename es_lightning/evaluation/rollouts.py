@@ -48,7 +48,7 @@ class Rollouts:
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
         self._room = 0  # tokens per sequence that the engine was started for
-        self._held: str | None = None  # "centre" or "base"; None where the next use has to load them again
+        self._held: str | None = None  # "centre" or "base"; None if the engine holds neither, as it is now
 
     # Starting -------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Rollouts:
             self._held = "base"
 
     def forget(self) -> None:
-        """Load the weights again at the next use. Call this whenever the centre's weights have changed."""
+        """Make the next use load the weights again. Call this after every change of the centre's weights."""
         self._held = None
 
     @torch.no_grad()

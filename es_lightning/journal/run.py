@@ -148,7 +148,7 @@ class RunJournal:
     def _restore(
         self, folder: Path, header: Mapping[str, Any], generation: int, saved: Sequence[str] | None
     ) -> dict[str, Any]:
-        """Cut both files after the last generation that both of them hold; returns what is left to share."""
+        """Cut both files after the last generation that both of them hold; returns what all ranks need."""
         path = folder / JOURNAL
         lines = read_lines(path)
         if saved is None and len(lines) > 1:
@@ -189,7 +189,7 @@ def _warn_of_other_settings(recorded: Mapping[str, Any], present: Mapping[str, A
 
 
 def _joined(written: list[str], saved: list[str], path: Path) -> list[str]:
-    """Return the longer of the file's lines and the checkpoint's; they have to agree as far as both go."""
+    """Return the longer of the file's lines and the checkpoint's; the lines that both have must be equal."""
     common = min(len(written), len(saved))
     if written[1:common] != saved[1:common]:
         raise UsageError(
