@@ -1,6 +1,6 @@
-"""Monitors: one callback per file, each reads ``outputs["generation"]`` and logs or stops."""
+"""Callbacks, one per file: they watch a run, write its results, and some of them steer it."""
 
-if __name__ == "callbacks":  # a second identity of every class, found from the repository root
+if __name__ == "callbacks":  # importable from the repository root, but then every class would exist twice
     raise ModuleNotFoundError("import es_lightning.callbacks, not callbacks")
 
 from es_lightning.callbacks.best_model import BestModel

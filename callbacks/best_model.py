@@ -20,21 +20,21 @@ from es_lightning.journal.entry import JOURNAL
 
 log = logging.getLogger(__name__)
 
-POPULATION = ("reward/", "health/", "time/")  # groups of metrics that say nothing of the present centre
+POPULATION = ("reward/", "health/", "time/")  # groups of metrics that say nothing about the present centre
 
 
 class BestModel(Callback):
     """Writes the centre to ``best/``, with card and journal, when a validation finds it better than before.
 
     Args:
-        monitor: metric of the centre that is compared; one that another callback measures needs this callback
-            to stand behind that one.
+        monitor: metric of the centre to compare. If another callback measures it, list this one after it.
         mode: ``max`` if more is better, ``min`` if less is.
-        min_delta: how much better it has to be; equals keep the earlier centre.
+        min_delta: by how much a centre has to be better; a tie keeps the earlier one.
         folder: where to write; None takes ``best`` in the run's folder.
 
     Raises:
-        UsageError: ``mode`` is neither, ``min_delta`` is below 0, or ``monitor`` is of the population.
+        UsageError: ``mode`` is neither, ``min_delta`` is below 0, or ``monitor`` is a metric of the
+            population.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class BestModel(Callback):
             raise UsageError(f"BestModel's min_delta is {min_delta}: give 0 or more.")
         if monitor.startswith(POPULATION):
             raise UsageError(
-                f"BestModel's monitor {monitor!r} is a number of the population around the centre before: "
-                "choose one of the centre's, such as val/reward."
+                f"BestModel's monitor {monitor!r} is a number of the population around the previous centre: "
+                "choose a number of the centre itself, such as val/reward."
             )
         self.monitor, self.mode, self.min_delta, self.folder = monitor, mode, min_delta, folder
         self.best: float | None = None
@@ -61,11 +61,11 @@ class BestModel(Callback):
         self._due = self._warned = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse an order in which the weights would no longer be those that were measured, and a bad folder.
+        """Refuse an order of callbacks that would write the wrong weights, and a folder of other files.
 
         Raises:
-            UsageError: WeightAveraging would take its average out of the centre before this callback's turn,
-                or the folder, which is replaced as a whole, holds something else than an export.
+            UsageError: WeightAveraging would take its average out of the centre's place before this callback
+                writes it, or the folder, which is replaced as a whole, holds something other than an export.
         """
         if stage == "fit" and averages(self._before(trainer)):
             raise UsageError(
@@ -82,27 +82,29 @@ class BestModel(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the metric of the centre before, to tell it from that of this one."""
+        """Remember the metric of the previous centre, to notice when it is measured anew."""
         self._before_update = trainer.callback_metrics.get(self.monitor)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the metric of the validation before, to tell it from that of this one."""
+        """Remember the metric of the previous validation, to notice when it is measured anew."""
         self._due = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         self._before_validation = trainer.callback_metrics.get(self.monitor)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the centre while it is the one that was validated; callbacks may change it after this."""
+        """Judge the centre while it is still the one that was validated; later hooks may change it."""
         averaged = averages(trainer.callbacks)  # type: ignore[attr-defined]
+        # With WeightAveraging, a number from between update and validation is not one of the average.
         if self._due and self._is_measured(
             trainer, self._before_validation if averaged else self._before_update
         ):
             self._judge(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge by a metric that another callback has measured just now.
+        """Judge the centre by a metric that another callback has just measured.
 
         Raises:
-            UsageError: nobody has measured it yet, or it was measured on other weights than there are now.
+            UsageError: no callback has measured it yet, or it was measured on weights that have been replaced
+                since.
         """
         if not self._due:
             return
@@ -121,13 +123,14 @@ class BestModel(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if there was nothing to judge."""
+        """Warn if there was nothing to judge."""
         if self.best is None:
             message = "BestModel has written nothing: no validation came in a generation that measured %s."
             log.warning(message, self.monitor)
 
     def _is_measured(self, trainer: pl.Trainer, earlier: Tensor | None) -> bool:
         value = trainer.callback_metrics.get(self.monitor)
+        # Every measurement makes a new tensor, even if its value is the same.
         return value is not None and value is not earlier
 
     def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -161,7 +164,7 @@ class BestModel(Callback):
         return others[: others.index(self)]
 
     def state_dict(self) -> dict[str, Any]:
-        """What is to be beaten."""
+        """The best value so far, and after how many updates it was measured."""
         return {"best": self.best, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Notice that the reward has passed its peak, go back to it, and stop or go on with less noise."""
+"""Notice that the reward has passed its peak, go back to the peak, and stop or continue with less noise."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRAINING = "reward/mean"  # of the population in each generation, which knows it before its update
+TRAINING = "reward/mean"  # of the population in each generation, drawn around the centre before its update
 
 
 class EarlyPeak(Monitor):
-    """Test after every measurement whether the reward has fallen from its peak (arXiv 2602.00170), and act.
+    """Tests after every measurement whether the reward has fallen from its peak (arXiv 2602.00170), and acts.
 
-    Logs health/peak_generation and health/peak_reward (the best stretch so far), health/peak_statistic with
-    health/peak_critical (an alarm where the first exceeds the second), and health/predicted_peak with its
-    interval while a two-mode curve can be fitted.
+    Logs health/peak_generation and health/peak_reward (the best stretch so far), health/peak_statistic and
+    health/peak_critical (there is an alarm where the first exceeds the second), and health/predicted_peak
+    with its interval while a two-mode curve can be fitted.
 
     Args:
-        monitor: any metric that is there when a validation ends, or ``reward/mean`` for the population's mean
+        monitor: any metric that exists when a validation ends, or ``reward/mean`` for the population's mean
             reward in each generation. List the callback that measures it above this one.
         mode: ``max`` if high values are good, ``min`` if low ones are.
-        false_alarm_rate: chance that a run whose reward never falls raises an alarm at all, 0.001 to 0.5;
-            after going back to a peak the test begins anew, with the same rate.
+        false_alarm_rate: chance of any alarm in a whole run whose reward never falls, 0.001 to 0.5; after
+            going back to a peak, a new test begins with the same rate.
         patience: generations that must lie between the peak and an action.
         smoothing: points of the shortest stretches that are compared; odd, at least 3.
         min_points: points before which there is no alarm.
         min_drop: fall that is not worth an alarm, in the metric's units.
-        correlation: of the noise of neighbouring points, 0 to 0.9, which the test allows for; None
-            estimates it, 0 takes the noise for white.
-        horizon: points that a whole run is planned to have; None counts them from the trainer's settings.
-        predict: whether to fit the two-mode curve and log when its peak is due.
+        correlation: correlation of the noise of neighbouring points that the test allows for, 0 to 0.9;
+            None estimates it, 0 assumes white noise.
+        horizon: points that the whole run is planned to have; None computes them from the trainer's settings.
+        predict: whether to fit the two-mode curve, and log when its peak is due.
         action: ``stop`` the run, ``anneal`` it, or ``mark`` the peak and change nothing.
         lr_factor: factor on the learning rate when annealing.
         sigma_factor: factor on sigma when annealing.
         population_factor: factor on the population when annealing; pairs stay complete.
         max_anneals: how often to anneal; the next alarm stops the run.
-        restore_best: whether centre and optimizer go back to the peak's before a stop or an anneal.
+        restore_best: whether to put centre and optimizer back to the peak before a stop or an anneal.
 
     Raises:
         UsageError: a value is outside its range, or nothing tells how long the run will be.
@@ -80,17 +80,17 @@ class EarlyPeak(Monitor):
     ) -> None:
         super().__init__()
         factors = {"lr": lr_factor, "sigma": sigma_factor, "population": population_factor}
-        _check(mode, action, patience, max_anneals, horizon, factors)
+        _check_settings(mode, action, patience, max_anneals, horizon, factors)
         settings: dict[str, Any] = {"smallest": smoothing, "min_points": min_points, "min_drop": min_drop}
         settings |= {"false_alarm_rate": false_alarm_rate, "correlation": correlation}
         self.watch = PeakWatch(1.0 if mode == "max" else -1.0, predict, **settings)
         self.watch.horizon = horizon
         self.monitor, self.patience, self.action = monitor, patience, action
         self.factors, self.max_anneals, self.restore_best = factors, max_anneals, restore_best
-        self._again: int | None = None
+        self._again: int | None = None  # peak to go back to once more, after the generation in progress
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle the horizon, which a resumed run keeps: other critical values would decide otherwise."""
+        """Set the horizon; a resumed run keeps the old one, since another one has other critical values."""
         super().on_train_start(trainer, pl_module)
         self._start, self._seen = trainer.global_step, trainer.callback_metrics.get(self.monitor)
         goes_back = self.restore_best and self.action != "mark"
@@ -107,7 +107,7 @@ class EarlyPeak(Monitor):
             self.watch.horizon = self._planned(trainer)
 
     def _planned(self, trainer: pl.Trainer) -> int:
-        """Points of the whole run, rounded up to a power of two so that a few more steps change nothing."""
+        """Plan the points of the whole run, rounded up to a power of two: a few more steps change nothing."""
         steps = trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise UsageError("nothing tells how long this run will be: give early_peak a horizon, in points.")
@@ -117,32 +117,33 @@ class EarlyPeak(Monitor):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Measure what Lightning leaves out when it resumes from a checkpoint written before a validation."""
+        """Make up for the validation that Lightning skips if the checkpoint was written just before it."""
         module, generation = tuning(pl_module), trainer.global_step
         due = 0 < generation == self._start and generation % float(trainer.val_check_batch or math.inf) == 0
         if due and self.monitor.startswith("val/") and self.watch.lacks(generation):
             module.rollouts.forget()
             module.rollouts.hold_centre(module.centre)
             validated = module.evaluator.evaluate(module.data.prompts("val"))
-            found, before = means(measured(validated), "val"), len(self.watch.alarms)
-            if self.monitor in found:
-                self._add(trainer, pl_module, generation, found[self.monitor])
+            metrics, before = means(measured(validated), "val"), len(self.watch.alarms)
+            if self.monitor in metrics:
+                self._add(trainer, pl_module, generation, metrics[self.monitor])
                 new = self.watch.alarms[before:]
                 self._again = new[0]["peak"] if new and new[0]["action"] == "stop" else None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the population's reward."""
+        """Test the population's reward."""
         if self._again is not None and self.restore_best:
-            self._go_back(pl_module, self._again)  # a stop that could not spare this generation
+            # The run was stopped at the start of this generation, which Lightning still carried out.
+            self._go_back(pl_module, self._again)
             self._again = None
         if self.monitor == TRAINING:
             record = outputs["generation"]
             self._add(trainer, pl_module, record.index, float(record.rewards.mean()))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the metric of the centre."""
+        """Test the centre's metric."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or self.monitor == TRAINING:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -154,10 +155,11 @@ class EarlyPeak(Monitor):
             self._add(trainer, pl_module, trainer.global_step, float(value))
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule, generation: int, value: float) -> None:
-        """Take a point in, and act if the peak is behind it."""
+        """Add a point, and act if it raises an alarm."""
         if not math.isfinite(value) or not self.watch.lacks(generation):
             return
-        numbers, alarm = self.watch.add(generation, float(f"{value:.6g}"))  # Lightning's sums are float32
+        # Lightning sums in float32, where further digits are noise.
+        numbers, alarm = self.watch.add(generation, float(f"{value:.6g}"))
         self.keep(trainer, numbers, step=generation)
         action = self._action()
         if alarm is None or action is None or generation - alarm["peak"] < self.patience:
@@ -167,7 +169,7 @@ class EarlyPeak(Monitor):
             self.draw(trainer, now=True)
 
     def _action(self) -> str | None:
-        """What an alarm leads to now; a peak is marked once."""
+        """Return the action that an alarm leads to now, if any; a peak is marked only once."""
         done = [alarm["action"] for alarm in self.watch.alarms]
         if self.action == "mark":
             return None if "mark" in done else "mark"
@@ -194,7 +196,8 @@ class EarlyPeak(Monitor):
             )
 
     def _go_back(self, pl_module: pl.LightningModule, peak: int) -> None:
-        with torch.inference_mode(False):  # else optimizer state made now could not change later
+        # A validation may run in inference mode, and optimizer state made in it could not be changed later.
+        with torch.inference_mode(False):
             evolving(pl_module).restore(peak)
 
     def _anneal(self, pl_module: pl.LightningModule) -> str:
@@ -215,7 +218,7 @@ class EarlyPeak(Monitor):
         self.watch.load_state_dict(state_dict)
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Points, smoothed curve and peaks; below, the test's statistic against its critical value."""
+        """Draw points, smoothed curve and peaks; below them the test's statistic and its critical value."""
         figure, [above, below] = plots.sheet(self.title(trainer), columns=2, height=5.2)
         stack(above, below)
         draw_curve(above, self.watch.points, self.watch.alarms, self.watch.settings["smallest"])
@@ -233,7 +236,7 @@ def _may_stop(trainer: pl.Trainer) -> bool:
     return trainer.global_step >= steps and trainer.current_epoch >= epochs
 
 
-def _check(
+def _check_settings(
     mode: str, action: str, patience: int, max_anneals: int, horizon: int | None, factors: dict[str, float]
 ) -> None:
     rules = {

@@ -1,4 +1,4 @@
-"""The centre as Hugging Face folders with a card and a journal, kept on disk and put on the hub."""
+"""Export the centre as Hugging Face folders with a card and a journal, on disk and on the hub."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ RESULTS = ("val/", "reward/", "prior/")  # groups of metrics that a model card l
 
 
 class ExportHF(Callback):
-    """Writes the centre at the end of a run, and on the way if asked to, as ``exported/step=<updates done>``.
+    """Writes the centre to ``exported/step=<updates done>`` at the end of a run, and in between if asked to.
 
     Each folder holds safetensors in the base model's precision, config, tokenizer, a model card, and the
-    journal so far, from which anyone can make the weights again. A folder that cannot be written costs a
-    warning, not the run.
+    journal so far, from which anyone can rebuild the weights. If a folder cannot be written, there is a
+    warning, and the run goes on.
 
     Args:
         folder: where to write; None takes ``exported`` in the run's folder.
-        every: generations from one export to the next; None exports at the end alone.
-        keep: how many exports to keep; the oldest is removed for one more.
+        every: generations from one export to the next; None exports only at the end.
+        keep: how many exports to keep; older ones are removed.
         push_to_hub: hub id, such as ``me/my-model``, that gets the last export when the run ends.
-        private: whether a repository that is made for it is private.
+        private: whether the repository is private, if it has to be created.
 
     Raises:
-        UsageError: a number is below 1, or the hub's id is none.
+        UsageError: a number is below 1, or the hub id is not valid.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ExportHF(Callback):
         self._last: tuple[int, str] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make sure that the hub will take the model, before hours are spent on it.
+        """Make sure that the hub will accept the model, before hours are spent on it.
 
         Raises:
             UsageError: there is no valid token, or WeightAveraging would put its average in place too late.
@@ -102,7 +102,7 @@ class ExportHF(Callback):
             first, folder = trainer.is_global_zero, self._folder(trainer, step)
             written = first and write_centre(trainer, module, folder, self.push_to_hub)
             if not trainer.strategy.broadcast(written):
-                return  # what there is stays
+                return  # earlier exports stay
             self._last = present
         self.steps = [*(other for other in self.steps if other != step), step]
         for old in self.steps[: -self.keep] if trainer.is_global_zero else ():
@@ -118,7 +118,7 @@ class ExportHF(Callback):
         try:
             HfApi().create_repo(self.push_to_hub, private=self.private, exist_ok=True)
             HfApi().upload_folder(repo_id=self.push_to_hub, folder_path=folder, commit_message=folder.name)
-        except Exception as error:  # whatever the network and the hub come up with, the model is on disk
+        except Exception as error:  # network and hub raise errors of many kinds, and the model is on disk
             log.warning(
                 "The model could not be put on the hub (%s). It is on disk; to send it: hf upload %s %s",
                 _first_line(error),
@@ -129,7 +129,7 @@ class ExportHF(Callback):
             log.info("The model is on the hub: https://huggingface.co/%s", self.push_to_hub)
 
     def state_dict(self) -> dict[str, Any]:
-        """Which exports there are, so that a resumed run keeps as many."""
+        """The exports so far, so that a resumed run keeps the right number of them."""
         return {"steps": list(self.steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -147,19 +147,19 @@ def write_centre(
     """Write a centre with its card and journal; the folder is replaced as a whole.
 
     Args:
-        trainer: of the run.
+        trainer: the run's trainer.
         module: holds the centre.
         folder: where to write.
-        hub_id: where the model will be found, if not in the folder.
-        metric: to be listed in the card, beside those that always are.
+        hub_id: where the model will be available, if not in the folder.
+        metric: a metric to list in the card, besides those that always are.
 
     Returns:
-        Whether that was possible; if not, what was there is untouched and a warning tells why.
+        Whether that was possible; if not, what was there is untouched and a warning says why.
     """
     from safetensors import SafetensorError
 
     place = folder.with_name(f".{folder.name}")
-    scratch = place / folder.name
+    scratch = place / folder.name  # moved to its place when it is complete
     try:
         module.base_model.export(
             module.centre, scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric))
@@ -193,25 +193,25 @@ def _facts(trainer: pl.Trainer, module: Tuning, place: str, metric: str | None) 
             for name in sorted(metrics)
             if math.isfinite(metrics[name]) and (name.startswith(RESULTS) or name == metric)
         },
-        # A callback may have gone back to an earlier centre, or put an average in its place.
+        # Looked up by checksum: a callback may have put an earlier centre back, or an average in its place.
         journaled=next((e.generation for e in reversed(entries) if e.checksum == checksum), None),
         place=place,
     )
 
 
 def _behind(callback: Callback, trainer: pl.Trainer) -> list[Callback]:
-    """The callbacks whose hooks run after those of one."""
+    """Return the callbacks whose hooks run after those of a given one."""
     others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return others[others.index(callback) + 1 :]
 
 
 def _refusal() -> str:
-    """Why the hub would not take a model; empty if it would."""
+    """Say why the hub would not accept a model; empty if it would."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().whoami()
-    except Exception as error:  # no token, a wrong one, no network: the client has a kind for each
+    except Exception as error:  # no token, a wrong one, no network: the client has an exception for each
         return _first_line(error)
     return ""
 

@@ -1,4 +1,4 @@
-"""What tuning on one task does to others: prior tasks, evaluated with the centre along the way."""
+"""What tuning on one task does to others: evaluate the centre on prior tasks during a run."""
 
 from __future__ import annotations
 
@@ -30,23 +30,28 @@ SUFFIXES = ("", "_accuracy", "_minimum", "_change", "_change_se")
 
 
 class Forgetting(Periodic, Monitor):
-    """Evaluate prior tasks at generation 0, every so many generations, and at the end.
+    """Evaluates prior tasks at generation 0, every ``every`` generations, and at the end.
 
-    Forgetting as in 2601.20861 and 2605.30148. Logs per task ``prior/<task>`` (mean reward), ``_accuracy``
-    where the task has one, ``_minimum`` (lowest reward so far, which the end may hide), ``_change`` since the
-    base model and ``_change_se``, that change's standard error: it comes from the differences problem by
-    problem, so it is far smaller than that of two separate means. ``prior/mean`` is the mean over tasks,
-    which hides a task that falls and comes back while another rises. Leaves ``plots/forgetting.png`` and
-    ``tables/forgetting.json``.
+    Forgetting is measured as in 2601.20861 and 2605.30148. The callback logs per task:
+
+    - ``prior/<task>``, the mean reward.
+    - ``prior/<task>_accuracy``, where the task has one.
+    - ``prior/<task>_minimum``, the lowest reward so far, which the final reward may hide.
+    - ``prior/<task>_change``, the change since the base model.
+    - ``prior/<task>_change_se``, the standard error of that change. It comes from the differences problem by
+      problem, so it is far smaller than that of two separate means.
+
+    ``prior/mean`` is the mean over tasks, which hides a task that falls and comes back while another rises.
+    The callback writes ``plots/forgetting.png`` and ``tables/forgetting.json``.
 
     Args:
-        tasks: prior tasks by the names that their metrics get.
-        sample: problems used of each task; None takes all.
-        seed: of the choice of problems; None takes the first ones.
-        split: where they come from; ``test`` falls back on ``val`` in a task without one.
+        tasks: prior tasks, by the names that they get in metrics.
+        sample: number of problems used of each task; None takes all.
+        seed: seed of the choice of problems; None takes the first ones.
+        split: where the problems come from; a task without ``test`` problems uses ``val``.
         every: generations from one measurement to the next.
-        max_tokens: most new tokens of a completion; None takes those of the run.
-        grading: how completions are graded, in processes of each task's own; None takes the defaults.
+        max_tokens: most new tokens of a completion; None takes the run's limit.
+        grading: how completions are graded, in separate processes for each task; None takes the defaults.
 
     Raises:
         UsageError: a value is outside its range.
@@ -76,16 +81,16 @@ class Forgetting(Periodic, Monitor):
         self.sample, self.seed, self.split, self.max_tokens = sample, seed, split, max_tokens
         self.scorers = {name: Scorer(task, grading) for name, task in self.tasks.items()}
         self.base: dict[str, dict[str, Any]] = {}
-        """Per task what the base model earned, problem by problem, and a digest of the problems."""
+        """Per task the base model's reward on each problem, and a digest of the problems."""
         self._prompts: dict[str, list[Prompt]] = {}
         self._splits: dict[str, str] = {}
-        self._earned: float | None = None
-        self._validated = (0, "", 0.0)
+        self._earned: float | None = None  # mean reward of the latest population
+        self._validated = (0, "", 0.0)  # updates, checksum and reward of the centre validated last
 
     # The run --------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make room for the prior tasks' problems in the engine, and start their graders.
+        """Reserve room for the prior tasks' problems in the engine, and start their graders.
 
         Raises:
             UsageError: there are no tasks, or one has no problems.
@@ -110,13 +115,14 @@ class Forgetting(Periodic, Monitor):
         return split, choose(problems, self.sample or len(problems), self.seed)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the base model, and on the new task too: Lightning validates only later, and leaves it out
-        where a resumed run starts.
+        """Measure the base model, and validate it on the new task too.
+
+        Lightning's first validation comes only later, and it skips one where a resumed run starts.
 
         Raises:
-            UsageError: a resumed run has other problems.
+            UsageError: a resumed run has other problems than before.
         """
-        if self.base and self._digests() != {name: found["problems"] for name, found in self.base.items()}:
+        if self.base and self._digests() != {name: base["problems"] for name, base in self.base.items()}:
             raise UsageError(
                 "Forgetting has other problems than before the run was stopped: give the tasks, sample, seed "
                 "and split that it began with."
@@ -124,7 +130,8 @@ class Forgetting(Periodic, Monitor):
         super().on_train_start(trainer, pl_module)
         module, step = tuning(pl_module), trainer.global_step
         due = step % float(trainer.val_check_batch or math.inf) == 0 and trainer.limit_val_batches
-        row = {} if put_back(module) or not self.rows else self.rows[-1]  # else it is of another centre
+        # If an earlier centre was put back, the last row is that of another centre.
+        row = {} if put_back(module) or not self.rows else self.rows[-1]
         if due and row.get("generation") == step and "val/reward" not in row and module.data.has("val"):
             module.rollouts.forget()
             module.rollouts.hold_centre(module.centre)
@@ -133,7 +140,7 @@ class Forgetting(Periodic, Monitor):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember what the population earned, and measure the centre if it is time to."""
+        """Remember the population's reward, and measure the centre if it is time to."""
         record = record_of(outputs)
         if record is not None:
             self._earned = float(record.rewards.mean())
@@ -143,7 +150,7 @@ class Forgetting(Periodic, Monitor):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the centre's validation reward beside what it earned on the prior tasks."""
+        """Put the centre's validation reward into the row with its rewards on the prior tasks."""
         if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
             centre = tuning(pl_module).centre_checksum
             reward = float(trainer.callback_metrics["val/reward"])
@@ -151,7 +158,7 @@ class Forgetting(Periodic, Monitor):
             self._complete()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the last centre, write the table, and say what has become of each task."""
+        """Measure the last centre, write the table, and log how each task has changed."""
         super().on_train_end(trainer, pl_module)
         self._report(trainer)
 
@@ -162,17 +169,17 @@ class Forgetting(Periodic, Monitor):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """End the grading processes, also of a run that fails."""
+        """End the grading processes of a run that fails."""
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, and what the base model earned."""
+        """The rows so far, and the base model's rewards."""
         return {**super().state_dict(), "base": self.base}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.base = {name: dict(found) for name, found in state_dict["base"].items()}
+        self.base = {name: dict(base) for name, base in state_dict["base"].items()}
 
     def _close(self) -> None:
         for scorer in self.scorers.values():
@@ -181,7 +188,7 @@ class Forgetting(Periodic, Monitor):
     # Measuring ------------------------------------------------------------------------------------
 
     def acted(self, trainer: pl.Trainer) -> bool:
-        """Whether the rows have this many updates already."""
+        """Whether there is a row for this number of updates already."""
         return self.has_row(trainer.global_step)
 
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
@@ -189,33 +196,35 @@ class Forgetting(Periodic, Monitor):
         self.keep(trainer, self._rewards(module))
 
     def _rewards(self, module: Tuning) -> dict[str, float]:
-        """Rewards of the centre on the prior tasks, compared with those of the base model."""
-        found: dict[str, Evaluation] = {}
+        """Compare the centre's rewards on the prior tasks with those of the base model."""
+        evaluations: dict[str, Evaluation] = {}
         if not self.base:
             module.rollouts.hold_base(module.base_model, module.centre)
-            found = self._evaluate(module)
+            evaluations = self._evaluate(module)
             problems = self._digests()
             self.base = {
-                name: {"problems": problems[name], "rewards": each.rewards} for name, each in found.items()
+                name: {"problems": problems[name], "rewards": each.rewards}
+                for name, each in evaluations.items()
             }
-        if not found or module.generation > 0:
+        if not evaluations or module.generation > 0:
             module.rollouts.hold_centre(module.centre)
-            found = self._evaluate(module)
+            evaluations = self._evaluate(module)
         metrics: dict[str, float] = {}
-        for name, evaluation in found.items():
+        for name, evaluation in evaluations.items():
             metrics |= numbers(name, self.base[name]["rewards"], evaluation, self.rows)
-        return metrics | {"prior/mean": mean(evaluation.reward for evaluation in found.values())}
+        return metrics | {"prior/mean": mean(evaluation.reward for evaluation in evaluations.values())}
 
     def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep a row, with what the new task earned beside it where that is known already."""
+        """Keep a row, and add the rewards on the new task that are known already."""
         super().keep(trainer, metrics, step)
         again = put_back(tuning(trainer.lightning_module))
-        if self._earned is not None and not again:  # by the population before, until the next one
+        if self._earned is not None and not again:
+            # The reward of the population before, until that of the one around this centre is known.
             self.rows[-1]["reward/mean"] = self._earned
         self._complete()
 
     def show(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
-        """Show what is measured here; the new task's numbers of a row would be out of date."""
+        """Show only what is measured here: the new task's numbers in a row may be out of date."""
         super().show(trainer, {name: metrics[name] for name in metrics if name.startswith("prior/")})
 
     def _digests(self) -> dict[str, str]:
@@ -228,7 +237,7 @@ class Forgetting(Periodic, Monitor):
         }
 
     def _complete(self) -> None:
-        """Put the validation reward into the last row, if it is of the same centre."""
+        """Put the validation reward into the last row if that is a row of the same centre."""
         step, centre, reward = self._validated
         if self.rows and centre and (step, centre) == (self.rows[-1]["generation"], self._centre):
             self.rows[-1]["val/reward"] = reward
@@ -238,15 +247,15 @@ class Forgetting(Periodic, Monitor):
     @rank_zero_only
     def _report(self, trainer: pl.Trainer) -> None:
         table = {
-            name: {"split": self._splits[name], "problems": len(found["rewards"]), **summary(name, self.rows)}
-            for name, found in self.base.items()
+            name: {"split": self._splits[name], "problems": len(base["rewards"]), **summary(name, self.rows)}
+            for name, base in self.base.items()
         }
         for name, row in table.items():
             log.info("%s", sentence(name, row))
         write_table(trainer, "forgetting.json", table)
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Each task's change along the run, and the way of the new task's reward against the prior ones'."""
+        """Draw each task's change during the run, and reward on the new task against the prior ones."""
         figure, [changes, pareto] = plots.sheet(self.title(trainer), columns=2, width=10.0, height=4.0)
         draw_changes(changes, self.rows, list(self.base))
         draw_pareto(pareto, self.rows, len(self.base))

@@ -34,19 +34,22 @@ WORDS = {
     "update": "updating",
     "other": "between generations",
 }
-BARS = 60  # generations that get a bar each; more are drawn as areas
+BARS = 60  # most generations that get a bar each; more are drawn as areas
 GIB = 2.0**30
 
 
 class GenerationTimer(Monitor):
-    """Splits the wall time of every generation, and draws it as ``plots/generation_timer.png``.
+    """Splits the wall time of every generation into parts, and draws ``plots/generation_timer.png``.
 
-    ``time/wall_s`` lasts from the end of the generation before to the end of this one;
-    ``time/other_s`` is what the generation itself did not take: validation, callbacks and checkpoints.
-    ``time/idle_fraction`` is the share of wall time in which the engines of the lanes, on average, do not
-    generate; ``time/waiting_fraction`` is the share of the slowest lane's time for which the lanes, on
-    average, wait for it. Memory peaks are those of the rank that had most, since its start. Rewards are made
-    while the next member generates: what is called reward is only the wait for those that were not ready.
+    - ``time/wall_s`` is the time from the end of the previous generation to the end of this one.
+    - ``time/other_s`` is the part outside the generation itself: validation, callbacks and checkpoints.
+    - ``time/idle_fraction`` is the share of wall time in which the lanes' engines, on average, do not
+      generate.
+    - ``time/waiting_fraction`` is the share of the slowest lane's time for which the lanes, on average, wait
+      for it.
+
+    Memory peaks are those of the rank that used most, since its start. Grading goes on while the engine
+    generates for the next member, so the part called reward is only the time spent waiting for grades.
 
     Args:
         memory: whether to log memory peaks, for which the ranks exchange a few bytes per generation.
@@ -68,7 +71,7 @@ class GenerationTimer(Monitor):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Split the time since the generation before; those from a journal took none worth telling."""
+        """Split the time since the previous generation, unless this one was repeated from a journal."""
         record: Generation = outputs["generation"]
         now = time.perf_counter()
         wall, self._mark = now - self._mark, now
@@ -82,7 +85,7 @@ class GenerationTimer(Monitor):
         self.keep(trainer, metrics, step=record.index)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the whole run, and say in a line where its time went."""
+        """Draw the whole run, and log in one line where its time went."""
         super().on_train_end(trainer, pl_module)
         self._tell()
 
@@ -92,7 +95,7 @@ class GenerationTimer(Monitor):
             log.info("%s", closing_line(self.parts, self.rows))
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Seconds per generation, stacked, and tokens per second."""
+        """Draw seconds per generation, stacked, and tokens per second."""
         figure, [left, right] = plots.sheet(self.title(trainer), columns=2, width=9.0, height=3.9)
         _stack(left, self.parts)
         right.plot(
@@ -119,15 +122,15 @@ class GenerationTimer(Monitor):
 
 
 def parts(record: Generation, wall: float) -> dict[str, float]:
-    """Seconds of a generation that add up to its wall time, or to a little more where one rank is the slowest
-    in one phase and another rank in another.
+    """Split a generation's wall time into the seconds of its parts.
 
-    Perturb, generate and reward are the slowest rank's, total and update this rank's; what is left of the
-    total is the slowest rank's gathering.
+    Perturb, generate and reward are the slowest rank's seconds; total and update are this rank's. What is
+    left of the total is the slowest rank's gathering. The parts add up to the wall time, or to a little more
+    where different ranks are slowest in different phases.
 
     Args:
-        record: of the generation.
-        wall: seconds since the end of the one before.
+        record: the generation's record.
+        wall: seconds since the end of the previous generation.
     """
     seconds = record.seconds
     own = {name: seconds[name] for name in ("generate", "perturb", "reward", "update")}
@@ -136,14 +139,15 @@ def parts(record: Generation, wall: float) -> dict[str, float]:
 
 
 def fractions(record: Generation, wall: float) -> dict[str, float]:
-    """Wall time and what share of it was of use, by the names they are logged under.
+    """Compute wall time, tokens per second and unused shares of the time, by the names they are logged under.
 
     Args:
-        record: of the generation.
-        wall: seconds since the end of the one before.
+        record: the generation's record.
+        wall: seconds since the end of the previous generation.
     """
     lanes, wall = record.lane_seconds, max(wall, 1e-9)
-    # Generate is the slowest lane's, and lanes spend alike shares of their time on it.
+    # The seconds of generate are the slowest lane's. The mean lane's follow from ``balance``, as if all lanes
+    # spent the same share of their time on it.
     balance = sum(lanes) / len(lanes) / max(*lanes, 1e-9)
     return {
         "time/wall_s": wall,
@@ -155,27 +159,27 @@ def fractions(record: Generation, wall: float) -> dict[str, float]:
 
 
 def peaks() -> dict[str, float]:
-    """Most memory that this process has had so far, in GiB, by the names it is logged under."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux: getrusage(2)
-    found = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
-    with suppress(RuntimeError):  # Apple's does not count in every version: pytorch issue 186430
+    """Measure this process's peak memory so far, in GiB, by the names it is logged under."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB: getrusage(2)
+    memory = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    with suppress(RuntimeError):  # not every version can count Apple's memory: pytorch issue 186430
         if torch.accelerator.is_available():
-            found["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
-    return found
+            memory["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
+    return memory
 
 
 def largest(told: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The largest of each number over the ranks."""
+    """Take the largest of each number over the ranks."""
     names = dict.fromkeys(name for each in told for name in each)
     return {name: max(each[name] for each in told if name in each) for name in names}
 
 
 def closing_line(split: Sequence[dict[str, float]], rows: Sequence[dict[str, float]]) -> str:
-    """Where the time of a run went, in words.
+    """Say in one line where the time of a run went.
 
     Args:
-        split: per generation the seconds of each part.
-        rows: per generation the metrics.
+        split: the seconds of each part, per generation.
+        rows: the metrics, per generation.
     """
     sums = {name: sum(row[name] for row in split) for name in PARTS}
     wall = max(sum(row["time/wall_s"] for row in rows), 1e-9)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: write a checkpoint and end, between two steps."""
+"""End a run on SIGTERM and Ctrl-C, between two steps and with a checkpoint."""
 
 import logging
 from pathlib import Path
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class GracefulStop(Callback):
-    """Abandon the generation under way and keep the centre it started from; exit code 128 + signal.
+    """Abandons the generation in progress and saves the centre it started from; exit code 128 + signal.
 
     Args:
-        dirpath: folder of the checkpoint; None takes ``checkpoints`` in the run's folder.
+        dirpath: folder for the checkpoint; None takes ``checkpoints`` in the run's folder.
     """
 
     def __init__(self, dirpath: str | None = None) -> None:
@@ -36,18 +36,18 @@ class GracefulStop(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Write the checkpoint, unless there is one of this generation."""
+        """Write the checkpoint, unless this generation has one already."""
         if not isinstance(exception, Interrupted) or not trainer.is_global_zero:
             return
         folder = self._folder(trainer)
         if newest_step(folder) == trainer.global_step:
             return
         if trainer.validating and averages(trainer.callbacks):  # type: ignore[attr-defined]
-            # The average has taken the centre's place; the journal leads back here without a checkpoint.
+            # A checkpoint would hold the average in the centre's place. The journal alone leads back here.
             log.info("Stopped while the average was validated; resume with --ckpt_path last.")
             return
         if trainer.training:
-            # The batch was begun and is to be begun anew.
+            # Lightning has counted the batch as begun, but a resumed run has to begin it again.
             trainer.fit_loop.epoch_loop.batch_progress.total.reset_on_restart()
         path = folder / f"stopped-step={trainer.global_step}.ckpt"
         try:

@@ -30,32 +30,34 @@ TITLES = {
     "tuned_base": "KL(tuned || base)\non the tuned model's own completions",
 }
 SUFFIXES = ("", "_se", "_prompts")
-LOG_FROM = 30.0  # the lowest of several curves would lie flat below the highest
+LOG_FROM = 30.0  # ratio of the curves' last values above which a linear axis would flatten the lowest curve
 
 
 class KLDrift(Periodic, Monitor):
-    """Measure KL(base||tuned) and KL(tuned||base) per task, in nats per token, with the engine's weights.
+    """Measures KL(base||tuned) and KL(tuned||base) per task, in nats per token, with the engine's weights.
 
-    ``kl_base_tuned/<task>``: the base model samples once, and each centre reads these completions again
-    (2605.30148): what the base model could say and the tuned one no longer would. ``kl_tuned_base/<task>``:
-    the centre samples anew at each measurement, and the base model reads that (2604.01499): what the tuned
-    model says that the base model would not; ``kl_tuned_base_k3/<task>`` is the never-negative estimator on
-    the same samples (2509.24372). The directions answer different questions and are not to be compared.
-    Beside each number stand ``_se``, its standard error over prompts, and ``_prompts``, where every prompt
-    counts alike instead of every token.
+    - ``kl_base_tuned/<task>``: the base model samples completions once, and every centre scores them
+      (2605.30148). This shows what the base model would say and the tuned one no longer would.
+    - ``kl_tuned_base/<task>``: the centre samples new completions at each measurement, and the base model
+      scores them (2604.01499). This shows what the tuned model says and the base model would not.
+    - ``kl_tuned_base_k3/<task>``: the never-negative estimator on the same samples (2509.24372).
 
-    Completions are drawn at temperature 1 with nothing cut off: only means over samples of p itself are
-    divergences of p, and other temperatures draw from other distributions. What is found for the unchanged
-    centre, at generation 0, is the noise floor: 0 where the engine repeats itself bit by bit.
+    The two directions answer different questions and cannot be compared. Each metric has two companions:
+    ``_se`` is its standard error over prompts, and in ``_prompts`` all prompts count alike instead of all
+    tokens.
+
+    Completions are sampled at temperature 1 from the full distribution. Only the mean over samples of p
+    itself is a divergence of p, and another temperature is another distribution. The value at generation 0,
+    for the unchanged centre, is the noise floor: 0 if the engine reproduces its numbers bit by bit.
 
     Args:
-        tasks: tasks whose prompts are completed, by the names that their metrics get; None takes the run's.
-            Problems come from val, or else from test or train; those with choices, which nothing is generated
-            for, are left out.
-        prompts: problems of each task.
+        tasks: tasks whose prompts are completed, by the names that they get in metrics; None takes the run's
+            task. Problems come from val, or else from test or train. Problems with choices are left out,
+            since nothing is generated for them.
+        prompts: number of problems of each task.
         max_tokens: most new tokens of a completion.
         every: generations from one measurement to the next.
-        seed: of the choice of problems and of the sampler.
+        seed: seed of the choice of problems, and of the sampler.
         directions: ``base_tuned``, ``tuned_base``, or both.
 
     Raises:
@@ -86,37 +88,37 @@ class KLDrift(Periodic, Monitor):
         self.tasks, self.size, self.max_tokens = tasks, prompts, max_tokens
         self.seed, self.directions = seed, tuple(dict.fromkeys(directions))
         self.samples: dict[str, list[dict[str, Any]]] = {}
-        """Per task the base model's completions, with what it thinks of them."""
+        """Per task the base model's completions, with its log-probabilities of their tokens."""
         self.asked: dict[str, str] = {}
-        """Per task what decides which completions there are."""
+        """Per task what the completions depend on: a digest of the prompts, and the number of tokens."""
         self._prompts: dict[str, list[Prompt]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make room for the prompts in the engine.
+        """Reserve room for the prompts in the engine.
 
         Raises:
-            UsageError: a task has no problems that are answered in words.
+            UsageError: a task has no problems that are answered by generating text.
         """
         if stage != "fit":
             return
         module = tuning(pl_module)
         own = module.data.task
-        for name, task in (self.tasks or {plain(own.name): own}).items():
+        for name, task in (self.tasks or {metric_name(own.name): own}).items():
             _, problems = problems_of(task, ["val", "test", "train"])
             problems = [prompt for prompt in problems if not prompt.choices]
             if not problems:
                 raise UsageError(
-                    f"KLDrift finds no problem of task {name} that is answered in words: name tasks that "
-                    "generate under tasks, for example with mode: generate."
+                    f"KLDrift finds no problem of task {name} that is answered in words: under tasks, list "
+                    "tasks that generate text, for example with mode: generate."
                 )
-            # One token more, which vLLM generates when it is asked for log-probabilities.
+            # One more token: vLLM has to generate one when it is asked for log-probabilities.
             self._prompts[name] = module.reserve(choose(problems, self.size, self.seed), self.max_tokens + 1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the base model, or what an interruption has cut off.
+        """Measure the base model, or make the measurement that an interruption has cut off.
 
         Raises:
-            UsageError: a resumed run completes other prompts.
+            UsageError: a resumed run has other prompts than before.
         """
         asked = {
             name: f"{digest(prompts)}, {self.max_tokens} tokens" for name, prompts in self._prompts.items()
@@ -130,7 +132,7 @@ class KLDrift(Periodic, Monitor):
         super().on_train_start(trainer, pl_module)
 
     def acted(self, trainer: pl.Trainer) -> bool:
-        """Whether the rows have this many updates already."""
+        """Whether there is a row for this number of updates already."""
         return self.has_row(trainer.global_step)
 
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
@@ -138,7 +140,7 @@ class KLDrift(Periodic, Monitor):
         self.keep(trainer, self._divergences(module))
 
     def _divergences(self, module: Tuning) -> dict[str, float]:
-        """Of the centre from the base model, by the names they are logged under."""
+        """Compute the divergences of centre and base model, by the names they are logged under."""
         metrics: dict[str, float] = {}
         missing = [name for name in self._prompts if name not in self.samples]
         if "base_tuned" in self.directions and missing:
@@ -149,6 +151,7 @@ class KLDrift(Periodic, Monitor):
             for name in self._prompts:
                 metrics |= _both(f"kl_base_tuned/{name}", self._ratios(module, self.samples[name]))
         if "tuned_base" in self.directions:
+            # Sample for all tasks first, so that the base model is loaded once and not per task.
             own = {name: self._sample(module, name) for name in self._prompts}
             module.rollouts.hold_base(module.base_model, module.centre)
             for name, samples in own.items():
@@ -164,11 +167,13 @@ class KLDrift(Periodic, Monitor):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.samples = {name: [dict(one) for one in found] for name, found in state_dict["samples"].items()}
+        self.samples = {
+            name: [dict(one) for one in samples] for name, samples in state_dict["samples"].items()
+        }
         self.asked = dict(state_dict["asked"])
 
     def _sample(self, module: Tuning, name: str) -> list[dict[str, Any]]:
-        """Completions of the weights that the engine holds, and their log-probabilities under these."""
+        """Sample completions from the engine's weights, with log-probabilities under the same weights."""
         evaluation = module.evaluator.sample(self._prompts[name], self.max_tokens, 1.0, self.seed)
         pairs = zip(evaluation.prompts, evaluation.completions, strict=True)
         samples = [
@@ -180,17 +185,18 @@ class KLDrift(Periodic, Monitor):
         return [{**one, "logprobs": row.tolist()} for one, row in zip(samples, rows, strict=True)]
 
     def _ratios(self, module: Tuning, samples: list[dict[str, Any]]) -> list[Tensor]:
-        """log p - log q per token, p the model that sampled and q the weights that the engine holds."""
+        """Compute log p - log q per token: p is the model that sampled, q the one that the engine holds."""
         sampled = [torch.tensor(one["logprobs"]) for one in samples]
         return divergence.log_ratios(sampled, self._logprobs(module, samples))
 
     def _logprobs(self, module: Tuning, samples: list[dict[str, Any]]) -> list[Tensor]:
-        """Of the completions' tokens alone: entry i of a row is that of token i + 1."""
+        """Compute the log-probabilities of the completions' tokens, without those of the prompts."""
         rows = module.evaluator.logprobs([one["token_ids"] for one in samples]) if samples else []
+        # Entry i of a row is that of token i + 1, since the first token has none.
         return [row[one["given"] - 1 :] for row, one in zip(rows, samples, strict=True)]
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """A curve per task, with one standard error around it; one pair of axes per direction."""
+        """Draw a curve per task, with one standard error around it, and a panel per direction."""
         columns = len(self.directions)
         figure, row = plots.sheet(self.title(trainer), columns, width=3.0 + 3.6 * columns, height=4.0)
         for axes, direction in zip(row, self.directions, strict=True):
@@ -212,7 +218,7 @@ class KLDrift(Periodic, Monitor):
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.13, lw=0)
 
     def _scale(self, axes: Axes, group: str) -> None:
-        """Logarithmic where the tasks' curves end far apart, which leaves out the zero at the start."""
+        """Make the axis logarithmic if the curves end far apart; that leaves out the zero at the start."""
         last = [self.column(f"{group}{name}")[1][-1:] for name in self._prompts]
         ends = [value for values in last for value in values]
         if len(ends) > 1 and min(ends) > 0 and max(ends) > LOG_FROM * min(ends):
@@ -221,13 +227,13 @@ class KLDrift(Periodic, Monitor):
             axes.axhline(0.0, color=plots.INK, lw=0.8)
 
 
-def plain(name: str) -> str:
-    """A task's own name as part of a metric's: what loggers do not take becomes an underscore."""
+def metric_name(name: str) -> str:
+    """Make a task's name fit into a metric's: characters that loggers do not accept become underscores."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def _both(metric: str, terms: Sequence[Tensor]) -> dict[str, float]:
-    """An estimate per token with its standard error, and the one where every prompt counts alike."""
+    """Estimate a divergence twice: per token with its standard error, and with all prompts counting alike."""
     if not terms:  # every completion is empty
         return {}
     weighted: Estimate = divergence.token_weighted(terms)

@@ -1,4 +1,4 @@
-"""What callbacks share: what they ask of a module, and the rows, tables and pictures of a monitor."""
+"""What callbacks share: what they need of a module, and the rows, tables and pictures of a monitor."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ REDRAW_SECONDS = 30.0
 
 
 class Tuning(Protocol):
-    """What a callback may ask of a module that tunes a centre, by whatever method.
+    """What a callback may use of a module that tunes a centre, by whatever method.
 
-    ``EvolutionStrategies`` says what each of these is.
+    ``EvolutionStrategies`` documents each of these in full.
     """
 
     @property
@@ -54,7 +54,7 @@ class Tuning(Protocol):
 
     @property
     def evaluator(self) -> Evaluator:
-        """What turns weights and prompts into rewards."""
+        """Turns weights and prompts into rewards."""
 
     @property
     def ranks(self) -> Ranks:
@@ -70,23 +70,23 @@ class Tuning(Protocol):
 
     @property
     def centre_checksum(self) -> str:
-        """Of the centre, as it was after the last update."""
+        """Checksum of the centre, as it was after the last update."""
 
     def checksum(self) -> str:
-        """Of the centre, as it is now."""
+        """Compute the checksum of the centre, as it is now."""
 
     def configure_model(self) -> None:
         """Load the centre, once."""
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
-        """Encode prompts, and let the engine be started with room for them."""
+        """Encode prompts, and reserve room for them in the engine."""
 
     def settings(self) -> Mapping[str, Any]:
-        """What decides a run, as plain values."""
+        """Return the settings that decide a run, as plain values."""
 
 
 class Evolving(Tuning, Protocol):
-    """What a callback may ask of a module that evolves a population, and may change in it."""
+    """What a callback may use of a module that evolves a population, and what it may change."""
 
     @property
     def population(self) -> Population:
@@ -109,7 +109,7 @@ class Evolving(Tuning, Protocol):
         """Journal and lineage."""
 
     def restore(self, generation: int) -> None:
-        """Go back to the centre before a generation."""
+        """Put back the centre from before a generation."""
 
     def adjust(
         self, sigma: float | None = None, population: int | None = None, lr_factor: float | None = None
@@ -118,19 +118,19 @@ class Evolving(Tuning, Protocol):
 
 
 def tuning(module: pl.LightningModule) -> Tuning:
-    """The module as one that tunes a centre.
+    """Return the module as one that tunes a centre.
 
     Raises:
-        UsageError: it lacks something that a callback may ask for.
+        UsageError: it lacks something that a callback may use.
     """
     return cast(Tuning, _with(module, Tuning))
 
 
 def evolving(module: pl.LightningModule) -> Evolving:
-    """The module as one that evolves a population.
+    """Return the module as one that evolves a population.
 
     Raises:
-        UsageError: it lacks something that a callback may ask for.
+        UsageError: it lacks something that a callback may use.
     """
     return cast(Evolving, _with(module, Evolving))
 
@@ -147,27 +147,27 @@ def _with(module: pl.LightningModule, protocol: type) -> pl.LightningModule:
 
 
 def record_of(outputs: Any) -> Generation | None:
-    """The record of a generation, from what a training step returned; None where there was no population."""
+    """Take a generation's record from what a training step returned; None if there was no population."""
     return outputs.get("generation") if isinstance(outputs, Mapping) else None
 
 
 def history_of(module: Tuning) -> History | None:
-    """Journal and lineage of a module that keeps them."""
+    """Return a module's history, that is, its journal and lineage; None if it keeps none."""
     history: History | None = getattr(module, "history", None)
     return history
 
 
 def put_back(module: Tuning) -> bool:
-    """Whether a callback has put the centre back to an earlier one, and no update has followed."""
+    """Whether a callback has put an earlier centre back, and no update has followed since."""
     history = history_of(module)
     return history is not None and history.parent is not None
 
 
 class Monitor(Callback):
-    """Base of the callbacks that watch: ``keep`` what was found, and ``draw`` it.
+    """Base of the callbacks that watch a run: they ``keep`` rows of numbers, and ``draw`` them.
 
-    A subclass measures in hooks of its own, on all ranks alike; numbers of the centre stand beside the count
-    of updates that it has seen, numbers of a population beside its generation's index.
+    A subclass measures in hooks of its own, on all ranks alike. Numbers of the centre are kept under the
+    number of updates that it has seen, numbers of a population under its generation's index.
     """
 
     picture = ""
@@ -181,9 +181,9 @@ class Monitor(Callback):
         """Remember a row of numbers and send it to the loggers and to ``trainer.callback_metrics``.
 
         Args:
-            trainer: of the run.
+            trainer: the run's trainer.
             metrics: numbers by the names they are logged under.
-            step: where they belong; None takes the number of updates done.
+            step: number of updates, or generation, that they belong to; None takes the updates done so far.
         """
         step = trainer.global_step if step is None else step
         self.rows.append({"generation": float(step), **metrics})
@@ -193,30 +193,30 @@ class Monitor(Callback):
         self.draw(trainer)
 
     def show(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
-        """Put numbers where other callbacks find them, ``EarlyStopping`` for one."""
+        """Put numbers where other callbacks, such as ``EarlyStopping``, look for them."""
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show again what was found before an interruption, which Lightning has forgotten."""
+        """Show the numbers from before an interruption again, since Lightning does not keep them."""
         for row in self.rows:
             self.show(trainer, {name: value for name, value in row.items() if name != "generation"})
 
     def has_row(self, step: int) -> bool:
-        """Whether something was kept for this many updates, or this generation."""
+        """Whether there is a row for this number of updates, or this generation."""
         return any(row["generation"] == step for row in self.rows)
 
     def column(self, name: str) -> tuple[list[float], list[float]]:
-        """Generations and values of a metric, as far as it was measured."""
+        """Return the generations at which a metric was measured, and its values."""
         rows = [row for row in self.rows if name in row]
         return [row["generation"] for row in rows], [row[name] for row in rows]
 
     @rank_zero_only
     def draw(self, trainer: pl.Trainer, now: bool = False) -> None:
-        """Draw the picture anew, unless that was done in the last half minute, and put it into MLflow's run.
+        """Redraw the picture, unless that was done in the last half minute, and put it into MLflow's run.
 
         Args:
-            trainer: of the run.
-            now: draw it whenever it was drawn last.
+            trainer: the run's trainer.
+            now: draw it even if it was drawn in the last half minute.
         """
         if not self.picture or not self.rows:
             return
@@ -229,10 +229,10 @@ class Monitor(Callback):
 
     @abstractmethod
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """The picture of all rows so far."""
+        """Make the picture of all rows so far."""
 
     def title(self, trainer: pl.Trainer) -> str:
-        """What a picture shows, with the settings that decide a run."""
+        """Return the picture's title: what the run is, and the settings that decide it."""
         return title(tuning(trainer.lightning_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -249,7 +249,7 @@ class Monitor(Callback):
 
 
 def title(module: Tuning) -> str:
-    """Task, base model and the settings that decide a run, on one line of a picture."""
+    """Name the task, the base model and the settings that decide a run, in one line for a picture."""
     settings = module.settings()
     told = [key for key in ("population", "sigma", "lr", "seed") if key in settings]
     named = ", ".join(f"{key} {settings[key]}" for key in told)
@@ -262,10 +262,10 @@ def write_table(
     """Write a file into ``tables/`` of the run's folder, whole or not at all, and put it into MLflow's run.
 
     Args:
-        trainer: of the run; call this on rank 0 alone.
-        name: of the file.
-        content: text, or what JSON can hold.
-        shown: whether MLflow's page of tables shows it; the content is then pandas' split form.
+        trainer: the run's trainer; call this only on rank 0.
+        name: name of the file.
+        content: text, or values that JSON can hold.
+        shown: whether MLflow's page of tables shows it; the content then has pandas' split form.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Callbacks that act after every so many updates and at the end, on prompts of other tasks too."""
+"""Callbacks that act every few updates and at the end, and what they need for prompts of other tasks."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from es_lightning.task import Task
 
 
 class Periodic(Callback):
-    """Base of callbacks that act on the centre before the first update, after every so many, and at the end.
+    """Base of callbacks that act on the centre before the first update, every few updates, and at the end.
 
-    They act as soon as the update is done, and not in the validation: that would tie the two schedules
-    together, and Lightning tells nobody beforehand whether a validation follows. The engine loads the centre
-    once for all callbacks of a generation, which takes a fraction of the time that one member does.
+    They act right after an update and not during validation. Acting during validation would tie the two
+    schedules together, and Lightning does not tell beforehand whether a validation follows. The engine loads
+    the centre once for all callbacks of a generation, which takes a fraction of the time of one member.
 
-    A monitor that is periodic names this base first: ``class Mine(Periodic, Monitor)``.
+    A periodic monitor names this base first: ``class Mine(Periodic, Monitor)``.
 
     Args:
-        every: generations from one action to the next; None acts at the end alone.
+        every: generations from one action to the next; None acts only at the end.
 
     Raises:
-        UsageError: it is below 1.
+        UsageError: ``every`` is below 1.
     """
 
     at_start = True
-    """Whether to act on the base model, and in a resumed run on what the interruption has cut off."""
+    """Whether to act when training starts: on the base model, or where an interruption cut an action off."""
 
     def __init__(self, every: int | None) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class Periodic(Callback):
 
     @abstractmethod
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
-        """Do it, with the present centre; all ranks take part."""
+        """Act on the present centre; all ranks take part."""
 
     def acted(self, trainer: pl.Trainer) -> bool:
-        """Whether it was done after this many updates; a resumed run passes some generations again."""
+        """Whether the action for this number of updates was done; a resumed run repeats some generations."""
         return False
 
     def is_known(self, module: Tuning) -> bool:
-        """Whether the last action was on the present centre, so that the end of a run needs no other."""
+        """Whether the last action was on the present centre, so that none is needed at the end of a run."""
         return self._centre == module.centre_checksum
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -87,13 +87,13 @@ class Periodic(Callback):
 def check_names(
     owner: str, tasks: Mapping[str, Task], suffixes: Sequence[str] = ("",), reserved: Sequence[str] = ()
 ) -> None:
-    """Make sure that every task's metrics have names of their own, which every logger takes.
+    """Make sure that no two metrics of the tasks have the same name, and that all loggers accept the names.
 
     Args:
-        owner: the callback.
-        tasks: by name.
-        suffixes: what stands behind a task's name in its metrics.
-        reserved: names that the callback itself uses like a task's.
+        owner: name of the callback, for messages.
+        tasks: the tasks by name.
+        suffixes: what follows a task's name in its metrics.
+        reserved: names that the callback itself uses in place of a task's.
 
     Raises:
         UsageError: a name cannot be used.
@@ -108,14 +108,14 @@ def check_names(
 
 
 def choose(problems: Sequence[Prompt], size: int, seed: int | None) -> list[Prompt]:
-    """Some of the problems in their order: the first ones, or a subset that the seed decides."""
+    """Choose some of the problems, in their order: the first ones, or a random subset for the seed."""
     if seed is None or size >= len(problems):
         return list(problems[:size])
     return [problems[i] for i in sorted(random.Random(seed).sample(range(len(problems)), size))]
 
 
 def problems_of(task: Task, splits: Sequence[str]) -> tuple[str, list[Prompt]]:
-    """The first of the splits that has problems, with these; no problems where none has."""
+    """Return the first of the splits that has problems, and these; an empty list if none has any."""
     for split in splits:
         problems = task.problems(split)
         if problems:

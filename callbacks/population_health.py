@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-UNLOGGED = {"skipped", "ruined", "truncated", "centre_truncated"}  # of use for warnings alone
+UNLOGGED = {"skipped", "ruined", "truncated", "centre_truncated"}  # used only for warnings
 
 
 class PopulationHealth(Monitor):
-    """Measure each generation from its rewards, and warn of what has been wrong for a while.
+    """Measures each generation by its rewards, and warns of what has been wrong for a while.
 
     Args:
         centre_every: generations from one evaluation of the centre on the batch to the next, before the
-            update; each takes as long as one member. 0 never does it, and too large a sigma stays unseen.
-        patience: generations that something is wrong before it is warned of, and between two warnings of one
-            kind.
+            update. Each takes as long as one member. 0 turns this off, and then too large a sigma goes
+            unnoticed.
+        patience: generations for which something has to be wrong before a warning, and between two warnings
+            of the same kind.
 
     Raises:
         UsageError: a number is too low.
@@ -61,7 +62,7 @@ class PopulationHealth(Monitor):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Evaluate the centre on the batch, if it is time to; not where the journal has the generation."""
+        """Evaluate the centre on the batch if it is time to, unless the generation is in the journal."""
         module = evolving(pl_module)
         self._centre = None
         if (
@@ -77,16 +78,16 @@ class PopulationHealth(Monitor):
     ) -> None:
         """Measure the generation, log it, and warn."""
         record, module = outputs["generation"], evolving(pl_module)
-        found = {**of_rewards(record, module.data.task.group_weights()), **_of_work(record, module)}
+        numbers = {**of_rewards(record, module.data.task.group_weights()), **_of_work(record, module)}
         before = self.recent[-1]["dead_run"] if self.recent else 0.0
-        found["dead_run"] = before + 1 if record.skipped else 0.0
+        numbers["dead_run"] = before + 1 if record.skipped else 0.0
         if self._centre is not None:
             shapes = means(measured(self._centre), "centre")
             cut, characters = shapes["centre/completion_truncated"], shapes["centre/completion_chars"]
-            found |= against(record, self._centre, cut, characters)
-        reading = {**found, "truncated": record.scores.get("completion_truncated", 0.0)}
+            numbers |= against(record, self._centre, cut, characters)
+        reading = {**numbers, "truncated": record.scores.get("completion_truncated", 0.0)}
         self.recent = [*self.recent, reading][-self.patience :]
-        logged = {f"health/{name}": float(value) for name, value in found.items() if name not in UNLOGGED}
+        logged = {f"health/{name}": float(value) for name, value in numbers.items() if name not in UNLOGGED}
         self.keep(trainer, logged, step=record.index)
         self._warn(record, module)
 
@@ -101,7 +102,7 @@ class PopulationHealth(Monitor):
                 _say(f"Since generation {since}, {sentence(kind, self.recent, record, *how)}")
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Agreement and SNR, what tells members apart, and the shares of the rewards' variance."""
+        """Draw agreement and SNR, how well members can be told apart, and the shares of reward variance."""
         figure, [left, middle, right] = plots.sheet(self.title(trainer), columns=3, width=9.0, height=3.6)
         self._draw_agreement(left)
         named = {"informative_prompts": "prompts that tell apart", "distinct": "unusual completions"}
@@ -145,7 +146,7 @@ class PopulationHealth(Monitor):
         axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, and what warnings are decided by."""
+        """The rows so far, and what the warnings depend on."""
         return {**super().state_dict(), "recent": self.recent, "warned": self.warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -156,49 +157,50 @@ class PopulationHealth(Monitor):
 
 
 def of_rewards(record: Generation, weights: Mapping[str, float]) -> dict[str, float]:
-    """Numbers that follow from the rewards alone; those are missing that cannot be told.
+    """Compute the numbers that follow from the rewards alone, without those that cannot be determined.
 
     Args:
-        record: of a generation.
-        weights: of the tasks of a mixture.
+        record: a generation's record.
+        weights: weights of the tasks of a mixture; empty if there is only one task.
     """
     groups = [prompt.group for prompt in record.prompts]
     rewards = comparable(record.rewards, groups, weights) if weights else record.rewards
     pairs = any(member.sign < 0 for member in record.members)
-    found = {f"{name}_variance": share for name, share in variance_shares(rewards).items()}
-    found |= {"informative_prompts": informative(record.rewards), "skipped": float(record.skipped)}
+    numbers = {f"{name}_variance": share for name, share in variance_shares(rewards).items()}
+    numbers |= {"informative_prompts": informative(record.rewards), "skipped": float(record.skipped)}
     measure, share = signal(rewards, groups, pairs), linear_share(rewards) if pairs else None
     if measure is not None:
-        found["agreement"] = measure.agreement
-        found |= {"snr": measure.snr} if math.isfinite(measure.snr) else {}
-    return found if share is None else {**found, "linear_share": share}
+        numbers["agreement"] = measure.agreement
+        numbers |= {"snr": measure.snr} if math.isfinite(measure.snr) else {}
+    return numbers if share is None else {**numbers, "linear_share": share}
 
 
 def _of_work(record: Generation, module: Evolving) -> dict[str, float]:
-    """Numbers that follow from completions and clocks; none where the journal has the generation."""
+    """Compute the numbers that need completions or times, which a generation from the journal lacks."""
     if not record.lane_seconds:
         return {}
     own = {index: [_tail(each), _digests(each)] for index, each in record.evaluations.items()}
     told = module.ranks.from_lanes(json.dumps(own).encode())
     known = [value for part in told for value in json.loads(part).values()]
     columns = list(zip(*(digests for _, digests in known), strict=True))
+    # Share of the members that gave a prompt's most common completion, averaged over the prompts.
     usual = fmean(Counter(column).most_common(1)[0][1] / len(column) for column in columns)
     tails = [tail for tail, _ in known if tail > 0]
-    found = {"distinct": 1 - usual} | ({"long_tail": fmean(tails)} if tails else {})
+    numbers = {"distinct": 1 - usual} | ({"long_tail": fmean(tails)} if tails else {})
     if len(record.lane_seconds) > 1:
         mean = fmean(record.lane_seconds)
-        found["lane_imbalance"] = max(record.lane_seconds) / mean - 1 if mean > 0 else 0.0
-    return found
+        numbers["lane_imbalance"] = max(record.lane_seconds) / mean - 1 if mean > 0 else 0.0
+    return numbers
 
 
 def _tail(evaluation: Evaluation) -> float:
-    """Longest completion over the mean one, in tokens; 0 where nothing was generated."""
+    """Divide the longest completion by the mean one, in tokens; 0 if nothing was generated."""
     lengths = [len(each.token_ids) for each in evaluation.completions if each.finish_reason != "choice"]
     return max(lengths) / fmean(lengths) if sum(lengths) else 0.0
 
 
 def _digests(evaluation: Evaluation) -> list[int]:
-    """One number per prompt, which tells its completions from others."""
+    """Hash each prompt's completions into one number, to compare them across members and ranks."""
     samples = len(evaluation.completions) // len(evaluation.prompts)
     texts = [completion.text for completion in evaluation.completions]
     return [crc32("\0".join(texts[i : i + samples]).encode()) for i in range(0, len(texts), samples)]

@@ -1,4 +1,4 @@
-"""The same few prompts answered by the centre in the course of a run, as a table and as a page to read."""
+"""The centre's answers to the same few prompts in the course of a run, as a table and as a page to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from es_lightning.records import Completion, Evaluation, Prompt
 from es_lightning.reports.rollout_page import Answer, rollout_page
 
 KEPT_CHARACTERS = 20_000
-FIRST, LATEST = 1, 50  # measurements that are kept
+FIRST, LATEST = 1, 50  # how many of the first and of the latest measurements are kept
 COLUMNS = ("updates", "prompt_id", "sample", "prompt", "completion", "characters", "finish_reason", "tokens")
 
 
@@ -27,10 +27,10 @@ class RolloutTable(Periodic):
     Both hold the first measurement and the latest 50, and the first 20000 characters of a completion.
 
     Args:
-        prompts: how many prompts of the split, from its first.
-        split: ``train``, ``val`` or ``test``; the training split takes the place of one without problems.
+        prompts: how many prompts to use, from the beginning of the split.
+        split: ``train``, ``val`` or ``test``; if it has no problems, the training split is used.
         every: generations from one measurement to the next; the base model and the end are always measured.
-        max_tokens: most new tokens of a completion; None takes those of ``sampling``.
+        max_tokens: most new tokens of a completion; None takes the limit of ``sampling``.
 
     Raises:
         UsageError: a number is below 1, or there is no such split.
@@ -48,10 +48,10 @@ class RolloutTable(Periodic):
         self.prompts, self.split, self.max_tokens = prompts, split, max_tokens
         self.rows: list[dict[str, Any]] = []
         self._encoded: list[Prompt] = []
-        self._asked = ""  # checksum of the weights that were asked last, an average's too
+        self._asked = ""  # checksum of the weights that answered last: the centre's, or those of an average
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Choose the prompts, and let the engine be started with room for them."""
+        """Choose the prompts, and reserve room for them in the engine."""
         if stage == "fit":
             tuned = tuning(pl_module)
             split = self.split if tuned.data.has(self.split) else "train"
@@ -63,7 +63,7 @@ class RolloutTable(Periodic):
             self._act(trainer, tuning(pl_module))
 
     def acted(self, trainer: pl.Trainer) -> bool:
-        """Whether the rows have this many updates already."""
+        """Whether there are rows for this number of updates already."""
         return any(row["updates"] == trainer.global_step for row in self.rows)
 
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
@@ -78,7 +78,7 @@ class RolloutTable(Periodic):
         """Ask the final centre, unless that was done."""
         module = tuning(pl_module)
         if self._asked != module.checksum():
-            # Another callback has put an earlier centre back since, or an average in its place.
+            # Since then another callback has put an earlier centre back, or an average in the centre's place.
             module.rollouts.forget()
             self.rows = [row for row in self.rows if row["updates"] != trainer.global_step]
         if not self.acted(trainer):
@@ -100,11 +100,11 @@ class RolloutTable(Periodic):
 
 
 def rows_of(evaluation: Evaluation, updates: int) -> list[dict[str, Any]]:
-    """One row per completion: prompt, answer and scores, as plain values.
+    """Make one row per completion, with prompt, answer and scores as plain values.
 
     Args:
         evaluation: P prompts with S completions each.
-        updates: updates that the centre had seen.
+        updates: number of updates that the centre had seen.
     """
     samples = len(evaluation.completions) // len(evaluation.prompts)
     pairs = zip(evaluation.completions, evaluation.scores, strict=True)
@@ -128,14 +128,14 @@ def _row(prompt: Prompt, completion: Completion, sample: int) -> dict[str, Any]:
 
 
 def bounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the first measurement and of the latest 50."""
+    """Keep only the rows of the first measurement and of the latest 50."""
     moments = sorted({row["updates"] for row in rows})
     kept = {*moments[:FIRST], *moments[-LATEST:]}
     return [row for row in rows if row["updates"] in kept]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The rows as pandas' split form, which MLflow reads, with a column for each of the reward's numbers."""
+    """Put the rows into pandas' split form, which MLflow reads; each of the reward's numbers is a column."""
     scores = list(dict.fromkeys(key for row in rows for key in row["scores"]))
     return {
         "columns": [*COLUMNS, *(key if key not in COLUMNS else f"score {key}" for key in scores)],
@@ -147,16 +147,16 @@ def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def answers(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Answer]]:
-    """The rows by prompt, for the page."""
-    found: dict[tuple[str, str], list[Answer]] = {}
+    """Group the rows by prompt, for the page."""
+    by_prompt: dict[tuple[str, str], list[Answer]] = {}
     for row in rows:
         fields = {name: value for name, value in row.items() if name not in {"prompt_id", "prompt"}}
-        found.setdefault((row["prompt_id"], row["prompt"]), []).append(Answer(**fields))
-    return found
+        by_prompt.setdefault((row["prompt_id"], row["prompt"]), []).append(Answer(**fields))
+    return by_prompt
 
 
 def _storable(text: str) -> str:
-    """Text without halves of surrogate pairs, which no file or database takes."""
+    """Replace halves of surrogate pairs, which no file or database accepts."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 

@@ -1,4 +1,4 @@
-"""What MLflow holds of a run beside its numbers: tags, data sets, and the journal while it grows."""
+"""What MLflow keeps of a run besides its numbers: tags, data sets, and the journal while it grows."""
 
 import json
 from pathlib import Path
@@ -21,13 +21,13 @@ SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show
 
 
 class RunRecord(Callback):
-    """Tag the run with what made it, log the problems it uses as data sets, and keep its journal there.
+    """Tags MLflow's run with what made it, logs its problems as data sets, and uploads its journal.
 
-    The command line adds it. Loggers other than ``DurableMLFlowLogger`` get the journal alone, if they are
-    MLflow's.
+    The command line adds this callback. Other MLflow loggers than ``DurableMLFlowLogger`` get only the
+    journal.
 
     Args:
-        recipe: name of the configuration, for the tag of that name; none is set without it.
+        recipe: name of the configuration, for the tag ``recipe``; None sets no such tag.
     """
 
     def __init__(self, recipe: str | None = None) -> None:
@@ -35,7 +35,7 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what the run is made of."""
+        """Log the run's tags and data sets."""
         module = tuning(pl_module)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, DurableMLFlowLogger)]
         for logger in loggers:
@@ -46,7 +46,7 @@ class RunRecord(Callback):
                     logger.log_dataset(_dataset(name, module.data.prompts(split)), context)
 
     def tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
-        """The run's tags."""
+        """Return the run's tags."""
         module = tuning(pl_module)
         tags = {
             "task": module.data.task.name,
@@ -57,28 +57,28 @@ class RunRecord(Callback):
         }
         if self.recipe is not None:
             tags["recipe"] = self.recipe
-        found = commit(Path.cwd())
-        if found:
-            tags |= {"git_commit": found["commit"], "git_changed_files": found["changed"]}
-            tags |= {f"{SOURCE}.commit": found["commit"], f"{SOURCE}.branch": found["branch"]}
+        git = commit(Path.cwd())
+        if git:
+            tags |= {"git_commit": git["commit"], "git_changed_files": git["changed"]}
+            tags |= {f"{SOURCE}.commit": git["commit"], f"{SOURCE}.branch": git["branch"]}
         return tags
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the journal so far."""
+        """Upload the journal so far."""
         if trainer.training and not trainer.sanity_checking:
             self._keep_journal(trainer)
 
     @rank_zero_only
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the whole journal."""
+        """Upload the whole journal."""
         self._keep_journal(trainer)
 
     @rank_zero_only
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Keep what there is; a run that fails its checks has no journal, and leaves an earlier one."""
+        """Upload the journal so far; if this run failed its checks, the file is still an earlier run's."""
         if evolving(pl_module).history.lines:
             self._keep_journal(trainer)
 
@@ -89,7 +89,7 @@ class RunRecord(Callback):
 
 
 def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:
-    """A split's problems as ``mlflow.data`` describes a data set: digest, schema, size."""
+    """Describe a split's problems as ``mlflow.data`` describes a data set: digest, schema, size."""
     import pandas
     from mlflow.data.pandas_dataset import from_pandas
 
@@ -102,5 +102,5 @@ def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:
 def _as_text(reference: Any) -> str:
     try:
         return json.dumps(reference, default=str)
-    except (TypeError, ValueError):  # keys that JSON has not, or a circle
+    except (TypeError, ValueError):  # keys that JSON does not have, or a circular reference
         return repr(reference)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: held-out reward before and after, the exported model, a summary and a picture."""
+"""The results of a run: held-out reward before and after, the exported model, a summary and a picture."""
 
 import json
 import time
@@ -22,14 +22,14 @@ from es_lightning.tracking.logger import DurableMLFlowLogger
 
 
 class RunReport(Callback):
-    """Evaluate the centre before and after a fit, then write ``model/``, ``plots/`` and ``summary.json``.
+    """Evaluates the centre before and after a fit, then writes ``model/``, ``plots/`` and ``summary.json``.
 
-    Held out means the test split, or the validation split of a task without one.
+    Held out means the test split, or the validation split if the task has no test split.
 
     Args:
-        held_out: whether to evaluate before and after; without it the summary's two numbers are null.
+        held_out: whether to evaluate before and after; if not, the summary's two numbers are null.
         export: whether to write the Hugging Face model.
-        log_model: whether MLflow gets a copy of it, with a signature, to load and to serve.
+        log_model: whether MLflow gets a copy of the model, with a signature, to load and to serve.
     """
 
     def __init__(self, held_out: bool = True, export: bool = True, log_model: bool = True) -> None:
@@ -44,7 +44,7 @@ class RunReport(Callback):
         self.summary: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate the base model; a run that goes on knows of it from its checkpoint, if at all."""
+        """Evaluate the base model; a resumed run has the result from its checkpoint, if at all."""
         if self.before is None and trainer.global_step == 0:
             self.before = self._evaluate(trainer, pl_module)
         self._since = time.perf_counter()
@@ -52,21 +52,21 @@ class RunReport(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the numbers that the summary and the picture are made of."""
+        """Keep the generation's numbers for the summary and the picture."""
         record: Generation = outputs["generation"]
         row = reward_statistics(record.rewards)
         row |= {"tokens": float(record.tokens), "generate_seconds": record.seconds["generate"]}
         self.history.append({"generation": float(record.index), **row})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the centre's validation reward, and draw the picture anew."""
+        """Keep the centre's validation reward, and redraw the picture."""
         if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
             self.curve.append((float(trainer.global_step), float(trainer.callback_metrics["val/reward"])))
         if trainer.training and self.history and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self._draw(trainer, evolving(pl_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate the tuned model and write everything down."""
+        """Evaluate the tuned model, and write all results."""
         self.seconds, self._since = self._elapsed(), None
         self.after = self._evaluate(trainer, pl_module)
         module = evolving(pl_module)
@@ -97,7 +97,7 @@ class RunReport(Callback):
         split = next((split for split in ("test", "val") if module.data.has(split)), None)
         if not self.held_out or split is None:
             return None
-        module.rollouts.forget()  # an average may have taken the centre's place, or left it
+        module.rollouts.forget()  # an average may have been put in the centre's place, or taken out of it
         module.rollouts.hold_centre(module.centre)
         evaluation = module.evaluator.evaluate(module.data.prompts(split))
         module.rollouts.forget()
@@ -179,7 +179,7 @@ def _export(module: Evolving, root: Path, card: str) -> None:
 
 
 def _seen(module: Evolving) -> int:
-    """Updates that the centre has seen, which may have been put back to an earlier one."""
+    """Count the updates that the centre has seen; a callback may have put an earlier centre back."""
     parent = module.history.parent
     return module.generation if parent is None else parent + 1
 
@@ -198,9 +198,9 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     before, after = summary["held_out_before"], summary["held_out_after"]
     if before is not None and after is not None:
         table.add_row("held-out reward", f"{before:.3f}  ->  [bold]{after:.3f}[/bold]")
-        table.add_row("prompt", _plain(summary["example_prompt"]))
-        table.add_row("before", _plain(summary["example_before"]))
-        table.add_row("after", _plain(summary["example_after"]))
+        table.add_row("prompt", _printable_line(summary["example_prompt"]))
+        table.add_row("before", _printable_line(summary["example_before"]))
+        table.add_row("after", _printable_line(summary["example_after"]))
     rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
     table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")
@@ -209,9 +209,9 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     Console().print(Panel(table, title=f"{summary['task']} on {summary['base']}", title_align="left"))
 
 
-def _plain(text: str, width: int = 200) -> str:
+def _printable_line(text: str, width: int = 200) -> str:
     from rich.markup import escape
 
-    # A model may write what would steer the terminal or turn the direction of the line.
+    # A model may write characters that control the terminal, or reverse the direction of the line.
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return escape(line if len(line) <= width else line[: width - 3] + "...")

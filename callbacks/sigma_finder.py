@@ -1,4 +1,4 @@
-"""Before the first generation: which sigma makes the most of a step, as LearningRateFinder does for lr."""
+"""Find the sigma that makes a step gain most, before the first generation, as LearningRateFinder does lr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from es_lightning.algorithm.noise import member_seed
 from es_lightning.algorithm.shaping import comparable, reward_statistics
-from es_lightning.analysis.sigma_sweep import Verdict, judge
+from es_lightning.analysis.sigma_sweep import SweepVerdict, judge
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving, write_table
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured
@@ -33,25 +33,26 @@ RED, GREEN = plots.PALETTE[1:3]
 
 
 class SigmaFinder(Monitor):
-    """Evaluate the same few pairs at several sigmas on the base model, and suggest one of these.
+    """Evaluates the same few pairs at several sigmas on the base model, and suggests one of these sigmas.
 
-    The score of a sigma is -Cov(R+, R-) / Var(R), of the two members of a pair and over the members, without
-    what holds for single prompts alone: a cautious estimate of ||E[Z eps]||^2, the share of the rewards'
-    variance that is linear in the noise, which decides what a step of given length gains (see
-    ``es_lightning.analysis.sigma_sweep.score``). The sweep takes as long as ``num * 2 * pairs + 1`` members
-    do. A resumed run does nothing of it.
+    The score of a sigma is -Cov(R+, R-) / Var(R), with the covariance of the two members of a pair and the
+    variance over all members, and without what holds for single prompts only. It is a cautious estimate of
+    ||E[Z eps]||^2, the share of the rewards' variance that is linear in the noise. This share decides what a
+    step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``).
+
+    The sweep takes as long as ``num * 2 * pairs + 1`` members. A resumed run does not repeat it.
 
     Args:
-        sigmas: noise scales to try, at least 3; None takes ``num`` of them around the run's.
-        factor: the lowest is the run's sigma divided by it, the highest the run's times it.
-        num: how many, in equal proportions.
+        sigmas: noise scales to try, at least 3; None takes ``num`` of them around the run's sigma.
+        factor: the lowest sigma is the run's divided by this, the highest the run's times this.
+        num: how many sigmas, with a constant ratio from one to the next.
         pairs: antithetic pairs, the same at every sigma, at least 4.
-        prompts: how many of the first generation's prompts; None takes all. The score is that of the run's
-            own number of prompts in any case.
-        apply: whether the run takes the suggestion.
+        prompts: how many of the first generation's prompts to use; None takes all. The score is always that
+            for the run's own number of prompts.
+        apply: whether the run uses the suggestion.
         keep_ratio: whether lr then changes with sigma, so that lr / sigma stays what it was.
         stop: whether to end after the sweep, before the first generation.
-        seed: of the pairs' noise, with the run's seed.
+        seed: seed of the pairs' noise, together with the run's seed.
 
     Raises:
         UsageError: a value is outside its range.
@@ -73,7 +74,7 @@ class SigmaFinder(Monitor):
     ) -> None:
         super().__init__()
         least = {"num": (num, 3), "pairs": (pairs, 4), "prompts": (prompts, 2), "seed": (seed, 0)}
-        _check(sigmas, factor, least)
+        _check_settings(sigmas, factor, least)
         self.sigmas, self.factor, self.num, self.pairs = sigmas, factor, num, pairs
         self.prompts, self.seed = prompts, seed
         self.apply, self.keep_ratio, self.stop = apply, keep_ratio, stop
@@ -94,7 +95,7 @@ class SigmaFinder(Monitor):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sweep, unless the run has done so before it was interrupted."""
+        """Sweep, unless this run did so before it was interrupted."""
         module = evolving(pl_module)
         if self.found or trainer.global_step > 0:
             return
@@ -109,7 +110,7 @@ class SigmaFinder(Monitor):
             trainer.should_stop = True
 
     def _known(self, trainer: pl.Trainer, module: Evolving) -> bool:
-        """Take the sweep from its table, in a run that goes on from its journal without a checkpoint."""
+        """Read the sweep from its table, in a run that is resumed from its journal without a checkpoint."""
         path = Path(trainer.default_root_dir) / TABLE
         if module.history.saved is None:
             return False
@@ -124,7 +125,8 @@ class SigmaFinder(Monitor):
     def _sweep(self, module: Evolving) -> None:
         batch = module.data.batch(module.generation)
         count = self.prompts or len(batch)
-        prompts = [batch[i * len(batch) // count] for i in range(count)]  # of all tasks of a mixture
+        # Evenly spaced over the batch, so that all tasks of a mixture are among them.
+        prompts = [batch[i * len(batch) // count] for i in range(count)]
         module.rollouts.hold_centre(module.centre)
         centre = means(measured(module.evaluator.evaluate(prompts)), "centre")
         members, tables = self._members(module), []
@@ -140,15 +142,15 @@ class SigmaFinder(Monitor):
         self._conclude(judge(tables, len(batch), groups, self.seed))
         self.found |= {"configured": module.sigma, "pairs": self.pairs, "prompts": count, "centre": centre}
 
-    def _conclude(self, verdict: Verdict) -> None:
+    def _conclude(self, verdict: SweepVerdict) -> None:
         for row, score, low, high in zip(self.rows, verdict.scores, verdict.low, verdict.high, strict=True):
             row.update(score=score, score_low=low, score_high=high)
         sigmas = self._values("sigma")
-        self.suggestion = sigmas[verdict.best] if verdict.found else None
+        self.suggestion = sigmas[verdict.best] if verdict.is_significant else None
         self.found = {"p_value": verdict.p_value, "between": [sigmas[i] for i in verdict.between]}
 
     def _members(self, module: Evolving) -> list[Member]:
-        """Pairs that are in no generation of any run: theirs count from 0."""
+        """Make pairs that no generation has: their seeds are those of generation -1 - seed."""
         seeds = [member_seed(module.population.run_seed, -1 - self.seed, pair) for pair in range(self.pairs)]
         return [Member(2 * k + side, seed, 1 - 2 * side) for k, seed in enumerate(seeds) for side in (0, 1)]
 
@@ -186,7 +188,7 @@ class SigmaFinder(Monitor):
         )
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Score per sigma with its interval, and the members' rewards against the centre's."""
+        """Draw the score per sigma with its interval, and the members' rewards against the centre's."""
         module = evolving(trainer.lightning_module)
         verdict = "no sigma suggested" if self.suggestion is None else f"suggested {self.suggestion:.4g}"
         title = f"{module.data.task.name} on {module.base_model.name}: {self.found['pairs']} pairs, "
@@ -219,17 +221,19 @@ class SigmaFinder(Monitor):
         return [row[key] for row in self.rows]
 
     def state_dict(self) -> dict[str, Any]:
-        """The sweep's result, which its table holds as well."""
+        """The sweep's result, which is also the content of its table."""
         return {"suggestion": self.suggestion, **self.found, **super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Know of the sweep that the run has made."""
+        """Load the sweep that the run has made."""
         super().load_state_dict(state_dict)
         self.suggestion = state_dict["suggestion"]
         self.found = {key: value for key, value in state_dict.items() if key not in ("suggestion", "rows")}
 
 
-def _check(sigmas: list[float] | None, factor: float, least: dict[str, tuple[int | None, int]]) -> None:
+def _check_settings(
+    sigmas: list[float] | None, factor: float, least: dict[str, tuple[int | None, int]]
+) -> None:
     if sigmas is not None and (len(set(sigmas)) < 3 or not all(0 < sigma < math.inf for sigma in sigmas)):
         raise UsageError(f"SigmaFinder.sigmas is {sigmas}: give at least 3 different numbers above 0.")
     if not 1 < factor < math.inf:
@@ -240,6 +244,6 @@ def _check(sigmas: list[float] | None, factor: float, least: dict[str, tuple[int
 
 
 def _described(rewards: Tensor) -> dict[str, float]:
-    """Statistics of the members' rewards; the reward is their mean."""
+    """Compute the statistics of the members' rewards; their mean is called reward."""
     statistics = reward_statistics(rewards)
     return {"reward": statistics.pop("mean"), **statistics}

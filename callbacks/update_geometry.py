@@ -1,4 +1,4 @@
-"""Where a run has taken the weights: norms, sparsity, largest changes, and what a random walk would do."""
+"""How a run has changed the weights: norms, sparsity, largest changes, and a random walk to compare with."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ TABLE, SNAPSHOT = "update_geometry.json", "update_geometry.scratch"
 
 
 class UpdateGeometry(Periodic, Monitor):
-    """Measure theta - theta_0 every few generations and at the end of training, in one pass over the weights.
+    """Measures theta - theta_0 every few generations and at the end of a run, in one pass over the weights.
 
-    Rank 0 measures and tells the others. All of it, by layer and module group too, is in
-    ``tables/update_geometry.json``; ``plots/update_geometry.png`` sets the norm against the random walk
-    alpha sqrt(T d / N), which the journal gives for any lr, population and shaping under plain SGD.
+    Rank 0 measures, and sends the numbers to the other ranks. ``tables/update_geometry.json`` has all of
+    them, by layer and module group too. ``plots/update_geometry.png`` compares the norm with that of the
+    random walk, alpha sqrt(T d / N), which is computed from the journal for any lr, population and shaping
+    under plain SGD.
 
     Args:
         every: generations between two measurements.
         thresholds: sparsity is the share of entries with |delta| no larger than these.
         top: how many tensors to list, by relative norm and by largest single change.
-        steps: whether the last update's own norms are measured too; takes 4 bytes per parameter of disk in
-            the run's folder during each measured generation.
+        steps: whether to measure the last update's own norms too. This takes 4 bytes of disk per parameter,
+            in the run's folder, during each generation that is measured.
         direction: Hugging Face folder or hub id of a model tuned from the same base by other means; the
-            change is projected on its own.
+            centre's change is projected on the change of that model.
 
     Raises:
-        UsageError: a value is outside its range, or ``direction`` is no other tuning of the run's base.
+        UsageError: a value is outside its range, or ``direction`` is not another tuning of the run's base.
     """
 
     picture = "update_geometry.png"
@@ -73,17 +74,17 @@ class UpdateGeometry(Periodic, Monitor):
         self.history: list[dict[str, Any]] = []
         self._target: BaseWeights | None = None
         self._before: Snapshot | None = None
-        self._start: int | None = None
+        self._start: int | None = None  # parent of the update that ``_before`` was written for
         self._told: set[str] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a base that cannot be read and a direction that is none, before the engine starts."""
+        """Refuse a base model that cannot be read, and a bad ``direction``, before the engine starts."""
         if stage != "fit":
             return
         tuned = tuning(pl_module)
         tuned.configure_model()
         for name, _ in tuned.centre.named_parameters():
-            tuned.base_model.weights.read(name)
+            tuned.base_model.weights.read(name)  # raises if the files lack the tensor
         if self.direction is not None:
             self._target = BaseWeights(resolve(self.direction))
             _require_other_tuning(self._target, tuned)
@@ -91,7 +92,7 @@ class UpdateGeometry(Periodic, Monitor):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the centre as it is before an update that is to be measured."""
+        """Copy the centre to disk before an update that is to be measured."""
         tuned = tuning(pl_module)
         if self.steps and trainer.is_global_zero and (tuned.generation + 1) % (self.every or 1) == 0:
             self._before, self._start = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT), _parent(tuned)
@@ -104,11 +105,11 @@ class UpdateGeometry(Periodic, Monitor):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Leave no copy of the centre behind."""
+        """Remove the copy of the centre."""
         self._forget()
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured so far, for a resumed run."""
+        """The measurements so far, for a resumed run."""
         return {**super().state_dict(), "latest": self.latest, "history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -119,12 +120,12 @@ class UpdateGeometry(Periodic, Monitor):
     # Measuring ------------------------------------------------------------------------------------
 
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
-        """Measure the centre on rank 0, whose numbers all ranks take.
+        """Measure the centre on rank 0, and give its numbers to all ranks.
 
-        What several devices add up may differ in the last bit; what ranks decide by it may not.
+        Sums on different devices may differ in the last bit, and all ranks have to decide alike.
         """
-        found = json.dumps(self._found(module)).encode() if trainer.is_global_zero else b""
-        told = json.loads(module.ranks.exchange(found)[0])
+        payload = json.dumps(self._measure(module)).encode() if trainer.is_global_zero else b""
+        told = json.loads(module.ranks.exchange(payload)[0])
         place = {"generation": trainer.global_step, "checksum": module.centre_checksum}
         self.latest = {**place, **told["table"]}
         self.history.append({"generation": trainer.global_step, **brief(self.latest)})
@@ -133,11 +134,13 @@ class UpdateGeometry(Periodic, Monitor):
             write_table(trainer, TABLE, content)
         self.keep(trainer, told["metrics"])
 
-    def _found(self, module: Tuning) -> dict[str, Any]:
+    def _measure(self, module: Tuning) -> dict[str, Any]:
         history, noise = history_of(module), getattr(module, "noise", None)
         updates = history.lineage() if history else []
+        # The copy is of use only if the last update started from it: another callback may have put an earlier
+        # centre back since.
         fresh = not put_back(module) and (updates[-1].parent if updates else None) == self._start
-        before = self._before if fresh else None  # another callback may have put the centre back
+        before = self._before if fresh else None
         named = module.centre.named_parameters()
         parts = changes(named, module.base_model.weights, self.thresholds, before, self._target)
         labels = [np.format_float_scientific(each, trim="-", exp_digits=1) for each in self.thresholds]
@@ -145,7 +148,7 @@ class UpdateGeometry(Periodic, Monitor):
         self._forget()
         walk = random_walk(history.header, updates) if history else None
         if walk is None:
-            self._tell("the law of the random walk holds for SGD without momentum and weight decay alone.")
+            self._tell("the law of the random walk holds only for SGD without momentum and weight decay.")
         if self._target and not independent(noise):
             self._tell("a projection's z-score needs noise that is independent in every entry.")
         laws = compared(total(parts.values()), walk, independent(noise))
@@ -164,7 +167,7 @@ class UpdateGeometry(Periodic, Monitor):
     # The picture ----------------------------------------------------------------------------------
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Left the norm against the random walk, right how far each layer has moved."""
+        """Draw the norm and the random walk on the left, how far each layer has moved on the right."""
         figure, [left, right] = plots.sheet(self.title(trainer), columns=2, width=9.6, height=3.8)
         steps, norms = self.column("geometry/norm")
         label, walked = "measured", [row for row in self.rows if "geometry/norm_ratio" in row]
@@ -182,7 +185,7 @@ class UpdateGeometry(Periodic, Monitor):
 
 
 def _parent(module: Tuning) -> int | None:
-    """Generation whose result the next update starts from, if that is not the one before."""
+    """Return the generation whose centre the next update starts from, if it is not the previous one."""
     history = history_of(module)
     return None if history is None else history.parent
 
@@ -204,16 +207,16 @@ def _require_other_tuning(target: BaseWeights, module: Tuning) -> None:
 
 def _metrics(rows: dict[str, Any]) -> dict[str, float]:
     counts = ("tensors", "entries")
-    found = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
-    for group, row in rows["groups"].items():  # groups of charts of their own
-        found[f"geometry_group/{group}"] = row["norm"]
+    metrics = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
+    for group, row in rows["groups"].items():  # their prefixes give them groups of charts of their own
+        metrics[f"geometry_group/{group}"] = row["norm"]
         if "step_norm" in row:
-            found[f"geometry_step/{group}"] = row["step_norm"]
-    return {name: value for name, value in found.items() if value is not None}
+            metrics[f"geometry_step/{group}"] = row["step_norm"]
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:
-    """A dashed line; between two measurements the square grows evenly."""
+    """Draw a dashed line whose square grows linearly between two measurements."""
     fine = np.linspace(0, steps[-1], 200)
     squares = np.interp(fine, steps, np.square(norms))
     label = r"random walk without signal, $\alpha\,\sqrt{T\,d\,/\,N}$"
@@ -221,7 +224,7 @@ def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:
 
 
 def _draw_layers(axes: Axes, rows: dict[str, Any]) -> None:
-    """Relative norms: a line per module group, and a dotted one for what lies outside the layers."""
+    """Draw relative norms: a line per module group, and a dotted one for tensors outside the layers."""
     layers = sorted(rows["layers"], key=int)
     for group, color in zip(GROUPS, (*plots.PALETTE, plots.INK, plots.QUIET), strict=True):
         cells = [rows["layers"][layer]["groups"].get(group, {}).get("norm_relative") for layer in layers]

@@ -1,11 +1,11 @@
 """Evolution strategies as a LightningModule: one training step is one generation.
 
-The centre theta is ``self.centre``, a Hugging Face model in float32, and lives nowhere else. Parts that need
-no Trainer do the work:
+The centre theta is ``self.centre``, a Hugging Face model in float32, and exists nowhere else. The work is
+done by parts that need no Trainer:
 
     base_model   where the run starts from          population   which members there are
-    rollouts     an engine with weights in it       evaluator    rollouts, grading, what all ranks learn
-    ranks        this process among the others      history      journal, lineage, the way back
+    rollouts     the engine and the weights in it   evaluator    generating, grading, gathering
+    ranks        this process among the others      history      journal, lineage, restoring a centre
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class EvolutionStrategies(pl.LightningModule):
         optimizer: any ``torch.optim`` optimizer; SGD with lr = alpha is the paper's update.
         lr_scheduler: any scheduler over that optimizer, stepped once per generation; ``ReduceLROnPlateau``
             sees the population's mean reward, so give it ``mode: max``.
-        sampling: how completions are decoded; None is greedy, 256 tokens at the most.
-        engine: what generates; None takes vLLM with its defaults.
+        sampling: how completions are decoded; None decodes greedily, up to 256 tokens.
+        engine: generates completions; None takes vLLM with its defaults.
         noise: kind of noise; None takes independent Gaussian noise.
         shaping: from rewards [N, P] to weights [N], for example ``es_lightning.algorithm.shaping.z_score``.
-        antithetic: pairs of members with the same noise and opposite signs.
+        antithetic: whether members come in pairs with the same noise and opposite signs.
         seed: the run seed, which keys all noise; any integer.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
         trust_remote_code: run Python code that comes with the model.
@@ -104,7 +104,7 @@ class EvolutionStrategies(pl.LightningModule):
         self._adjusted: dict[str, Any] = {}
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
-        self.tokens_per_second.persistent(True)  # a resumed run reports on the whole
+        self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
 
     # The parts, as of now -------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     @property
     def evaluator(self) -> Evaluator:
-        """What turns weights and prompts into rewards, for the present generation."""
+        """Turns weights and prompts into rewards, for the present generation."""
         return Evaluator(self.rollouts, self.data.scorer, self.ranks, self.generation)
 
     @property
@@ -138,7 +138,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     @property
     def centre_checksum(self) -> str:
-        """Of the present centre, as the journal has it; empty before the run begins."""
+        """Checksum of the present centre, as in the journal; empty before the run begins."""
         return self.history.checksum
 
     # Setting up -----------------------------------------------------------------------------------
@@ -154,19 +154,19 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
 
     def configure_model(self) -> None:
-        """Load the centre, once; callbacks that copy the module, as WeightAveraging does, call it first."""
+        """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
         if not hasattr(self, "centre"):
             self.centre = self.base_model.load()
             self.centre.to(self.trainer.strategy.root_device)
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
-        """Encode prompts, and let the engine be started with room for them.
+        """Encode prompts, and reserve room for them and their completions in the engine.
 
-        A callback calls it for its own prompts in ``setup``, which comes before the engine's start.
+        A callback calls this for its own prompts in ``setup``, which runs before the engine starts.
 
         Args:
-            prompts: what will be evaluated or sampled.
-            max_tokens: most new tokens for each; None takes those of ``sampling``.
+            prompts: the prompts that will be evaluated or sampled.
+            max_tokens: most new tokens for each; None takes the limit of ``sampling``.
 
         Raises:
             UsageError: a prompt with its completion is longer than the model can take.
@@ -174,7 +174,7 @@ class EvolutionStrategies(pl.LightningModule):
         return self.rollouts.reserve(self.base_model, prompts, max_tokens)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the centre, with the scheduler if there is one.
+        """Make the optimizer of the centre's parameters, and its scheduler if there is one.
 
         Raises:
             UsageError: the optimizer evaluates a loss of its own, as LBFGS does.
@@ -189,11 +189,11 @@ class EvolutionStrategies(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
 
     def on_train_start(self) -> None:
-        """Start the journal or go on with it, from the centre that it leads to.
+        """Start or continue the journal, and make sure that the centre is the one that it leads to.
 
         Raises:
-            UsageError: a run is to begin with a centre that is not the base model, or its checkpoint is ahead
-                of its journal.
+            UsageError: a new run would begin with a centre that is not the base model, or the checkpoint is
+                ahead of its journal.
             RankError: another rank holds another centre.
         """
         if self.generation == 0 and self.drift != 0:
@@ -210,7 +210,8 @@ class EvolutionStrategies(pl.LightningModule):
         self.ranks.check_centre(self.centre_checksum, self.generation)
         path = self.history.lineage()
         if path and path[-1].checksum != self.centre_checksum:
-            # Written amid an update or a validation of WeightAveraging, or after its end.
+            # The checkpoint was written in the middle of an update, or while WeightAveraging had its average
+            # in the centre's place: during a validation, or after the end of a fit.
             log.warning(
                 "The checkpoint's centre %s is not the journal's %s, which is made again.",
                 self.centre_checksum,
@@ -236,7 +237,7 @@ class EvolutionStrategies(pl.LightningModule):
         watch, past = Stopwatch(), self.history.past(self.generation)
         with watch.phase("total"):
             record = self._evaluate(prompts, watch) if past is None else self._recall(past, prompts)
-            hyper = hyper_parameters(self._optimizer)
+            hyper = hyper_parameters(self._optimizer)  # before the scheduler's step changes them
             with watch.phase("update"):
                 step = StepSize(0.0, float(self.drift)) if record.skipped else self._update(record)
                 self._count_generation(record.rewards)
@@ -248,7 +249,7 @@ class EvolutionStrategies(pl.LightningModule):
         return {"generation": record}
 
     def _evaluate(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
-        """What is known of a generation before its update: its members' rewards and weights."""
+        """Evaluate the members; returns the generation's record as it is before the update."""
         members = self.population.members(self.generation)
         outcome = self.evaluator.members(
             self.centre, members, self.noise, self.sigma, prompts, self.centre_checksum, watch
@@ -274,14 +275,18 @@ class EvolutionStrategies(pl.LightningModule):
         )
 
     def _recall(self, past: Past, prompts: Sequence[Prompt]) -> Generation:
-        """The same from the journal, after what a callback did before it, which this run may lack."""
+        """Take the generation's record, and the optimizer's settings in it, from the journal.
+
+        If a callback put an earlier centre back before this generation, and has not done so in this process,
+        that is done here.
+        """
         if past.entry.parent not in (None, self.history.parent):
             self.restore(past.entry.parent + 1)
         set_hyper_parameters(self._optimizer, past.entry.hyper)
         return past.record(prompts)
 
     def _update(self, record: Generation) -> StepSize:
-        """theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n, as the optimizer takes the step."""
+        """Let the optimizer step: theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n for SGD."""
         named, base = self.centre.named_parameters(), self.base_model.weights
         step = apply_update(self._optimizer, named, record.members, record.weights, self.noise, base)
         self.drift.fill_(step.drift)
@@ -290,7 +295,7 @@ class EvolutionStrategies(pl.LightningModule):
         return step
 
     def _count_generation(self, rewards: Tensor) -> None:
-        # No parameter has a gradient any more: this step moves nothing and lets Lightning count a generation.
+        # No parameter has a gradient any more: this step only lets Lightning count a generation.
         self._lightning_optimizer.step()
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -299,7 +304,7 @@ class EvolutionStrategies(pl.LightningModule):
             scheduler.step()
 
     def checksum(self) -> str:
-        """Sixteen hexadecimal digits of the centre; they change with any bit of any weight."""
+        """Hash the centre into sixteen hexadecimal digits, which change with any bit of any weight."""
         digits = checksum(self.centre.named_parameters())
         trim_heap()
         return digits
@@ -315,21 +320,21 @@ class EvolutionStrategies(pl.LightningModule):
     # The centre, validated and tested --------------------------------------------------------------
 
     def evaluate(self, split: str) -> Evaluation:
-        """Generate and score the problems of a split with the centre; all ranks take part and get all of it.
+        """Evaluate the centre on the problems of a split; all ranks have to call this, and get all of it.
 
         Args:
             split: ``train``, ``val`` or ``test``.
         """
         with interruptible():
-            # Whatever the engine holds: an average may have taken the centre's place since.
+            # Whatever the engine holds: WeightAveraging may have put its average in the centre's place since.
             self.rollouts.load(self.rollouts.unperturbed(self.centre))
             return self.evaluator.evaluate(self.data.encode(split, self.reserve))
 
     def on_validation_epoch_start(self) -> None:
-        """Give the engine the centre."""
+        """Load the centre into the engine."""
         self.rollouts.forget()  # WeightAveraging may have put the average in its place
         self.rollouts.hold_centre(self.centre)
-        # Lightning counts a batch as done after its validation, but the centre has seen the update by now.
+        # Lightning counts the batch only after this validation, but the centre has its update already.
         self._lightnings_count = self._logged_step(self.generation)
 
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
@@ -337,18 +342,18 @@ class EvolutionStrategies(pl.LightningModule):
         self._log_means("val", prompts)
 
     def on_validation_epoch_end(self) -> None:
-        """Load the centre anew next time if an average was validated: it is taken out of the centre now."""
+        """Make the engine load the centre again if an average was validated, which now leaves its place."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if any(isinstance(callback, WeightAveraging) for callback in callbacks):
             self.rollouts.forget()
 
     def on_validation_end(self) -> None:
-        """Give Lightning its count back."""
+        """Give Lightning its own step count back."""
         self._logged_step(self._lightnings_count)
 
     def on_test_epoch_start(self) -> None:
-        """Give the engine the centre."""
-        self.rollouts.forget()  # WeightAveraging has put the average in its place when a fit ended
+        """Load the centre into the engine."""
+        self.rollouts.forget()  # after a fit with WeightAveraging, the average is in the centre's place
         self.rollouts.hold_centre(self.centre)
 
     def test_step(self, prompts: list[Prompt], batch_idx: int) -> None:
@@ -362,15 +367,16 @@ class EvolutionStrategies(pl.LightningModule):
     # Steering -------------------------------------------------------------------------------------
 
     def restore(self, generation: int) -> None:
-        """Put centre and optimizer back to where they were before a generation; settings stay as they are.
+        """Put centre and optimizer back in their state before a generation; settings stay as they are.
 
-        From the nearest checkpoint, or the base model, and the journal. All ranks take part.
+        This loads the nearest checkpoint, or the base model, and repeats the journal's updates since. All
+        ranks have to call it.
 
         Args:
-            generation: updates that the wanted centre has seen; 0 is the base model.
+            generation: number of updates that the wanted centre has seen; 0 is the base model.
 
         Raises:
-            UsageError: the journal does not lead there.
+            UsageError: the journal does not lead to that centre.
         """
         folders = {
             Path(each.dirpath)
@@ -387,12 +393,14 @@ class EvolutionStrategies(pl.LightningModule):
     def adjust(
         self, sigma: float | None = None, population: int | None = None, lr_factor: float | None = None
     ) -> None:
-        """Change settings from the next generation on; checkpoints keep them. All ranks have to do it alike.
+        """Change settings from the next generation on; all ranks have to make the same call.
+
+        Checkpoints keep the new settings.
 
         Args:
             sigma: new noise scale, in units of the weights.
             population: new number of members.
-            lr_factor: factor on the learning rate, and on those that a scheduler computes with.
+            lr_factor: factor on the learning rate, and on the rates that a scheduler computes with.
 
         Raises:
             UsageError: a value is outside its range.
@@ -404,21 +412,22 @@ class EvolutionStrategies(pl.LightningModule):
             self.population = Population(population, old.run_seed, old.antithetic)
         if lr_factor is not None:
             scale_lr(self._optimizer, self.lr_schedulers(), lr_factor)
+        # Not lr: checkpoints keep it in the states of the optimizer and the scheduler.
         self._adjusted = {"sigma": self.sigma, "population": self.population.size}
 
     # The end, and checkpoints ---------------------------------------------------------------------
 
     def on_train_end(self) -> None:
-        """Compare the final centres, as the start of a generation does with those before it."""
+        """Check that all ranks have the same final centre; generations check the centres they start from."""
         self.ranks.check_centre(self.centre_checksum, self.generation)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the journal so far into the checkpoint, and what callbacks have changed."""
+        """Put the journal so far into the checkpoint, and the settings that callbacks have changed."""
         checkpoint["journal"] = list(self.history.lines)
         checkpoint["steered"] = {"after": self.history.parent, **self._adjusted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take both from the checkpoint.
+        """Take the journal and the changed settings from the checkpoint.
 
         Raises:
             UsageError: there is no journal in it.
@@ -437,17 +446,17 @@ class EvolutionStrategies(pl.LightningModule):
     # Reports --------------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Put the loggers' step at the generation, which Lightning loses count of in resumed runs.
+        """Set the loggers' step to the generation, which Lightning loses count of in resumed runs.
 
-        Callbacks log at the start of a batch, so it has to be right by then.
+        Callbacks log at the start of a batch, so the step has to be right by then.
         """
         if self.trainer.training:
             self._logged_step(self.generation)
         return batch
 
     def _logged_step(self, step: int) -> int:
-        """Set where loggers put what is logged next; returns where that was before."""
-        # Lightning's private attribute. A logged metric named ``step`` is its public way, and does not do:
+        """Set the step that loggers use from now on; returns the step before."""
+        # Lightning's private attribute. The public way, a logged metric named ``step``, does not work here:
         # LearningRateMonitor does not read it, and ModelCheckpoint puts it into file names as ``{step}``.
         loop = self.trainer.fit_loop.epoch_loop
         before, loop._batches_that_stepped = loop._batches_that_stepped, step
@@ -465,7 +474,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.log_dict({**rewards, **record_metrics(record)})
 
     def header(self) -> dict[str, Any]:
-        """The first line of the run's journal."""
+        """Make the first line of the run's journal."""
         return header(
             self.base_model,
             self.noise,
@@ -477,7 +486,7 @@ class EvolutionStrategies(pl.LightningModule):
         )
 
     def settings(self) -> dict[str, Any]:
-        """The hyper-parameters that decide a run, as plain values to be written beside its results."""
+        """Return the hyper-parameters that decide a run, as plain values to be written beside its results."""
         engine, sampling = self.rollouts.engine, self.rollouts.sampling
         return {
             "population": self.population.size,

@@ -1,1 +1,1 @@
-"""What numbers tell of a run: its population, its curve of rewards, its weights, its forgetting."""
+"""Analysis of a run's numbers: its population, its reward curve, its weights and its forgetting."""

@@ -1,4 +1,4 @@
-"""How noisy a curve is: scale, correlation and resolution of what was measured, whatever its trend."""
+"""How noisy a curve is: scale, correlation and resolution of its noise, whatever the trend."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-ROUNDING = 1e-7  # relative; rewards closer than this are called equal
-FAR, HIGHEST = 5, 0.7  # points between far neighbours, and the highest correlation believed in
+ROUNDING = 1e-7  # relative; rewards closer than this count as equal
+FAR, HIGHEST = 5, 0.7  # distance in points to the far neighbours, and the highest correlation estimated
 
 
 def running_noise(curves: Array, apart: int = 1) -> Array:
-    """Standard deviation of the noise around smooth curves, after each point.
+    """Estimate the standard deviation of the noise around smooth curves, after each point.
 
-    From each point's distance to the straight line between its neighbours, whose variance is 1.5 times the
-    noise's (Gasser, Sroka and Jennen-Steinmetz 1986, Biometrika 73): slopes do not count. The first tenth of
-    the points, where a reward may rise steeply, is left out.
+    The estimate uses each point's distance to the straight line between its neighbours, so slopes do not
+    count. The variance of that distance is 1.5 times the noise's (Gasser, Sroka and Jennen-Steinmetz 1986,
+    Biometrika 73). The first tenth of the points, where a reward may rise steeply, is left out.
 
     Args:
         curves: float64 [R, n].
-        apart: how many points away the neighbours lie.
+        apart: distance to the neighbours, in points.
 
     Returns:
         float64 [R, n]; 0 for the first ``2 * apart`` points.
@@ -35,11 +35,12 @@ def running_noise(curves: Array, apart: int = 1) -> Array:
 
 
 def running_correlation(curves: Array) -> Array:
-    """Correlation rho of neighbouring points' AR(1) noise around smooth curves, after each point, 0 to 0.7.
+    """Estimate the correlation rho of neighbouring points' AR(1) noise, after each point, from 0 to 0.7.
 
     A point's distance to the line between its neighbours k points away has variance proportional to
-    1.5 - 2 rho^k + rho^2k / 2; rho solves for the ratio at k = 1 and k = 5. Few points tell little: the ratio
-    of m distances is lowered by a factor exp(-1.5 / sqrt m), and 0.7 taken for the first ten points.
+    1.5 - 2 rho^k + rho^2k / 2. The ratio of the variances at k = 1 and k = 5 therefore determines rho. Few
+    points say little about it, so the estimate is cautious, that is, too high: a ratio from m distances is
+    multiplied by exp(-1.5 / sqrt m), and rho is 0.7 for the first ten points.
 
     Args:
         curves: float64 [R, n].
@@ -52,12 +53,15 @@ def running_correlation(curves: Array) -> Array:
     caution = np.exp(-1.5 / np.sqrt(np.maximum(points - points // 10 - 2 * FAR, 1)))
     rho = np.linspace(0.0, HIGHEST, 71)
     ratio = (1.5 - 2 * rho + rho**2 / 2) / (1.5 - 2 * rho**FAR + rho ** (2 * FAR) / 2)
-    found = caution * np.divide(near, far, out=np.zeros_like(near), where=far > 0)
-    return np.asarray(np.interp(-found, -ratio, rho))
+    measured = caution * np.divide(near, far, out=np.zeros_like(near), where=far > 0)
+    return np.asarray(np.interp(-measured, -ratio, rho))
 
 
 def resolution(curve: Array) -> float:
-    """Least noise to believe in: half the smallest step between values, as in accuracies of k out of 64."""
+    """Return the least noise to assume: half the smallest step between values.
+
+    Accuracies of k out of 64, for example, repeat values because they are coarse, not because they are exact.
+    """
     rounding = ROUNDING * float(np.abs(curve).max())
     steps = np.diff(np.unique(curve))
     steps = steps[steps > rounding]

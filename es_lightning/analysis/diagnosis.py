@@ -1,6 +1,6 @@
-"""What is wrong with a population, judged by the readings of its last generations, in plain words.
+"""Diagnose in plain words what is wrong with a population, from the readings of its last generations.
 
-A reading is what ``PopulationHealth`` measured of one generation; what could not be measured is missing.
+A reading is what ``PopulationHealth`` measured in one generation; it lacks what could not be measured.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from es_lightning.records import Evaluation, Generation
 Reading = Mapping[str, float]
 
 FEW = 0.1
-"""Share of the prompts on which members earn differently; with fewer there is next to nothing to go by."""
+"""Share of the prompts on which members' rewards differ; below this there is next to no signal."""
 ALIKE = 0.2
-"""Share of unusual completions; with fewer, members say the same."""
+"""Share of unusual completions; below this, members say the same."""
 LOW = 0.05
-"""Mean agreement; ten generations of 30 members without any signal have 0 +- 0.04."""
+"""Mean agreement; without any signal, ten generations of 30 members have 0 +- 0.04."""
 LOST = 0.5
-"""Share of what the centre earns above the least reward."""
+"""Share of the centre's reward, counted from the lowest reward, that members may lose."""
 MUCH = 0.25
-"""Share of completions that are cut off, or of the mean time by which a lane is late."""
+"""Share of completions that are cut off; also how late a lane is, as a share of the mean lane's time."""
 
 
 def against(record: Generation, centre: Evaluation, cut_off: float, characters: float) -> dict[str, float]:
-    """How a population stands to its centre on the same prompts, and whether sigma has ruined it.
+    """Compare a population with its centre on the same prompts, and tell whether sigma has ruined it.
 
-    It has if no member is above the centre and more than half of what that earns above the least reward is
-    lost, or completions are cut off far more often, or have less than a quarter of the length.
+    The population is ruined if no member is above the centre and one of three things holds: it loses more
+    than half of the centre's reward, counted from the lowest reward; its completions are cut off far more
+    often; or they have less than a quarter of the length.
 
     Args:
-        record: of the generation.
-        centre: what the centre did on its prompts.
+        record: the generation's record.
+        centre: evaluation of the centre on the generation's prompts.
         cut_off: share of the centre's completions that were cut off.
-        characters: mean length of the centre's completions.
+        characters: mean length of the centre's completions, in characters.
     """
     earned, mean = centre.reward, float(record.rewards.mean())
     least = min(float(record.rewards.min()), *centre.rewards)
@@ -51,13 +52,15 @@ def against(record: Generation, centre: Evaluation, cut_off: float, characters: 
 
 
 def symptoms(recent: Sequence[Reading]) -> list[str]:
-    """What held in all of these generations, as far as it was measured; of causes that look alike, one.
+    """Return the kinds of trouble that all of these generations show, as far as they were measured.
+
+    Several causes of a weak signal look alike, so at most one of these is returned: the first that fits.
 
     Args:
         recent: readings of consecutive generations.
 
     Returns:
-        Kinds that ``sentence`` knows; none of a healthy population.
+        Kinds that ``sentence`` knows; empty for a healthy population.
     """
     few = _always(recent, "informative_prompts", lambda share: share < FEW)
     few = few or _always(recent, "skipped", lambda skipped: skipped > 0)
@@ -66,16 +69,17 @@ def symptoms(recent: Sequence[Reading]) -> list[str]:
     low = 2 * len(agreements) > len(recent) and fmean(agreements) < LOW
     ruined = _always(recent, "ruined", lambda yes: yes > 0)
     causes = {"sigma_large": ruined, "sigma_small": (few or low) and alike, "reward": few, "prompts": low}
-    found = [cause for cause, holds in causes.items() if holds][:1]
+    kinds = [cause for cause, holds in causes.items() if holds][:1]
     measured = any("centre_truncated" in reading for reading in recent)
     cut = _always(recent, "truncated", lambda share: share > MUCH)
     centre_too = _always(recent, "centre_truncated", lambda share: share > MUCH)
     if cut and (centre_too or not measured) and not ruined:
-        found.append("truncated")
-    clocks = "lane_imbalance" in recent[-1]  # none in a generation that a resumed run takes from its journal
+        kinds.append("truncated")
+    # A generation that a resumed run takes from its journal has no times of lanes, which ``_lanes`` needs.
+    clocks = "lane_imbalance" in recent[-1]
     if clocks and _always(recent, "lane_imbalance", lambda late: late > MUCH):
-        found.append("lanes")
-    return found
+        kinds.append("lanes")
+    return kinds
 
 
 def _always(recent: Sequence[Reading], name: str, holds: Callable[[float], bool]) -> bool:
@@ -86,13 +90,13 @@ def _always(recent: Sequence[Reading], name: str, holds: Callable[[float], bool]
 def sentence(
     kind: str, recent: Sequence[Reading], record: Generation, temperature: float, max_tokens: int
 ) -> str:
-    """What was seen, and what to do about it.
+    """Say what was seen, and what to do about it.
 
     Args:
-        kind: one of those that ``symptoms`` returns.
-        recent: the readings that it was returned for.
-        record: of the latest generation.
-        temperature: completions are sampled with.
+        kind: one of the kinds that ``symptoms`` returns.
+        recent: the readings that ``symptoms`` returned it for.
+        record: record of the latest generation.
+        temperature: sampling temperature of the completions.
         max_tokens: most new tokens of a completion.
     """
     words = {"sigma_large": _sigma_large, "sigma_small": _sigma_small, "reward": _reward, "lanes": _lanes}
@@ -105,7 +109,7 @@ def sentence(
         )
     colder = f", or lower model.sampling.temperature ({temperature:g} now)" if temperature > 0 else ""
     return (
-        f"other prompts would rank the members otherwise (agreement {_mean(recent, 'agreement'):.2f}), "
+        f"other prompts would rank the members differently (agreement {_mean(recent, 'agreement'):.2f}), "
         f"though rewards differ: raise data.prompts_per_generation ({len(record.prompts)} now){colder}. "
         "SigmaFinder tells whether another sigma gives more signal."
     )
@@ -139,6 +143,8 @@ def _reward(recent: Sequence[Reading], record: Generation) -> str:
 def _lanes(recent: Sequence[Reading], record: Generation) -> str:
     late = _mean(recent, "lane_imbalance")
     lanes, members = len(record.lane_seconds), len(record.members)
+    # Does an uneven division explain more than half of the delay? The fullest lane has ceil(members / lanes)
+    # members, and the mean over lanes is members / lanes.
     if math.ceil(members / lanes) * lanes / members - 1 > late / 2:
         return (
             f"the slowest lane takes {1 + late:.2f} times the mean, since {members} members do not divide "

@@ -1,7 +1,8 @@
 """Estimators of the Kullback-Leibler divergence of two language models, from log-probabilities of samples.
 
-Notation: m prompts, one completion for each; prompt i's has n_i tokens, and a term for each of them. A term's
-mean over samples of p is the divergence of the two next-token distributions. All values are nats per token.
+Notation: m prompts with one completion each. The completion of prompt i has n_i tokens, each of which gives
+one term. A term's mean over samples of p is the divergence of the two next-token distributions. All values
+are in nats per token.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Estimate:
 
     Args:
         value: nats per token.
-        error: its standard error over prompts; None where there is but one prompt.
+        error: its standard error over prompts; None if there is only one prompt.
     """
 
     value: float
@@ -28,14 +29,14 @@ class Estimate:
 
 
 def log_ratios(sampled: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tensor]:
-    """log p(x) - log q(x) for samples x of p: the plain terms of KL(p||q), of either sign.
+    """Compute log p(x) - log q(x) for samples x of p: the plain terms of KL(p||q), which may be negative.
 
     In 2605.30148 p is the base model and q the tuned one: KL(base||tuned). In 2604.01499 it is the other way
     round, KL(tuned||base), and the samples are the tuned model's.
 
     Args:
-        sampled: per prompt the log-probabilities [n_i] of the tokens under p, which they were drawn from.
-        other: the same tokens' under q.
+        sampled: per prompt the log-probabilities [n_i] under p of the tokens, which were drawn from p.
+        other: log-probabilities of the same tokens under q.
 
     Returns:
         Per prompt float64 [n_i].
@@ -44,22 +45,22 @@ def log_ratios(sampled: Sequence[Tensor], other: Sequence[Tensor]) -> list[Tenso
 
 
 def k3(ratios: Sequence[Tensor]) -> list[Tensor]:
-    """r - log r - 1 with r = q(x) / p(x): terms of the same mean, never negative (2509.24372, conciseness).
+    """Compute r - log r - 1 with r = q(x) / p(x): the same mean, never negative (2509.24372, conciseness).
 
-    Unbiased, as E_p[r] = 1: softmax leaves no token without probability. It spreads less than the plain terms
-    while p and q are close, and more when they are not.
+    The estimator is unbiased since E_p[r] = 1: softmax gives every token a probability above 0. Its variance
+    is smaller than that of the plain terms while p and q are close, and larger when they are not.
 
     Args:
-        ratios: what ``log_ratios`` gave.
+        ratios: the terms that ``log_ratios`` returned.
     """
     return [(torch.expm1(-each) + each).clamp(min=0.0) for each in ratios]  # log r = -each
 
 
 def token_weighted(terms: Sequence[Tensor]) -> Estimate:
-    """Sum of all terms over number of all tokens, so that a long completion counts more (2605.30148).
+    """Divide the sum of all terms by the number of all tokens: long completions count more (2605.30148).
 
-    A ratio of two sums over prompts, whose terms within a prompt depend on one another; so its standard error
-    takes a prompt as the unit (Cochran, Sampling Techniques, 1977, section 6.4):
+    This is a ratio of two sums over prompts. Terms within a prompt depend on one another, so the standard
+    error takes a prompt as the unit (Cochran, Sampling Techniques, 1977, section 6.4):
     SE^2 = m / (m - 1) * sum_i (s_i - R n_i)^2 / (sum_i n_i)^2, with s_i prompt i's sum and R the estimate.
 
     Args:
@@ -77,7 +78,7 @@ def token_weighted(terms: Sequence[Tensor]) -> Estimate:
 
 
 def prompt_averaged(terms: Sequence[Tensor]) -> Estimate:
-    """Mean over prompts of each one's mean term, so that all prompts count alike (2605.30148's variant).
+    """Average each prompt's mean term over the prompts: all prompts count alike (2605.30148's variant).
 
     Args:
         terms: per prompt [n_i].
@@ -92,6 +93,6 @@ def prompt_averaged(terms: Sequence[Tensor]) -> Estimate:
 
 
 def _error(residuals: Tensor) -> float | None:
-    """Standard error of a mean: sqrt(sum_i residual_i^2 / (m (m - 1)))."""
+    """Compute the standard error of a mean: sqrt(sum_i residual_i^2 / (m (m - 1)))."""
     m = residuals.numel()
     return sqrt(float(residuals.square().sum()) / (m * (m - 1))) if m > 1 else None

@@ -1,4 +1,4 @@
-"""What has become of a prior task: paired changes, the lowest reward so far, and a sentence."""
+"""How a prior task has changed: paired differences, the lowest reward so far, and a sentence about it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Rows = Sequence[Mapping[str, float]]
 
 
 def paired_change(before: Sequence[float], after: Sequence[float]) -> tuple[float, float | None]:
-    """Mean of the differences d_p, problem by problem, and its standard error std(d) / sqrt(P).
+    """Return the mean of the per-problem differences d_p, and its standard error std(d) / sqrt(P).
 
     Args:
         before: P rewards.
         after: P rewards of the same problems.
 
     Returns:
-        The standard error is None where there is but one problem.
+        The standard error is None if there is only one problem.
     """
     differences = [b - a for a, b in zip(before, after, strict=True)]
     error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else None
@@ -28,13 +28,13 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> tuple[floa
 
 
 def numbers(name: str, before: Sequence[float], evaluation: Evaluation, rows: Rows) -> dict[str, float]:
-    """Of a prior task what ``Forgetting`` logs.
+    """Compute the numbers that ``Forgetting`` logs for a prior task.
 
     Args:
-        name: of the task.
+        name: name of the task.
         before: P rewards of the base model.
-        evaluation: of the centre, on the same problems.
-        rows: of ``Forgetting`` so far.
+        evaluation: evaluation of the centre on the same problems.
+        rows: the rows of ``Forgetting`` so far.
     """
     key, reward = f"prior/{name}", evaluation.reward
     change, error = paired_change(before, evaluation.rewards)
@@ -47,11 +47,11 @@ def numbers(name: str, before: Sequence[float], evaluation: Evaluation, rows: Ro
 
 
 def summary(name: str, rows: Rows) -> dict[str, Any]:
-    """What has become of a prior task: reward of the base, lowest and last, and the change.
+    """Summarise a prior task: the base model's reward, the lowest, the last, and the change.
 
     Args:
-        name: of the task.
-        rows: of ``Forgetting``, at least one.
+        name: name of the task.
+        rows: the rows of ``Forgetting``, at least one.
     """
     key = f"prior/{name}"
     lowest, last = min(rows, key=lambda row: row[key]), rows[-1]
@@ -67,10 +67,10 @@ def summary(name: str, rows: Rows) -> dict[str, Any]:
 
 
 def sentence(name: str, row: Mapping[str, Any]) -> str:
-    """What has become of a prior task, in words.
+    """Say in words how a prior task has changed.
 
     Args:
-        name: of the task.
+        name: name of the task.
         row: its ``summary``.
     """
     change, error = row["change"], row["change_se"]

@@ -1,7 +1,7 @@
-"""How far the centre theta has moved from the base theta_0, and where: delta = theta - theta_0.
+"""How far the centre theta has moved from the base theta_0, and in which tensors: delta = theta - theta_0.
 
-Sums are taken in float64 over chunks: squares of changes of 1e-5 would vanish in fp16 (as in arXiv
-2601.20861's script), and no tensor of full size is made.
+Sums are taken in float64: squares of changes of 1e-5 would vanish in fp16, which arXiv 2601.20861's script
+uses. They are taken over chunks, so that no temporary tensor of full size is made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from es_lightning.algorithm.tensors import CHUNK, Weights
 
 T = TypeVar("T")
 
-# The first that fits a name, so that a norm within attention is a norm and an expert's projection is MLP.
+# The first pattern that fits a name wins: a norm within attention is a norm, an expert's projection is MLP.
 _KINDS = {
     "norm": r"norm|\bln_",
     "head": r"\b(lm_head|embed_out)\b",
@@ -33,34 +33,34 @@ _KINDS = {
     "o": r"att\w*\.(\w+\.)?(o|wo|out|c|dense)(_proj)?\b",
 }
 GROUPS = ("q", "k", "v", "qkv", "o", "mlp", "norm", "embedding", "head", "other")
-"""The module groups, in the order of tables and pictures; ``qkv`` are fused projections."""
+"""The module groups, in the order of tables and pictures; ``qkv`` stands for fused projections."""
 
 
 def group_of(name: str) -> str:
-    """The module group of a parameter, from its Hugging Face name; a bias belongs to its projection."""
+    """Return the module group of a parameter by its Hugging Face name; a bias belongs to its projection."""
     return next((kind for kind, words in _KINDS.items() if re.search(words, name, re.IGNORECASE)), "other")
 
 
 def layer_of(name: str) -> int | None:
-    """The layer of a parameter, counted from 0; None outside the layers."""
-    found = re.search(r"\b(?:layers?|blocks?|h)\.(\d+)\b", name)
-    return int(found[1]) if found else None
+    """Return the layer of a parameter, counted from 0; None outside the layers."""
+    match = re.search(r"\b(?:layers?|blocks?|h)\.(\d+)\b", name)
+    return int(match[1]) if match else None
 
 
 @dataclass(frozen=True)
 class Change:
-    """Sums over the entries of one tensor or several.
+    """Sums over the entries of one or several tensors.
 
     Args:
-        entries: how many there are.
+        entries: number of entries.
         squares: sum of delta^2.
         base_squares: sum of theta_0^2.
         absolute: sum of |delta|.
         largest: largest |delta|.
-        unchanged: entries of theta that rounding to theta_0's own dtype turns back into theta_0: |delta| is
-            below half a unit in the last place, ties and powers of two treated as rounding treats them.
-        within: per threshold, the entries with |delta| <= threshold.
-        step_squares: sum of (theta - theta before the update)^2; 0 where that was not given.
+        unchanged: number of entries of theta that become theta_0 again when rounded to theta_0's own dtype:
+            |delta| is below half a unit in the last place, with ties and powers of two as in rounding.
+        within: per threshold, the number of entries with |delta| <= threshold.
+        step_squares: sum of (theta - theta before the update)^2; 0 without theta before the update.
         along: sum of delta * (target - theta_0); 0 without a target.
         target_squares: sum of (target - theta_0)^2; 0 without a target.
     """
@@ -83,12 +83,12 @@ class Change:
 
     @property
     def relative(self) -> float | None:
-        """||delta|| / ||theta_0||; None where the base is all zeros."""
+        """||delta|| / ||theta_0||; None if the base is all zeros."""
         return sqrt(self.squares / self.base_squares) if self.base_squares else None
 
     @property
     def sparsity(self) -> tuple[float, ...]:
-        """Shares of the entries: ``within`` each threshold, and last ``unchanged``."""
+        """Shares of the entries: ``within`` for each threshold, then ``unchanged``."""
         return tuple(count / self.entries for count in (*self.within, self.unchanged))
 
 
@@ -100,12 +100,12 @@ def change(
     before: Tensor | None = None,
     target: Tensor | None = None,
 ) -> Change:
-    """What one tensor has changed, in one pass over it.
+    """Measure the change of one tensor, in one pass over it.
 
     Args:
         theta: float32, on any device.
-        base: theta_0 as it is stored; this tensor and the next two have the shape of ``theta``.
-        thresholds: of ``Change.within``.
+        base: theta_0 in its stored dtype; ``base``, ``before`` and ``target`` have the shape of ``theta``.
+        thresholds: thresholds of ``Change.within``.
         before: theta before the update.
         target: the same tensor of another model.
     """
@@ -137,7 +137,7 @@ def change(
 
 
 def total(changes: Iterable[Change]) -> Change:
-    """The sums over all entries of several tensors."""
+    """Add up the changes of several tensors."""
     parts = list(changes)
     sums: dict[str, Any] = {
         field.name: fsum(getattr(part, field.name) for part in parts)
@@ -156,7 +156,7 @@ def changes(
     before: Weights | None = None,
     target: Weights | None = None,
 ) -> dict[str, Change]:
-    """``change`` of every tensor of ``named`` by name; what is read is let go before the next is."""
+    """Measure the ``change`` of every tensor of ``named``, reading the tensors of one name at a time."""
     return {
         name: change(
             theta,
@@ -169,34 +169,34 @@ def changes(
     }
 
 
-def table(found: Mapping[str, Change], labels: Sequence[str], top: int, steps: bool) -> dict[str, Any]:
-    """What ``changes`` found as plain values: in all, by module group, by layer, and the largest.
+def table(by_name: Mapping[str, Change], labels: Sequence[str], top: int, steps: bool) -> dict[str, Any]:
+    """Turn changes into tables of plain values: in all, by module group, by layer, and the largest ones.
 
     A row has ``norm``, ``norm_relative`` (to the base's norm), ``mean_change`` and ``max_change`` of |delta|,
-    ``step_norm``, and ``sparsity_<label>``: the share of all entries that changed by no more. Followed by
-    ``_tensors`` it is the unweighted mean over tensors of that share, as in arXiv 2601.20861. The label
-    ``ulp`` stands for entries that the base's dtype cannot tell from the base.
+    and ``step_norm``. ``sparsity_<label>`` is the share of all entries that changed by no more than the
+    label's threshold; ``sparsity_<label>_tensors`` is the unweighted mean of that share over tensors, as in
+    arXiv 2601.20861. The label ``ulp`` stands for entries that the base's dtype cannot tell from the base.
 
     Args:
-        found: by name.
-        labels: of the thresholds that ``changes`` had.
+        by_name: the change of each tensor, as ``changes`` returns them.
+        labels: labels of the thresholds that ``changes`` was given.
         top: how many tensors to list.
-        steps: whether ``changes`` had the centre before the update.
+        steps: whether ``changes`` was given the centre before the update.
     """
 
     def row(names: Iterable[str]) -> dict[str, Any]:
-        return _row([found[name] for name in names], labels, steps)
+        return _row([by_name[name] for name in names], labels, steps)
 
     def by_group(names: Iterable[str]) -> dict[str, Any]:
         grouped = _sorted_by(group_of, names)
         return {group: row(grouped[group]) for group in GROUPS if group in grouped}
 
-    layers = {layer: names for layer, names in _sorted_by(layer_of, found).items() if layer is not None}
-    relative = sorted(found, key=lambda name: -(found[name].relative or 0.0))
-    largest = sorted(found, key=lambda name: -found[name].largest)
+    layers = {layer: names for layer, names in _sorted_by(layer_of, by_name).items() if layer is not None}
+    relative = sorted(by_name, key=lambda name: -(by_name[name].relative or 0.0))
+    largest = sorted(by_name, key=lambda name: -by_name[name].largest)
     return {
-        "all": row(found),
-        "groups": by_group(found),
+        "all": row(by_name),
+        "groups": by_group(by_name),
         "layers": {str(at): {**row(layers[at]), "groups": by_group(layers[at])} for at in sorted(layers)},
         "largest_relative": [{"tensor": name, **row([name])} for name in relative[:top]],
         "largest_change": [{"tensor": name, **row([name])} for name in largest[:top]],
@@ -228,7 +228,7 @@ def _row(parts: Sequence[Change], labels: Sequence[str], steps: bool) -> dict[st
 
 
 def brief(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The norms of a ``table`` alone: in all, by module group and by layer."""
+    """Keep only the norms of a ``table``: in all, by module group and by layer."""
 
     def norms(row: Mapping[str, Any]) -> dict[str, Any]:
         return {key: row[key] for key in ("norm", "norm_relative", "step_norm") if key in row}

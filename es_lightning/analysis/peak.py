@@ -1,7 +1,7 @@
 """Has a reward curve passed its peak? A sequential test whose false-alarm rate holds for a whole run.
 
-Two neighbourhoods of equal length are compared, the best one so far with the latest one, over many lengths;
-the critical values are those of noise around a constant mean, found by simulation.
+The test compares two windows of equal length, the best one so far and the latest one, for many lengths. Its
+critical values are those of noise around a constant mean, found by simulation.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from es_lightning.errors import UsageError
 
 Array = npt.NDArray[np.float64]
 
-SEED = 20_260_200_170  # of the simulated runs: the same critical values everywhere
-CHUNK = 2**21  # simulated points held at once
-CORRELATIONS = (0.0, 0.4, 0.75)  # of the simulated runs whose correlation is estimated
+SEED = 20_260_200_170  # seed of the simulated runs, so that critical values are the same everywhere
+CHUNK = 2**21  # simulated points in memory at once
+CORRELATIONS = (0.0, 0.4, 0.75)  # correlations of the simulated runs, where the test estimates it
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PeakVerdict:
     """What the test says after a point.
 
     Args:
@@ -47,23 +47,25 @@ class Verdict:
 
 
 class PeakTest:
-    """Looks at a curve after every new point; high values are good.
+    """Tests a curve after every new point; high values are good.
 
-    The windows are averages of running medians of three points, so that a single odd point, as noise with
-    heavy tails has them, makes no peak. Of all curves that never fall, a constant one raises most false
-    alarms if the correlation is known: a median of three lies between the means of its first and last point,
-    the windows lie at least three points apart, so a rising mean can but lower each difference of windows,
-    whatever the noise; and bends of the mean can but raise the estimate of the noise. The critical values are
-    those of a constant.
+    The windows are averages of running medians of three points, so that a single outlier, which noise with
+    heavy tails produces, does not make a peak.
+
+    The critical values are those of a constant curve. If the correlation is known, no curve that never falls
+    raises more false alarms than a constant one. The median of three points lies between the means at the
+    first and at the last of them, and the windows lie at least three points apart. So a rising mean can only
+    lower the differences between windows, whatever the noise. Bends of the mean can only raise the estimate
+    of the noise.
 
     Args:
         false_alarm_rate: chance of any alarm in a whole run whose mean never falls, 0.001 to 0.5.
-        horizon: points of a whole run; later points are held against the last critical value.
+        horizon: points of a whole run; later points are compared with the last critical value.
         smallest: length of the shortest window in points, odd, at least 3.
         min_points: points before which there is no alarm.
         min_drop: fall that is not worth an alarm, in units of the values.
-        correlation: of the noise of neighbouring points, which the critical values allow for; 0 to 0.9, or
-            None to estimate it after each point, for which the critical values allow up to 0.75.
+        correlation: correlation of the noise of neighbouring points, 0 to 0.9, which the critical values
+            allow for. None estimates it after each point; the critical values then allow for up to 0.75.
 
     Raises:
         UsageError: a value is outside its range.
@@ -78,18 +80,18 @@ class PeakTest:
         min_drop: float = 0.0,
         correlation: float | None = None,
     ) -> None:
-        _check(false_alarm_rate, smallest, min_points, min_drop, correlation)
+        _check_settings(false_alarm_rate, smallest, min_points, min_drop, correlation)
         self.smallest, self.min_points, self.min_drop = smallest, min_points, min_drop
         self.correlation = correlation
         self._calibration = (false_alarm_rate, max(horizon, min_points), smallest, min_points)
 
     def critical(self, curves: Array, least: float = 0.0) -> Array:
-        """Critical values [R, n] after each point of curves [R, n]; infinite where there is no alarm."""
+        """Return critical values [R, n] after each point of curves [R, n]; infinite where alarms are off."""
         table = critical_values(*self._calibration, self.correlation)
         values = table[np.minimum(np.arange(curves.shape[1]), len(table) - 1)]
         return np.asarray(values * allowance(curves, self.correlation, least))
 
-    def __call__(self, values: Sequence[float]) -> Verdict:
+    def __call__(self, values: Sequence[float]) -> PeakVerdict:
         """Judge a curve by all its points so far.
 
         Args:
@@ -99,29 +101,32 @@ class PeakTest:
         least = resolution(curve)
         critical = float(self.critical(curve[None], least)[0, -1])
         noise = max(float(running_noise(curve[None])[0, -1]), least)
-        found = []
+        comparisons = []
         for window in windows(len(curve), self.smallest) or [min(len(curve), self.smallest)]:
             means = smoothed(curve, window)
+            # Only windows that end before the latest one begins can be the best one.
             best = int(np.argmax(means[: max(len(means) - window, 1)]))
             level, latest = float(means[best]), float(means[-1])
             error = noise * float(np.sqrt(2 / window))
             statistic = (level - latest - self.min_drop) / error if error > 0 else 0.0
-            found.append((statistic, window, best, level, latest))
-        statistic, window, best, level, latest = max(found)
-        return Verdict(statistic > critical, statistic, critical, window, middle(best, window), level, latest)
+            comparisons.append((statistic, window, best, level, latest))
+        statistic, window, best, level, latest = max(comparisons)
+        return PeakVerdict(
+            statistic > critical, statistic, critical, window, middle(best, window), level, latest
+        )
 
 
 def windows(points: int, smallest: int) -> list[int]:
-    """Window lengths, odd and about doubling, of which two fit side by side."""
-    half, found = smallest // 2, []
+    """Return the lengths of which two windows fit side by side; they are odd, and about double each time."""
+    half, lengths = smallest // 2, []
     while 2 * (2 * half + 1) <= points:
-        found.append(2 * half + 1)
+        lengths.append(2 * half + 1)
         half = max(1, 2 * half)
-    return found
+    return lengths
 
 
 def running_medians(curves: Array) -> Array:
-    """Median of each point [R, n] and the two before it; of the first two points, their mean so far."""
+    """Take the median of each point [R, n] and the two before it; the first two get the mean so far."""
     medians = curves.copy()
     medians[:, 1:2] = curves[:, :2].mean(axis=1, keepdims=True)
     medians[:, 2:] = np.median(np.stack([curves[:, 2:], curves[:, 1:-1], curves[:, :-2]]), axis=0)
@@ -129,18 +134,18 @@ def running_medians(curves: Array) -> Array:
 
 
 def smoothed(curve: Array, window: int) -> Array:
-    """Means of ``window`` running medians of a curve [n]: float64 [n - window + 1]; see ``middle``."""
+    """Average each ``window`` running medians of a curve [n]: float64 [n - window + 1]; see ``middle``."""
     medians = running_medians(curve[None])[0]
     return np.asarray(np.convolve(medians, np.full(window, 1 / window), mode="valid"))
 
 
 def middle(first: int, window: int) -> int:
-    """Index of the point that a smoothed value belongs to; a running median lags by one point."""
+    """Return the index of the point that a smoothed value belongs to; a running median lags by one point."""
     return max(first + window // 2 - 1, 0)
 
 
 def statistics(curves: Array, smallest: int, min_drop: float = 0.0) -> Array:
-    """The test's statistic after each point of many curves, whose values are continuous.
+    """Compute the test's statistic after each point of many curves, whose values are continuous.
 
     Args:
         curves: float64 [R, n].
@@ -152,35 +157,35 @@ def statistics(curves: Array, smallest: int, min_drop: float = 0.0) -> Array:
     """
     noise, sums = running_noise(curves), np.cumsum(running_medians(curves), axis=1)
     sums = np.concatenate([np.zeros((len(curves), 1)), sums], axis=1)
-    found = np.full_like(curves, -np.inf)
+    largest = np.full_like(curves, -np.inf)
     for window in windows(curves.shape[1], smallest):
         means = (sums[:, window:] - sums[:, :-window]) / window
         best = np.maximum.accumulate(means, axis=1)[:, :-window]
         error = noise[:, 2 * window - 1 :] * np.sqrt(2 / window)
         falls = best - means[:, window:] - min_drop
         ratio = np.divide(falls, error, out=np.zeros_like(falls), where=error > 0)
-        part = found[:, 2 * window - 1 :]
+        part = largest[:, 2 * window - 1 :]
         np.maximum(part, ratio, out=part)
-    return found
+    return largest
 
 
 def allowance(curves: Array, correlation: float | None, least: float = 0.0) -> Array:
-    """What critical values are multiplied by, [R, n] after each point: 1 if the correlation is known.
+    """Compute the factor on the critical values, [R, n] after each point; 1 if the correlation is known.
 
-    It is noise / (1 - rho)^2 of the estimates, over noise: more than a known rho would ask for, so that about
-    as many runs raise an alarm whatever their correlation, although rho is estimated. As a fall looks like
-    correlation, the smallest of the latest eight numerators counts.
+    The factor is noise / (1 - rho)^2, divided by noise, both of them estimates. A known rho would need less.
+    Because rho is estimated, this makes the share of runs with an alarm about equal for all correlations.
+    A fall looks like correlation, so the smallest of the latest eight numerators is used.
 
     Args:
         curves: float64 [R, n].
-        correlation: that is known; None estimates it.
-        least: noise that there is at least, in units of the values.
+        correlation: the known correlation; None estimates it.
+        least: lower bound of the noise, in units of the values.
     """
     if correlation is not None:
         return np.ones_like(curves)
     noise = np.maximum(running_noise(curves), least)
     errors = np.pad(noise / (1 - running_correlation(curves)) ** 2, ((0, 0), (7, 0)))
-    errors[:, :12] = np.inf  # five points tell hardly any noise
+    errors[:, :12] = np.inf  # the padding, and the first five points, which say hardly anything of the noise
     errors = np.lib.stride_tricks.sliding_window_view(errors, 8, axis=1).min(axis=-1)
     return np.asarray(np.divide(errors, noise, out=np.ones_like(curves), where=noise > 0))
 
@@ -189,18 +194,18 @@ def allowance(curves: Array, correlation: float | None, least: float = 0.0) -> A
 def critical_values(
     false_alarm_rate: float, horizon: int, smallest: int, min_points: int, correlation: float | None = 0.0
 ) -> Array:
-    """Critical values for a run of so many points, from simulated runs without a peak.
+    """Find the critical values for a run of ``horizon`` points, from simulated runs without a peak.
 
-    The shape over time is the statistic's 99 % quantile after that many points, which allows for how badly
-    few points tell the noise; its height is such that the given share of the runs raises any alarm.
+    Their shape over time is the 99 % quantile of the statistic after each point. It allows for how poorly a
+    few points determine the noise. Their height is such that the given share of the runs raises any alarm.
 
     Args:
-        false_alarm_rate: share of runs.
+        false_alarm_rate: share of runs that raise an alarm.
         horizon: points of a run.
         smallest: length of the shortest window.
         min_points: points before which there is no alarm.
-        correlation: of the noise of neighbouring points; None for multiples of ``allowance`` that suffice
-            for each of ``CORRELATIONS``.
+        correlation: correlation of the noise of neighbouring points; None gives multiples of ``allowance``
+            that are high enough for each of ``CORRELATIONS``.
 
     Returns:
         float64 [horizon], read-only.
@@ -225,14 +230,14 @@ def critical_values(
 
 
 def _autoregressive(noise: Array, correlation: float) -> Array:
-    """White noise [R, n] made into one of unit variance whose neighbours are correlated, in place."""
+    """Turn white noise [R, n] into noise of unit variance whose neighbours are correlated, in place."""
     scale = np.sqrt(1 - correlation**2)
     for t in range(1, noise.shape[1] if correlation else 0):
         noise[:, t] = correlation * noise[:, t - 1] + scale * noise[:, t]
     return noise
 
 
-def _check(
+def _check_settings(
     false_alarm_rate: float, smallest: int, min_points: int, min_drop: float, correlation: float | None
 ) -> None:
     rules = {

@@ -1,4 +1,4 @@
-"""A curve that is watched for its peak: its points, what the test and the fit say of them, and the alarms."""
+"""A curve watched for its peak: its points, what the test and the fit say about them, and the alarms."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from es_lightning.analysis.two_modes import fit_two_modes
 
 
 class PeakWatch:
-    """Keeps the points of a run and judges those since the last turn.
+    """Keeps the points of a run, and judges those since the last stop or anneal.
 
     Args:
         sign: 1 if high values are good, -1 if low ones are.
         predict: whether to fit the two-mode curve.
-        settings: of ``PeakTest``, but for the horizon.
+        settings: settings of ``PeakTest``, except the horizon.
     """
 
     def __init__(self, sign: float, predict: bool, **settings: Any) -> None:
-        PeakTest(**settings)  # refuses what is out of range
+        PeakTest(**settings)  # raises if a setting is out of range
         self.sign, self.predict, self.settings = sign, predict, settings
         self.horizon: int | None = None
         self.points: list[list[float]] = []
         """Generation and value of all measurements."""
         self.alarms: list[dict[str, Any]] = []
-        """What an action followed: generation, peak, level at the peak, latest level, and the action."""
+        """Alarms that an action followed: generation, peak, level at the peak, latest level, and action."""
         self.since = -1
-        """Points up to this generation lie before the last turn."""
+        """Points up to this generation are not judged any more: they lie before the last stop or anneal."""
 
     def lacks(self, generation: int) -> bool:
-        """Whether no point is as late as a generation."""
+        """Whether all points lie before a generation."""
         return not self.points or self.points[-1][0] < generation
 
     def add(self, generation: int, value: float) -> tuple[dict[str, float], dict[str, Any] | None]:
-        """Take a point in.
+        """Add a point and judge the curve.
 
         Args:
-            generation: later than those of all points so far.
+            generation: later than the generations of all points so far.
             value: finite.
 
         Returns:
-            Numbers to log; and if the curve has fallen from its peak, what is known of that.
+            Numbers to log, and a description of the fall if the curve has fallen from its peak.
         """
         self.points.append([float(generation), value])
         stretch = [point for point in self.points if point[0] > self.since]
         times, upright = [point[0] for point in stretch], [self.sign * point[1] for point in stretch]
+        # The critical values are cached, so making a test for every point costs little.
         verdict = PeakTest(**self.settings, horizon=self.horizon or 1)(upright)
         peak, level = int(times[verdict.peak]), self.sign * verdict.level
         numbers = {"health/peak_generation": float(peak), "health/peak_reward": level}

@@ -1,4 +1,4 @@
-"""How far a centre would have come if no reward had anything to do with the noise that it came from.
+"""How far the centre would have moved if rewards were unrelated to the noise of the members that earned them.
 
 Notation: T updates of d entries, N members of weights w_n, alpha the learning rate, delta = theta - theta_0.
 """
@@ -16,37 +16,40 @@ from es_lightning.journal.entry import Entry
 
 @dataclass(frozen=True)
 class RandomWalk:
-    """What delta would be if no reward had anything to do with the noise it came from.
+    """The change delta that would result if rewards were unrelated to the noise.
 
-    The step of a generation is s = alpha / N * sum_n w_n sign_n eps_n. Members of one seed share eps, so its
-    entries have variance (alpha / N)^2 * sum over seeds of (sum_n w_n sign_n)^2. z-scores of independent
-    members have sum w_n^2 = N, hence alpha^2 / N: ||delta|| = alpha sqrt(T d / N) after T updates of d
-    entries (arXiv 2604.01499). In antithetic pairs it is alpha^2 / N * (1 - r), r the correlation of the two
-    halves' weights: as much where they have nothing in common, twice as much where one is minus the other.
+    The step of a generation is s = alpha / N * sum_n w_n sign_n eps_n. Members with the same seed share eps,
+    so the entries of s have variance (alpha / N)^2 * sum over seeds of (sum_n w_n sign_n)^2, where the inner
+    sum is over the members with that seed.
+
+    The z-scores of independent members have sum w_n^2 = N, so that variance is alpha^2 / N, and
+    ||delta|| = alpha sqrt(T d / N) after T updates of d entries (arXiv 2604.01499). With antithetic pairs it
+    is alpha^2 / N * (1 - r), where r is the correlation of the two halves' weights: the same if the halves
+    are uncorrelated, twice as much if one is minus the other.
 
     Args:
-        variance: of an entry of delta, summed over the updates.
-        reach: sum of alpha * sqrt(mean w_n^2), which the mean progress along a unit vector cannot exceed
-            (Bessel; alpha * T for z-scores).
+        variance: variance of an entry of delta, summed over the updates.
+        reach: sum of alpha * sqrt(mean w_n^2) over the updates; the mean progress along a unit vector cannot
+            exceed it (Bessel). For z-scores it is alpha * T.
     """
 
     variance: float
     reach: float
 
     def norm(self, entries: int) -> float:
-        """Expected ||delta|| of so many entries."""
+        """Return the expected ||delta|| over a number of entries."""
         return sqrt(self.variance * entries)
 
 
 def random_walk(header: Mapping[str, Any], entries: Sequence[Entry]) -> RandomWalk | None:
-    """The random walk along a journal's updates.
+    """Compute the random walk that a journal's updates would make.
 
     Args:
-        header: of the journal.
-        entries: the updates that led to the centre, whatever their lr and population.
+        header: the journal's header.
+        entries: the updates that led to the centre; lr and population may differ between them.
 
     Returns:
-        None where the optimizer is not SGD with one parameter group, without momentum and weight decay.
+        None unless the optimizer is SGD with one parameter group, without momentum and weight decay.
     """
     optimizer = header["optimizer"]
     settings = [optimizer["settings"], *(entry.hyper for entry in entries)]
@@ -67,29 +70,30 @@ def random_walk(header: Mapping[str, Any], entries: Sequence[Entry]) -> RandomWa
 
 def independent(noise: Noise | None) -> bool:
     """Whether no two entries of a perturbation share a draw, within a tensor or between two."""
+    # A tensor's label keys its draws: kinds of noise that override it may give two tensors the same draws.
     return isinstance(noise, TableNoise) and type(noise).label is TableNoise.label
 
 
 def compared(whole: Change, walk: RandomWalk | None, noise_is_independent: bool) -> dict[str, float]:
-    """What a change is, next to what a random walk would have made it; by the names of metrics.
+    """Compare a change with that of a random walk; the numbers have the names of their metrics.
 
     Args:
-        whole: of all tensors, with a target or without.
-        walk: None where the law does not apply.
-        noise_is_independent: without that, noise along a direction has another spread than along others, and
-            no z-score is given.
+        whole: the change summed over all tensors, with or without a target.
+        walk: the random walk; None where its law does not apply.
+        noise_is_independent: whether the entries of the noise are independent. If not, the spread of the
+            noise depends on the direction, and no z-score is given.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     spread = sqrt(walk.variance) if walk else 0.0
     if walk and spread:
-        found["norm_ratio"] = whole.norm / walk.norm(whole.entries)
+        metrics["norm_ratio"] = whole.norm / walk.norm(whole.entries)
     if whole.target_squares:
-        # p_u = <delta, u>, u = (target - theta_0) / ||target - theta_0||
+        # p_u = <delta, u> with u = (target - theta_0) / ||target - theta_0||
         projection = whole.along / sqrt(whole.target_squares)
-        found["projection"] = projection
-        found["projection_cosine"] = projection / whole.norm if whole.norm else 0.0
+        metrics["projection"] = projection
+        metrics["projection_cosine"] = projection / whole.norm if whole.norm else 0.0
         if walk and spread and noise_is_independent:
-            # z_u = p_u / sqrt(variance), for z-scores p_u / (alpha sqrt(T / N)); its ceiling is sqrt(T N)
-            found["projection_z"] = projection / spread
-            found["projection_z_ceiling"] = walk.reach / spread
-    return {f"geometry/{name}": value for name, value in found.items()}
+            # z_u = p_u / sqrt(variance): p_u / (alpha sqrt(T / N)) for z-scores, with the ceiling sqrt(T N).
+            metrics["projection_z"] = projection / spread
+            metrics["projection_z_ceiling"] = walk.reach / spread
+    return {f"geometry/{name}": value for name, value in metrics.items()}

@@ -1,7 +1,8 @@
-"""Which noise scale makes the most of a step, from rewards of the same antithetic pairs at several scales.
+"""Which noise scale makes a step gain most, from rewards of the same antithetic pairs at several scales.
 
-Notation: K pairs theta +- sigma eps_k, P prompts, r rewards, R a member's mean over the prompts; o and e the
-variances of (R+ - R-) / 2 and (R+ + R-) / 2, the odd and the even part, over all pairs and prompts there are.
+Notation: K pairs theta +- sigma eps_k, P prompts, r rewards, R a member's mean reward over the prompts.
+o and e are the variances of the odd part (R+ - R-) / 2 and the even part (R+ + R-) / 2, over all possible
+pairs and prompts.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ SHUFFLES = 999
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a sweep says.
+class SweepVerdict:
+    """The result of a sweep.
 
     Args:
-        scores: per sigma, smoothed over its neighbours, at most 1.
-        low: 5th percentile of the scores, drawing the pairs anew.
-        high: their 95th percentile.
+        scores: score of each sigma, smoothed over its neighbours, at most 1.
+        low: 5th percentile of each score when the pairs are resampled.
+        high: 95th percentile of each score.
         p_value: how often directions would look as consistent from sigma to sigma, and from prompt to prompt,
             by chance alone.
         best: position of the sigma with the highest score.
@@ -40,47 +41,49 @@ class Verdict:
     between: tuple[int, int]
 
     @property
-    def found(self) -> bool:
-        """Whether directions are better or worse beyond chance: p below 0.05."""
+    def is_significant(self) -> bool:
+        """Whether some directions are better than others beyond chance: p below 0.05, best score above 0."""
         return self.p_value < 0.05 and self.scores[self.best] > 0
 
 
 def score(rewards: Tensor, batch: int, groups: Sequence[str] = ()) -> Tensor:
-    """(o - e) / Var(R_n) = -Cov(R+, R-) / Var(R_n): what a step gains, as far as a few pairs can tell.
+    """Compute (o - e) / Var(R_n) = -Cov(R+, R-) / Var(R_n), which estimates a step's gain from a few pairs.
 
-    With z-scored rewards the expected step is alpha c, c = E[Z eps], and its gain is alpha c . grad J. A
-    direction's part in c is its correlation with R (Bessel: ||c||^2 <= 1), so that ||c||^2, the share of
-    Var(R_n) that is linear in the noise, decides what a step of given length gains.
+    With z-scored rewards the expected step is alpha c with c = E[Z eps], and its gain is alpha c . grad J.
+    The component of c along a direction is the direction's correlation with R (Bessel: ||c||^2 <= 1). So
+    ||c||^2, the share of Var(R_n) that is linear in the noise, decides what a step of given length gains.
 
-    The odd part o holds the linear share, and cubic and further terms as well: half of Var(R_n) where members
-    are ruined at random. The even part e is then the other half, and o - e vanishes. On a smooth random
-    landscape (Gaussian kernel, many dimensions), where unrelated members correlate by exp(-u), the score is
-    exp(-u) and the linear share u / (exp(u) - 1), which is never less. On a quadratic J = g.x - x^T C x / 2
-    with noise s^2 in R, o = sigma^2 ||g||^2 and e = sigma^4 tr(C^2) / 2: the score prefers a sigma below
-    that of the linear share, sigma^4 = 2 s^2 / tr(C^2): by a factor of 1.2 where nearly all of Var(R_n) is
-    linear at best, 1.4 where half of it is, 2.1 where a fifth is.
+    The odd part o contains the linear share, but also cubic and higher terms: if members are ruined at
+    random, o is half of Var(R_n). The even part e is then the other half, and o - e vanishes.
+
+    On a smooth random landscape (Gaussian kernel, many dimensions), where the rewards of unrelated members
+    have correlation exp(-u), the score is exp(-u), and the linear share is u / (exp(u) - 1), never less than
+    the score. On a quadratic J = g.x - x^T C x / 2 with noise s^2 in R, o = sigma^2 ||g||^2 and
+    e = sigma^4 tr(C^2) / 2. The linear share is then largest at sigma^4 = 2 s^2 / tr(C^2), and the score
+    prefers a smaller sigma: by a factor of 1.2 if nearly all of Var(R_n) is linear at the best sigma, 1.4 if
+    half of it is, 2.1 if a fifth is.
 
     Args:
         rewards: [..., 2 K, P], the two members of a pair side by side.
         batch: prompts of a generation, over which the residual will be averaged.
-        groups: P names, the task of each prompt; none where there is one task.
+        groups: P names, the task of each prompt; empty if there is only one task.
 
     Returns:
-        float64 [...], at most 1; 0 by chance, below it where curvature outweighs the slope.
+        float64 [...], at most 1. It is 0 by chance, and negative where curvature outweighs the slope.
     """
     prompts = rewards.shape[-1]
     odd, even = odd_and_even(rewards)
     slope, odd_noise = mean_squares(odd, groups, centred=False)
     bend, even_noise = mean_squares(even, groups)
-    # What holds for single prompts alone is taken out of both: s_m^2 = (MS_m - MS_e) / P.
+    # Remove from both what holds for single prompts only: s_m^2 = (MS_m - MS_e) / P.
     slope, bend = (slope - odd_noise) / prompts, (bend - even_noise) / prompts
     total = (slope + bend).clamp(min=0) + (odd_noise + even_noise) / batch
-    tiny = 1e-24 * rewards.double().abs().amax((-2, -1)).square()  # rounding is no difference
+    tiny = 1e-24 * rewards.double().abs().amax((-2, -1)).square()  # rounding alone makes no score
     return torch.where(total > tiny, (slope - bend) / total.clamp(min=1e-300), 0.0)
 
 
 def smoothed(scores: Tensor) -> Tensor:
-    """Means with the neighbouring sigmas, in the proportion 1 : 2 : 1.
+    """Average each score with those of the neighbouring sigmas, in the proportion 1 : 2 : 1.
 
     Args:
         scores: [..., S], in order of sigma.
@@ -93,16 +96,16 @@ def smoothed(scores: Tensor) -> Tensor:
     return total / weight
 
 
-def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), seed: int = 0) -> Verdict:
+def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), seed: int = 0) -> SweepVerdict:
     """Compare the sigmas.
 
-    The pairs have the same noises at every sigma, so that luck with the directions is common to all.
+    The pairs have the same noise at every sigma, so luck with the directions affects all sigmas alike.
 
     Args:
         rewards: per sigma [2 K, P], in order of sigma.
         batch: prompts of a generation.
-        groups: P names, the task of each prompt.
-        seed: of the resampling.
+        groups: P names, the task of each prompt; empty if there is only one task.
+        seed: seed of the resampling.
     """
     scores = smoothed(torch.stack([score(table, batch, groups) for table in rewards]))
     generator = torch.Generator().manual_seed(seed)
@@ -113,7 +116,7 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
     bounds = torch.tensor([0.05, 0.95], dtype=torch.float64)
     low, high = torch.quantile(again, bounds, dim=0).tolist()
     first, last = torch.quantile(again.argmax(-1).double(), bounds, interpolation="nearest").tolist()
-    return Verdict(
+    return SweepVerdict(
         scores=tuple(scores.tolist()),
         low=tuple(low),
         high=tuple(high),
@@ -124,15 +127,16 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
 
 
 def _p_value(rewards: Sequence[Tensor], generator: torch.Generator) -> float:
-    """Permutation test: are the odd parts of neighbouring sigmas alike, direction by direction?
+    """Test by permutation: do the odd parts of neighbouring sigmas agree, direction by direction?
 
-    A slope gives one direction the same sign at both sigmas and on all prompts. Chance, and members that are
-    ruined at random, give it a new one at each sigma; answers that turn over with it, whatever the sigma, a
-    new one on each prompt. So signs are drawn anew per direction and neighbours, and then per direction and
-    prompt; what is compared is the sum of the correlations over all neighbours, and the larger p counts.
+    With a slope, the odd part of a direction has the same sign at both sigmas and on all prompts. By chance,
+    or if members are ruined at random, its sign is new at each sigma. If the direction just turns answers
+    over, whatever the sigma, its sign is new on each prompt. So there are two null hypotheses: signs are
+    redrawn per direction and pair of neighbours, and then per direction and prompt. The statistic is the sum
+    of the correlations over all neighbours, and the larger of the two p-values counts.
     """
     odd = torch.stack([odd_and_even(table)[0] for table in rewards])
-    # sum of first_kp second_kq over prompts p != q: what both share on one prompt alone does not count.
+    # Sum of first_kp * second_kq over prompts p != q: agreement on one and the same prompt does not count.
     sums, alone = odd.sum(-1), (odd[:-1] * odd[1:]).sum(-1)
     norms = sums.square().sum(-1, keepdim=True).sqrt()
     scale = norms[:-1] * norms[1:]
@@ -144,10 +148,10 @@ def _p_value(rewards: Sequence[Tensor], generator: torch.Generator) -> float:
         by_sigma += _signs(len(products), generator) @ products[:, pair]
         turned = _signs(odd.shape[2], generator) @ odd[:, pair].T
         by_prompt += (turned[:, :-1] * turned[:, 1:] - alone[:, pair]) @ scale[:, 0]
-    least = products.sum() - 1e-12
+    least = products.sum() - 1e-12  # rounding may not turn a tie into a smaller value
     return max((1 + float((chance >= least).sum())) / (1 + SHUFFLES) for chance in (by_sigma, by_prompt))
 
 
 def _signs(count: int, generator: torch.Generator) -> Tensor:
-    """+1 or -1 with equal chance, float64 [SHUFFLES, count]."""
+    """Draw +1 or -1 with equal chance, float64 [SHUFFLES, count]."""
     return torch.randint(2, (SHUFFLES, count), generator=generator).double() * 2 - 1

@@ -1,4 +1,4 @@
-"""The commands beside those of LightningCLI: ``fetch``, ``replay`` and ``ui``."""
+"""The commands that LightningCLI does not have: ``fetch``, ``replay`` and ``ui``."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser
 
 from es_lightning.cli.console import stop
-from es_lightning.cli.suggest import one_line
+from es_lightning.cli.suggest import with_suggestion
 from es_lightning.journal import replay as replaying
 from es_lightning.models.embedded import fetch_embedded
 from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 
 
 class Parser(ArgumentParser):
-    """Reports errors on one line, with the nearest option."""
+    """Reports errors on one line, and suggests the nearest option."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop."""
         options = signature(replaying.replay).parameters
-        stop(one_line(message, dict.fromkeys(options, object), ()))
+        stop(with_suggestion(message, dict.fromkeys(options, object), ()))
 
 
-TRAINING = "?workflowType=machine_learning"  # which of its two faces MLflow's page shows
+TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
 
 
 class UIParser(ArgumentParser):
@@ -37,16 +37,16 @@ class UIParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop."""
-        stop(one_line(message, dict.fromkeys(("host", "port", "runs"), object), ()))
+        stop(with_suggestion(message, dict.fromkeys(("host", "port", "runs"), object), ()))
 
 
 def ui(arguments: list[str]) -> None:
-    """Serve MLflow's pages, after a line for each of the newest runs; ends with Ctrl-C.
+    """Print links to the newest runs, then serve MLflow's pages until Ctrl-C.
 
-    A tracking server serves its pages itself: then the lines are all there is to do.
+    A tracking server serves its pages itself; then this only prints the links.
 
     Args:
-        arguments: of the command line, behind ``ui``.
+        arguments: the command line's arguments after ``ui``.
     """
     parser = UIParser(prog="es-lightning ui", description="MLflow in a browser, on the runs made here.")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen at.")
@@ -65,15 +65,15 @@ def ui(arguments: list[str]) -> None:
         return
     command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
     place = ["--host", options.host, "--port", str(options.port)]
-    os.execv(sys.executable, [sys.executable, *command, *place])  # so that Ctrl-C goes to MLflow itself
+    os.execv(sys.executable, [sys.executable, *command, *place])  # not a child: Ctrl-C goes to MLflow itself
 
 
 def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]:
-    """Name and page of the newest runs that a tracking server has.
+    """Return a line with the name and the page of each of the newest runs that a tracking server has.
 
     Args:
-        folder: of the runs' folders.
-        uri: of the tracking server.
+        folder: folder that holds the runs' folders.
+        uri: the tracking server's URI.
         address: where its pages are served.
         count: how many runs.
     """
@@ -82,20 +82,20 @@ def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]
     return [
         f"{name:24} {address}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}{TRAINING}"
         for name, run in known
-        if run["tracking_uri"] == without_password(uri)  # no password is kept
+        if run["tracking_uri"] == without_password(uri)  # the file has the URI in this form
     ][:count]
 
 
 def fetch() -> None:
-    """Get the embedded model, once."""
+    """Download the embedded model, unless that was done before."""
     log.info("embedded model: %s", fetch_embedded())
 
 
 def replay(arguments: list[str]) -> None:
-    """Rebuild a model from base and journal.
+    """Rebuild a model from its base model and a journal.
 
     Args:
-        arguments: of the command line, behind ``replay``.
+        arguments: the command line's arguments after ``replay``.
     """
     parser = Parser(
         prog="es-lightning replay",

@@ -1,4 +1,4 @@
-"""What a run prints: its own lines, and not the chatter of the libraries below."""
+"""What a run prints: its own log lines, without the chatter of the libraries that it uses."""
 
 import logging
 import os
@@ -17,30 +17,31 @@ CHATTY = (
 )
 EXPECTED = (
     r"LightningCLI's args parameter is intended to run from within Python",
-    r"Found \d+ module\(s\) in eval mode at the start of training",  # the centre knows no backpropagation
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # nothing is trained by backpropagation
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
     r".*does not have many workers which may be a bottleneck",  # batches are made in advance
-    r"It is recommended to use `self.log\(.*, sync_dist=True\)`",  # torchmetrics has summed over ranks
-    r"`torch.distributed.reduce_op` is deprecated",  # a library below reads it while looking for kernels
+    r"It is recommended to use `self.log\(.*, sync_dist=True\)`",  # all ranks log the same gathered numbers
+    r"`torch.distributed.reduce_op` is deprecated",  # another library reads it while looking for kernels
     r"Using ModelCheckpoint with manual optimization",  # checkpoints hold the centre after the update
-    r"You're resuming from a checkpoint that ended before the epoch ended",  # batches follow the generation
+    # A batch depends only on the index of its generation.
+    r"You're resuming from a checkpoint that ended before the epoch ended",
     r"Checkpoint directory .* exists and is not empty",
-    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # as it is meant to be
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # on purpose
     r"You're using the WeightAveraging callback with a model that overrides",  # nothing is sharded here
 )
 
 
 def quiet() -> None:
-    """Log own lines plainly, and let libraries speak up from warnings on."""
+    """Log our own lines without decoration, and the libraries' lines only from warnings upwards."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it is no news that a CPU has no Triton
+    logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns that a CPU has no Triton
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(
         logging.ERROR
-    )  # nor that a first run is first
+    )  # it warns of a new experiment at every first run
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils.logging import disable_progress_bar

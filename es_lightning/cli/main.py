@@ -1,4 +1,4 @@
-"""The command line: LightningCLI with a run folder, MLflow by default, and errors of one line."""
+"""The command line: LightningCLI with a run folder, MLflow by default, and one-line errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning import (
-    callbacks,  # noqa: F401  (its classes become known by their short names)
+    callbacks,  # noqa: F401  (so that the parser knows its classes by their short names)
     tasks,  # noqa: F401
 )
 from es_lightning.algorithm.noise import Noise
@@ -24,7 +24,7 @@ from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunRe
 from es_lightning.cli import commands
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.run_folder import remove_unchanged, stamps
-from es_lightning.cli.suggest import one_line
+from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
 from es_lightning.module import EvolutionStrategies
@@ -57,11 +57,11 @@ SECTIONS: dict[str, type] = {
 
 
 class Parser(LightningArgumentParser):
-    """Reports errors on one line, with the nearest valid name."""
+    """Reports errors on one line, and suggests the nearest valid name."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop."""
-        stop(one_line(message, SECTIONS, (RolloutEngine, Task, Noise)))
+        stop(with_suggestion(message, SECTIONS, (RolloutEngine, Task, Noise)))
 
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -72,20 +72,20 @@ class SaveConfig(SaveConfigCallback):
     """Writes the resolved configuration into the run folder and to the logger."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Note what an older run has left; a run that does not pass its checks changes nothing on disk."""
+        """Note the files of an older run; they stay on disk until this run has passed its checks."""
         root = Path(trainer.default_root_dir)
         replaces = stage == "fit" and self.config.overwrite and not self.config.ckpt_path
         self.older = stamps(root) if replaces and (root / "config.yaml").exists() else {}
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save config.yaml and log it; an older run goes only now, when the new one has passed its checks."""
+        """Delete an older run, now that this one has passed its checks; then save and log config.yaml."""
         root = Path(trainer.default_root_dir)
         path = root / "config.yaml"
         remove_unchanged(root, self.older)
         path.parent.mkdir(parents=True, exist_ok=True)
         config = self.config.clone()
-        config.ckpt_path = None  # the file describes the run from its beginning
+        config.ckpt_path = None  # the file describes the whole run, wherever this process resumed it
         self.parser.save(config, path, overwrite=True, multifile=False)
         plain = json.loads(
             self.parser.dump(self.config, format="json")
@@ -123,12 +123,12 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """What a run can be asked for."""
+        """Return the subcommands, each with the arguments of its Trainer method that are not options."""
         skip = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
         return {"fit": skip, "validate": skip, "test": skip}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what a run needs beside trainer, model and data."""
+        """Add the options that a run needs besides trainer, model and data."""
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace a run in the same folder.")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -137,18 +137,19 @@ class CommandLine(LightningCLI):
             parser.link_arguments("seed_everything", target, compute_fn=_run_seed)
 
     def before_instantiate_classes(self) -> None:
-        """Settle the run folder, and refuse to mix two runs."""
+        """Choose the run folder, and refuse to mix two runs in it."""
         config = self.config[self.subcommand]
         if config.trainer.max_epochs is None:
-            # max_steps alone decides, also when a finished run is given more of them; without it, one pass.
+            # max_steps alone sets the length, also when a finished run is extended. Without it: one epoch.
             config.trainer.max_epochs = -1 if config.trainer.max_steps > 0 else 1
         root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
         config.trainer.default_root_dir = str(root)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
         if config.ckpt_path == "last":
-            # Lightning would follow a link that a crash may have taken away, and begin anew without a word.
-            found = newest(Path(config.checkpoint.dirpath))
-            config.ckpt_path = None if found is None else str(found)
+            # Lightning's own "last" follows a link. If a crash has removed the link, Lightning starts a new
+            # run without a warning.
+            checkpoint = newest(Path(config.checkpoint.dirpath))
+            config.ckpt_path = None if checkpoint is None else str(checkpoint)
             self.resumes = True
         base, exported = Path(config.model.base), (root / "model").resolve()
         if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):
@@ -164,7 +165,7 @@ class CommandLine(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Let a run without a checkpoint yet go on from its journal."""
+        """Let a resumed run that has no checkpoint yet continue from its journal."""
         super().instantiate_classes()
         if self.resumes:
             self.model.history.saved = []
@@ -194,11 +195,11 @@ class CommandLine(LightningCLI):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors that the user can mend end in one line and exit code 2."""
+    """Run the command line; errors that the user can fix end with one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     quiet()
     return_freed_tensors()
-    # Own tasks and callbacks are found by class_path; appended, so that nothing is shadowed.
+    # So that class_path finds the user's own tasks and callbacks. Appended, so that they shadow nothing.
     sys.path.append(os.getcwd())
     try:
         if arguments[:1] == ["fetch"]:
@@ -214,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         if not isinstance(error.__cause__, UsageError):
             raise
-        stop(str(error.__cause__))  # the parser wraps what a constructor says into what it thinks of it
+        stop(str(error.__cause__))  # the constructor's own words, without what the parser adds
     except (RankError, StorageError) as error:
         stop(str(error), exit_code=1)
     except Interrupted as interrupted:

@@ -1,4 +1,4 @@
-"""The folder of a run: what a run writes there, and how a later one takes its place."""
+"""The folder of a run: which files a run writes there, and how a later run replaces them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Stamps = Mapping[Path, tuple[int, int]]
 
 
 def stamps(root: Path) -> Stamps:
-    """The files that a run has left in its folder, each with what changes when it is written again."""
+    """Return the files that a run has left in its folder, each with a stamp that any rewriting changes."""
     return {path: _stamp(path) for path in _files(root)}
 
 
 def remove_unchanged(root: Path, before: Stamps) -> None:
-    """Delete a run's files, but for those that the next run has written since, and nothing of others.
+    """Delete a run's files, except those that the next run has already rewritten; other files stay.
 
     Args:
         root: the run's folder.
-        before: its files before the next run wrote any.
+        before: the ``stamps`` of its files from before the next run wrote any.
     """
     for path in _files(root):
         if before.get(path) == _stamp(path):
             path.unlink()
     for name in RUN_FOLDERS if before else ():
         for folder, _, _ in os.walk(root / name, topdown=False):
-            with suppress(OSError):  # it holds files of the next run
+            with suppress(OSError):  # not empty: it holds files of the next run
                 os.rmdir(folder)
 
 
@@ -42,6 +42,7 @@ def _files(root: Path) -> Iterator[Path]:
     for name in RUN_FOLDERS:
         for folder, folders, files in os.walk(root / name):
             paths = [Path(folder, entry) for entry in (*folders, *files)]
+            # A link to a folder counts as a file: it is removed, and what it points to is left alone.
             yield from (path for path in paths if path.is_symlink() or not path.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""Error texts of the command line: one line, and the nearest valid name where one was mistyped."""
+"""Error messages of the command line: one line, with the nearest valid name for a mistyped one."""
 
 import difflib
 import inspect
@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 
-def one_line(message: str, sections: Mapping[str, type], bases: Iterable[type]) -> str:
-    """A parser's message on one line, with a suggestion for a mistyped name.
+def with_suggestion(message: str, sections: Mapping[str, type], bases: Iterable[type]) -> str:
+    """Return a parser's message on one line, with a suggestion for a mistyped name.
 
     Args:
-        message: what the parser said.
-        sections: the options' first words, each with the class whose arguments come behind it.
-        bases: base classes whose subclasses and their arguments may be named.
+        message: the parser's message.
+        sections: first parts of the options, each with the class whose arguments are its second parts.
+        bases: base classes; their subclasses, and the arguments of these, are valid names too.
     """
     text = " ".join(message.split())
     unknown_class = re.search(r'Parser key "([\w.]+)":.*Expected a dot import path string: (\S+)', text)
@@ -26,7 +26,7 @@ def one_line(message: str, sections: Mapping[str, type], bases: Iterable[type]) 
 
 
 def _names(bases: Iterable[type]) -> Iterator[str]:
-    """Names of all plug-ins of these kinds, and of their constructor arguments."""
+    """Yield the names of all subclasses of these bases, and of their constructor arguments."""
     for base in bases:
         for plug_in in _subclasses(base):
             yield plug_in.__name__
@@ -45,7 +45,7 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 def _nearest(text: str, known: set[str]) -> str | None:
-    """The known name closest to any word of the text that is none itself."""
+    """Return the known name that is closest to any unknown word of the text."""
     words = [word.lstrip("-") for word in re.findall(r"[\w.-]*\w", text)]
     words = [word for word in words if word not in known and not _is_prefix(word, known)]
     pairs = [

@@ -1,4 +1,4 @@
-"""Weights are evaluated: completions, rewards, and what all ranks learn of them."""
+"""Evaluating weights: generate completions, grade them, and gather the rewards of all ranks."""
 
 from es_lightning.evaluation.evaluator import Evaluator
 from es_lightning.evaluation.gather import Outcome

@@ -1,4 +1,4 @@
-"""Weights in, rewards out: rollouts, grading, and what all ranks learn of both."""
+"""From weights to rewards: generate completions, grade them, and gather the results of all ranks."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ from es_lightning.system.stopwatch import Stopwatch
 
 
 class Evaluator:
-    """Generates, grades and gathers. With several ranks all of them call the same method, and get the same.
+    """Generates completions, grades them and gathers the results.
+
+    Several ranks have to call the same method at the same time, and all of them get the same results.
 
     Args:
-        rollouts: an engine that was started.
-        scorer: grades completions; its task is that of the run.
-        ranks: which share the work out; None for a process on its own.
-        generation: updates that the centre has seen; it seeds samplers and is named in errors.
+        rollouts: holds the engine, which has to be started.
+        scorer: grades completions with the run's task.
+        ranks: the ranks that share the work; None for a single process.
+        generation: number of updates that the centre has seen; it seeds samplers and is named in errors.
 
     Example::
 
@@ -63,16 +65,16 @@ class Evaluator:
         checksum: str = "",
         watch: Stopwatch | None = None,
     ) -> Outcome:
-        """Evaluate this lane's members, then learn how the other lanes' members did.
+        """Evaluate this lane's members, then gather the results of the other lanes.
 
         Args:
-            centre: theta, float32 parameters under Hugging Face names; left as it is.
+            centre: theta, float32 parameters under Hugging Face names; not changed.
             members: the population, N members.
             noise: kind of noise.
             sigma: noise scale in units of the weights.
             prompts: the batch, P encoded prompts, the same on every rank.
-            checksum: of the centre, which has to be the same on every rank.
-            watch: gets the seconds of perturb, generate, reward and gather.
+            checksum: checksum of the centre, which has to be the same on every rank.
+            watch: records the seconds of the phases perturb, generate, reward and gather.
 
         Raises:
             RewardError: the task returned no finite reward.
@@ -85,7 +87,7 @@ class Evaluator:
         try:
             evaluations = self._graded(centre, mine, noise, sigma, prompts, watch)
         except (RewardError, RolloutError) as error:
-            failure = error  # the other ranks are told before this one stops
+            failure = error  # raised after the exchange: the other ranks wait for this one
         shard = self._shard(evaluations, prompts, checksum, watch, failure)
         with watch.phase("gather"):
             packed = self.ranks.exchange(shard.pack())
@@ -104,7 +106,7 @@ class Evaluator:
         prompts: Sequence[Prompt],
         watch: Stopwatch,
     ) -> dict[int, Evaluation]:
-        """Generate and grade: one member's completions are graded while the engine serves the next one."""
+        """Generate and grade; the graders work on a member while the engine generates for the next one."""
         grading = self.scorer.round(len(members) * len(prompts) * self.rollouts.sampling.n)
         pending: dict[int, tuple[Sequence[Completion], Pending]] = {}
         rolled_out = self.rollouts.population(centre, members, noise, sigma, prompts, self.generation, watch)
@@ -127,7 +129,7 @@ class Evaluator:
         failure: Exception | None,
     ) -> Shard:
         if not self.ranks.lane.leads:
-            evaluations = {}  # the first rank of the lane reports them
+            evaluations = {}  # only the first rank of the lane reports its members
         rewards = torch.tensor([each.rewards for each in evaluations.values()], dtype=torch.float64)
         return Shard(
             rank=self.ranks.rank,
@@ -145,12 +147,12 @@ class Evaluator:
     def evaluate(
         self, prompts: Sequence[Prompt], scorer: Scorer | None = None, max_tokens: int | None = None
     ) -> Evaluation:
-        """Generate and grade with the weights that the engine holds; the lanes share the prompts out.
+        """Generate and grade with the weights that the engine holds; the lanes divide the prompts.
 
         Args:
             prompts: P encoded prompts.
-            scorer: grades them; None takes that of the run's task.
-            max_tokens: most new tokens of a completion; None takes those of the run's sampling.
+            scorer: grades the completions; None takes the scorer of the run's task.
+            max_tokens: most new tokens of a completion; None takes the run's own limit.
         """
         sampling = self.rollouts.sampling
         sampling = replace(sampling, max_tokens=max_tokens or sampling.max_tokens)
@@ -164,16 +166,16 @@ class Evaluator:
         return self._joined(Evaluation(tuple(mine), tuple(completions), scores), prompts)
 
     def sample(self, prompts: Sequence[Prompt], max_tokens: int, temperature: float, seed: int) -> Evaluation:
-        """One completion per prompt, ungraded; the lanes share the prompts out.
+        """Generate one completion per prompt, without grading; the lanes divide the prompts.
 
         Args:
             prompts: P encoded prompts.
             max_tokens: most new tokens of a completion.
             temperature: 0 for greedy decoding.
-            seed: of the sampler; the generation's index is added.
+            seed: seed of the sampler, to which the generation's index is added.
 
         Returns:
-            Completions with empty scores.
+            The completions, with empty scores.
         """
         mine = self.ranks.lane.share(prompts)
         completions = self._complete(
@@ -183,18 +185,19 @@ class Evaluator:
         return self._joined(Evaluation(tuple(mine), tuple(completions), scores), prompts)
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probability of each token given those before it; the lanes share the sequences out.
+        """Compute the log-probability of each token given those before it; the lanes divide the sequences.
 
         Args:
             sequences: token ids, at least 2 in each sequence.
 
         Returns:
-            One float32 tensor [L - 1] of nats per sequence of length L.
+            Per sequence of length L a float32 tensor [L - 1], in nats; the first token has no value.
         """
         mine = self.ranks.lane.share(sequences)
         with interruptible():
             rows = [row.tolist() for row in self.rollouts.engine.logprobs(mine)] if mine else []
         lanes = [json.loads(part) for part in self.ranks.from_lanes(json.dumps(rows).encode())]
+        # Lane l of L had sequences l, l + L, l + 2 L, ...
         return [
             torch.tensor(lanes[i % len(lanes)][i // len(lanes)], dtype=torch.float32)
             for i in range(len(sequences))

@@ -1,4 +1,4 @@
-"""What ranks tell one another about a generation: N * P rewards and a few numbers."""
+"""What the ranks send one another about a generation: N * P rewards and a few numbers."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ from es_lightning.records import Completion, Evaluation, Prompt
 
 @dataclass(frozen=True)
 class Shard:
-    """What one rank reports. The first rank of a lane reports its members; the others report none.
+    """What one rank reports of a generation; only the first rank of a lane reports the lane's members.
 
     Args:
-        rank: which one.
+        rank: index of the rank.
         centre: checksum of its centre before the generation.
-        prompts: digest of the batch it evaluated.
+        prompts: digest of the batch that it evaluated.
         rewards: float64 [members of the lane, P]; [0, P] from a rank that is not its lane's first.
-        sums: of every number that the task's reward returned, as an exact fraction, with its count.
+        sums: for every number that the task's reward returned, its sum as an exact fraction, and its count.
         tokens: tokens generated.
         seconds: wall-clock seconds per phase.
         error: what went wrong; empty if nothing did.
@@ -43,14 +43,14 @@ class Shard:
     error: str = ""
 
     def pack(self) -> bytes:
-        """A line of JSON, and the rewards behind it as they lie in memory."""
+        """Write the report as a line of JSON, followed by the raw bytes of the rewards."""
         values = {name: value for name, value in vars(self).items() if name != "rewards"}
         head = json.dumps({**values, "shape": list(self.rewards.shape)})
         return head.encode() + b"\n" + self.rewards.numpy().tobytes()
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Shard":
-        """The inverse of ``pack``."""
+        """Read a report that ``pack`` wrote."""
         head, _, body = packed.partition(b"\n")
         values: dict[str, Any] = json.loads(head)
         shape = values.pop("shape")
@@ -60,15 +60,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the whole population did, the same on every rank.
+    """The results of the whole population, the same on every rank but for ``evaluations``.
 
     Args:
         rewards: float64 [N, P], in member order.
-        scores: means of what the task's reward returned, over all completions.
+        scores: mean over all completions of each number that the task's reward returned.
         tokens: tokens generated.
-        seconds: wall-clock seconds per phase, of the slowest lane.
-        lane_seconds: what each lane spent on its members, all phases together.
-        evaluations: of the members that this rank evaluated, by member index; these differ between ranks.
+        seconds: wall-clock seconds per phase, of the slowest rank in each phase.
+        lane_seconds: seconds that each lane spent on its members, summed over the phases.
+        evaluations: evaluations of the members that this rank evaluated, by member index.
     """
 
     rewards: Tensor
@@ -80,13 +80,13 @@ class Outcome:
 
 
 def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1) -> Outcome:
-    """Put the lanes' parts together: lane l of L evaluated members l, l + L, l + 2 L, ...
+    """Join the lanes' reports: lane l of L evaluated members l, l + L, l + 2 L, ...
 
     Args:
         shards: one per rank, in rank order.
         size: number of members N.
-        generation: named in errors.
-        lane_size: ranks of a lane.
+        generation: index of the generation, named in errors.
+        lane_size: ranks per lane.
 
     Raises:
         RankError: a rank failed, or holds another centre or other prompts than rank 0.
@@ -109,29 +109,29 @@ def join(shards: Sequence[Shard], size: int, generation: int, lane_size: int = 1
 
 
 def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:
-    """Sum and count of every number that the task returned, and of the completions' lengths.
+    """Sum and count every number that the task returned, and the completions' lengths.
 
-    Sums are exact, so that means do not depend on how members were shared out.
+    The sums are exact, so that means do not depend on how the members were divided among lanes.
     """
     scores = [score for evaluation in evaluations for score in measured(evaluation)]
-    found = columns(scores)
-    return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in found.items()}
+    values = columns(scores)
+    return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in values.items()}
 
 
 def digest(prompts: Iterable[Prompt]) -> str:
-    """Sixteen hexadecimal digits of the prompts' names and token ids."""
+    """Hash the prompts' ids and token ids into sixteen hexadecimal digits."""
     text = "\n".join(f"{prompt.id} {prompt.token_ids}" for prompt in prompts)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def pack_evaluation(evaluation: Evaluation) -> bytes:
-    """Completions and scores as JSON, for the lanes that evaluated other prompts."""
+    """Write completions and scores as JSON, for the lanes that evaluated other prompts."""
     completions = [asdict(completion) for completion in evaluation.completions]
     return json.dumps([completions, [dict(score) for score in evaluation.scores]]).encode()
 
 
 def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Evaluation:
-    """The evaluation of all prompts, where lane l of L evaluated prompts l, l + L, l + 2 L, ...
+    """Join the lanes' parts of an evaluation: lane l of L evaluated prompts l, l + L, l + 2 L, ...
 
     Args:
         packed: one per lane, in lane order.
@@ -150,9 +150,9 @@ def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Eval
 
 
 def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:
-    """Sum and count of a number, from each lane that has members.
+    """Yield the sum and count of a number from each lane that has members.
 
-    A lane without failures does not report any, which counts as a sum of 0.
+    A lane without failures of some kind reports no number for it, which means a sum of 0.
     """
     for lane in lanes:
         if key in lane.sums:

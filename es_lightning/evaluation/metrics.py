@@ -1,4 +1,4 @@
-"""Metrics of a generation, from gathered numbers alone: any number of ranks gives the same."""
+"""Metrics of a generation, from gathered numbers only, so that the number of ranks does not change them."""
 
 from collections.abc import Mapping, Sequence
 from math import fsum
@@ -8,7 +8,7 @@ from es_lightning.records import Completion, Evaluation, Generation
 
 
 def columns(scores: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Each named number of those completions that have it; failures are 0 for the others."""
+    """Collect each named number from the completions that have it; failures count as 0 for the others."""
     keys = dict.fromkeys(key for score in scores for key in score)
     return {
         key: [score.get(key, 0.0) for score in scores if key in score or key.startswith(FAILED)]
@@ -17,12 +17,12 @@ def columns(scores: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 
 
 def means(scores: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float]:
-    """The mean of each named number over those completions that have it, named ``prefix/key``."""
+    """Average each named number over the completions that have it; the mean is named ``prefix/key``."""
     return {f"{prefix}/{key}": fsum(column) / len(column) for key, column in columns(scores).items()}
 
 
 def measured(evaluation: Evaluation) -> list[dict[str, float]]:
-    """The scores of all completions, each with its length and whether it was cut off beside it."""
+    """Return the scores of all completions, with each completion's length and whether it was cut off."""
     return [
         {**score, **_shape(completion)}
         for score, completion in zip(evaluation.scores, evaluation.completions, strict=True)
@@ -30,7 +30,7 @@ def measured(evaluation: Evaluation) -> list[dict[str, float]]:
 
 
 def record_metrics(record: Generation) -> dict[str, float]:
-    """The numbers of a generation other than its reward statistics, by the names they are logged under."""
+    """Return a generation's numbers other than its reward statistics, by the names they are logged under."""
     means = {_grouped(key): value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
     geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}
@@ -46,5 +46,5 @@ def _shape(completion: Completion) -> dict[str, float]:
 
 
 def _grouped(key: str) -> str:
-    """What was earned is of the group reward/, how it came about of the group health/."""
+    """Name a failure or a property of completions health/..., and any other number reward/..."""
     return f"health/{key}" if key.startswith((FAILED, "completion_")) else f"reward/{key}"

@@ -1,4 +1,4 @@
-"""An engine with weights in it: the centre, the base model, or one member after the other."""
+"""The engine, and the weights in it: the centre, the base model, or one member after the other."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 class Rollouts:
-    """Starts an engine, loads weights into it, and generates. It knows no ranks, no rewards and no Trainer.
+    """Starts an engine, loads weights into it, and generates; it knows no ranks, no rewards and no Trainer.
 
-    The engine borrows copies of the weights, so there is nothing to restore: the centre is never touched.
-    This class alone decides how a population is evaluated: one member after the other, each with all
-    prompts. An engine that can hold a whole population at once gets a ``population`` of its own, and nothing
-    above changes.
+    The engine gets copies of the weights. The centre is never changed, so nothing has to be restored.
+    Only this class decides how a population is evaluated: one member after the other, each on all prompts.
+    For an engine that can hold a whole population at once, override ``population``; the code that calls it
+    stays the same.
 
     Args:
-        engine: what generates.
-        sampling: how completions are decoded; None is greedy, 256 tokens at the most.
+        engine: generates completions.
+        sampling: how completions are decoded; None decodes greedily, up to 256 tokens.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
 
     Raises:
@@ -46,21 +46,21 @@ class Rollouts:
                 "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
             )
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
-        self._needed = 0  # tokens of the longest prompt with its completion that were asked for so far
-        self._room = 0  # tokens that the engine was started for
-        self._held: str | None = None
+        self._needed = 0  # most tokens that a reserved prompt can have together with its completion
+        self._room = 0  # tokens per sequence that the engine was started for
+        self._held: str | None = None  # "centre" or "base"; None if the engine holds neither, as it is now
 
     # Starting -------------------------------------------------------------------------------------
 
     def reserve(
         self, base: BaseModel, prompts: Sequence[Prompt], max_tokens: int | None = None
     ) -> list[Prompt]:
-        """Encode prompts, and let ``start`` make room for them and their completions.
+        """Encode prompts, and make ``start`` reserve room for them and their completions.
 
         Args:
-            base: the model, for its tokenizer and its length.
+            base: the base model, for its tokenizer and its longest sequence.
             prompts: at least one.
-            max_tokens: most new tokens for each; None takes those of ``sampling``.
+            max_tokens: most new tokens for each; None takes the limit of ``sampling``.
 
         Returns:
             The prompts with their token ids.
@@ -81,7 +81,7 @@ class Rollouts:
         return encoded
 
     def start(self, base: BaseModel) -> None:
-        """Start the engine, or start it anew if more room was reserved since."""
+        """Start the engine, or restart it if more room has been reserved since it was started."""
         if self._needed > self._room:
             if self._room:
                 self.engine.close()
@@ -93,7 +93,7 @@ class Rollouts:
 
     def load(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights into the engine."""
-        self.forget()
+        self.forget()  # before loading: if that fails, the engine holds a mixture
         self.engine.load_weights(named_tensors)
         trim_heap()
 
@@ -108,10 +108,10 @@ class Rollouts:
 
         Args:
             base: the base model.
-            centre: its parameters say which tensors there are, and on which device they pass by.
+            centre: gives the names of the tensors, and the devices that they are copied to on their way.
 
         Raises:
-            UsageError: the files name their tensors otherwise than transformers does.
+            UsageError: the files use other tensor names than transformers does.
         """
         if self._held != "base":
             self.load(
@@ -121,7 +121,7 @@ class Rollouts:
             self._held = "base"
 
     def forget(self) -> None:
-        """Load the centre anew next time. Whoever changes the centre's weights has to call this."""
+        """Make the next use load the weights again. Call this after every change of the centre's weights."""
         self._held = None
 
     @torch.no_grad()
@@ -148,8 +148,8 @@ class Rollouts:
 
         Args:
             prompts: P encoded prompts.
-            sampling: how to decode; None takes the run's.
-            generation: added to the sampler's seed, so that each generation draws other samples.
+            sampling: how to decode; None takes the run's sampling.
+            generation: added to the sampler's seed, so that each generation draws different samples.
 
         Returns:
             P * n completions in the order of the prompts, the n samples of one prompt side by side.
@@ -168,7 +168,7 @@ class Rollouts:
         generation: int = 0,
         watch: Stopwatch | None = None,
     ) -> Iterator[tuple[Member, list[Completion]]]:
-        """Complete the prompts with each member's weights; yields a member once its completions are there.
+        """Complete the prompts with each member's weights; yields each member as soon as it is finished.
 
         Args:
             centre: theta, float32 parameters under Hugging Face names.
@@ -177,7 +177,7 @@ class Rollouts:
             sigma: noise scale in units of the weights.
             prompts: P encoded prompts, the same for all members.
             generation: added to the sampler's seed, and named in errors.
-            watch: gets the seconds of the phases perturb and generate.
+            watch: records the seconds of the phases perturb and generate.
 
         Raises:
             RolloutError: the engine failed on a member; the centre is untouched.
@@ -207,9 +207,10 @@ class Rollouts:
 
 
 def _length(prompt: Prompt, max_tokens: int) -> int:
-    """Tokens of a prompt with the longest completion that it may get."""
+    """Count the tokens of a prompt with the longest completion that it can get."""
     if prompt.choices:
-        return max(len(choice.token_ids) for choice in prompt.choices) + 1  # vLLM generates one more
+        # vLLM cannot score a sequence without generating one more token.
+        return max(len(choice.token_ids) for choice in prompt.choices) + 1
     return len(prompt.token_ids) + max_tokens
 
 

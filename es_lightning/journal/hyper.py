@@ -1,4 +1,4 @@
-"""The optimizer's settings: what the journal keeps of them, and how a replay puts them back."""
+"""The optimizer's settings: what the journal records of them, and how a replay restores them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's class, settings and number of parameter groups, as JSON can hold them."""
+    """Describe an optimizer in types that JSON has: its class, settings and number of parameter groups."""
     kind = type(optimizer)
     settings = {name: _json_value(value) for name, value in _defaults(optimizer).items()}
     groups = len(optimizer.param_groups)
@@ -16,7 +16,7 @@ def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def hyper_parameters(optimizer: Optimizer) -> dict[str, Any]:
-    """lr, and whatever else of the first group a schedule has moved from where it started."""
+    """Return lr, and the other settings of the first group that a schedule has changed."""
     group = optimizer.param_groups[0]
     starts = _defaults(optimizer).items()
     moved = {name: _json_value(group[name]) for name, start in starts if group[name] != start}
@@ -24,14 +24,18 @@ def hyper_parameters(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def set_hyper_parameters(optimizer: Optimizer, hyper: Mapping[str, Any]) -> None:
-    """The inverse of ``hyper_parameters``."""
+    """Apply what ``hyper_parameters`` returned; settings that it leaves out get their initial values."""
     for name, start in _defaults(optimizer).items():
         value = hyper.get(name, start)
         optimizer.param_groups[0][name] = tuple(value) if isinstance(start, tuple) else value
 
 
 def _defaults(optimizer: Optimizer) -> dict[str, Any]:
-    """What the settings were at first; loading a state adds one to the defaults of optimizers without it."""
+    """Return the initial settings.
+
+    Defaults without a value in the parameter groups are left out: when torch loads a state, it adds
+    ``differentiable`` to the defaults of optimizers that do not have it.
+    """
     return {name: start for name, start in optimizer.defaults.items() if name in optimizer.param_groups[0]}
 
 
@@ -41,16 +45,17 @@ def _json_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-# Learning rates that schedulers compute with, in parameter groups (OneCycleLR) and in themselves (CyclicLR).
+# Learning rates that schedulers compute with, as keys of parameter groups (OneCycleLR) and as attributes of
+# their own (CyclicLR).
 _OF_GROUPS, _OF_SCHEDULERS = ("lr", "initial_lr", "max_lr", "min_lr"), ("base_lrs", "max_lrs")
 
 
 def scale_lr(optimizer: Optimizer, scheduler: Any, factor: float) -> None:
-    """Multiply an optimizer's learning rates, and those that its scheduler computes with.
+    """Multiply an optimizer's learning rates, and those that its scheduler computes with, by a factor.
 
     Args:
         optimizer: changed in place.
-        scheduler: of that optimizer, also one that is made of others; None if there is none.
+        scheduler: the optimizer's scheduler, which may be made of others; None if there is none.
         factor: above 0.
     """
     for group in optimizer.param_groups:
@@ -62,5 +67,5 @@ def _scale(scheduler: Any, factor: float) -> None:
     for name in _OF_SCHEDULERS:
         if hasattr(scheduler, name):
             setattr(scheduler, name, [lr * factor for lr in getattr(scheduler, name)])
-    for part in getattr(scheduler, "_schedulers", ()):
+    for part in getattr(scheduler, "_schedulers", ()):  # of SequentialLR and ChainedScheduler
         _scale(part, factor)

@@ -1,4 +1,4 @@
-"""From a base model and a journal to the centre of any generation, bit for bit and without rollouts."""
+"""Rebuild the centre of any generation from a base model and a journal, bit for bit, without rollouts."""
 
 import importlib
 import inspect
@@ -31,16 +31,16 @@ def replay(
     Args:
         journal: a run's journal.jsonl.
         output: folder to write; must not exist yet.
-        generation: index of the generation after whose update the model is wanted; None takes the last.
-        base: where the base model is, if not where the run had it.
+        generation: index of the last generation whose update the model has; None takes the journal's last.
+        base: where the base model is, if it is no longer where the run had it.
         trust_remote_code: run Python code that comes with the model, and optimizers from outside torch.
 
     Returns:
-        The journal's entry of that generation, whose checksum the model has.
+        The journal's entry of that generation; its checksum is that of the model.
 
     Raises:
-        UsageError: the journal, the base model, the optimizer or the noise cannot give the run's bits; says
-            which differs.
+        UsageError: the journal, the base model, the optimizer or the noise cannot reproduce the run bit for
+            bit; the message says which of them differs.
     """
     if output.exists():
         raise UsageError(f"{output} exists already: give another --output, or remove it.")
@@ -54,10 +54,10 @@ def replay(
     optimizer = _optimizer(header["optimizer"], centre, trust_remote_code)
     for entry in wanted:
         repeat(entry, centre, optimizer, noise)
-        found = checksum(centre.named_parameters())
-        if found != entry.checksum:
+        actual = checksum(centre.named_parameters())
+        if actual != entry.checksum:
             raise UsageError(
-                f"generation {entry.generation} came out with checksum {found}, the journal has "
+                f"generation {entry.generation} came out with checksum {actual}, the journal has "
                 f"{entry.checksum}: replay on the kind of device and with the versions of the run, "
                 f"{header['versions']} on {header.get('device')}."
             )
@@ -77,13 +77,13 @@ def _up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> l
 
 
 def repeat(entry: Entry, centre: nn.Module, optimizer: Optimizer, noise: Noise) -> None:
-    """Make the update of a generation once more.
+    """Repeat the update of a generation.
 
     Args:
-        entry: of the generation.
-        centre: as it was before, changed in place.
-        optimizer: over the centre, in the state it was in before.
-        noise: the run's.
+        entry: the generation's entry.
+        centre: the centre before that update, changed in place.
+        optimizer: the centre's optimizer, in its state before that update.
+        noise: the run's noise.
     """
     set_hyper_parameters(optimizer, entry.hyper)
     if not entry.skipped:
@@ -100,6 +100,7 @@ def _optimizer(described: dict[str, Any], centre: nn.Module, trust_remote_code: 
     if described["groups"] != 1:
         raise UsageError("the run's optimizer has several parameter groups, which a journal does not hold.")
     kind = getattr(importlib.import_module(module), name)
+    # Not every default is an argument: AdamW has decoupled_weight_decay from Adam and does not take it.
     known = inspect.signature(kind.__init__).parameters
     settings = {key: value for key, value in described["settings"].items() if key in known}
     optimizer: Optimizer = kind(centre.parameters(), **settings)

@@ -1,4 +1,4 @@
-"""The way back to a centre of the past: from a checkpoint or the base model, along the journal."""
+"""Restore an earlier centre: load a checkpoint or the base model, then repeat updates from the journal."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -29,24 +29,24 @@ def go_back(
     folders: Iterable[Path],
     ranks: Ranks,
 ) -> None:
-    """Put centre and optimizer where they were after the updates of a lineage; all ranks take part.
+    """Put centre and optimizer in their state after the updates of a lineage; all ranks have to call it.
 
-    The way starts at the latest checkpoint of the lineage, or at the base model, and repeats the updates
-    from there.
+    This loads the latest checkpoint of the lineage, or else the base model, and repeats the updates since.
 
     Args:
-        path: the updates, from the base model on.
+        path: the updates of the lineage, from the base model on.
         centre: float32 parameters, changed in place.
-        optimizer: over the centre; its learning rates and other settings stay as they are.
-        noise: of the run.
+        optimizer: the centre's optimizer; its learning rates and other settings stay as they are.
+        noise: the run's noise.
         base: weights of the base model.
-        folders: of checkpoints.
-        ranks: have to start from the same file.
+        folders: folders with checkpoints.
+        ranks: the run's ranks, which all have to start from the same file.
 
     Raises:
-        UsageError: the base model's files name their tensors otherwise than transformers does.
+        UsageError: the base model's files use other tensor names than transformers does.
     """
-    # A checkpoint's groups hold what schedulers had put there by then, OneCycleLR's peak for example.
+    # Loading and repeating overwrite the settings in the parameter groups, so they are put back afterwards: a
+    # checkpoint holds what schedulers had set by then, for example OneCycleLR's peak.
     present = [
         {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
     ]
@@ -64,8 +64,9 @@ def _start(
     folders: Iterable[Path],
     ranks: Ranks,
 ) -> int:
-    """Load the latest centre of a lineage that all ranks find on disk; returns the updates it has seen."""
+    """Load the latest centre of a lineage that all ranks find on disk; returns its number of updates."""
     mine = [[str(file), index] for index, file in on_disk(folders, path)]
+    # All ranks try the files that rank 0 sees, in its order: so each has the same number of exchanges.
     agreed = json.loads(ranks.exchange(json.dumps(mine).encode())[0])
     for file, index in agreed:
         optimizer_state = read_centre_(centre, Path(file), path[index].checksum)
@@ -79,37 +80,39 @@ def _start(
 
 
 def on_disk(folders: Iterable[Path], path: Sequence[Entry]) -> list[tuple[int, Path]]:
-    """Checkpoints written after one of the updates of a lineage, the latest first.
+    """Find the checkpoints that were written after an update of a lineage, the latest first.
 
     Args:
-        folders: of checkpoints.
-        path: the updates.
+        folders: folders with checkpoints.
+        path: the updates of the lineage.
 
     Returns:
-        (position in the path, file); whether a file holds that very centre, ``read_centre_`` finds out.
+        Pairs of (position in the path, file). They are matched by the number of updates alone;
+        ``read_centre_`` checks whether a file really holds that centre.
     """
     place = {entry.generation + 1: index for index, entry in enumerate(path)}
-    found = [pair for folder in folders for pair in steps(folder).items()]
-    return sorted(((place[step], file) for file, step in found if step in place), reverse=True)
+    checkpoints = [pair for folder in folders for pair in steps(folder).items()]
+    return sorted(((place[step], file) for file, step in checkpoints if step in place), reverse=True)
 
 
 def read_centre_(centre: nn.Module, file: Path, wanted: str) -> dict[str, Any] | None:
     """Read a checkpoint's centre into ``centre``.
 
     Args:
-        centre: changed in place, whatever the result.
+        centre: changed in place, possibly even where the result is None.
         file: the checkpoint.
-        wanted: checksum that the centre is to have.
+        wanted: the checksum that the centre has to have.
 
     Returns:
-        The state of the optimizer beside it; None if the file cannot be read, holds another centre, or holds
-        weights alone.
+        The optimizer's state in the same file; None if the file cannot be read, holds another centre, or
+        holds only weights.
     """
     try:
         content = read_checkpoint(file, mapped=True)
     except UsageError:
         return None
-    state = content.get("current_model_state", content["state_dict"])  # beside an average: WeightAveraging
+    # WeightAveraging saves its average as the state_dict, and the centre under a key of its own.
+    state = content.get("current_model_state", content["state_dict"])
     named = [(f"centre.{name}", parameter) for name, parameter in centre.named_parameters()]
     fits = all(name in state and state[name].shape == parameter.shape for name, parameter in named)
     if not fits or "optimizer_states" not in content:
@@ -123,10 +126,10 @@ def read_centre_(centre: nn.Module, file: Path, wanted: str) -> dict[str, Any] |
 
 
 def read_base_(centre: nn.Module, base: BaseWeights) -> None:
-    """Make the centre what it was at first.
+    """Read the base model's weights into the centre.
 
     Raises:
-        UsageError: the base model's files name their tensors otherwise than transformers does.
+        UsageError: the base model's files use other tensor names than transformers does.
     """
     for name, parameter in centre.named_parameters():
         parameter.copy_(base.read(name))

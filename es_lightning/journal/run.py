@@ -1,4 +1,4 @@
-"""The journal of a run under way: after a crash it gives back what the newest checkpoint lacks."""
+"""The journal of a run in progress: after a crash it supplies what the newest checkpoint lacks."""
 
 import json
 import logging
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Past:
-    """A generation that an earlier process finished, after the checkpoint this one started from.
+    """A generation that an earlier process finished after the checkpoint that this process started from.
 
     Args:
-        entry: its line in the journal.
+        entry: the generation's entry in the journal.
         rewards: float64 [N, P].
     """
 
@@ -32,7 +32,7 @@ class Past:
     rewards: Tensor
 
     def record(self, prompts: Sequence[Prompt]) -> Generation:
-        """What is known of the generation before its update."""
+        """Make the generation's record, as it is before the update."""
         entry = self.entry
         return Generation(
             index=entry.generation,
@@ -54,7 +54,10 @@ class Past:
 
 
 class RunJournal:
-    """Grows by one line per generation, on disk before the next one starts; rank 0 writes, all ranks know."""
+    """The journal of a run; it grows by one line per generation, which is on disk before the next one starts.
+
+    Rank 0 writes the files, and all ranks hold the lines in memory.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -72,16 +75,15 @@ class RunJournal:
         writes: bool,
         share: Callable[[bytes], bytes],
     ) -> None:
-        """Start a journal, or go on with one.
+        """Start a journal, or continue one.
 
         Args:
-            folder: of the run.
-            header: of this process.
-            generation: the one to come; the centre is what it was before it.
-            saved: the lines that came with a checkpoint, or [] to resume from the journal alone; None starts
-                a run anew.
-            writes: whether this rank keeps the files.
-            share: hands rank 0's bytes to every rank.
+            folder: the run's folder.
+            header: the header that this process would write.
+            generation: index of the next generation; the centre is in its state before that generation.
+            saved: journal lines from a checkpoint; [] resumes from the journal alone, None starts a new run.
+            writes: whether this rank writes the files.
+            share: gives rank 0's bytes to every rank; all ranks call it.
 
         Raises:
             UsageError: the folder holds the journal of another run, or of this run with other settings.
@@ -109,7 +111,7 @@ class RunJournal:
             log.info("Generations %d to %d come from the journal.", generation, len(entries) - 1)
 
     def past(self, generation: int) -> Past | None:
-        """What the journal already knows of a generation."""
+        """Return, once, a generation that an earlier process finished; None if none did."""
         return self._past.pop(generation, None)
 
     def knows(self, generation: int) -> bool:
@@ -123,16 +125,16 @@ class RunJournal:
             StorageError: the disk is full or the folder cannot be written.
         """
         if self._journal is not None and self._rewards is not None:
-            # Rewards first: a line in the journal means that its rewards are there.
+            # Rewards first: where the journal has a line, its rewards are on disk too.
             self._rewards.append(_rewards_line(entry.generation, rewards.tolist()))
             self._journal.append(entry.line())
         self.lines.append(entry.line())
 
     def repeat(self, past: Past, checksum: str) -> None:
-        """Take over a line that the files hold already, once its update has led to the centre that it names.
+        """Add a repeated generation, whose line is in the files already, after checking its centre.
 
         Raises:
-            UsageError: the update has led to another centre.
+            UsageError: the repeated update has led to another centre.
         """
         entry = past.entry
         if checksum != entry.checksum:
@@ -146,7 +148,7 @@ class RunJournal:
     def _restore(
         self, folder: Path, header: Mapping[str, Any], generation: int, saved: Sequence[str] | None
     ) -> dict[str, Any]:
-        """Bring the files to the last generation that both of them hold; returns their lines."""
+        """Cut both files after the last generation that both of them hold; returns what all ranks need."""
         path = folder / JOURNAL
         lines = read_lines(path)
         if saved is None and len(lines) > 1:
@@ -155,7 +157,7 @@ class RunJournal:
                 "choose another folder with default_root_dir."
             )
         if saved is None:
-            lines = []  # a header alone, of a run that ended before its first generation
+            lines = []  # the file has a header only: that run ended before its first generation
         lines = _joined(lines, list(saved or []), path)
         if lines:
             recorded, entries = parse(lines, path)
@@ -187,7 +189,7 @@ def _warn_of_other_settings(recorded: Mapping[str, Any], present: Mapping[str, A
 
 
 def _joined(written: list[str], saved: list[str], path: Path) -> list[str]:
-    """The longer of the file's lines and the checkpoint's, which must agree as far as both go."""
+    """Return the longer of the file's lines and the checkpoint's; the lines that both have must be equal."""
     common = min(len(written), len(saved))
     if written[1:common] != saved[1:common]:
         raise UsageError(

@@ -1,1 +1,1 @@
-"""Models of the landscape that a reward spans over the weights."""
+"""Models of the reward as a landscape over the weights."""

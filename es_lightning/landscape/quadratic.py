@@ -17,14 +17,14 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quadratic:
-    """A quadratic reward with maximum 1 and the ascent on it, in the coordinates of C's eigenvectors.
+    """A quadratic reward with maximum 1, and the ascent on it, in the coordinates of C's eigenvectors.
 
     Args:
         curvatures: eigenvalues lambda_i >= 0 of C, float64 [D].
-        start: where the ascent starts, x_{i,0}, float64 [D].
+        start: starting point of the ascent, x_{i,0}, float64 [D].
         alpha: step size, between 0 and 2 / lambda_max.
         sigma: noise scale.
-        population: members N.
+        population: number of members N.
     """
 
     curvatures: Array
@@ -40,7 +40,7 @@ class Quadratic:
 
     @cached_property
     def factors(self) -> Array:
-        """What a step multiplies each mode by: a_i = 1 - alpha lambda_i, [D]."""
+        """Factor by which a step multiplies each mode: a_i = 1 - alpha lambda_i, [D]."""
         return 1 - self.alpha * self.curvatures
 
     @property
@@ -49,11 +49,11 @@ class Quadratic:
         return self.alpha * float(np.sqrt(self.kappa))
 
     def means(self, steps: Array) -> Array:
-        """E x_{i,t} = a_i^t x_{i,0}, [T, D] after so many steps [T]."""
+        """Compute E x_{i,t} = a_i^t x_{i,0}, [T, D], after numbers of steps [T]."""
         return np.asarray(self.factors ** steps[:, None] * self.start)
 
     def variances(self, steps: Array) -> Array:
-        """Var x_{i,t} = b^2 (1 - a_i^2t) / (1 - a_i^2), [T, D], from 0 on; b^2 t in flat directions."""
+        """Compute Var x_{i,t} = b^2 (1 - a_i^2t) / (1 - a_i^2), [T, D], from 0 at t = 0; b^2 t if flat."""
         shrunk = 1 - self.factors**2
         flat = shrunk == 0
         series = (1 - self.factors ** (2 * steps[:, None])) / np.where(flat, 1.0, shrunk)
@@ -61,13 +61,13 @@ class Quadratic:
 
     @cached_property
     def steady_variances(self) -> Array:
-        """Where variances end, [D]: alpha sigma^2 / (N lambda_i (2 - alpha lambda_i)); inf if flat."""
+        """Limits of the variances, [D]: alpha sigma^2 / (N lambda_i (2 - alpha lambda_i)); inf if flat."""
         with np.errstate(divide="ignore"):
             steady = self.alpha * self.kappa / (self.curvatures * (2 - self.alpha * self.curvatures))
         return np.asarray(steady)
 
     def rewards(self, steps: Array) -> Array:
-        """E J_t = 1 - 1/2 sum_i lambda_i (mean^2 + variance), [T] after so many steps [T]."""
+        """Compute E J_t = 1 - 1/2 sum_i lambda_i (mean^2 + variance), [T], after numbers of steps [T]."""
         squares = self.means(steps) ** 2 + self.variances(steps)
         return np.asarray(1 - 0.5 * squares @ self.curvatures)
 
@@ -84,7 +84,7 @@ class Quadratic:
 
     @property
     def rates(self) -> Array:
-        """Decay of each mode's part of E J_t per step, [D]: gamma_i = -2 ln|1 - alpha lambda_i|."""
+        """Decay rate per step of each mode's part of E J_t, [D]: gamma_i = -2 ln|1 - alpha lambda_i|."""
         with np.errstate(divide="ignore"):
             return np.asarray(-2 * np.log(np.abs(self.factors)))
 
@@ -95,13 +95,13 @@ class Quadratic:
         return np.asarray(-0.5 * self.curvatures * (self.start**2 - steady))
 
     def simulate(self, steps: int, runs: int, seed: int, evaluation_noise: float = 0.0) -> Array:
-        """Rewards of simulated ascents before the first step and after each: float64 [runs, steps + 1].
+        """Simulate ascents; returns rewards before the first step and after each, float64 [runs, steps + 1].
 
         Args:
-            steps: of each run.
-            runs: independent ascents from the same start.
-            seed: of NumPy's generator.
-            evaluation_noise: standard deviation that measuring a reward adds.
+            steps: steps of each run.
+            runs: number of independent ascents from the same start.
+            seed: seed of NumPy's generator.
+            evaluation_noise: standard deviation of the noise in measuring a reward.
         """
         generator = np.random.default_rng(seed)
         curved = self.curvatures > 0  # flat directions change no reward
@@ -122,12 +122,15 @@ def two_groups(
     sigma: float = 3.0,
     population: int = 30,
 ) -> Quadratic:
-    """The toy of arXiv 2602.00170: stiff and soft directions, flat ones around them.
+    """Make the toy model of arXiv 2602.00170: stiff and soft directions, and flat ones for the rest.
 
     Args:
-        stiff: number of directions, their curvature, and where each starts.
-        soft: the same of the soft ones.
-        dimension: of the whole space D; ``alpha``, ``sigma`` and ``population`` are those of ``Quadratic``.
+        stiff: number of stiff directions, their curvature, and where each of them starts.
+        soft: the same for the soft directions.
+        dimension: dimension D of the whole space.
+        alpha: see ``Quadratic``.
+        sigma: see ``Quadratic``.
+        population: see ``Quadratic``.
     """
     parts = (stiff, soft, (dimension - stiff[0] - soft[0], 0.0, 0.0))
     curvatures = np.concatenate([np.full(count, curvature) for count, curvature, _ in parts])

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from es_lightning.callbacks.kl_drift import KLDrift, plain
+from es_lightning.callbacks.kl_drift import KLDrift, metric_name
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator
@@ -241,8 +241,8 @@ def test_a_task_of_choices_alone_is_refused_before_the_engine_starts(tmp_path: P
 
 
 def test_a_name_that_no_logger_takes_is_changed() -> None:
-    assert plain("pass@1 (mine)") == "pass_1__mine_"
-    assert plain("mini_sudoku-2.b") == "mini_sudoku-2.b"
+    assert metric_name("pass@1 (mine)") == "pass_1__mine_"
+    assert metric_name("mini_sudoku-2.b") == "mini_sudoku-2.b"
 
 
 def test_yaml_says_which_tasks_and_directions() -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mlflow.tracking import MlflowClient
 
 from es_lightning.callbacks import RunReport
-from es_lightning.callbacks.run_report import _plain
+from es_lightning.callbacks.run_report import _printable_line
 from es_lightning.cli import main as cli
 from es_lightning.cli.commands import replay
 from es_lightning.datamodule import TaskDataModule
@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_summary_and_a_command_that_makes_the_model(
 
 def test_what_a_model_wrote_cannot_steer_the_terminal() -> None:
     assert (
-        _plain("a\x1b]0;title\x07\n\u202eb \x9b31m [bold]")
+        _printable_line("a\x1b]0;title\x07\n\u202eb \x9b31m [bold]")
         == "a\ufffd]0;title\ufffd \ufffdb \ufffd31m \\[bold]"
     )
 

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from es_lightning.algorithm.noise import GaussianNoise
-from es_lightning.analysis.sigma_sweep import Verdict, judge, score, smoothed
+from es_lightning.analysis.sigma_sweep import SweepVerdict, judge, score, smoothed
 from es_lightning.callbacks import sigma_finder
 from es_lightning.callbacks.sigma_finder import SigmaFinder
 from es_lightning.datamodule import TaskDataModule
@@ -138,7 +138,7 @@ def test_smoothing_is_a_convolution_that_ends_at_the_edges() -> None:
 def test_a_slope_is_found_near_its_best_sigma_with_eight_pairs() -> None:
     peak = SIGMAS.index(2.0)
     verdicts = [judge(quadratic(np.random.default_rng(s), 8, 40, 4.0), 40, seed=s) for s in range(30)]
-    assert sum(verdict.found for verdict in verdicts) >= 27
+    assert sum(verdict.is_significant for verdict in verdicts) >= 27
     assert sum(abs(verdict.best - peak) <= 1 for verdict in verdicts) >= 27
     assert all(
         low <= high for verdict in verdicts for low, high in zip(verdict.low, verdict.high, strict=True)
@@ -156,7 +156,7 @@ def test_nothing_is_found_where_directions_do_not_matter(member: float) -> None:
             torch.from_numpy((rng.random((16, 20)) < ease + member * rng.normal(size=(16, 1))) * 1.0)
             for _ in range(7)
         ]
-        found += judge(tables, 20, seed=seed).found
+        found += judge(tables, 20, seed=seed).is_significant
     assert found <= 8  # 5 % of 60 are 3, and more than 8 come once in 200 times
 
 
@@ -176,7 +176,7 @@ def test_what_single_prompts_do_alike_at_every_sigma_is_no_slope() -> None:
 
 def test_equal_members_give_no_verdict() -> None:
     verdict = judge([torch.ones(8, 4)] * 3, 4)
-    assert (verdict.found, verdict.p_value) == (False, 1.0)
+    assert (verdict.is_significant, verdict.p_value) == (False, 1.0)
 
 
 # In a run
@@ -230,10 +230,10 @@ def second_is_best(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let every sweep suggest the second of its sigmas; returns how many sweeps there were."""
     sweeps: list[int] = []
 
-    def judged(tables: list[Tensor], *_: Any) -> Verdict:
+    def judged(tables: list[Tensor], *_: Any) -> SweepVerdict:
         sweeps.append(len(tables))
         size = len(tables)
-        return Verdict((0.1, 0.5, *(0.1,) * (size - 2)), (0.0,) * size, (0.6,) * size, 0.01, 1, (0, 2))
+        return SweepVerdict((0.1, 0.5, *(0.1,) * (size - 2)), (0.0,) * size, (0.6,) * size, 0.01, 1, (0, 2))
 
     monkeypatch.setattr(sigma_finder, "judge", judged)
     return sweeps
