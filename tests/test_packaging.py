@@ -78,7 +78,8 @@ def test_every_template_and_style_is_installed() -> None:
         if path.match(pattern)
     }
     assert data - installed == set(), "no package-data of pyproject.toml: not in the wheel"
-    assert package / "reports" / "rollout_page.html.jinja" in installed
+    for name in ("models/card.md.jinja", "reports/rollout_page.html.jinja", "reports/es_lightning.mplstyle"):
+        assert package / name in installed
 
 
 def test_py_typed_is_installed() -> None:
