@@ -109,9 +109,10 @@ def _card(
         pipeline_tag=None if rebuilt else "text-generation",
         tags=["evolution-strategies", "es-lightning"],
     )
+    template = resources.files("es_lightning.models").joinpath("card.md.jinja").read_text(encoding="utf-8")
     card = ModelCard.from_template(
         data,
-        template_str=resources.files("es_lightning.models").joinpath("card.md.jinja").read_text("utf-8"),
+        template_str=template,
         # Text goes in as values, never as a part of the template: names may hold what jinja2 would run.
         base=base,
         task=task,
@@ -138,7 +139,7 @@ def _quoted(place: str) -> dict[str, str]:
 
 
 def _line(value: object) -> str:
-    """A value on one line; carriage returns would moreover become ModelCard's line breaks."""
+    """A value on one line, without carriage returns: ModelCard takes its own line breaks from the text."""
     return " ".join(str(value).split())
 
 
