@@ -223,7 +223,8 @@ class Monitor(Callback):
         if not now and time.monotonic() - self._drawn < REDRAW_SECONDS:
             return
         path = Path(trainer.default_root_dir) / "plots" / self.picture
-        plots.save(self.figure(trainer), path)
+        with plots.style():
+            plots.save(self.figure(trainer), path)
         log_artifact(trainer.loggers, path, "plots")
         self._drawn = time.monotonic()
 

@@ -67,6 +67,21 @@ def test_every_file_of_a_top_level_package_is_installed(name: str) -> None:
     assert missing == set(), "neither code of a listed package nor its package-data: not in the wheel"
 
 
+def test_every_template_and_style_is_installed() -> None:
+    package = ROOT / "es_lightning"
+    data = {path for path in _repository_files() if path.is_relative_to(package) and path.suffix != ".py"}
+    patterns = SETUPTOOLS["package-data"]
+    installed = {
+        path
+        for path in data
+        for pattern in patterns.get(".".join(path.parent.relative_to(ROOT).parts), [])
+        if path.match(pattern)
+    }
+    assert data - installed == set(), "no package-data of pyproject.toml: not in the wheel"
+    for name in ("models/card.md.jinja", "reports/rollout_page.html.jinja", "reports/es_lightning.mplstyle"):
+        assert package / name in installed
+
+
 def test_py_typed_is_installed() -> None:
     assert (ROOT / "es_lightning" / "py.typed").is_file()
     assert "py.typed" in SETUPTOOLS["package-data"]["es_lightning"]

@@ -17,6 +17,7 @@ from es_lightning.journal.entry import FORMAT, Entry, lineage, read_journal
 from es_lightning.journal.header import differences, replayed_from
 from es_lightning.journal.hyper import set_hyper_parameters
 from es_lightning.models import BaseModel
+from es_lightning.models.card import rebuilt_card
 
 
 def replay(
@@ -61,8 +62,10 @@ def replay(
                 f"{entry.checksum}: replay on the kind of device and with the versions of the run, "
                 f"{header['versions']} on {header.get('device')}."
             )
-    model.export(centre, output, _card(header, wanted[-1]))
-    return wanted[-1]
+    last = wanted[-1]
+    card = rebuilt_card(header, last.generation, last.checksum, last.reward["mean"])
+    model.export(centre, output, card)
+    return last
 
 
 def _up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> list[Entry]:
@@ -105,14 +108,3 @@ def _optimizer(described: dict[str, Any], centre: nn.Module, trust_remote_code: 
     settings = {key: value for key, value in described["settings"].items() if key in known}
     optimizer: Optimizer = kind(centre.parameters(), **settings)
     return optimizer
-
-
-def _card(header: dict[str, Any], entry: Entry) -> str:
-    settings = "\n".join(f"| {key} | {value} |" for key, value in header["settings"].items())
-    return (
-        "---\nlibrary_name: transformers\ntags: [evolution-strategies, es-lightning]\n---\n\n"
-        f"# {header['base']}, tuned on {header['task']}\n\n"
-        f"Rebuilt from a journal: the centre after generation {entry.generation}, checksum "
-        f"`{entry.checksum}`. The population's mean reward in it was {entry.reward['mean']:.4g}.\n\n"
-        f"| setting | value |\n| --- | --- |\n{settings}\n"
-    )

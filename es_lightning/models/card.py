@@ -2,23 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from es_lightning.system.version import __version__
-
-UPDATE = """\
-## How it was made
-
-```
-eps_n    = standard normal noise, a pure function of the seed that the journal has for member n
-reward_n = mean reward of what theta + sigma * sign_n * eps_n answers
-theta   += lr / N * sum_n weights_n * sign_n * eps_n        weights = shaping(rewards)
-```
-
-The sum is the direction that the optimizer named below takes its step in (arXiv 2509.24372)."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +51,12 @@ def model_card(summary: Mapping[str, Any]) -> str:
     facts = {"generations": summary["generations"], "centre checksum": summary["centre_checksum"]}
     if summary.get("centre_of_generation", facts["generations"]) != facts["generations"]:
         facts = {"put back to the centre before generation": summary["centre_of_generation"], **facts}
-    return _joined(
-        [
-            _head(summary["base"], summary["task"]),
-            *([_table(f"held-out reward ({split})", held_out)] if split else []),
-            UPDATE,
-            _table("setting", {**summary["settings"], **facts}),
-            _loading("model"),
-        ]
+    return _card(
+        summary["base"],
+        summary["task"],
+        {**summary["settings"], **facts},
+        measured={f"held-out reward ({split})": held_out} if split else {},
+        place=_quoted("model"),
     )
 
 
@@ -76,71 +64,84 @@ def export_card(export: Export) -> str:
     """The card of an exported centre, with the front matter that the hub reads."""
     facts = {"updates done": export.updates, "centre checksum": export.checksum, "dtype": export.dtype}
     metrics = {name: f"{value:.6g}" for name, value in export.metrics.items()}
-    return _joined(
-        [
-            _head(export.base, export.task),
-            _table("this model", facts),
-            *([_table("measured last", metrics)] if metrics else []),
-            UPDATE,
-            _table("setting", export.settings),
-            _loading(export.place),
-            _replaying(export.journaled),
-        ]
+    return _card(
+        export.base,
+        export.task,
+        export.settings,
+        measured={"this model": facts, **({"measured last": metrics} if metrics else {})},
+        place=_quoted(export.place),
+        journal={"generation": export.journaled},
     )
 
 
-def _joined(parts: Sequence[str]) -> str:
-    return "\n\n".join(parts) + "\n"
+def rebuilt_card(header: Mapping[str, Any], generation: int, checksum: str, reward: float) -> str:
+    """The card of a centre that was rebuilt from a journal.
 
-
-def _head(base: str, task: str) -> str:
-    # The hub refuses a base_model that is none of its own.
-    is_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
-    named = f"base_model: {json.dumps(base)}\n" if is_id else ""
-    return (
-        f"---\n{named}library_name: transformers\npipeline_tag: text-generation\n"
-        "tags: [evolution-strategies, es-lightning]\n---\n\n"
-        f"# {base}, fine-tuned on {task} by evolution strategies\n\n"
-        f"All weights of the base model were tuned with es_lightning {__version__}: no gradients, a "
-        "population of\nperturbed copies, scored by the task's reward."
+    Args:
+        header: the journal's first line.
+        generation: whose update gave the centre.
+        checksum: of the float32 centre.
+        reward: mean of the population in that generation.
+    """
+    return _card(
+        header["base"],
+        header["task"],
+        header["settings"],
+        rebuilt={"generation": generation, "checksum": checksum, "reward": f"{reward:.4g}"},
     )
 
 
-def _table(title: str, rows: Mapping[str, Any]) -> str:
-    lines = [f"| {_cell(name)} | {_cell(value)} |\n" for name, value in rows.items()]
-    return f"| {title} | |\n|---|---|\n{''.join(lines)}".rstrip("\n")
+def _card(
+    base: str,
+    task: str,
+    settings: Mapping[str, Any],
+    measured: Mapping[str, Mapping[str, Any]] | None = None,
+    place: Mapping[str, str] | None = None,
+    journal: Mapping[str, int | None] | None = None,
+    rebuilt: Mapping[str, Any] | None = None,
+) -> str:
+    """Fill in the template; what it is not given, it leaves out."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        base_model=base if _is_hub_id(base) and not rebuilt else None,
+        library_name="transformers",
+        pipeline_tag=None if rebuilt else "text-generation",
+        tags=["evolution-strategies", "es-lightning"],
+    )
+    template = resources.files("es_lightning.models").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    card = ModelCard.from_template(
+        data,
+        template_str=template,
+        # Text goes in as values, never as a part of the template: names may hold what jinja2 would run.
+        base=base,
+        task=task,
+        settings=settings,
+        measured=measured or {},
+        place=place,
+        journal=journal,
+        rebuilt=rebuilt,
+        version=__version__,
+        line=_line,
+        cell=_cell,
+    )
+    return f"{card}\n"
 
 
-def _cell(value: Any) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
+def _is_hub_id(base: str) -> bool:
+    """Whether the hub may have this model; it refuses a base_model that is none of its own."""
+    return base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
 
 
-def _loading(place: str) -> str:
-    return f"""## Load it
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained({json.dumps(place)}, dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained({json.dumps(place)})
-```
-
-```
-vllm serve {shlex.quote(place)}
-```"""
+def _quoted(place: str) -> dict[str, str]:
+    """Where the model is, as Python and as the shell write it."""
+    return {"python": json.dumps(place), "shell": shlex.quote(place)}
 
 
-def _replaying(journaled: int | None) -> str:
-    if journaled is None:
-        return (
-            "## Make it again\n\nNo update of the journal beside this file ended in these weights: they are "
-            "the base model's, or were\naveraged."
-        )
-    return f"""## Make it again
+def _line(value: object) -> str:
+    """A value on one line, without carriage returns: ModelCard takes its own line breaks from the text."""
+    return " ".join(str(value).split())
 
-The journal beside this file holds seeds and weights of every update. Base model and journal give these
-weights again, bit for bit, on the kind of device and with the versions that its first line names:
 
-```
-es-lightning replay --journal journal.jsonl --generation {journaled} --output rebuilt
-```"""
+def _cell(value: object) -> str:
+    return _line(value).replace("|", "\\|")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@plots.style()
 def draw_changes(axes: Axes, rows: Rows, tasks: Sequence[str]) -> None:
     """A curve per prior task, relative to the base model, with one standard error around it.
 
@@ -29,12 +30,13 @@ def draw_changes(axes: Axes, rows: Rows, tasks: Sequence[str]) -> None:
         low = [change - error for change, error in zip(changes, errors, strict=True)]
         high = [change + error for change, error in zip(changes, errors, strict=True)]
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.13, lw=0)
-    axes.set_title("prior tasks, relative to the base model", fontsize=9, loc="left", color=plots.INK)
+    axes.set_title("prior tasks, relative to the base model")
     axes.set_xlabel("updates done")
     axes.set_ylabel("change of reward (band: one standard error)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
 
 
+@plots.style()
 def draw_pareto(axes: Axes, rows: Rows, tasks: int) -> None:
     """The way of the centre: the new task's reward against the prior tasks', all by one measure.
 
@@ -54,11 +56,10 @@ def draw_pareto(axes: Axes, rows: Rows, tasks: int) -> None:
         dots = axes.scatter(new, prior, c=generations, cmap="viridis_r", s=26, zorder=2)
         bar = axes.figure.colorbar(dots, ax=axes)
         bar.set_label("updates done", fontsize=8)
-        bar.ax.tick_params(labelsize=8)
     if points and points[0][2] == 0:
         axes.scatter(*points[0][:2], marker="*", s=170, color=plots.INK, zorder=3, label="base model")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_title("new task against prior tasks", fontsize=9, loc="left", color=plots.INK)
+    axes.set_title("new task against prior tasks")
     axes.set_xlabel("new task: " + ("validation reward" if validated else "mean reward of the population"))
     axes.set_ylabel("prior tasks: " + (f"mean reward of {tasks} tasks" if tasks > 1 else "reward"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from es_lightning.analysis.peak import middle, smoothed
-from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET
+from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,14 +26,16 @@ def stack(above: Axes, below: Axes) -> None:
     above.tick_params(labelbottom=False)
 
 
+@style()
 def explain(above: Axes, below: Axes, rate: float, points: int | None) -> None:
     """Say over the picture how sure an alarm is, and in both axes what is what."""
     words = f"chance of an alarm in {points} points of a reward that never falls: {rate:g}"
-    above.set_title(words, loc="left", fontsize=8, color=INK)
+    above.set_title(words, fontsize=8)
     for axes in (above, below):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
 
 
+@style()
 def draw_curve(
     axes: Axes, points: Sequence[Sequence[float]], alarms: Sequence[Mapping[str, Any]], window: int
 ) -> None:
@@ -71,6 +73,7 @@ def draw_curve(
         )
 
 
+@style()
 def draw_prediction(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
     """When the latest fit of the two-mode curve expects the peak, with its 5 % to 95 % interval."""
     fitted = [row for row in rows if "health/predicted_peak" in row]
@@ -81,6 +84,7 @@ def draw_prediction(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
     axes.axvline(peak, color=GREEN, lw=1.2, ls=":", label="peak of the two-mode fit, 5 % to 95 %")
 
 
+@style()
 def draw_test(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
     """The test's statistic after each point, and the critical value that it must exceed."""
     tested = [row for row in rows if "health/peak_statistic" in row]

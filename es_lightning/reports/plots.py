@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+STYLE = "es_lightning.reports.es_lightning"  # matplotlib's name for the file es_lightning.mplstyle
+# The colours of that file, for what is drawn in a certain one.
 INK, ACCENT, QUIET = "#1b1f24", "#0b6bcb", "#9aa4af"
 PALETTE = ("#0b6bcb", "#d1495b", "#2e8b57", "#e08e0b", "#7b4fa3", "#17889b", "#8c564b", "#6b7280")
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the project's style and leave matplotlib's global settings as they were; also a decorator.
+
+    Matplotlib reads its settings when an artist is made, and makes some ticks as late as while it saves a
+    picture: make the axes, draw and save inside.
+    """
+    import matplotlib.style
+
+    with matplotlib.style.context(STYLE):
+        yield
+
+
+@style()
 def sheet(title: str, columns: int = 1, width: float = 7.2, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """An empty picture in the project's style.
 
@@ -31,19 +48,16 @@ def sheet(title: str, columns: int = 1, width: float = 7.2, height: float = 3.6)
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height))
     # A folder's name may hold two dollars, between which matplotlib would look for a formula.
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
+    figure.suptitle(title, x=0.01, ha="left", color=INK, parse_math=False)
     row = list(figure.subplots(1, columns, squeeze=False)[0])
     for axes in row:
-        axes.set_prop_cycle(color=PALETTE)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=QUIET, alpha=0.3, lw=0.6)
-        axes.tick_params(labelsize=8)
     return figure, row
 
 
+@style()
 def save(figure: Figure, path: Path) -> None:
     """Write a picture as PNG; its folder is made.
 
@@ -58,6 +72,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(file, format="png")
 
 
+@style()
 def reward_curve(
     path: Path,
     population: Sequence[Mapping[str, float]],
@@ -85,5 +100,5 @@ def reward_curve(
         axes.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
     axes.set_xlabel("updates done")
     axes.set_ylabel("reward (higher is better)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
     save(figure, path)

@@ -13,6 +13,7 @@ from es_lightning.reports.rollout_page import SHOWN_CHARACTERS, Answer, rollout_
 HOSTILE = (
     "</script></div></article><img src=x onerror=\"alert('x')\"><style>body{display:none}</style>"
     "<a href=javascript:alert(1)>&lt;b&gt;</a><!-- \x00\x1b[31m \u202egnp.exe \ud800 \ufeff ]]> -->"
+    "{{ 7*7 }}{% endfor %}{# <script>alert(1)</script>"
 )
 TAGS = {*("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "b", "section", "div")}
 TAGS |= {"article", "header", "span", "details", "summary"}
@@ -78,6 +79,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from(place: str) -> None:
     assert found.open == []
     assert "</script></div></article><img src=x onerror=\"alert('x')\">" in found.text
     assert "[U+0000][U+001B][31m [U+202E]gnp.exe \ufffd [U+FEFF]" in found.text
+    assert "{{ 7*7 }}{% endfor %}{# <script>alert(1)</script>" in found.text
     made.encode("utf-8")
 
 
@@ -87,12 +89,13 @@ def test_any_text_is_shown_character_by_character(text: str) -> None:
     made.encode("utf-8")
     found = Reader(made)
     assert set(found.tags) <= {"span"}
-    shown = re.sub(r"\[U\+([0-9A-F]{4,5})\]", lambda mark: chr(int(mark[1], 16)), found.text)
-    literal = re.sub(r"\[U\+([0-9A-F]{4,5})\]", lambda mark: chr(int(mark[1], 16)), text)
-    expected = literal.replace("\r\n", "\n").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    assert re.sub("[\ue000\ue001\ufffd]+", "?", shown) == re.sub(
-        "[\ue000\ue001\ufffd\ud800-\udfff]+", "?", expected
-    )
+    expected = re.sub("[\ud800-\udfff]", "\ufffd", text.replace("\r\n", "\n"))
+    assert unmarked(found.text) == unmarked(expected)
+
+
+def unmarked(text: str) -> str:
+    """Text with each character in the place of its code, whoever wrote the code."""
+    return re.sub(r"\[U\+([0-9A-F]{4,5})\]", lambda mark: chr(int(mark[1], 16)), text)
 
 
 def test_no_character_that_turns_or_hides_text_is_left() -> None:
