@@ -12,6 +12,7 @@ from es_lightning.callbacks.generation_timer import GenerationTimer
 from es_lightning.callbacks.graceful_stop import GracefulStop
 from es_lightning.callbacks.kl_drift import KLDrift
 from es_lightning.callbacks.monitor import Monitor
+from es_lightning.callbacks.periodic import Periodic
 from es_lightning.callbacks.population_health import PopulationHealth
 from es_lightning.callbacks.rollout_table import RolloutTable
 from es_lightning.callbacks.run_record import RunRecord
@@ -29,6 +30,7 @@ __all__ = [
     "GracefulStop",
     "KLDrift",
     "Monitor",
+    "Periodic",
     "PopulationHealth",
     "RolloutTable",
     "RunRecord",

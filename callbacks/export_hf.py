@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import Tuning, averages, history_of, tuning
+from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import Export, export_card
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 RESULTS = ("val/", "reward/", "prior/")  # groups of metrics that a model card lists
 
 
-class ExportHF(Callback):
+class ExportHF(Periodic):
     """Writes the centre to ``exported/step=<updates done>`` at the end of a run, and in between if asked to.
 
     Each folder holds safetensors in the base model's precision, config, tokenizer, a model card, and the
@@ -41,6 +42,8 @@ class ExportHF(Callback):
         UsageError: a number is below 1, or the hub id is not valid.
     """
 
+    at_start = False  # the base model is where the run has it from
+
     def __init__(
         self,
         folder: str | None = None,
@@ -49,12 +52,12 @@ class ExportHF(Callback):
         push_to_hub: str | None = None,
         private: bool = True,
     ) -> None:
-        for option, value in {"every": every, "keep": keep}.items():
-            if value is not None and value < 1:
-                raise UsageError(f"ExportHF's {option} is {value}: give 1 or more.")
+        super().__init__(every)
+        if keep < 1:
+            raise UsageError(f"ExportHF.keep is {keep}: give at least 1.")
         if push_to_hub is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", push_to_hub):
             raise UsageError(f"push_to_hub is {push_to_hub!r}: give a hub id such as me/my-model.")
-        self.folder, self.every, self.keep = folder, every, keep
+        self.folder, self.keep = folder, keep
         self.push_to_hub, self.private = push_to_hub, private
         self.steps: list[int] = []
         self._last: tuple[int, str] | None = None
@@ -80,22 +83,20 @@ class ExportHF(Callback):
                     f"out ({told.decode()})."
                 )
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Export, if it is time."""
-        if self.every is not None and trainer.global_step % self.every == 0:
-            self._export(trainer, tuning(pl_module))
+    def is_known(self, module: Tuning) -> bool:
+        """Never, at the end of a run: its export needs a folder of its own number of updates."""
+        return False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Export the final centre, unless that was done, and put it on the hub."""
-        self._export(trainer, tuning(pl_module))
+        super().on_train_end(trainer, pl_module)
         self._push(self._folder(trainer, trainer.global_step))
 
     def _folder(self, trainer: pl.Trainer, step: int) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "exported") / f"step={step}"
 
-    def _export(self, trainer: pl.Trainer, module: Tuning) -> None:
+    def act(self, trainer: pl.Trainer, module: Tuning) -> None:
+        """Export the centre, unless that was done, and remove the oldest exports."""
         step = trainer.global_step
         present = step, module.checksum()
         if present != self._last:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import evolving, tuning
+from es_lightning.callbacks.monitor import history_of, tuning
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
@@ -79,7 +79,8 @@ class RunRecord(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Upload the journal so far; if this run failed its checks, the file is still an earlier run's."""
-        if evolving(pl_module).history.lines:
+        history = history_of(tuning(pl_module))
+        if history is not None and history.lines:
             self._keep_journal(trainer)
 
     def _keep_journal(self, trainer: pl.Trainer) -> None:

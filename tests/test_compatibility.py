@@ -87,6 +87,9 @@ def test_it_resumes_from_its_checkpoint_alone(folder: Path) -> None:
 
 def test_its_configuration_gives_the_same_run_again(folder: Path) -> None:
     fit(folder, "--overwrite", "true")
+    told = (folder / "log.txt").read_text()
+    for old, new in {"noise": "algorithm.noise", "strategy": "distributed.strategy"}.items():
+        assert told.count(f"DeprecationWarning: es_lightning.{old} is es_lightning.{new} now") == 1
     assert lines(folder / RUN / "journal.jsonl") == lines(OLD / "journal.jsonl")
     assert (folder / RUN / "rewards.jsonl").read_text() == (OLD / "rewards.jsonl").read_text()
 

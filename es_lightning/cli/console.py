@@ -38,6 +38,10 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message=message)
+    # Python hides deprecations outside of scripts; an old name in a user's YAML can be mended there and then.
+    warnings.filterwarnings(
+        "once", message=r"es_lightning\.[\w.]+ is es_lightning\.", category=DeprecationWarning
+    )
     logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns that a CPU has no Triton
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(
         logging.ERROR

@@ -103,7 +103,7 @@ CASES = {
         ("tables/update_geometry.json", "plots/update_geometry.png"),
     ),
 }
-ELSEWHERE = {"GenerationBar", "GracefulStop", "Monitor"}  # no state, or no callback by itself
+ELSEWHERE = {"GenerationBar", "GracefulStop", "Monitor", "Periodic"}  # no state, or no callback by itself
 case = pytest.mark.parametrize("name", CASES)
 
 
