@@ -1,4 +1,4 @@
-"""Splits an answer into parts: lists, sets, tuples, intervals, unions, matrices, and names before them."""
+"""The parts of an answer: lists, sets, tuples, intervals, unions, matrices, and the names before them."""
 
 import re
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Opens generators of reasoning-gym by name, checks their options, and makes them equal in all processes.
+"""Generators of reasoning-gym: opened by name, with checked options, and the same in every process.
 
 Importing the library takes more than a second, so it is imported by the functions that need it.
 """
@@ -106,7 +106,7 @@ def _sorted_by_text(draw: Callable[[random.Random], Iterable[Any]]) -> Callable[
 
 @contextlib.contextmanager
 def _seeded(seed: str) -> Iterator[None]:
-    """Seed the global random numbers, which a few generators use, and restore their state afterwards."""
+    """Seed Python's and NumPy's global random state, which a few generators use; restore it afterwards."""
     import numpy as np
 
     python, numpy = random.getstate(), np.random.get_state()
