@@ -108,7 +108,7 @@ class GenerationTimer(Monitor):
         right.set_ylim(bottom=0)
         right.set_xlabel("generation")
         right.set_ylabel("tokens per second of wall time")
-        figure.legend(loc="outside lower center", ncols=len(PARTS), frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=len(PARTS))
         return figure
 
     def state_dict(self) -> dict[str, Any]:

@@ -200,13 +200,13 @@ class KLDrift(Periodic, Monitor):
         columns = len(self.directions)
         figure, row = plots.sheet(self.title(trainer), columns, width=3.0 + 3.6 * columns, height=4.0)
         for axes, direction in zip(row, self.directions, strict=True):
-            axes.set_title(TITLES[direction], fontsize=9, loc="left", color=plots.INK)
+            axes.set_title(TITLES[direction])
             for name in self._prompts:
                 self._curve(axes, f"kl_{direction}/{name}", name)
             self._scale(axes, f"kl_{direction}/")
             axes.set_xlabel("updates done")
             axes.set_ylabel("nats per token (band: one standard error)")
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend()
         return figure
 
     def _curve(self, axes: Axes, metric: str, label: str) -> None:

@@ -112,7 +112,7 @@ class PopulationHealth(Monitor):
             middle.plot(
                 *self.column(f"health/{name}"), color=color, lw=1.2, marker=marker, ms=2.5, label=label
             )
-        middle.set_ylabel("share", fontsize=9)
+        middle.set_ylabel("share")
         shares = [self.column(f"health/{name}_variance") for name in ("member", "residual", "prompt")]
         right.stackplot(
             shares[0][0],
@@ -121,12 +121,12 @@ class PopulationHealth(Monitor):
             colors=(PALETTE[0], PALETTE[3], plots.QUIET),
             alpha=0.75,
         )
-        right.set_ylabel("share of reward variance", fontsize=9)
+        right.set_ylabel("share of reward variance")
         for axes in (middle, right):
             axes.set_ylim(0, 1)
-            axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+            axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
         for axes in (left, middle, right):
-            axes.set_xlabel("generation", fontsize=9)
+            axes.set_xlabel("generation")
         return figure
 
     def _draw_agreement(self, axes: Axes) -> None:
@@ -137,13 +137,13 @@ class PopulationHealth(Monitor):
         label = f"mean of {self.patience}"
         axes.plot(steps, smooth, color=plots.ACCENT, lw=1.6, label=label)
         axes.set_ylim(max(-0.5, min([-0.1, *values]) - 0.03), min(0.95, max([0.55, *values]) + 0.05))
-        axes.set_ylabel("agreement of prompt halves", fontsize=9)
+        axes.set_ylabel("agreement of prompt halves")
         scale = axes.secondary_yaxis("right", functions=(_snr, _agreement))
         ticks = (0, 0.5, 1, 2, 4, 8, 16)
         scale.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         scale.tick_params(labelsize=8)
-        scale.set_ylabel("signal-to-noise ratio", fontsize=9)
-        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        scale.set_ylabel("signal-to-noise ratio")
+        axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what the warnings depend on."""

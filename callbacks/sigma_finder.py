@@ -199,22 +199,22 @@ class SigmaFinder(Monitor):
         left.plot(sigmas, scores, color=ACCENT, lw=1.6, marker="o", ms=3.5, label="score, 5 to 95 %")
         left.axhline(0, color=QUIET, lw=0.8)
         left.set_ylim(max(-0.5, min(-0.05, *self._values("score_low"))), max(0.1, 1.05 * max(high)))
-        left.set_ylabel("score: linear share of reward variance", fontsize=9)
+        left.set_ylabel("score: linear share of reward variance")
         low, high = self._values("min"), self._values("max")
         right.fill_between(sigmas, low, high, color=GREEN, alpha=0.15, lw=0, label="worst to best")
         right.plot(sigmas, self._values("reward"), color=GREEN, lw=1.6, marker="o", ms=3.5, label="mean")
         right.axhline(self.found["centre"]["centre/reward"], color=INK, lw=1.2, label="centre")
-        right.set_ylabel("reward of the members (higher is better)", fontsize=9)
+        right.set_ylabel("reward of the members (higher is better)")
         for axes in (left, right):
             axes.set_xscale("log")
-            axes.set_xlabel("sigma (units of the weights)", fontsize=9)
+            axes.set_xlabel("sigma (units of the weights)")
             shown = sigmas[:: 1 + len(sigmas) // 6]
             axes.set_xticks(shown, [f"{sigma:.2g}" for sigma in shown])
             axes.minorticks_off()
             axes.axvline(self.found["configured"], color=QUIET, lw=1.2, ls=":", label="configured")
             if self.suggestion is not None:
                 axes.axvline(self.suggestion, color=RED, lw=1.2, ls="--", label="suggested")
-            axes.legend(frameon=False, fontsize=7)
+            axes.legend(fontsize=7)
         return figure
 
     def _values(self, key: str) -> list[float]:

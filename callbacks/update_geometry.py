@@ -179,7 +179,7 @@ class UpdateGeometry(Periodic, Monitor):
         left.set_xlabel("updates done")
         left.set_ylabel("norm of (centre - base)")
         left.set_ylim(bottom=0)
-        left.legend(frameon=False, fontsize=8)
+        left.legend()
         _draw_layers(right, self.latest)
         return figure
 
@@ -240,4 +240,4 @@ def _draw_layers(axes: Axes, rows: dict[str, Any]) -> None:
     axes.set_ylabel("norm of (centre - base) / norm of base")
     above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 7}
     if axes.get_lines():  # none where every generation was skipped
-        axes.legend(frameon=False, fontsize=8, columnspacing=1, handlelength=1.3, **above)
+        axes.legend(columnspacing=1, handlelength=1.3, **above)

@@ -100,4 +100,4 @@ def draw_test(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
         ls="--",
         label="alarm above",
     )
-    axes.set_ylabel("standard errors", fontsize=9)
+    axes.set_ylabel("standard errors")
