@@ -245,4 +245,5 @@ def root_cause(error: BaseException) -> str:
 
 def without_password(message: object) -> str:
     """Return the first 200 characters of a message on one line, without user and password in any address."""
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(str(message).split()))[:200]
+    # Up to the last @ before the path: a password may hold one itself.
+    return re.sub(r"//[^/\s]*@", "//", " ".join(str(message).split()))[:200]
