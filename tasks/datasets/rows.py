@@ -1,7 +1,6 @@
 """Tasks whose problems are rows of a data set: read once, and divided so that no problem is in two splits."""
 
 import hashlib
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -47,14 +46,6 @@ class RowTask(Task):
             if limit is not None and limit < 0:
                 raise UsageError(f"n_{split} is {limit}: give 0 or more, or null for all.")
         self._prompts: dict[str, list[Prompt]] | None = None
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Take a subclass written for version 0.1.0, where ``accepts`` was called ``keep``."""
-        super().__init_subclass__(**options)
-        if "keep" in vars(cls) and "accepts" not in vars(cls):
-            message = f"{cls.__name__}.keep: the method is called accepts now, rename it."
-            warnings.warn(message, DeprecationWarning, stacklevel=2)
-            cls.accepts = vars(cls)["keep"]  # type: ignore[method-assign]
 
     @abstractmethod
     def key(self, row: Row) -> str:

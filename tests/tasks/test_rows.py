@@ -237,23 +237,3 @@ def test_rows_are_read_once_and_stay_here_when_a_task_is_pickled(tmp_path: Path)
     assert copy.reward(problems[0], "b") == 1
     path.unlink()
     assert task.problems("test") == problems
-
-
-def test_a_task_of_the_first_version_still_decides_which_rows_it_takes() -> None:
-    with pytest.warns(DeprecationWarning, match="Old.keep: the method is called accepts now"):
-
-        class Old(RowTask):
-            def key(self, row: Row) -> str:
-                return str(row["q"])
-
-            def prompt(self, row: Row, name: str) -> Prompt:
-                return Prompt(name, row["q"])
-
-            def keep(self, row: Row, split: str) -> bool:
-                return row["q"] != "skip"
-
-            def reward(self, prompt: Prompt, completion: str) -> float:
-                return 0.0
-
-    task = Old(None)
-    assert [task.accepts({"q": text}, "train") for text in ("take", "skip")] == [True, False]
