@@ -272,7 +272,7 @@ def write_table(
         StorageError: the disk is full or the folder cannot be written.
     """
     path = Path(trainer.default_root_dir) / "tables" / name
-    text = content if isinstance(content, str) else json.dumps(content, indent=None if shown else 2)
+    text = content if isinstance(content, str) else f"{json.dumps(content, indent=None if shown else 2)}\n"
     with replacing(path) as file:
         file.write(text.encode())
     if shown:

@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
@@ -44,6 +44,7 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.system.memory import trim_heap
+from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
 
@@ -105,6 +106,16 @@ class EvolutionStrategies(pl.LightningModule):
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """Say where an attribute of version 0.1.0 is now; all others are PyTorch's to find."""
+        refuse_old_attribute(name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to set what nothing would read."""
+        refuse_old_attribute(name)
+        super().__setattr__(name, value)
 
     # The parts, as of now -------------------------------------------------------------------------
 

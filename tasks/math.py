@@ -179,7 +179,7 @@ class MathTask(RowTask):
         """The problem's text."""
         return str(row[_BENCHMARKS[self.dataset].question])
 
-    def accepts(self, row: Row, split: str) -> bool:
+    def keep(self, row: Row, split: str) -> bool:
         """Whether a row is used: all are, except training problems of ``math`` of other ``levels``."""
         if self.dataset != "math" or split != "train":
             return True

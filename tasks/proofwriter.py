@@ -79,7 +79,7 @@ class ProofWriter(RowTask):
         """Return the theory: what is learned about it must not help with held-out statements."""
         return str(row["theory"])
 
-    def accepts(self, row: Row, split: str) -> bool:
+    def keep(self, row: Row, split: str) -> bool:
         """Whether the proof depth of a row is one of ``depths``.
 
         Raises:

@@ -8,16 +8,19 @@ bits of a logit: wherever a token was chosen, the two best logits are at least 2
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from es_lightning.journal.entry import read_journal
 from es_lightning.journal.replay import replay
-from es_lightning.system.moved import MOVED
+from es_lightning.system.moved import ATTRIBUTES, MOVED, NAMES
+from tests.helpers.fits import module
 from tests.helpers.ranks import CONTEXT
 
 OLD = Path(__file__).parent / "data" / "run_of_0_1_0"
@@ -49,7 +52,7 @@ def fit(folder: Path, *arguments: str) -> None:
 
 
 def _fit(folder: Path, arguments: list[str]) -> None:
-    from es_lightning.cli.main import main
+    from es_lightning.cli import main
 
     os.chdir(folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -114,3 +117,37 @@ def test_the_warning_names_the_place_of_the_import(tmp_path: Path) -> None:
 def test_a_name_that_never_was_is_still_unknown() -> None:
     with pytest.raises(ModuleNotFoundError, match="es_lightning.nonsense"):
         importlib.import_module("es_lightning.nonsense")
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module in NAMES for name in NAMES[module]])
+def test_an_old_name_in_a_module_leads_to_the_thing_itself(module: str, name: str) -> None:
+    home, _, new = NAMES[module][name].rpartition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old = getattr(importlib.import_module(f"es_lightning.{module}"), name)
+    assert old is getattr(importlib.import_module(f"es_lightning.{home}"), new)
+
+
+def test_an_old_name_in_a_module_that_stayed_warns() -> None:
+    with pytest.warns(
+        DeprecationWarning, match="journal.read is es_lightning.journal.entry.read_journal now"
+    ):
+        assert importlib.import_module("es_lightning.journal").read is read_journal
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = importlib.import_module("es_lightning.journal").nonsense
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_old_attribute_of_the_module_says_where_it_is_now(name: str) -> None:
+    tuned, wanted = module(), rf"module.{name} of version 0.1.0 is module.{ATTRIBUTES[name]} now"
+    with pytest.raises(AttributeError, match=re.escape(wanted)):
+        getattr(tuned, name)
+    with pytest.raises(AttributeError, match=re.escape(wanted)):
+        setattr(tuned, name, None)
+
+
+def test_the_command_is_where_it_was() -> None:
+    code = "from es_lightning.cli import main; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Fine-tune language models by evolution strategies" in done.stdout

@@ -92,7 +92,7 @@ def test_imports_are_lazy_and_by_their_full_names(path: Path) -> None:
         ("tasks.math", "import torch.nn.functional as F"),
         ("tasks.math", "from torch import nn"),
         ("rollout.vllm", "try:\n    import vllm\nexcept ImportError:\n    vllm = None"),
-        ("cli.main", "class Run:\n    from mlflow.tracking import MlflowClient"),
+        ("cli.command_line", "class Run:\n    from mlflow.tracking import MlflowClient"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:

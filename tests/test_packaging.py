@@ -127,7 +127,7 @@ def _imported_roots() -> set[str]:
 
 def test_the_command_is_installed() -> None:
     (command,) = importlib.metadata.entry_points(group="console_scripts", name="es-lightning")
-    assert command.value == "es_lightning.cli.main:main"
+    assert command.value == "es_lightning.cli:main"
     assert Path(sys.executable).with_name("es-lightning").is_file()
 
 

@@ -94,7 +94,8 @@ class Rollouts:
     def load(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights into the engine."""
         self.forget()  # before loading: if that fails, the engine holds a mixture
-        self.engine.load_weights(named_tensors)
+        with interruptible():
+            self.engine.load_weights(named_tensors)
         trim_heap()
 
     def hold_centre(self, centre: nn.Module) -> None:

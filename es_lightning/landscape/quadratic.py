@@ -12,7 +12,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from es_lightning.system.moved import names_of
+
 Array = npt.NDArray[np.float64]
+__getattr__ = names_of("landscape.quadratic")
 
 
 @dataclass(frozen=True)

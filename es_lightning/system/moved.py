@@ -1,9 +1,16 @@
-"""Old names of modules that have moved: user code, YAML and checkpoints may still use them."""
+"""Old names of what has moved: user code, YAML and checkpoints may still use them."""
+
+from __future__ import annotations
 
 import warnings
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+TYPE_CHECKING = False  # the import of typing would cost more than all the rest
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MOVED = {
     "callbacks.probing": "callbacks.periodic",
@@ -20,7 +27,9 @@ MOVED = {
     "files": "system.files",
     "generation": "records",
     "geometry": "analysis.geometry",
+    "grading_nursery": "grading.forker",
     "grading_pool": "grading.pool",
+    "grading_process": "grading.worker",
     "hardware": "system.hardware",
     "header": "journal.header",
     "health": "analysis.health",
@@ -42,6 +51,7 @@ MOVED = {
     "population": "algorithm.population",
     "random_walk": "analysis.random_walk",
     "replay": "journal.replay",
+    "restore": "journal.restore",
     "run_folder": "cli.run_folder",
     "run_journal": "journal.run",
     "scoring": "grading.scorer",
@@ -59,7 +69,107 @@ MOVED = {
     "tasks.data.sources": "tasks.datasets.sources",
     "update": "algorithm.update",
 }
-"""Old name -> new name, both below ``es_lightning``."""
+"""Old name of a module -> its new name, both below ``es_lightning``."""
+
+NAMES = {
+    "centre": {"BaseWeights": "models.weights.BaseWeights"},
+    "checkpoint": {"read": "system.checkpoint.read_checkpoint"},
+    "grading": {
+        name: f"grading.grade.{name}" for name in ("FAILED", "Answer", "FailureKind", "Grade", "answer_of")
+    },
+    "grading_nursery": {"Nursery": "grading.forker.Forker"},
+    "journal": {
+        "FORMAT": "journal.entry.FORMAT",
+        "describe_optimizer": "journal.hyper.describe_optimizer",
+        "differences": "journal.header.differences",
+        "hyper_parameters": "journal.hyper.hyper_parameters",
+        "read": "journal.entry.read_journal",
+        "set_hyper_parameters": "journal.hyper.set_hyper_parameters",
+    },
+    "keep": {
+        "keep_artifact": "tracking.artifacts.log_artifact",
+        "keep_table": "tracking.artifacts.log_table",
+    },
+    "landscape.peak": {"Verdict": "analysis.peak.PeakVerdict"},
+    "landscape.quadratic": {
+        name: f"analysis.two_modes.{name}" for name in ("TwoModes", "fit_two_modes", "peak_of_two_modes")
+    },
+    "model_io": {"export": "models.export.export"},
+    "population": {"Lane": "distributed.ranks.Lane", "lane_of": "distributed.ranks.lane_of"},
+    "restore": {"distance": "algorithm.tensors.drift"},
+    "shards": {"compare_centres": "distributed.ranks.compare_centres"},
+    "sigma_sweep": {"Verdict": "analysis.sigma_sweep.SweepVerdict"},
+    "spool": {"Entry": "tracking.outbox.Parcel", "one_line": "tracking.outbox.without_password"},
+    "suggest": {"one_line": "cli.suggest.with_suggestion"},
+    "tasks.data.sources": {"read": "tasks.datasets.sources.read_rows"},
+}
+"""Old module -> what was in it and is elsewhere now, or has another name."""
+
+ATTRIBUTES = {
+    "after": "history.parent",
+    "base": "base_model.name",
+    "base_stream": "rollouts.hold_base(module.base_model, module.centre)",
+    "base_weights": "base_model.weights",
+    "centre_has_changed": "rollouts.forget()",
+    "check_ranks": "ranks.check(module.population.size)",
+    "complete": "rollouts.complete",
+    "encode": "reserve",
+    "engine": "rollouts.engine",
+    "evaluate_members": "evaluator.members",
+    "evaluate_population": "evaluator.members",
+    "exchange": "ranks.exchange",
+    "export": "base_model.export(module.centre, folder, card)",
+    "export_dtype": "base_model.dtype",
+    "folder": "base_model.folder",
+    "lane": "ranks.lane",
+    "load": "rollouts.load",
+    "load_base": "rollouts.hold_base(module.base_model, module.centre)",
+    "load_centre": "rollouts.hold_centre(module.centre)",
+    "logprobs": "evaluator.logprobs",
+    "perturbed": "rollouts.perturbed(module.centre, member, module.noise, module.sigma)",
+    "replays": "history.knows(module.generation)",
+    "retry_member": "rollouts.retry_member",
+    "run_journal": "history",
+    "sample": "evaluator.sample",
+    "sampling": "rollouts.sampling",
+    "saved_journal": "history.saved",
+    "shared_rollout": "evaluator.evaluate",
+    "tokenizer": "base_model.tokenizer",
+    "unperturbed": "rollouts.unperturbed(module.centre)",
+}
+"""Old attribute of ``EvolutionStrategies`` -> where it is now, behind ``module.``."""
+
+
+def refuse_old_attribute(name: str) -> None:
+    """Say where an attribute of the module has gone; an assignment to its old name would have no effect.
+
+    Raises:
+        AttributeError: the name is an old one.
+    """
+    if name in ATTRIBUTES:
+        raise AttributeError(f"module.{name} of version 0.1.0 is module.{ATTRIBUTES[name]} now.")
+
+
+def names_of(module: str) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a module that has kept its own name, but not all names in it.
+
+    Args:
+        module: below ``es_lightning``.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in NAMES[module]:
+            raise AttributeError(f"module 'es_lightning.{module}' has no attribute {name!r}")
+        return _moved(module, name)
+
+    return __getattr__
+
+
+def _moved(module: str, name: str) -> Any:
+    home, _, new = NAMES[module][name].rpartition(".")
+    message = f"es_lightning.{module}.{name} is es_lightning.{NAMES[module][name]} now: import that."
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return getattr(import_module(f"es_lightning.{home}"), new)
 
 
 class OldNames:
@@ -75,10 +185,14 @@ class OldNames:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Import the module under its new name."""
-        new = f"es_lightning.{MOVED[spec.name.partition('.')[2]]}"
+        old = spec.name.partition(".")[2]
+        new = f"es_lightning.{MOVED[old]}"
         module = import_module(new)
         self._spec = module.__spec__
         warnings.warn(f"{spec.name} is {new} now: import that.", DeprecationWarning, stacklevel=2)
+        for name, path in NAMES.get(old, {}).items():
+            home, _, renamed = path.rpartition(".")
+            vars(module).setdefault(name, getattr(import_module(f"es_lightning.{home}"), renamed))
         return module
 
     def exec_module(self, module: ModuleType) -> None:

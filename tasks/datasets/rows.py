@@ -64,7 +64,7 @@ class RowTask(Task):
             name: the prompt's id.
         """
 
-    def accepts(self, row: Row, split: str) -> bool:
+    def keep(self, row: Row, split: str) -> bool:
         """Whether a row is used in a split."""
         return True
 
@@ -98,7 +98,7 @@ class RowTask(Task):
             if key not in seen:
                 seen.add(key)
                 place = _place(split, _folded(self._read(self.family, row)), has_val="val" in by_split)
-                if self._read(self.accepts, row, place):
+                if self._read(self.keep, row, place):
                     divided[place].append(row)
         return divided
 

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from es_lightning.callbacks import RunReport
 from es_lightning.callbacks.run_report import _printable_line
-from es_lightning.cli import main as cli
+from es_lightning.cli import command_line as cli
 from es_lightning.cli.commands import replay
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
-from es_lightning.cli import main as cli
+from es_lightning.cli import command_line as cli
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

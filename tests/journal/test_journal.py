@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from es_lightning.algorithm.noise import GaussianNoise, noise_of
 from es_lightning.algorithm.population import Population
-from es_lightning.cli import main as cli
+from es_lightning.cli import command_line as cli
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.journal.entry import Entry, read_journal

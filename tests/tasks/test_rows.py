@@ -33,7 +33,7 @@ class Quiz(RowTask):
     def prompt(self, row: Row, name: str) -> Prompt:
         return Prompt(name, row["question"], row["answer"].strip())
 
-    def accepts(self, row: Row, split: str) -> bool:
+    def keep(self, row: Row, split: str) -> bool:
         return not (split == "train" and row["answer"] == "too easy")
 
     def reward(self, prompt: Prompt, completion: str) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from es_lightning.cli import main as cli
+from es_lightning.cli import command_line as cli
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from es_lightning.callbacks import RunRecord
 from es_lightning.callbacks.run_record import _dataset
-from es_lightning.cli import main as cli
+from es_lightning.cli import command_line as cli
 from es_lightning.cli.commands import run_links, ui
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from es_lightning.cli import command_line as cli
 from es_lightning.cli import commands
-from es_lightning.cli import main as cli
 from es_lightning.cli.suggest import with_suggestion
 from es_lightning.errors import UsageError
 from es_lightning.rollout import RolloutEngine
