@@ -43,6 +43,7 @@ from es_lightning.journal.run import Past
 from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
+from es_lightning.system.cores import use_one_thread_if_tiny
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
@@ -163,6 +164,8 @@ class EvolutionStrategies(pl.LightningModule):
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
+        self.ranks.check_precision(self.rollouts.engine.dtype)
+        use_one_thread_if_tiny(self.centre)  # after the engine, which may choose its own number of threads
 
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""

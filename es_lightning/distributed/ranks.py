@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from lightning.pytorch.strategies import Strategy
 
 from es_lightning.distributed.strategy import PopulationStrategy
@@ -122,6 +123,23 @@ class Ranks:
             RankError: a rank holds another centre; the message gives both checksums.
         """
         compare_centres(self.exchange(checksum.encode()), generation)
+
+    def check_precision(self, dtype: torch.dtype) -> None:
+        """Make sure that the engines of all ranks compute in the same precision.
+
+        Args:
+            dtype: precision of this rank's engine.
+
+        Raises:
+            UsageError: a rank's engine has another, as ``auto`` takes where the ranks' CPUs differ.
+        """
+        names = [each.decode() for each in self.exchange(str(dtype).removeprefix("torch.").encode())]
+        for rank, name in enumerate(names):
+            if name != names[0]:
+                raise UsageError(
+                    f"the engine of rank {rank} computes in {name} and that of rank 0 in {names[0]}, since "
+                    "their machines differ: name one of them with model.engine.init_args.dtype."
+                )
 
 
 def compare_centres(checksums: Sequence[bytes], generation: int) -> None:

@@ -22,6 +22,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from es_lightning.errors import RankError, UsageError
 from es_lightning.system.checkpoint import AtomicCheckpoint
 from es_lightning.system.cores import bind, share_of
+from es_lightning.system.neighbours import NeighbourWatch
 from es_lightning.system.signals import wait_for
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
@@ -58,6 +59,7 @@ class PopulationStrategy(DDPStrategy):
         self.stopping = False
         self._launched: list[subprocess.Popen[bytes]] = []
         self._rewards_group: Any = None
+        self._neighbours: NeighbourWatch | None = None
 
     # Set-up ---------------------------------------------------------------------------------------
 
@@ -84,7 +86,16 @@ class PopulationStrategy(DDPStrategy):
         # If all ranks of this node have the same cores, no launcher has divided them.
         shared = all(cores == mine for node, cores in told if node == self.node_rank)
         place = (self.local_rank, self.num_processes) if shared else (0, 1)
-        bind(share_of(mine, *place, self.threads_per_rank))
+        cores = share_of(mine, *place, self.threads_per_rank)
+        bind(cores)
+        self._neighbours = NeighbourWatch(cores)
+        self._neighbours.start()
+
+    def teardown(self) -> None:
+        """End the watch for busy neighbours, and whatever else Lightning ends."""
+        if self._neighbours is not None:
+            self._neighbours.stop()
+        super().teardown()
 
     def setup_distributed(self) -> None:
         """Join the process group, unless this process is the only one."""

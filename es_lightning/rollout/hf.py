@@ -24,7 +24,8 @@ class HFEngine(RolloutEngine):
     Every other engine is tested against it.
 
     Args:
-        dtype: precision of the weights; ``auto`` takes the base model's own.
+        dtype: precision of the weights; ``auto``: the base model's own, but on CPUs without instructions for
+            bfloat16 float32, which is faster there.
         device: torch device; ``auto`` takes the accelerator where there is one, else the CPU.
         batch_size: prompts decoded at once.
         tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
@@ -78,9 +79,10 @@ class HFEngine(RolloutEngine):
 
         trust = self.trust_remote_code
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
-        dtype = model_dtype(self.dtype_name, config.dtype or torch.float32)
+        device = _device(self.device_name)
+        dtype = model_dtype(self.dtype_name, config.dtype or torch.float32, device)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
-        self._model = model.to(_device(self.device_name)).eval().requires_grad_(False)
+        self._model = model.to(device).eval().requires_grad_(False)
         if self.tensor_parallel_size > 1:
             split(self.model, self.tensor_parallel_size)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=trust)

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling
+from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
 
 GIB = 2**30
 
@@ -22,12 +22,15 @@ class VLLMEngine(RolloutEngine):
     """Generates with vLLM inside this process.
 
     Args:
-        dtype: precision of the weights; ``auto`` takes the base model's own.
+        dtype: precision of the weights; ``auto``: the base model's own, but on CPUs without instructions for
+            bfloat16 float32, which is faster there.
         enforce_eager: skip compilation; the engine starts sooner and generates more slowly.
         memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1].
         tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
             evaluate the same members; the number of ranks and the model's heads must divide by it.
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
+        prefix_caching: compute what prompts begin with in common once per member, in blocks of 16 tokens on
+            GPUs and 128 on CPUs; None lets vLLM decide, which does so for all models that it can.
         trust_remote_code: run Python code that comes with the model folder.
         options: further keyword arguments of ``vllm.LLM``; they override those above.
 
@@ -42,6 +45,7 @@ class VLLMEngine(RolloutEngine):
         memory_fraction: float = 0.8,
         kv_cache_gib: float | None = None,
         tensor_parallel_size: int = 1,
+        prefix_caching: bool | None = None,
         trust_remote_code: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -61,7 +65,7 @@ class VLLMEngine(RolloutEngine):
             raise UsageError(f"engine.tensor_parallel_size is {tensor_parallel_size}: give at least 1.")
         self.enforce_eager = enforce_eager
         self.memory_fraction = memory_fraction
-        self.kv_cache_gib = kv_cache_gib
+        self.kv_cache_gib, self.prefix_caching = kv_cache_gib, prefix_caching
         self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
         self._llm: Any = None  # a vllm.LLM; no annotation names it, since resolving that would load vLLM
@@ -87,12 +91,12 @@ class VLLMEngine(RolloutEngine):
 
         options: dict[str, Any] = {
             "model": str(folder),
-            "dtype": self.dtype_name,
+            "dtype": self._dtype_option(folder),
             "max_model_len": max_length,
             "enforce_eager": self.enforce_eager,
             "gpu_memory_utilization": self.memory_fraction,
             "trust_remote_code": self.trust_remote_code,
-            "enable_prefix_caching": False,  # cached keys and values would come from another member's weights
+            "enable_prefix_caching": self.prefix_caching,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
@@ -109,12 +113,23 @@ class VLLMEngine(RolloutEngine):
             self._llm = LLM(**(options | self.options))
         logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(_is_worth_logging)
 
+    def _dtype_option(self, folder: Path) -> DTypeName | torch.dtype:
+        """Return what to ask vLLM for. On accelerators its own ``auto`` knows what the device can do."""
+        from transformers import AutoConfig
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            return self.dtype_name
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+        return model_dtype(self.dtype_name, config.dtype or torch.float32, torch.device("cpu"))
+
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights through vLLM's own loaders; they keep the addresses that CUDA graphs refer to."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named_tensors)})
         self.llm.apply_model(_refresh_heads)
-        if self.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching:
-            self.llm.reset_prefix_cache()  # ``options`` has switched it on; its entries are out of date
+        # What is cached was computed with the weights before.
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM keeps parts of an earlier member's cache: a request is still running.")
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Complete every prompt; vLLM batches them itself."""

@@ -6,6 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
+
+TINY_MODEL = 4_000_000  # parameters; below, dividing a multiplication among threads costs more than it saves
 
 
 def share_of(cores: Sequence[int], rank: int, ranks: int, threads: int | None = None) -> list[int]:
@@ -31,3 +34,11 @@ def bind(cores: Sequence[int]) -> None:
             os.sched_setaffinity(int(thread.name), cores)
     torch.set_num_threads(len(cores))
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
+
+
+def use_one_thread_if_tiny(model: nn.Module) -> None:
+    """Compute with one thread from now on if a model is tiny and on the CPU, where more would only wait."""
+    parameters = list(model.parameters())
+    on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+    if on_cpu and sum(parameter.numel() for parameter in parameters) < TINY_MODEL:
+        torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The machine that a run was made on, and the commit of the working folder, in words."""
+"""The machine that a run was made on, what its CPU is good at, and the commit of the working folder."""
 
 import os
 import platform
@@ -6,6 +6,21 @@ import subprocess
 from pathlib import Path
 
 import torch
+
+# Multiplication of bfloat16 numbers in hardware: two sets of instructions on x86, one on Arm.
+BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+INSTRUCTIONS = ("avx2", "avx512_f", *BFLOAT16_INSTRUCTIONS)
+
+
+def computes_in_bfloat16() -> bool:
+    """Tell whether this machine's CPU has instructions for bfloat16; without them float32 is faster."""
+    return any(name in BFLOAT16_INSTRUCTIONS for name in instructions())
+
+
+def instructions() -> list[str]:
+    """Return those of the CPU's sets of instructions that decide how fast it multiplies matrices."""
+    has = torch.cpu.get_capabilities()
+    return [name for name in INSTRUCTIONS if has.get(name)]
 
 
 def machine(ranks: int = 1) -> str:
@@ -53,7 +68,8 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{cores} CPU cores of {names[0] if names else platform.machine()}"
+    words = f"{cores} CPU cores of {names[0] if names else platform.machine()}"
+    return f"{words} with {', '.join(instructions())}" if instructions() else words
 
 
 def _memory_gib() -> float:

@@ -69,7 +69,7 @@ def hf(folder: Path) -> Iterator[RolloutEngine]:
 @pytest.fixture(scope="module")
 def vllm(folder: Path) -> Iterator[RolloutEngine]:
     engine = VLLMEngine(dtype="float32", enforce_eager=True, kv_cache_gib=0.25)
-    engine.start(folder, 128)
+    engine.start(folder, 512)
     yield engine
     engine.close()
 
@@ -149,6 +149,33 @@ def test_logprobs_are_those_of_transformers(
             centre(ids).logits[0, :-1], ids[0, 1:], reduction="none"
         )
     torch.testing.assert_close(hf.logprobs(ids.tolist())[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.vllm
+def test_a_prefix_in_common_is_computed_once_per_member_and_never_taken_from_another_one(
+    hf: RolloutEngine,
+    vllm: VLLMEngine,
+    centre: PreTrainedModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beginning = "Here are some numbers: " + " ".join(str(number) for number in range(100))
+    texts = [Prompt(text, f"{beginning}\n{text}") for text in TEXTS]
+    prompts, sampling = encode(texts, BaseModel(folder).tokenizer), Sampling(max_tokens=12)
+    assert min(len(prompt.token_ids) for prompt in prompts) > 256  # two blocks of the cache on CPUs
+    assert vllm.llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
+    for part in ("", "nothing of this name"):
+        hf.load_weights(perturbed(centre, part))
+        vllm.load_weights(perturbed(centre, part))
+        answers = vllm.generate(prompts, sampling)
+        assert answers == hf.generate(prompts, sampling)
+        assert vllm.generate(prompts, sampling) == answers  # the second time from the cache
+    monkeypatch.setattr(vllm.llm, "reset_prefix_cache", lambda: True)  # the wrong way
+    vllm.load_weights(perturbed(centre, ""))
+    stale = vllm.generate(prompts, sampling)
+    monkeypatch.undo()
+    vllm.load_weights(perturbed(centre, ""))
+    assert stale != vllm.generate(prompts, sampling)
 
 
 @pytest.mark.vllm

@@ -1,9 +1,12 @@
 """Cores for ranks: blocks of their own."""
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from es_lightning.system.cores import share_of
+from es_lightning.system.cores import share_of, use_one_thread_if_tiny
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.none() | st.integers(1, 8))
@@ -15,3 +18,13 @@ def test_cores_are_shared_out_evenly(count: int, ranks: int, threads: int | None
     if ranks <= count:
         assert len({core for share in shares for core in share}) == sum(map(len, shares))
         assert threads or max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("width", "threads"), [(8, 1), (2048, 2)])
+def test_a_tiny_model_takes_one_thread(width: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    use_one_thread_if_tiny(nn.Linear(width, width))
+    taken = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert taken == threads
