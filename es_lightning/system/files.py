@@ -12,6 +12,8 @@ from es_lightning.errors import StorageError
 
 log = logging.getLogger(__name__)
 
+_JOURNAL_START = b'{"es_lightning_journal":'  # what ``to_json`` writes of a header
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -42,6 +44,12 @@ def read_lines(path: Path) -> list[str]:
     if rest:
         log.warning("%s: the last line is torn, as a crash leaves it, and is dropped.", path)
     return lines
+
+
+def is_journal(path: Path) -> bool:
+    """Tell from its first bytes whether a file is a run's journal."""
+    with path.open("rb") as file:
+        return file.read(len(_JOURNAL_START)) == _JOURNAL_START
 
 
 class Lines:
