@@ -84,7 +84,8 @@ def _unreadable(path: Path) -> str:
             return f"{path} is empty"
         return f"{path} is a journal and no checkpoint" if is_journal(path) else ""
     except (OSError, ValueError) as error:  # no permission; a name that is too long, or none at all
-        return f"there is no checkpoint {short(str(path))} that can be read ({getattr(error, 'strerror', error)})"
+        reason = getattr(error, "strerror", None) or error
+        return f"there is no checkpoint {short(str(path))} that can be read ({reason})"
 
 
 # What Lightning and the module take out of a checkpoint without looking.
@@ -93,7 +94,7 @@ _MODEL = {
     "global_step": COUNT,
     "state_dict": mapping_of(Kind("a tensor", lambda value: isinstance(value, Tensor))),
 }
-_JOURNAL = {"journal": Kind("a list of lines", lambda value: bool(value) and list_of(TEXT).fits(value))}
+_JOURNAL = {"journal": Kind("a list of lines", lambda value: list_of(TEXT).fits(value) and len(value) > 0)}
 _TRAINING = {
     "epoch": COUNT,
     "loops": mapping_of(MAPPING, "fit_loop"),

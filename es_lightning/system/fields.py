@@ -118,7 +118,8 @@ def kind_of(value: Any) -> str:
 
 def short(value: Any, length: int = 60) -> str:
     """A value as one short line."""
-    if isinstance(value, Mapping | list | tuple) and len(value) > 8:
-        return f"{kind_of(value)} of {len(value)} items"
+    if not isinstance(value, str | int | float | None):
+        items = f" of {len(value)} items" if isinstance(value, Mapping | list | tuple) else ""
+        return f"{kind_of(value)}{items}"  # it may be large
     text = " ".join(repr(value).split())
     return text if len(text) <= length else f"{text[: length - 3]}..."
