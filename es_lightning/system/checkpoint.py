@@ -11,7 +11,20 @@ from lightning.fabric.utilities.types import _PATH
 from torch import Tensor
 
 from es_lightning.errors import UsageError
-from es_lightning.system.fields import COUNT, MAPPING, TEXT, Kind, fault, kind_of, list_of, mapping_of, short
+from es_lightning.system.fields import (
+    COUNT,
+    INTEGER,
+    MAPPING,
+    NOTHING,
+    POSITIVE,
+    TEXT,
+    Kind,
+    fault,
+    kind_of,
+    list_of,
+    mapping_of,
+    short,
+)
 from es_lightning.system.files import is_journal, replacing
 
 log = logging.getLogger(__name__)
@@ -95,6 +108,10 @@ _MODEL = {
     "state_dict": mapping_of(Kind("a tensor", lambda value: isinstance(value, Tensor))),
 }
 _JOURNAL = {"journal": Kind("a list of lines", lambda value: list_of(TEXT).fits(value) and len(value) > 0)}
+_STEERED = {"after": INTEGER | NOTHING, "sigma": POSITIVE, "population": COUNT}
+_OPTIONAL = {
+    "steered": Kind("the settings that callbacks have changed", lambda value: _is_steered(value)),
+}
 _TRAINING = {
     "epoch": COUNT,
     "loops": mapping_of(MAPPING, "fit_loop"),
@@ -125,13 +142,17 @@ def check_checkpoint(path: Path, resumes: bool = True) -> dict[str, Any]:
             "optimizer's state, too: give another --ckpt_path, or move the folder's checkpoints away and "
             "give --ckpt_path last, which then goes on from the journal."
         )
-    if wrong := fault(content, _JOURNAL | _TRAINING if resumes else _JOURNAL):
+    if wrong := fault(content, _JOURNAL | _TRAINING if resumes else _JOURNAL, _OPTIONAL):
         raise UsageError(f"{path} is damaged: it {wrong}. {_ADVICE.capitalize()}.")
     return content
 
 
 def _is_version(value: Any) -> bool:
     return isinstance(value, str) and re.match(r"\d+\.\d+", value) is not None
+
+
+def _is_steered(value: Any) -> bool:
+    return not fault(value, {}, _STEERED) and not value.keys() - _STEERED.keys()
 
 
 def _is_list_of_one(value: Any) -> bool:

@@ -42,7 +42,6 @@ POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 
 MAPPING = Kind(
     "a mapping", lambda value: isinstance(value, Mapping) and all(isinstance(k, str) for k in value)
 )
-ANYTHING = Kind("any value", lambda value: True)
 
 
 def list_of(kind: Kind) -> Kind:

@@ -107,8 +107,8 @@ class _Lock:
                 folder.rmdir()
 
 
-# The locks of this process by their folders' numbers. A process never refuses itself: the second of two fits in
-# one script, or in a notebook, decides by the journal.
+# The locks of this process by their folders' numbers. A process never refuses itself: whether a second fit in
+# one script or notebook may go on, the journal decides.
 _held: dict[tuple[int, int], _Lock] = {}
 
 
@@ -157,7 +157,7 @@ def hold(folder: Path) -> Callable[[], None]:
 def _take(folder: Path) -> int:
     """Return the descriptor of the folder's lock, once no other process holds it.
 
-    Whether a holder on another machine lives is seen by watching it: it touches its file, whatever the clocks.
+    A holder on another machine is watched, since clocks differ: while it lives, it touches its file.
     """
     first: float | None = None
     began = time.monotonic()
@@ -201,7 +201,9 @@ def _open(path: Path) -> tuple[int, bool | None]:
 
 
 def _refusal(folder: Path, holder: Holder | None) -> UsageError:
-    who = f"process {holder.pid} on {holder.host}, since {holder.since}" if holder else "a run that just began"
+    who = (
+        f"process {holder.pid} on {holder.host}, since {holder.since}" if holder else "a run that just began"
+    )
     return UsageError(
         f"{folder} is in use by another run ({who}): wait until that has ended, stop it, or choose another "
         "folder with --trainer.default_root_dir."
