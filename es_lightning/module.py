@@ -42,7 +42,7 @@ from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
 from es_lightning.journal.identity import PROBLEMS, described, digest
 from es_lightning.journal.run import Past
-from es_lightning.journal.start import check_start
+from es_lightning.journal.start import check_content_for
 from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
@@ -167,8 +167,6 @@ class EvolutionStrategies(pl.LightningModule):
             self.data.encode(split, self.reserve)
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
-        if self.trainer.ckpt_path and "://" not in str(self.trainer.ckpt_path):
-            check_start(Path(self.trainer.ckpt_path), self.centre, resumes=stage == "fit")
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
 
     def configure_model(self) -> None:
@@ -453,12 +451,10 @@ class EvolutionStrategies(pl.LightningModule):
         """Take the journal and the changed settings from the checkpoint.
 
         Raises:
-            UsageError: there is no journal in it.
+            UsageError: it is no checkpoint of a run, it is damaged, or it holds another model.
         """
-        if "journal" not in checkpoint:
-            raise UsageError(
-                "the checkpoint holds no journal, so it is none of this library's: give another --ckpt_path."
-            )
+        path = Path(self.trainer.ckpt_path or "the checkpoint")
+        check_content_for(self.centre, checkpoint, path, resumes=self.trainer.training)
         self.history.saved = list(checkpoint["journal"])
         self.rollouts.forget()
         steered = dict(checkpoint.get("steered", {}))

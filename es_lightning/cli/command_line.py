@@ -29,6 +29,7 @@ from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import is_first_rank
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
+from es_lightning.journal.start import check_start
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import RolloutEngine
 from es_lightning.system.checkpoint import newest
@@ -157,6 +158,8 @@ class CommandLine(LightningCLI):
             checkpoint = newest(Path(config.checkpoint.dirpath))
             config.ckpt_path = None if checkpoint is None else str(checkpoint)
             self.resumes = True
+        if config.ckpt_path:
+            check_start(Path(config.ckpt_path), resumes=self.subcommand == "fit")
         base, exported = Path(config.model.base), (root / "model").resolve()
         if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,14 @@ _MODEL = {
 _JOURNAL = {"journal": Kind("a list of lines", lambda value: list_of(TEXT).fits(value) and len(value) > 0)}
 _STEERED = {"after": INTEGER | NOTHING, "sigma": POSITIVE, "population": COUNT}
 _OPTIONAL = {
+    "current_model_state": _MODEL["state_dict"],  # WeightAveraging's name for the centre
     "steered": Kind("the settings that callbacks have changed", lambda value: _is_steered(value)),
 }
 _TRAINING = {
     "epoch": COUNT,
     "loops": mapping_of(MAPPING, "fit_loop"),
     "callbacks": MAPPING,
-    "optimizer_states": Kind("a list of one mapping", lambda value: _is_list_of_one(value)),
+    "optimizer_states": Kind("the state of one optimizer", lambda value: _is_state_of_one(value)),
     "lr_schedulers": list_of(MAPPING),
 }
 
@@ -132,6 +134,21 @@ def check_checkpoint(path: Path, resumes: bool = True) -> dict[str, Any]:
         UsageError: the file is no checkpoint of this library; the message says what is wrong with it.
     """
     content = read_checkpoint(path, mapped=True)
+    check_content(content, path, resumes)
+    return content
+
+
+def check_content(content: Mapping[str, Any], path: Path, resumes: bool) -> None:
+    """Make sure that a checkpoint holds what a run starts from.
+
+    Args:
+        content: of the checkpoint.
+        path: its file, for messages.
+        resumes: whether a fit goes on from it, which needs more than the weights.
+
+    Raises:
+        UsageError: it does not; the message says what is wrong with it.
+    """
     if wrong := fault(content, _MODEL):
         raise UsageError(f"{path} is no checkpoint of a run: it {wrong}. {_ADVICE.capitalize()}.")
     if "journal" not in content:
@@ -144,7 +161,6 @@ def check_checkpoint(path: Path, resumes: bool = True) -> dict[str, Any]:
         )
     if wrong := fault(content, _JOURNAL | _TRAINING if resumes else _JOURNAL, _OPTIONAL):
         raise UsageError(f"{path} is damaged: it {wrong}. {_ADVICE.capitalize()}.")
-    return content
 
 
 def _is_version(value: Any) -> bool:
@@ -155,8 +171,12 @@ def _is_steered(value: Any) -> bool:
     return not fault(value, {}, _STEERED) and not value.keys() - _STEERED.keys()
 
 
-def _is_list_of_one(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)
+def _is_state_of_one(value: Any) -> bool:
+    parts = {
+        "state": Kind("a mapping", lambda state: isinstance(state, dict)),
+        "param_groups": list_of(MAPPING),
+    }
+    return isinstance(value, list) and len(value) == 1 and not fault(value[0], parts)
 
 
 def newest(folder: Path) -> Path | None:

@@ -80,7 +80,7 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "optimizer": (
         {"optimizer": lambda p: torch.optim.Adam(p, lr=0.1)},
-        ["model.optimizer was torch.optim.sgd.SGD in the run and is torch.optim.adam.Adam now: give"],
+        ["model.optimizer was torch.optim.sgd.SGD in the run and is torch.optim.adam.Adam now. Give"],
     ),
     "no scheduler": (
         {"lr_scheduler": None},

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.optim.lr_scheduler import StepLR
 
+from es_lightning.cli import command_line as cli
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.system.checkpoint import (
@@ -308,24 +309,40 @@ def test_what_is_no_checkpoint_is_passed_over_by_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["population", "auto"])
-@pytest.mark.parametrize("name", ["list", "journal", "no version", "other model", "journal torn", "parent"])
-def test_a_fit_refuses_it_before_the_engine_starts(tmp_path: Path, name: str, strategy: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["list", "journal", "no version", "no optimizer", "other model", "torn", "parent"]
+)
+def test_a_fit_refuses_it(tmp_path: Path, name: str, strategy: str) -> None:
+    if strategy == "auto" and name in ("list", "journal", "no version"):
+        pytest.skip("Lightning's own strategies read the file themselves")
     state = torch.load(KEPT, weights_only=True)["state_dict"]
     narrow = {key: value[..., :3] if "centre" in key else value for key, value in state.items()}
     lines = (OLD / "journal.jsonl").read_text().splitlines()[:5]
     make, words = {
         **ODD,
         "other model": (with_parts(state_dict=narrow), "holds another model than model.base: its centre."),
-        "journal torn": (
-            with_parts(journal=[*lines[:3], "{", lines[4]]),
-            "the journal in .* damaged in line 4",
-        ),
+        "torn": (with_parts(journal=[*lines[:3], "{", lines[4]]), "is damaged in line 4"),
         "parent": (with_parts(steered={"after": 40}), "its centre is that after generation 40"),
     }[name]
     make(tmp_path / "odd.ckpt")
-    tuned = module()
-    tuned.rollouts.start = None  # type: ignore[assignment, method-assign]
-    run = trainer(tmp_path / "run", strategy=strategy)
-    with pytest.raises(UsageError, match=words):
-        run.fit(tuned, TaskDataModule(Letters()), ckpt_path=tmp_path / "odd.ckpt")
+    with pytest.raises(UsageError, match=words) as caught:
+        trainer(tmp_path / "run", strategy=strategy).fit(
+            module(), TaskDataModule(Letters()), ckpt_path=tmp_path / "odd.ckpt"
+        )
+    assert str(tmp_path / "odd.ckpt") in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["list", "journal", "no version", "folder", "step text", "no optimizer"])
+def test_the_command_line_refuses_it_before_anything_starts(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, words = ODD[name]
+    make(tmp_path / "odd.ckpt")
+    monkeypatch.setattr(cli, "newest", lambda _: tmp_path / "odd.ckpt")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["fit", "-c", str(OLD / "config.yaml"), "--ckpt_path", "last"])
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
