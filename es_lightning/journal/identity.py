@@ -35,7 +35,7 @@ _OF_0_1_0 = {
 
 
 def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]:
-    """Describe an object by its class and those of its constructor's arguments that it has kept.
+    """Describe an object by its class, those of its constructor's arguments that it keeps, and its functions.
 
     A text with a slash in it is left out: it says where something is, and not what.
 
@@ -45,9 +45,10 @@ def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]
         title: what to call it; None takes its class.
     """
     settings: dict[str, Any] = {name: title or _class(thing)}
-    for argument in () if thing is None else inspect.signature(type(thing).__init__).parameters:
-        if argument != "self" and argument not in _OTHER and argument in vars(thing):
-            settings |= _flat(f"{name}.{argument}", vars(thing)[argument])
+    arguments = inspect.signature(type(thing).__init__).parameters.keys() - _OTHER
+    for key, value in getattr(thing, "__dict__", {}).items():
+        if key in arguments or (not key.startswith("_") and _is_functions(value)):
+            settings |= _flat(f"{name}.{key}", value)
     # Schedulers that are made of others keep them here.
     for index, part in enumerate(getattr(thing, "_schedulers", ())):
         settings |= described(f"{name}.{index}", part)
@@ -137,7 +138,7 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
             return {name: _bounded(list(value))}
         return _merged(_flat(f"{name}.{index}", item) for index, item in enumerate(value))
     if inspect.isfunction(value) or inspect.isclass(value):
-        return {name: qualified(value)}
+        return {name: value.__qualname__}
     return described(name, value, value.name) if isinstance(value, Task) else {}
 
 
@@ -150,10 +151,11 @@ def _bounded(value: Any) -> Any:
     return value if len(text) <= _LENGTH else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def _is_functions(value: Any) -> bool:
+    items = list(value.values()) if isinstance(value, Mapping) else [value]
+    return bool(items) and all(map(inspect.isfunction, items))
+
+
 def _class(thing: Any) -> str | None:
-    return None if thing is None else qualified(type(thing))
-
-
-def qualified(thing: Any) -> str:
-    """The name of a class or a function, its module before it."""
-    return f"{thing.__module__}.{thing.__qualname__}"
+    kind = type(thing)
+    return None if thing is None else f"{kind.__module__}.{kind.__qualname__}"

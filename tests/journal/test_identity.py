@@ -17,7 +17,7 @@ from es_lightning.journal.identity import changed, described
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.task import Task
-from es_lightning.tasks import Conciseness, Mixture
+from es_lightning.tasks import Conciseness, Mixture, PythonRewards
 from tests.helpers.fits import Letters, module, trainer
 
 
@@ -148,6 +148,19 @@ def test_a_mixture_and_a_chain_of_schedules_are_described_by_their_parts() -> No
     chain = described("model.lr_scheduler", SequentialLR(optimizer, parts, [2]))
     assert chain["model.lr_scheduler.0.factor"] == 0.5
     assert chain["model.lr_scheduler.1.step_size"] == 3
+
+
+def shorter(prompt: Prompt, completion: str) -> float:
+    """A reward of a user's own."""
+    return -float(len(completion))
+
+
+def test_reward_functions_are_told_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c"}\n')
+    found = described("data.task", PythonRewards(str(tmp_path / "rows.jsonl"), [shorter], weights=[2.0]))
+    assert found["data.task.functions.shorter"] == "shorter"
+    assert found["data.task.weights"] == [2.0]
+    assert "data.task.data" not in found
 
 
 # Headers ---------------------------------------------------------------------------------------------
