@@ -232,8 +232,8 @@ def _read_rewards(path: Path, entries: Sequence[Entry]) -> dict[int, list[list[f
         try:
             row = from_json(line)
             wrong = rewards_fault(row)
-        except ValueError as error:
-            wrong = f"is no JSON ({error})"
+        except ValueError:
+            wrong = "is no JSON"
         if not wrong and row["generation"] <= max(rewards, default=-1):
             wrong = f"holds generation {row['generation']} after {max(rewards)}"
         if not wrong and row["generation"] < len(entries):

@@ -107,8 +107,8 @@ def from_json(line: str) -> Any:
     """
     try:
         return json.loads(line)
-    except RecursionError as error:
-        raise ValueError("its brackets are nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("it is no JSON") from error
 
 
 def without_torn_end(lines: Sequence[str]) -> list[str]:

@@ -89,7 +89,8 @@ class _Lock:
         self._released = threading.Event()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(Holder.this())).encode(), 0)
-        threading.Thread(target=self._beat, name="run lock", daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name="run lock", daemon=True)
+        self._thread.start()
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
@@ -98,7 +99,10 @@ class _Lock:
 
     def release(self) -> None:
         """Let go of the folder, and leave it as it would be without a lock."""
+        if self.pid != os.getpid():
+            return  # a copy in a forked process, which holds nothing
         self._released.set()
+        self._thread.join()
         with suppress(OSError):
             self._path.unlink()  # before the lock is gone, so that it is still this process's own file
         os.close(self._descriptor)
@@ -126,8 +130,8 @@ def hold(folder: Path) -> Callable[[], None]:
         UsageError: another process holds it.
         StorageError: the folder cannot be written.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         status = folder.stat()
         key = (status.st_dev, status.st_ino)
