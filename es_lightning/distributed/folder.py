@@ -9,13 +9,14 @@ from lightning.pytorch.callbacks import Callback
 
 from es_lightning.system.lock import hold
 
-# Where torchrun, SLURM and Lightning say which rank a process is, before it joins the others.
-_PLACES = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+# Where torchrun, Lightning, SLURM, LSF and MPI say which rank a process is, before it joins the others.
+PLACES = ("RANK", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+PLACES += ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 
 
 def is_first_rank() -> bool:
     """Whether this process is the first rank of its run, or launches the others, as the environment says."""
-    return all(os.environ.get(name, "0") == "0" for name in _PLACES)
+    return all(os.environ.get(name, "0") == "0" for name in PLACES)
 
 
 class FolderHold(Callback):

@@ -4,7 +4,6 @@ A few kilobytes of journal and the base model can replace a checkpoint. Noise is
 seed, so seeds, signs and weights determine the update. See ``es_lightning.journal.replay``.
 """
 
-import logging
 import math
 import struct
 from base64 import b64decode, b64encode
@@ -21,8 +20,6 @@ from es_lightning.errors import UsageError
 from es_lightning.journal.schema import entry_fault, from_json, header_fault, hyper_fault, without_torn_end
 from es_lightning.records import Generation, Member
 from es_lightning.system.files import read_lines, to_json, unreadable
-
-log = logging.getLogger(__name__)
 
 JOURNAL, REWARDS = "journal.jsonl", "rewards.jsonl"
 FORMAT = 1
@@ -172,13 +169,10 @@ def read_lines_of_journal(path: Path) -> list[str]:
     """
     if reason := unreadable(path):
         raise UsageError(f"{path} {reason}, and no journal: {_ADVICE}.")
-    lines = read_lines(path)
-    kept = without_torn_end(lines)
-    if path.exists() and path.stat().st_size and not kept:
+    lines = without_torn_end(read_lines(path), path)
+    if path.exists() and path.stat().st_size and not lines:
         raise UsageError(f"{path} is no journal: its first line is no header. {_ADVICE.capitalize()}.")
-    if len(kept) < len(lines):
-        log.warning("%s: a crash left no entry in the last %d lines.", path, len(lines) - len(kept))
-    return kept
+    return lines
 
 
 def parse(lines: Sequence[str], path: Path | str) -> tuple[dict[str, Any], list[Entry]]:

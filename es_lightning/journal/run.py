@@ -228,7 +228,7 @@ def _read_rewards(path: Path, entries: Sequence[Entry]) -> dict[int, list[list[f
     if reason := unreadable(path):
         raise UsageError(f"{path} {reason}, and not the run's rewards: {_WITHOUT_REWARDS}")
     rewards: dict[int, list[list[float]]] = {}
-    for number, line in enumerate(without_torn_end(read_lines(path)), start=1):
+    for number, line in enumerate(without_torn_end(read_lines(path), path), start=1):
         try:
             row = from_json(line)
             wrong = rewards_fault(row)

@@ -1,7 +1,9 @@
 """What the lines of a run's two files have to be; each check returns words for what is wrong, or none."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from es_lightning.system.fields import (
@@ -19,6 +21,8 @@ from es_lightning.system.fields import (
     list_of,
     mapping_of,
 )
+
+log = logging.getLogger(__name__)
 
 _OPTIMIZER = {"class": TEXT, "settings": MAPPING, "groups": COUNT}
 _HEADER = {
@@ -111,11 +115,20 @@ def from_json(line: str) -> Any:
         raise ValueError("it is no JSON") from error
 
 
-def without_torn_end(lines: Sequence[str]) -> list[str]:
-    """Leave out the lines at the end that hold no mapping: a crash may leave blanks, or parts of a line."""
+def without_torn_end(lines: Sequence[str], path: Path) -> list[str]:
+    """Leave out, with a warning, the lines at the end that hold no mapping: a crash leaves blanks, or parts.
+
+    Args:
+        lines: of a file of mappings.
+        path: the file, for the warning.
+    """
     kept = list(lines)
     while kept and not _is_mapping(kept[-1]):
         kept.pop()
+    if len(kept) < len(lines):
+        log.warning(
+            "%s: lines %d to %d are what a crash leaves, and are dropped.", path, len(kept) + 1, len(lines)
+        )
     return kept
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from es_lightning.cli import command_line as cli
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.distributed.folder import FolderHold, is_first_rank
+from es_lightning.distributed.folder import PLACES, FolderHold, is_first_rank
 from es_lightning.errors import UsageError
 from es_lightning.grading.scorer import Grading
 from es_lightning.system import lock
@@ -131,12 +131,13 @@ def test_other_stages_and_other_ranks_hold_nothing(tmp_path: Path, stage: str, f
         ({"NODE_RANK": "1"}, False),
         ({"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
         ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "1"}, False),
     ],
 )
 def test_the_first_rank_is_known_from_its_launcher(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], first: bool
 ) -> None:
-    for name in ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK"):
+    for name in PLACES:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -263,10 +263,13 @@ def test_damaged_rewards_are_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("rest", ["", "\0\0", '{"generation":4,"rew', "[]"])
-def test_rewards_torn_at_the_end_are_evaluated_again(tmp_path: Path, rest: str) -> None:
+def test_rewards_torn_at_the_end_are_evaluated_again(
+    tmp_path: Path, rest: str, caplog: pytest.LogCaptureFixture
+) -> None:
     run = resumed(tmp_path, [*REWARDS[:4], rest, ""])
     assert [run.knows(generation) for generation in range(2, 6)] == [True, True, False, False]
     assert (tmp_path / "rewards.jsonl").read_text().splitlines() == REWARDS[:4]
+    assert "rewards.jsonl: lines 5 to 6 are what a crash leaves, and are dropped" in caplog.text
 
 
 def test_damage_is_found_before_the_journal_is_compared_with_the_checkpoint(tmp_path: Path) -> None:
