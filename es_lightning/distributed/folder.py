@@ -10,8 +10,16 @@ from lightning.pytorch.callbacks import Callback
 from es_lightning.system.lock import hold
 
 # Where torchrun, Lightning, SLURM, LSF and MPI say which rank a process is, before it joins the others.
-PLACES = ("RANK", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
-PLACES += ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+PLACES = (
+    "RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "LOCAL_RANK",
+    "SLURM_PROCID",
+    "JSM_NAMESPACE_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+)
 
 
 def is_first_rank() -> bool:
