@@ -202,14 +202,17 @@ class _Generations(Dataset[list[Prompt]]):
 
 
 class _FromPresent(Sampler[int]):
-    """Generation indices from the trainer's ``global_step`` on, so that resuming needs no loader state."""
+    """Generation indices from the present one to the end of its epoch, which has ``count`` generations.
+
+    So resuming needs no loader state, and the next epoch goes on where this one ends.
+    """
 
     def __init__(self, data: TaskDataModule, count: int) -> None:
         self.data, self.count = data, count
 
     def __iter__(self) -> Iterator[int]:
         first = self.data.trainer.global_step if self.data.trainer is not None else 0
-        return iter(range(first % self.count, self.count))
+        return iter(range(first, first - first % self.count + self.count))
 
     def __len__(self) -> int:
         return self.count

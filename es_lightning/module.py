@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from es_lightning.algorithm.shaping import reward_statistics, weigh, z_score
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
@@ -39,7 +40,9 @@ from es_lightning.evaluation.metrics import means, measured, record_metrics
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
+from es_lightning.journal.identity import PROBLEMS, described, digest
 from es_lightning.journal.run import Past
+from es_lightning.journal.start import check_content_for
 from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
@@ -104,6 +107,8 @@ class EvolutionStrategies(pl.LightningModule):
         self.history = History()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self._adjusted: dict[str, Any] = {}
+        self._configured = {"model.population": population, "model.sigma": sigma}
+        self._scheduler_identity: dict[str, Any] = {}
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
@@ -198,9 +203,14 @@ class EvolutionStrategies(pl.LightningModule):
             raise UsageError(
                 "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
             )
-        if self._make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+        scheduler = None if self._make_scheduler is None else self._make_scheduler(optimizer)
+        # Now, since a checkpoint overwrites the scheduler's settings with those that it had then.
+        self._scheduler_identity = described("model.lr_scheduler", scheduler)
+        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Hold the run's folder while a fit lasts."""
+        return [FolderHold()]
 
     def on_train_start(self) -> None:
         """Start or continue the journal, and make sure that the centre is the one that it leads to.
@@ -444,12 +454,10 @@ class EvolutionStrategies(pl.LightningModule):
         """Take the journal and the changed settings from the checkpoint.
 
         Raises:
-            UsageError: there is no journal in it.
+            UsageError: it is no checkpoint of a run, it is damaged, or it holds another model.
         """
-        if "journal" not in checkpoint:
-            raise UsageError(
-                "the checkpoint holds no journal, so it is none of this library's: give another --ckpt_path."
-            )
+        path = Path(self.trainer.ckpt_path or "the checkpoint")
+        check_content_for(self.centre, checkpoint, path, resumes=self.trainer.training)
         self.history.saved = list(checkpoint["journal"])
         self.rollouts.forget()
         steered = dict(checkpoint.get("steered", {}))
@@ -477,7 +485,7 @@ class EvolutionStrategies(pl.LightningModule):
         return before
 
     def _log_generation(self, record: Generation) -> None:
-        seconds = max(record.seconds["generate"], 1e-3)  # the journal keeps milliseconds
+        seconds = max(record.seconds.get("generate", 0.0), 1e-3)  # the journal keeps milliseconds
         self.tokens_per_second.update(record.tokens / seconds, weight=seconds)
         rewards = {
             f"reward/{name}": torch.tensor(value, dtype=torch.float64)
@@ -497,7 +505,27 @@ class EvolutionStrategies(pl.LightningModule):
             ranks=self.trainer.world_size,
             task=self.data.task.name,
             settings=self.settings(),
+            identity=self.identity(),
         )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a resumed run has to have in common with this one, by its names in YAML.
+
+        Base model, noise and optimizer are parts of the header already.
+        """
+        data, sampling = self.data, asdict(self.rollouts.sampling)
+        return {
+            **self._configured,
+            "model.antithetic": self.population.antithetic,
+            "model.seed": self.population.run_seed,
+            "model.shaping": self.settings()["shaping"],
+            **{f"model.sampling.{name}": value for name, value in sampling.items()},
+            **self._scheduler_identity,
+            "data.prompts_per_generation": data.batch_size,
+            "data.seed": data.seed,
+            **described("data.task", data.task, data.task.name),
+            PROBLEMS: digest(data.prompts("train")),
+        }
 
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters that decide a run, as plain values to be written beside its results."""

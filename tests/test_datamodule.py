@@ -1,5 +1,7 @@
 """Batches are a function of the generation; empty or short splits are refused."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,18 @@ def test_passes_and_seeds_differ_in_order() -> None:
         tuple(ids(TaskDataModule(Numbers(), 9, seed=seed).batch(g))) for seed in range(3) for g in range(3)
     }
     assert len(orders) == 9
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "step", "generations"),
+    [(-1, 0, [0, 1]), (-1, 2, [2, 3]), (-1, 5, [5]), (7, 0, list(range(7))), (7, 3, [3, 4, 5, 6])],
+)
+def test_every_epoch_goes_on_with_the_next_generation(
+    max_steps: int, step: int, generations: list[int]
+) -> None:
+    data = TaskDataModule(Numbers(), 4)
+    data.trainer = SimpleNamespace(max_steps=max_steps, global_step=step)  # type: ignore[assignment]
+    assert [ids(batch) for batch in data.train_dataloader()] == [ids(data.batch(g)) for g in generations]
 
 
 def test_prompts_are_encoded_once() -> None:

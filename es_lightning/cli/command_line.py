@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,10 +27,13 @@ from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.run_folder import remove_unchanged, stamps
 from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.folder import is_first_rank
 from es_lightning.errors import RankError, RewardError, StorageError, UsageError
+from es_lightning.journal.start import check_start
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import RolloutEngine
 from es_lightning.system.checkpoint import newest
+from es_lightning.system.lock import hold
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.system.signals import Interrupted
 from es_lightning.task import Task
@@ -100,26 +104,27 @@ class CommandLine(LightningCLI):
 
     def __init__(self, **options: Any) -> None:
         self.resumes = False
-        super().__init__(
-            EvolutionStrategies,
-            TaskDataModule,
-            save_config_callback=SaveConfig,
-            parser_class=Parser,
-            parser_kwargs={"description": USAGE, "formatter_class": HelpFormatter, "allow_abbrev": False},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            trainer_defaults={
-                "strategy": "population",
-                "use_distributed_sampler": False,  # every rank and every member must see the same prompts
-                "inference_mode": False,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-                "log_every_n_steps": 1,
-                "check_val_every_n_epoch": None,
-            },
-            **options,
-        )
+        with ExitStack() as self.until_end:
+            super().__init__(
+                EvolutionStrategies,
+                TaskDataModule,
+                save_config_callback=SaveConfig,
+                parser_class=Parser,
+                parser_kwargs={"description": USAGE, "formatter_class": HelpFormatter, "allow_abbrev": False},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                trainer_defaults={
+                    "strategy": "population",
+                    "use_distributed_sampler": False,  # every rank and every member must see the same prompts
+                    "inference_mode": False,
+                    "num_sanity_val_steps": 0,
+                    "enable_model_summary": False,
+                    "log_every_n_steps": 1,
+                    "check_val_every_n_epoch": None,
+                },
+                **options,
+            )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -144,6 +149,8 @@ class CommandLine(LightningCLI):
             config.trainer.max_epochs = -1 if config.trainer.max_steps > 0 else 1
         root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
         config.trainer.default_root_dir = str(root)
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run and is_first_rank():
+            self.until_end.callback(hold(root))  # before anything of the folder is read or written
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
         if config.ckpt_path == "last":
             # Lightning's own "last" follows a link. If a crash has removed the link, Lightning starts a new
@@ -151,6 +158,8 @@ class CommandLine(LightningCLI):
             checkpoint = newest(Path(config.checkpoint.dirpath))
             config.ckpt_path = None if checkpoint is None else str(checkpoint)
             self.resumes = True
+        if config.ckpt_path:
+            check_start(Path(config.ckpt_path), resumes=self.subcommand == "fit")
         base, exported = Path(config.model.base), (root / "model").resolve()
         if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):
             raise UsageError(

@@ -15,12 +15,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import distributed, nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from es_lightning.errors import RankError, UsageError
-from es_lightning.system.checkpoint import AtomicCheckpoint
+from es_lightning.system.checkpoint import AtomicCheckpoint, check_checkpoint
 from es_lightning.system.cores import bind, share_of
 from es_lightning.system.neighbours import NeighbourWatch
 from es_lightning.system.signals import wait_for
@@ -143,6 +144,17 @@ class PopulationStrategy(DDPStrategy):
         every generation. A machine with another base model is thus detected; a broadcast would hide it.
         """
         super(DDPStrategy, self).setup(trainer)  # the method of DDPStrategy's base class
+
+    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, once it is known to be one of a run: Lightning takes it as it is.
+
+        Raises:
+            UsageError: the file is no checkpoint of this library; the message says what is wrong with it.
+        """
+        assert self.lightning_module is not None
+        check_checkpoint(Path(checkpoint_path), resumes=self.lightning_module.trainer.training)
+        content: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
+        return content
 
     # Between ranks --------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ A few kilobytes of journal and the base model can replace a checkpoint. Noise is
 seed, so seeds, signs and weights determine the update. See ``es_lightning.journal.replay``.
 """
 
-import json
 import math
 import struct
 from base64 import b64decode, b64encode
@@ -18,11 +17,18 @@ from torch import Tensor
 
 from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.errors import UsageError
+from es_lightning.journal.schema import entry_fault, from_json, header_fault, hyper_fault, without_torn_end
 from es_lightning.records import Generation, Member
-from es_lightning.system.files import read_lines, to_json
+from es_lightning.system.files import read_lines, to_json, unreadable
 
 JOURNAL, REWARDS = "journal.jsonl", "rewards.jsonl"
 FORMAT = 1
+
+_ADVICE = "give the journal.jsonl of a run"
+MENDING = (
+    "Take a copy of it, such as MLflow keeps; or move it away and resume from a checkpoint, which holds the "
+    "journal up to its own generation."
+)
 
 
 @dataclass(frozen=True)
@@ -123,61 +129,92 @@ class Entry:
         Raises:
             ValueError: the line is not an entry.
         """
-        values = json.loads(line)
-        try:
-            pairs = zip(_unpacked("Q", values.pop("seeds")), values.pop("signs"), strict=True)
-            values["parent"] = values.pop("after", None)
-            values["weights"] = torch.tensor(_unpacked("d", values["weights"]), dtype=torch.float64)
-            fields = {name: values.pop(name) for name in cls.__dataclass_fields__ if name in values}
-        except (AttributeError, KeyError, TypeError, struct.error) as error:
-            raise ValueError(f"no entry of a journal: {line[:80]}") from error
-        fields["members"] = tuple(
-            Member(n, seed, 1 if sign == "+" else -1) for n, (seed, sign) in enumerate(pairs)
+        values = from_json(line)
+        if wrong := entry_fault(values):
+            raise ValueError(f"it {wrong}")
+        values["parent"] = values.pop("after", None)
+        seeds = _unpacked("Q", values, "seeds")
+        signs, weights = values.pop("signs"), _unpacked("d", values, "weights")
+        for name, found in {"signs": len(signs), "weights": len(weights)}.items():
+            if found != len(seeds):
+                raise ValueError(f"it has {len(seeds)} seeds and {found} {name}")
+        values["members"] = tuple(
+            Member(n, seed, 1 if sign == "+" else -1)
+            for n, (seed, sign) in enumerate(zip(seeds, signs, strict=True))
         )
-        fields["drift"] = math.nan if fields["drift"] is None else fields["drift"]
+        values["weights"] = torch.tensor(weights, dtype=torch.float64)
+        values["drift"] = math.nan if values["drift"] is None else values["drift"]
+        fields = {name: values.pop(name) for name in cls.__dataclass_fields__ if name in values}
         # ``line`` writes the optimizer's settings at the top level, so they are the keys that are left.
         return cls(**fields, hyper=values)
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], list[Entry]]:
-    """Read a journal's header and entries; an incomplete last line is dropped with a warning.
+    """Read a journal's header and entries; what a crash left at its end is dropped with a warning.
 
     Raises:
         UsageError: there is no journal, it is damaged, or it has the format of another version.
     """
-    lines = read_lines(path)
+    lines = read_lines_of_journal(path)
     if not lines:
-        raise UsageError(f"there is no journal in {path}: give the journal.jsonl of a run.")
+        raise UsageError(f"there is no journal in {path}: {_ADVICE}.")
     return parse(lines, path)
 
 
-def parse(lines: Sequence[str], path: Path) -> tuple[dict[str, Any], list[Entry]]:
+def read_lines_of_journal(path: Path) -> list[str]:
+    """Return a journal's lines; none if there is no such file, or if it is empty.
+
+    Raises:
+        UsageError: the path leads to something else than a journal.
+    """
+    if reason := unreadable(path):
+        raise UsageError(f"{path} {reason}, and no journal: {_ADVICE}.")
+    lines = without_torn_end(read_lines(path), path)
+    if path.exists() and path.stat().st_size and not lines:
+        raise UsageError(f"{path} is no journal: its first line is no header. {_ADVICE.capitalize()}.")
+    return lines
+
+
+def parse(lines: Sequence[str], path: Path | str) -> tuple[dict[str, Any], list[Entry]]:
     """Parse the lines of a journal into its header and its entries.
+
+    Args:
+        lines: the header first.
+        path: where they are from, for messages.
 
     Raises:
         UsageError: the lines are damaged, or in another format.
     """
     try:
-        header = json.loads(lines[0])
+        header = from_json(lines[0])
         format_ = header["es_lightning_journal"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no journal: its first line is no header.") from error
-    if format_ != FORMAT:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"{path} is no journal: its first line is no header. {_ADVICE.capitalize()}."
+        ) from error
+    if isinstance(format_, int) and format_ != FORMAT:
+        versions = header.get("versions")
+        writer = versions.get("es_lightning") if isinstance(versions, dict) else None
         raise UsageError(
             f"{path} has journal format {format_}, this version reads {FORMAT}: use the es_lightning "
-            f"{header.get('versions', {}).get('es_lightning', 'version')} that wrote it."
+            f"{writer or 'version'} that wrote it."
         )
-    entries = []
+    if wrong := header_fault(header):
+        raise UsageError(f"{path} is damaged in line 1: its header {wrong}. {MENDING}")
+    entries: list[Entry] = []
     for number, line in enumerate(lines[1:]):
         try:
-            entries.append(Entry.parse(line))
+            entry = Entry.parse(line)
+            if wrong := hyper_fault(entry.hyper, header):
+                raise ValueError(f"it {wrong}")
         except ValueError as error:
-            raise UsageError(f"{path} is damaged in line {number + 2}: {error}") from error
-        if entries[-1].generation != number:
+            raise UsageError(f"{path} is damaged in line {number + 2}: {error}. {MENDING}") from error
+        if entry.generation != number:
             raise UsageError(
-                f"{path} is damaged: line {number + 2} holds generation {entries[-1].generation}, "
-                f"but {number} was to follow."
+                f"{path} is damaged: line {number + 2} holds generation {entry.generation}, but {number} "
+                f"was to follow. {MENDING}"
             )
+        entries.append(entry)
     return header, entries
 
 
@@ -203,6 +240,17 @@ def _packed(kind: str, numbers: Sequence[Any]) -> str:
     return b64encode(struct.pack(f"<{len(numbers)}{kind}", *numbers)).decode()
 
 
-def _unpacked(kind: str, text: str) -> tuple[Any, ...]:
-    packed = b64decode(text, validate=True)
-    return struct.unpack(f"<{len(packed) // 8}{kind}", packed)
+def _unpacked(kind: str, values: dict[str, Any], name: str) -> tuple[Any, ...]:
+    """Take packed numbers out of an entry's values.
+
+    Raises:
+        ValueError: they are not packed as ``_packed`` does it, or there are none.
+    """
+    try:
+        packed = b64decode(values.pop(name), validate=True)
+        numbers = struct.unpack(f"<{len(packed) // 8}{kind}", packed)
+    except (ValueError, struct.error) as error:
+        raise ValueError(f'its "{name}" are no numbers of 8 bytes in base64 ({error})') from error
+    if not numbers:
+        raise ValueError(f"it has no {name}")
+    return numbers

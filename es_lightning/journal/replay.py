@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from es_lightning.algorithm.noise import Noise, noise_of
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.algorithm.update import apply_update
 from es_lightning.errors import UsageError
-from es_lightning.journal.entry import FORMAT, Entry, lineage, read_journal
+from es_lightning.journal.entry import FORMAT, MENDING, Entry, lineage, read_journal
 from es_lightning.journal.header import differences, replayed_from
 from es_lightning.journal.hyper import set_hyper_parameters
+from es_lightning.journal.schema import replay_fault
 from es_lightning.models import BaseModel
 from es_lightning.models.card import rebuilt_card
+from es_lightning.system.fields import fault, like
 
 
 def replay(
@@ -46,6 +48,8 @@ def replay(
     if output.exists():
         raise UsageError(f"{output} exists already: give another --output, or remove it.")
     header, entries = read_journal(journal)
+    if wrong := replay_fault(header):
+        raise UsageError(f"{journal} is damaged in line 1: its header {wrong}. {MENDING}")
     wanted = _up_to(entries, generation, journal)
     model, noise = BaseModel(base or header["base"], trust_remote_code), noise_of(header["noise"])
     present = {**header, "es_lightning_journal": FORMAT, **replayed_from(model, noise)}
@@ -102,9 +106,24 @@ def _optimizer(described: dict[str, Any], centre: nn.Module, trust_remote_code: 
         )
     if described["groups"] != 1:
         raise UsageError("the run's optimizer has several parameter groups, which a journal does not hold.")
-    kind = getattr(importlib.import_module(module), name)
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"the run's optimizer {described['class']} is nowhere here: install what the run was made with."
+        ) from error
     # Not every default is an argument: AdamW has decoupled_weight_decay from Adam and does not take it.
-    known = inspect.signature(kind.__init__).parameters
+    known = inspect.signature(kind.__init__).parameters if inspect.isclass(kind) else {}
     settings = {key: value for key, value in described["settings"].items() if key in known}
-    optimizer: Optimizer = kind(centre.parameters(), **settings)
+    starts = {
+        key: known[key].default for key in settings if known[key].default is not inspect.Parameter.empty
+    }
+    wrong = fault(settings, {key: like(start) for key, start in starts.items()})
+    try:
+        optimizer = kind(centre.parameters(), **settings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        wrong = wrong or f"is refused by {name} ({str(error).splitlines()[0]})"
+    if wrong or not isinstance(optimizer, Optimizer) or isinstance(optimizer, LBFGS):
+        wrong = wrong or f"has the class {described['class']}, which is no optimizer of a run"
+        raise UsageError(f"the journal's header is damaged: its optimizer {wrong}.")
     return optimizer

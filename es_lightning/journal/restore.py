@@ -16,7 +16,7 @@ from es_lightning.errors import UsageError
 from es_lightning.journal.entry import Entry
 from es_lightning.journal.replay import repeat
 from es_lightning.models.weights import BaseWeights
-from es_lightning.system.checkpoint import read_checkpoint, steps
+from es_lightning.system.checkpoint import check_checkpoint, steps
 
 
 @torch.no_grad()
@@ -108,14 +108,14 @@ def read_centre_(centre: nn.Module, file: Path, wanted: str) -> dict[str, Any] |
         holds only weights.
     """
     try:
-        content = read_checkpoint(file, mapped=True)
+        content = check_checkpoint(file)
     except UsageError:
         return None
     # WeightAveraging saves its average as the state_dict, and the centre under a key of its own.
     state = content.get("current_model_state", content["state_dict"])
     named = [(f"centre.{name}", parameter) for name, parameter in centre.named_parameters()]
     fits = all(name in state and state[name].shape == parameter.shape for name, parameter in named)
-    if not fits or "optimizer_states" not in content:
+    if not fits:
         return None
     for name, parameter in named:
         parameter.copy_(state[name])

@@ -11,12 +11,18 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import RankError, UsageError
-from es_lightning.journal.entry import JOURNAL, REWARDS, Entry, parse
-from es_lightning.journal.header import differences
+from es_lightning.journal.entry import JOURNAL, MENDING, REWARDS, Entry, parse, read_lines_of_journal
+from es_lightning.journal.header import REPLAY_KEYS
+from es_lightning.journal.identity import changed
+from es_lightning.journal.schema import from_json, rewards_fault, without_torn_end
 from es_lightning.records import Generation, Prompt
-from es_lightning.system.files import Lines, read_lines, to_json
+from es_lightning.system.files import Lines, read_lines, to_json, unreadable
 
 log = logging.getLogger(__name__)
+
+_WITHOUT_REWARDS = (
+    "Take a copy of it, or move it away: the generations after the checkpoint are then evaluated again."
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class RunJournal:
     ) -> dict[str, Any]:
         """Cut both files after the last generation that both of them hold; returns what all ranks need."""
         path = folder / JOURNAL
-        lines = read_lines(path)
+        lines = read_lines_of_journal(path)
         if saved is None and len(lines) > 1:
             raise UsageError(
                 f"{path} is the journal of another run: resume that run from a checkpoint of its own, or "
@@ -158,18 +164,15 @@ class RunJournal:
             )
         if saved is None:
             lines = []  # the file has a header only: that run ended before its first generation
+        if lines:
+            parse(lines, path)  # before the checkpoint's lines, so that damage is found where it is
         lines = _joined(lines, list(saved or []), path)
         if lines:
             recorded, entries = parse(lines, path)
-            _warn_of_other_settings(recorded.get("settings", {}), header.get("settings", {}))
-            if different := differences(recorded, header):
-                raise UsageError(
-                    f"{path} cannot go on with other settings ({different}): resume with the run's own, or "
-                    "start a new run in another folder."
-                )
+            _refuse_other_settings(recorded, header, path)
         else:
             lines, entries = [to_json(header)], []
-        rewards = _read_rewards(folder / REWARDS)
+        rewards = _read_rewards(folder / REWARDS, entries)
         end = generation
         while end < len(entries) and end in rewards:
             end += 1
@@ -181,11 +184,29 @@ class RunJournal:
         return {"generation": generation, "lines": lines, "rewards": tail}
 
 
-def _warn_of_other_settings(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    changed = [key for key in recorded if recorded[key] != present.get(key)]
-    if changed:
-        words = "; ".join(f"{key} was {recorded[key]} and is {present.get(key)}" for key in changed)
-        log.warning("The run goes on with other settings than it began with: %s.", words)
+def _refuse_other_settings(recorded: Mapping[str, Any], present: Mapping[str, Any], path: Path) -> None:
+    """Refuse a run that would go on with other settings; another engine gets a warning.
+
+    Raises:
+        UsageError: the message names each setting that differs.
+    """
+    missing = [name for name in REPLAY_KEYS if name in present and name not in recorded]
+    if missing:
+        raise UsageError(f'{path} is damaged in line 1: its header has no "{missing[0]}". {MENDING}')
+    if different := changed(recorded, present):
+        raise UsageError(
+            f"{path} cannot go on with other settings: {'; '.join(different)}. Give the old "
+            f"value{'s' if len(different) > 1 else ''}, or start a new run in another folder with "
+            "--trainer.default_root_dir."
+        )
+    was, now = (header.get("settings", {}).get("engine") for header in (recorded, present))
+    if was and was != now:
+        log.warning(
+            "The run's completions were made by %s and are made by %s from now on: rewards may differ a "
+            "little. Set model.engine and its dtype to keep the old one.",
+            was,
+            now,
+        )
 
 
 def _joined(written: list[str], saved: list[str], path: Path) -> list[str]:
@@ -198,9 +219,31 @@ def _joined(written: list[str], saved: list[str], path: Path) -> list[str]:
     return written if len(written) >= len(saved) else saved
 
 
-def _read_rewards(path: Path) -> dict[int, list[list[float]]]:
-    rows = [json.loads(line) for line in read_lines(path)]
-    return {row["generation"]: row["rewards"] for row in rows}
+def _read_rewards(path: Path, entries: Sequence[Entry]) -> dict[int, list[list[float]]]:
+    """Return the members' rewards by generation.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    if reason := unreadable(path):
+        raise UsageError(f"{path} {reason}, and not the run's rewards: {_WITHOUT_REWARDS}")
+    rewards: dict[int, list[list[float]]] = {}
+    for number, line in enumerate(without_torn_end(read_lines(path), path), start=1):
+        try:
+            row = from_json(line)
+            wrong = rewards_fault(row)
+        except ValueError:
+            wrong = "is no JSON"
+        if not wrong and row["generation"] <= max(rewards, default=-1):
+            wrong = f"holds generation {row['generation']} after {max(rewards)}"
+        if not wrong and row["generation"] < len(entries):
+            members = len(entries[row["generation"]].members)
+            if len(row["rewards"]) != members:
+                wrong = f"has the rewards of {len(row['rewards'])} members, of which there were {members}"
+        if wrong:
+            raise UsageError(f"{path} is damaged in line {number}: it {wrong}. {_WITHOUT_REWARDS}")
+        rewards[row["generation"]] = row["rewards"]
+    return rewards
 
 
 def _rewards_line(generation: int, rewards: list[list[float]]) -> str:

@@ -1,18 +1,36 @@
 """Checkpoints on disk: written whole or not at all, and read without running any code in them."""
 
 import logging
-import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
+from torch import Tensor
 
 from es_lightning.errors import UsageError
-from es_lightning.system.files import replacing
+from es_lightning.system.fields import (
+    COUNT,
+    INTEGER,
+    MAPPING,
+    NOTHING,
+    POSITIVE,
+    TEXT,
+    Kind,
+    fault,
+    kind_of,
+    list_of,
+    mapping_of,
+    short,
+)
+from es_lightning.system.files import is_journal, replacing
 
 log = logging.getLogger(__name__)
+
+_ADVICE = "give another --ckpt_path, or `last` for the newest"
 
 
 class AtomicCheckpoint(TorchCheckpointIO):
@@ -53,18 +71,112 @@ def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, it is damaged, or it holds code.
     """
+    if reason := _unreadable(path):
+        raise UsageError(f"{reason}: {_ADVICE}.")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no checkpoint {path}: give another --ckpt_path, or `last` for the newest."
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged file makes the unpickler raise whatever its bytes say
         raise UsageError(
             f"{path} was not read: it is damaged, or holds more than tensors and plain values, which could "
-            "run code. Give another --ckpt_path, or `last` for the newest."
+            f"run code. {_ADVICE.capitalize()}."
         ) from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds {kind_of(content)} and no checkpoint: {_ADVICE}.")
     return content
+
+
+def _unreadable(path: Path) -> str:
+    """Say why a path leads to no checkpoint; empty if it may lead to one."""
+    try:
+        if not path.exists():
+            return f"there is no checkpoint {path}"
+        if path.is_dir():
+            return f"{path} is a folder and no checkpoint"
+        if not path.is_file():  # reading a pipe could wait for ever
+            return f"{path} is no file"
+        if not path.stat().st_size:
+            return f"{path} is empty"
+        return f"{path} is a journal and no checkpoint" if is_journal(path) else ""
+    except (OSError, ValueError) as error:  # no permission; a name that is too long, or none at all
+        reason = getattr(error, "strerror", None) or error
+        return f"there is no checkpoint {short(str(path))} that can be read ({reason})"
+
+
+# What Lightning and the module take out of a checkpoint without looking.
+_MODEL = {
+    "pytorch-lightning_version": Kind("a version", lambda value: _is_version(value)),
+    "global_step": COUNT,
+    "state_dict": mapping_of(Kind("a tensor", lambda value: isinstance(value, Tensor))),
+}
+_JOURNAL = {"journal": Kind("a list of lines", lambda value: list_of(TEXT).fits(value) and len(value) > 0)}
+_STEERED = {"after": INTEGER | NOTHING, "sigma": POSITIVE, "population": COUNT}
+_OPTIONAL = {
+    "current_model_state": _MODEL["state_dict"],  # WeightAveraging's name for the centre
+    "steered": Kind("the settings that callbacks have changed", lambda value: _is_steered(value)),
+}
+_TRAINING = {
+    "epoch": COUNT,
+    "loops": mapping_of(MAPPING, "fit_loop"),
+    "callbacks": MAPPING,
+    "optimizer_states": Kind("the state of one optimizer", lambda value: _is_state_of_one(value)),
+    "lr_schedulers": list_of(MAPPING),
+}
+
+
+def check_checkpoint(path: Path, resumes: bool = True) -> dict[str, Any]:
+    """Make sure that a run can start from a checkpoint, and return its content, its tensors still on disk.
+
+    Args:
+        path: the file.
+        resumes: whether a fit goes on from it, which needs more than the weights.
+
+    Raises:
+        UsageError: the file is no checkpoint of this library; the message says what is wrong with it.
+    """
+    content = read_checkpoint(path, mapped=True)
+    check_content(content, path, resumes)
+    return content
+
+
+def check_content(content: Mapping[str, Any], path: Path, resumes: bool) -> None:
+    """Make sure that a checkpoint holds what a run starts from.
+
+    Args:
+        content: of the checkpoint.
+        path: its file, for messages.
+        resumes: whether a fit goes on from it, which needs more than the weights.
+
+    Raises:
+        UsageError: it does not; the message says what is wrong with it.
+    """
+    if wrong := fault(content, _MODEL):
+        raise UsageError(f"{path} is no checkpoint of a run: it {wrong}. {_ADVICE.capitalize()}.")
+    if "journal" not in content:
+        raise UsageError(f"{path} holds no journal, so it is none of this library's: {_ADVICE}.")
+    if resumes and "optimizer_states" not in content:
+        raise UsageError(
+            f"{path} holds only weights (checkpoint.save_weights_only), and a run goes on with its "
+            "optimizer's state, too: give another --ckpt_path, or move the folder's checkpoints away and "
+            "give --ckpt_path last, which then goes on from the journal."
+        )
+    if wrong := fault(content, _JOURNAL | _TRAINING if resumes else _JOURNAL, _OPTIONAL):
+        raise UsageError(f"{path} is damaged: it {wrong}. {_ADVICE.capitalize()}.")
+
+
+def _is_version(value: Any) -> bool:
+    return isinstance(value, str) and re.match(r"\d+\.\d+", value) is not None
+
+
+def _is_steered(value: Any) -> bool:
+    return not fault(value, {}, _STEERED) and not value.keys() - _STEERED.keys()
+
+
+def _is_state_of_one(value: Any) -> bool:
+    parts = {
+        "state": Kind("a mapping", lambda state: isinstance(state, dict)),
+        "param_groups": list_of(MAPPING),
+    }
+    return isinstance(value, list) and len(value) == 1 and not fault(value[0], parts)
 
 
 def newest(folder: Path) -> Path | None:
@@ -83,7 +195,11 @@ def steps(folder: Path) -> dict[Path, int]:
     generations = {}
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            generations[path] = int(read_checkpoint(path, mapped=True)["global_step"])
-        except (UsageError, KeyError):
+            content = read_checkpoint(path, mapped=True)
+        except UsageError:
+            content = {}
+        if fault(content, {"global_step": COUNT}):
             log.warning("%s cannot be read as a checkpoint and is passed over.", path)
+        else:
+            generations[path] = content["global_step"]
     return generations

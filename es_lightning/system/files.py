@@ -12,6 +12,9 @@ from es_lightning.errors import StorageError
 
 log = logging.getLogger(__name__)
 
+_JOURNAL_START = b'{"es_lightning_journal":'  # what ``to_json`` writes of a header
+_ZIP_START = b"PK\x03\x04"  # torch saves archives
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -42,6 +45,34 @@ def read_lines(path: Path) -> list[str]:
     if rest:
         log.warning("%s: the last line is torn, as a crash leaves it, and is dropped.", path)
     return lines
+
+
+def unreadable(path: Path) -> str:
+    """Say why a path leads to no file of text, in words that follow its name; empty if it leads to one.
+
+    A path that leads nowhere is no reason.
+    """
+    if path.is_dir():
+        return "is a folder"
+    if path.exists() and not path.is_file():  # reading a pipe could wait for ever
+        return "is no file"
+    try:
+        return "is a checkpoint or an archive" if first_bytes(path, 4) == _ZIP_START else ""
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"is a file that cannot be read ({error.strerror})"
+
+
+def is_journal(path: Path) -> bool:
+    """Tell from its first bytes whether a file is a run's journal."""
+    return first_bytes(path, len(_JOURNAL_START)) == _JOURNAL_START
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 class Lines:

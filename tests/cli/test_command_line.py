@@ -130,7 +130,7 @@ def test_a_run_goes_on_by_the_same_command(folder: Path, capsys: pytest.CaptureF
     assert json.loads(Path("here/summary.json").read_text())["generations"] == 3
     assert yaml.safe_load(Path("here/config.yaml").read_text()).get("ckpt_path") is None
     message = refusal(capsys, *where, "--model.optimizer.init_args.lr", "0.5", "--trainer.max_steps", "4")
-    assert "cannot go on with other settings (optimizer was" in message
+    assert "model.optimizer.lr was 0.02 in the run and is 0.5 now" in message
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test"])

@@ -94,6 +94,22 @@ def test_a_signal_leaves_a_checkpoint_behind(
     assert run.report()["restored_from"] == f"stopped-step={stopped}.ckpt"
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(
+    tmp_path: Path, undisturbed: Run, resumes: bool
+) -> None:
+    first = Run(tmp_path, fault=Fault("generate", action="SIGSTOP", generation=3))
+    [process] = start(first)
+    wait_until(lambda: len(journal_lines(tmp_path)) == 4)
+    second = Run(tmp_path, resume=resumes)
+    assert fit(second) == [1]
+    assert f"UsageError: {tmp_path} is in use by another run (process {process.pid} on" in second.log()
+    os.kill(process.pid or 0, signal.SIGCONT)
+    assert wait([process]) == [0]
+    assert first.lines() == undisturbed.lines()
+    resume(tmp_path, undisturbed)
+
+
 @pytest.mark.ddp
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_stops_all_ranks(tmp_path: Path, undisturbed: Run, name: str) -> None:

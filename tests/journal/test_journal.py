@@ -95,7 +95,7 @@ def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path, caplog: pyte
         (["{}"], "its first line is no header"),
         (["no json"], "its first line is no header"),
         (['{"es_lightning_journal": 99, "versions": {"es_lightning": "9.9"}}'], "use the es_lightning 9.9"),
-        ([HEADER, "no json"], "damaged in line 2"),
+        ([HEADER, "no json", entry(0).line()], "damaged in line 2"),
         ([HEADER, '{"generation": 0}'], "damaged in line 2"),
         ([HEADER, entry(1).line()], "line 2 holds generation 1, but 0 was to follow"),
     ],
@@ -352,7 +352,7 @@ def opened(folder: Path, saved: list[str] | None, generation: int = 0, **changes
 
 def test_other_settings_are_refused_on_resume(tmp_path: Path) -> None:
     opened(tmp_path, None).append(entry(0), torch.ones(3, 2))
-    with pytest.raises(UsageError, match='noise was "gaussian-1" and is "correlated-1"'):
+    with pytest.raises(UsageError, match="model.noise was gaussian-1 in the run and is correlated-1 now"):
         opened(tmp_path, [], noise="correlated-1")
 
 
