@@ -26,7 +26,7 @@ from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.run_folder import remove_unchanged, stamps
 from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.errors import RankError, RewardError, StorageError, UsageError
+from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import RolloutEngine
 from es_lightning.system.checkpoint import newest
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not isinstance(error.__cause__, UsageError):
             raise
         stop(str(error.__cause__))  # the constructor's own words, without what the parser adds
-    except (RankError, StorageError) as error:
+    except (DivergenceError, RankError, StorageError) as error:
         stop(str(error), exit_code=1)
     except Interrupted as interrupted:
         stop(str(interrupted), exit_code=interrupted.exit_code)
