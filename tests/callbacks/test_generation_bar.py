@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from es_lightning.callbacks import GenerationBar, RunReport
@@ -150,8 +151,15 @@ def test_a_bar_in_a_terminal_is_drawn_and_taken_down(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
     monkeypatch.setenv("TERM", "xterm")
-    bar = GenerationBar(refresh_rate=20)
-    run(tmp_path, Letters(), bar)
+    bar = GenerationBar()
+
+    class EachEvent(Callback):
+        """Draws the bar whenever it is about to hear of something, however fast the machine is."""
+
+        def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+            pl_module.rollouts.announcer.listen(lambda _: bar._live and bar._live.refresh())
+
+    run(tmp_path, Letters(), bar, EachEvent())
     out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert "generation 1/3" in out
     assert "member 0/4, graded   0 %" in out
