@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from es_lightning.callbacks import GenerationBar, RunReport
-from es_lightning.callbacks.generation_bar import Pace
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Progress, Stage
 from es_lightning.grading.scorer import Grading
 from es_lightning.records import Prompt
+from es_lightning.system.stopwatch import Pace
 from es_lightning.task import Reward
 from tests.helpers.fits import Letters, module, trainer
 
