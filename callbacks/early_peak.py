@@ -225,7 +225,7 @@ class EarlyPeak(Monitor):
         draw_prediction(above, self.rows)
         draw_test(below, self.rows)
         above.set_ylabel(self.monitor)
-        below.set_xlabel("generation" if self.monitor == TRAINING else "updates done")
+        below.set_xlabel("generation" if self.monitor == TRAINING else "generations done")
         explain(above, below, self.watch.settings["false_alarm_rate"], self.watch.horizon)
         return figure
 

@@ -185,7 +185,7 @@ def _facts(trainer: pl.Trainer, module: Tuning, place: str, metric: str | None) 
     return Export(
         base=module.base_model.name,
         task=module.data.task.name,
-        updates=trainer.global_step,
+        updates=trainer.global_step - sum(entry.skipped for entry in entries),
         checksum=checksum,
         dtype=str(module.base_model.dtype).removeprefix("torch."),
         settings=module.settings(),

@@ -204,7 +204,7 @@ class KLDrift(Periodic, Monitor):
             for name in self._prompts:
                 self._curve(axes, f"kl_{direction}/{name}", name)
             self._scale(axes, f"kl_{direction}/")
-            axes.set_xlabel("updates done")
+            axes.set_xlabel("generations done")
             axes.set_ylabel("nats per token (band: one standard error)")
             axes.legend()
         return figure

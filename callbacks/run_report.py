@@ -99,7 +99,9 @@ class RunReport(Callback):
             return None
         module.rollouts.forget()  # an average may have been put in the centre's place, or taken out of it
         module.rollouts.hold_centre(module.centre)
-        evaluation = module.evaluator.evaluate(module.data.prompts(split))
+        prompts = module.data.prompts(split)
+        with module.rollouts.announcer.stage(f"evaluating {len(prompts)} held-out prompts"):
+            evaluation = module.evaluator.evaluate(prompts)
         module.rollouts.forget()
         for logger in trainer.loggers:
             logger.log_metrics({"held_out/reward": evaluation.reward}, step=trainer.global_step)
@@ -122,6 +124,7 @@ class RunReport(Callback):
             "example_before": self.before and self.before["completion"],
             "example_after": self.after and self.after["completion"],
             "generations": module.generation,
+            "skipped_generations": sum(entry.skipped for entry in module.history.entries),
             "centre_of_generation": _seen(module),
             "training_seconds": round(self.seconds, 3),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
@@ -169,7 +172,8 @@ def _export(module: Evolving, root: Path, card: str) -> None:
     from safetensors import SafetensorError
 
     try:
-        module.base_model.export(module.centre, root / "model", card)
+        with module.rollouts.announcer.stage(f"writing the model to {root / 'model'}"):
+            module.base_model.export(module.centre, root / "model", card)
     except (OSError, SafetensorError) as error:
         raise StorageError(
             f"{root / 'model'} could not be written ({error}); the journal is safe. Free space or mend the "
@@ -179,7 +183,7 @@ def _export(module: Evolving, root: Path, card: str) -> None:
 
 
 def _seen(module: Evolving) -> int:
-    """Count the updates that the centre has seen; a callback may have put an earlier centre back."""
+    """Count the generations that the centre has seen; a callback may have put an earlier centre back."""
     parent = module.history.parent
     return module.generation if parent is None else parent + 1
 
@@ -201,6 +205,10 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
         table.add_row("prompt", _printable_line(summary["example_prompt"]))
         table.add_row("before", _printable_line(summary["example_before"]))
         table.add_row("after", _printable_line(summary["example_after"]))
+    if skipped := summary["skipped_generations"]:
+        unchanged = skipped == summary["generations"]
+        what = "the model is still the base model" if unchanged else "they changed nothing"
+        table.add_row("skipped", f"{skipped} generations: all members earned the same, and {what}")
     rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
     table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")

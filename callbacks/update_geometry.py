@@ -176,7 +176,7 @@ class UpdateGeometry(Periodic, Monitor):
             _draw_walk(left, [0.0, *(row["generation"] for row in walked)], [0.0, *expected])
             label = f"measured, {walked[-1]['geometry/norm_ratio']:.3f} times that at the end"
         left.plot([0.0, *steps], [0.0, *norms], marker="o", ms=3, lw=1.4, label=label)
-        left.set_xlabel("updates done")
+        left.set_xlabel("generations done")
         left.set_ylabel("norm of (centre - base)")
         left.set_ylim(bottom=0)
         left.legend()

@@ -13,6 +13,10 @@ class RolloutError(RuntimeError):
     """The engine failed on a member; the centre is as it was before the generation."""
 
 
+class DivergenceError(RuntimeError):
+    """Weights or log-probabilities are not finite any more, or far too large: sigma or lr is too large."""
+
+
 class RankError(RuntimeError):
     """Another rank is missing, has failed, or holds another centre."""
 

@@ -26,11 +26,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
+from es_lightning.algorithm.bounds import check_centre, check_optimizer, checked_sigma
 from es_lightning.algorithm.noise import GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.shaping import reward_statistics, weigh, z_score
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
+from es_lightning.analysis.skipped import why_skipped
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
@@ -99,7 +101,7 @@ class EvolutionStrategies(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.population, self.sigma = Population(population, seed, antithetic), _positive(sigma)
+        self.population, self.sigma = Population(population, seed, antithetic), checked_sigma(sigma)
         self.noise, self.shaping = noise or GaussianNoise(), shaping
         self.base_model = BaseModel(base, trust_remote_code)
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
@@ -109,6 +111,7 @@ class EvolutionStrategies(pl.LightningModule):
         self._adjusted: dict[str, Any] = {}
         self._configured = {"model.population": population, "model.sigma": sigma}
         self._scheduler_identity: dict[str, Any] = {}
+        self._has_skipped = False
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
@@ -135,7 +138,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     @property
     def generation(self) -> int:
-        """Index of the present generation, from 0; the number of updates that the centre has seen."""
+        """Index of the present generation, from 0; the number of generations that the centre has seen."""
         return int(self.trainer.global_step)
 
     @property
@@ -175,8 +178,9 @@ class EvolutionStrategies(pl.LightningModule):
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
         if not hasattr(self, "centre"):
-            self.centre = self.base_model.load()
-            self.centre.to(self.trainer.strategy.root_device)
+            with self.rollouts.announcer.stage(f"loading {self.base_model.name} as the first centre"):
+                self.centre = self.base_model.load()
+                self.centre.to(self.trainer.strategy.root_device)
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
@@ -196,9 +200,14 @@ class EvolutionStrategies(pl.LightningModule):
         """Make the optimizer of the centre's parameters, and its scheduler if there is one.
 
         Raises:
-            UsageError: the optimizer evaluates a loss of its own, as LBFGS does.
+            UsageError: a setting is outside its range, or the optimizer evaluates a loss of its own, as LBFGS
+                does.
         """
-        optimizer = self._make_optimizer(self.centre.parameters())
+        try:
+            optimizer = self._make_optimizer(self.centre.parameters())
+        except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
+            raise UsageError(f"the optimizer was refused ({error}): mend model.optimizer.") from error
+        check_optimizer(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             raise UsageError(
                 "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
@@ -249,7 +258,8 @@ class EvolutionStrategies(pl.LightningModule):
     def training_step(self, prompts: list[Prompt], batch_idx: int) -> dict[str, Generation]:
         """Perturb, generate, score, gather, shape, update: one generation.
 
-        A generation that an earlier process finished is repeated from the journal, without rollouts.
+        A generation that an earlier process finished is repeated from the journal, without rollouts. One in
+        which all members earned the same is skipped: there is no update, and the centre stays.
 
         Args:
             prompts: the batch, P encoded prompts, the same for every member and rank.
@@ -266,6 +276,8 @@ class EvolutionStrategies(pl.LightningModule):
                 step = StepSize(0.0, float(self.drift)) if record.skipped else self._update(record)
                 self._count_generation(record.rewards)
                 centre = self.checksum()
+        if record.skipped and past is None:
+            self._warn_of_skipping(record)
         seconds = {**watch.seconds, **record.seconds}
         record = replace(record, update_norm=step.update_norm, drift=step.drift, seconds=seconds)
         self.history.add(record, hyper, centre, past)
@@ -273,7 +285,12 @@ class EvolutionStrategies(pl.LightningModule):
         return {"generation": record}
 
     def _evaluate(self, prompts: Sequence[Prompt], watch: Stopwatch) -> Generation:
-        """Evaluate the members; returns the generation's record as it is before the update."""
+        """Evaluate the members; returns the generation's record as it is before the update.
+
+        Raises:
+            UsageError: a scheduler has made a setting of the optimizer infinite or NaN.
+        """
+        check_optimizer(self._optimizer)
         members = self.population.members(self.generation)
         outcome = self.evaluator.members(
             self.centre, members, self.noise, self.sigma, prompts, self.centre_checksum, watch
@@ -310,13 +327,24 @@ class EvolutionStrategies(pl.LightningModule):
         return past.record(prompts)
 
     def _update(self, record: Generation) -> StepSize:
-        """Let the optimizer step: theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n for SGD."""
+        """Let the optimizer step: theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n for SGD.
+
+        Raises:
+            DivergenceError: the step has ruined the centre.
+        """
         named, base = self.centre.named_parameters(), self.base_model.weights
         step = apply_update(self._optimizer, named, record.members, record.weights, self.noise, base)
         self.drift.fill_(step.drift)
         self.rollouts.forget()
+        check_centre(self.centre.named_parameters(), record.index, self.lr)
         trim_heap()
         return step
+
+    def _warn_of_skipping(self, record: Generation) -> None:
+        """Say at the first generation without an update why there is none; later ones are only counted."""
+        if self.ranks.rank == 0 and not self._has_skipped:
+            log.warning("%s", why_skipped(record, self.rollouts.sampling.max_tokens))
+        self._has_skipped = True
 
     def _count_generation(self, rewards: Tensor) -> None:
         # No parameter has a gradient any more: this step only lets Lightning count a generation.
@@ -397,7 +425,7 @@ class EvolutionStrategies(pl.LightningModule):
         ranks have to call it.
 
         Args:
-            generation: number of updates that the wanted centre has seen; 0 is the base model.
+            generation: number of generations that the wanted centre has seen; 0 is the base model.
 
         Raises:
             UsageError: the journal does not lead to that centre.
@@ -430,7 +458,7 @@ class EvolutionStrategies(pl.LightningModule):
             UsageError: a value is outside its range.
         """
         if sigma is not None:
-            self.sigma = _positive(sigma)
+            self.sigma = checked_sigma(sigma)
         if population is not None:
             old = self.population
             self.population = Population(population, old.run_seed, old.antithetic)
@@ -544,9 +572,3 @@ class EvolutionStrategies(pl.LightningModule):
             "engine": f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}",
             "seed": self.population.run_seed,
         }
-
-
-def _positive(sigma: float) -> float:
-    if not sigma > 0:
-        raise UsageError(f"sigma is {sigma}: give a noise scale above 0, for example 0.001.")
-    return sigma

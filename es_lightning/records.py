@@ -131,10 +131,10 @@ class Generation:
         members: the population, N members.
         prompts: the batch, P prompts.
         rewards: float64 [N, P], mean over the S samples of a prompt; higher is better.
-        weights: float64 [N], the shaped rewards that multiply the noise; zeros if the update was skipped.
+        weights: float64 [N], the shaped rewards that multiply the noise; zeros if the generation was skipped.
         sigma: noise scale, in units of the weights.
         lr: learning rate of the first parameter group.
-        skipped: whether the update was skipped, since all members earned the same.
+        skipped: whether there was no update, since all members earned the same.
         update_norm: Euclidean norm of this generation's step.
         drift: Euclidean norm of (centre - base) after the step.
         scores: means of the numbers that the task's reward returned, and of the completions' lengths.

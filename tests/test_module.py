@@ -6,13 +6,15 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from es_lightning.algorithm.noise import CorrelatedNoise
 from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.errors import RewardError, UsageError
+from es_lightning.errors import DivergenceError, RewardError, UsageError
 from es_lightning.grading.scorer import Grading
+from es_lightning.journal.entry import JOURNAL, read_journal
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.task import Reward
@@ -117,6 +119,58 @@ def test_equal_rewards_skip_the_update_and_are_counted(tmp_path: Path) -> None:
     assert all(record.skipped and not record.weights.any() for record in records.generations)
     assert logged == [1, 1, 1]
     assert tuned.trainer.global_step == 3
+
+
+def test_the_first_skipped_generation_is_explained_on_rank_0(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        fit(Constant(), tmp_path)
+    said = [record.message for record in caplog.records if "is skipped" in record.message]
+    assert len(said) == 1
+    assert said[0].startswith("Generation 0 is skipped, the centre stays as it is")
+
+
+@pytest.mark.parametrize("lr", [float("nan"), float("inf"), -1.0])
+def test_a_learning_rate_that_cannot_be_meant_is_refused(tmp_path: Path, lr: float) -> None:
+    with pytest.raises(UsageError, match=r"the optimizer's lr is|Invalid learning rate: -1\.0"):
+        fit(Letters(), tmp_path, optimizer=lambda parameters: SGD(parameters, lr=lr))
+
+
+def test_an_update_that_ruins_the_centre_is_no_part_of_journal_and_checkpoints(tmp_path: Path) -> None:
+    huge = {"lr_scheduler": lambda optimizer: LambdaLR(optimizer, lambda step: 1e38 if step == 2 else 1.0)}
+    saved = ModelCheckpoint(tmp_path / "checkpoints", "{step}", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(
+        DivergenceError, match=r"the update of generation 2 has ruined the centre: .*5e\+36 now"
+    ):
+        trainer(tmp_path, 4, [saved], enable_checkpointing=True).fit(
+            module(**huge), TaskDataModule(Letters(), grading=Grading(workers=0))
+        )
+    _, entries = read_journal(tmp_path / JOURNAL)
+    assert [entry.generation for entry in entries] == [0, 1]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step=1.ckpt", "step=2.ckpt"}
+
+
+def test_a_scheduler_that_makes_the_learning_rate_nan_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the optimizer's lr is nan: .* look at model\.lr_scheduler"):
+        fit(
+            Letters(),
+            tmp_path,
+            lr_scheduler=lambda optimizer: LambdaLR(
+                optimizer, lambda step: float("nan") if step == 1 else 1.0
+            ),
+        )
+    assert len(read_journal(tmp_path / JOURNAL)[1]) == 1
+
+
+def test_rewards_that_overflow_stop_the_run(tmp_path: Path) -> None:
+    class Huge(Letters):
+        def reward(self, prompt: Prompt, completion: str) -> Reward:
+            return 1e308 * (-1.0) ** sum(map(ord, completion))
+
+    with pytest.raises(RewardError):
+        fit(Huge(), tmp_path)
+    assert read_journal(tmp_path / JOURNAL)[1] == []
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -242,7 +296,7 @@ def test_an_empty_split_is_refused_before_the_engine_starts(tmp_path: Path) -> N
         refused.rollouts.engine.logprobs([[1, 2]])
 
 
-@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf"), 1e30])
 def test_a_sigma_that_is_not_positive_is_refused(sigma: float) -> None:
     with pytest.raises(UsageError, match="sigma"):
         module(sigma=sigma)

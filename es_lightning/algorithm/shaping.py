@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from es_lightning.algorithm.bounds import check_rewards, check_weights
+
 
 def z_score(rewards: Tensor) -> Tensor:
     """Standardise the mean rewards: Z_n = (R_n - mean R) / (std R + 1e-8) (arXiv 2509.24372).
@@ -42,7 +44,7 @@ def weigh(
     groups: Sequence[str] = (),
     group_weights: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, bool]:
-    """Return the weights of an update, and whether to skip it because all members earned the same.
+    """Return the weights of an update, or that there is none because all members earned the same.
 
     Args:
         rewards: [N, P], higher is better.
@@ -51,13 +53,20 @@ def weigh(
         group_weights: how much each task of a mixture counts; None or empty if there is only one task.
 
     Returns:
-        The weights, float64 [N], all zero if the update is to be skipped; and whether to skip it.
+        The weights, float64 [N], all zero if the generation is to be skipped; and whether it is.
+
+    Raises:
+        RewardError: a reward is not finite, or so large that statistics overflow.
+        UsageError: the shaping function did not return a finite weight for each member.
     """
+    check_rewards(rewards)
     if group_weights:
         rewards = comparable(rewards, groups, group_weights)
     if all_alike(rewards):
         return torch.zeros(len(rewards), dtype=torch.float64), True
-    return shaping(rewards), False
+    weights = shaping(rewards)
+    check_weights(weights, len(rewards), shaping)
+    return weights, False
 
 
 def comparable(rewards: Tensor, groups: Sequence[str], weights: Mapping[str, float]) -> Tensor:

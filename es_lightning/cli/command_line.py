@@ -28,7 +28,7 @@ from es_lightning.cli.run_folder import remove_unchanged, stamps
 from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import is_first_rank
-from es_lightning.errors import RankError, RewardError, StorageError, UsageError
+from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
 from es_lightning.journal.start import check_start
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import RolloutEngine
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not isinstance(error.__cause__, UsageError):
             raise
         stop(str(error.__cause__))  # the constructor's own words, without what the parser adds
-    except (RankError, StorageError) as error:
+    except (DivergenceError, RankError, StorageError) as error:
         stop(str(error), exit_code=1)
     except Interrupted as interrupted:
         stop(str(interrupted), exit_code=interrupted.exit_code)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.distributed.ranks import Ranks
-from es_lightning.errors import RewardError, RolloutError
+from es_lightning.errors import DivergenceError, RewardError, RolloutError
 from es_lightning.evaluation.gather import (
     Outcome,
     Shard,
@@ -21,6 +21,7 @@ from es_lightning.evaluation.gather import (
     pack_evaluation,
     sums,
 )
+from es_lightning.evaluation.progress import Progress
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.grading.scorer import Pending, Scorer
 from es_lightning.records import Completion, Evaluation, Member, Prompt
@@ -79,14 +80,15 @@ class Evaluator:
         Raises:
             RewardError: the task returned no finite reward.
             RolloutError: the engine failed.
+            DivergenceError: a member's log-probabilities are not finite.
             RankError: another rank is missing, has failed, or holds another centre.
         """
         watch, mine = watch or Stopwatch(), self.ranks.lane.share(members)
         evaluations: dict[int, Evaluation] = {}
-        failure: RewardError | RolloutError | None = None
+        failure: RewardError | RolloutError | DivergenceError | None = None
         try:
             evaluations = self._graded(centre, mine, noise, sigma, prompts, watch)
-        except (RewardError, RolloutError) as error:
+        except (RewardError, RolloutError, DivergenceError) as error:
             failure = error  # raised after the exchange: the other ranks wait for this one
         shard = self._shard(evaluations, prompts, checksum, watch, failure)
         with watch.phase("gather"):
@@ -107,18 +109,23 @@ class Evaluator:
         watch: Stopwatch,
     ) -> dict[int, Evaluation]:
         """Generate and grade; the graders work on a member while the engine generates for the next one."""
-        grading = self.scorer.round(len(members) * len(prompts) * self.rollouts.sampling.n)
+        size = len(members) * len(prompts) * self.rollouts.sampling.n
+        grading = self.scorer.round(size)
         pending: dict[int, tuple[Sequence[Completion], Pending]] = {}
+        lanes, tell = self.ranks.lane.count, self.rollouts.announcer.tell
+        tell(Progress(0, len(members), 0, size, lanes))
         rolled_out = self.rollouts.population(centre, members, noise, sigma, prompts, self.generation, watch)
         for member, completions in rolled_out:
             whose = f"member {member.index} of generation {self.generation}"
             with watch.phase("reward"):  # returns at once, unless grading has no workers
                 pending[member.index] = completions, grading.add(prompts, completions, whose)
+            tell(Progress(len(pending), len(members), grading.graded, size, lanes))
+        evaluations = {}
         with watch.phase("reward"), interruptible():
-            return {
-                index: Evaluation(tuple(prompts), tuple(completions), scores.scores())
-                for index, (completions, scores) in pending.items()
-            }
+            for index, (texts, scores) in pending.items():
+                evaluations[index] = Evaluation(tuple(prompts), tuple(texts), scores.scores())
+                tell(Progress(len(pending), len(members), grading.graded, size, lanes))
+        return evaluations
 
     def _shard(
         self,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.errors import RolloutError, UsageError
+from es_lightning.errors import DivergenceError, RolloutError, UsageError
+from es_lightning.evaluation.progress import Announcer
 from es_lightning.models import BaseModel
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
@@ -46,6 +47,8 @@ class Rollouts:
                 "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
             )
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
+        self.announcer = Announcer()
+        """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
         self._room = 0  # tokens per sequence that the engine was started for
         self._held: str | None = None  # "centre" or "base"; None if the engine holds neither, as it is now
@@ -85,7 +88,8 @@ class Rollouts:
         if self._needed > self._room:
             if self._room:
                 self.engine.close()
-            self.engine.start(base.folder, self._needed)
+            with self.announcer.stage(f"starting {type(self.engine).__name__} with {base.name}"):
+                self.engine.start(base.folder, self._needed)
             self._room = self._needed
             self.forget()
 
@@ -154,7 +158,22 @@ class Rollouts:
 
         Returns:
             P * n completions in the order of the prompts, the n samples of one prompt side by side.
+
+        Raises:
+            DivergenceError: the weights give log-probabilities that are not finite.
         """
+        try:
+            return self._complete(prompts, sampling, generation)
+        except DivergenceError as error:
+            held = {"centre": " of the centre", "base": " of the base model"}.get(self._held or "", "")
+            raise DivergenceError(
+                f"{error}{held}, in {self.engine.dtype}: the learning rate is too large, or the base model "
+                "is broken. Lower model.optimizer.init_args.lr and begin a new run."
+            ) from error
+
+    def _complete(
+        self, prompts: Sequence[Prompt], sampling: Sampling | None = None, generation: int = 0
+    ) -> list[Completion]:
         sampling = sampling or self.sampling
         with interruptible():
             return complete(self.engine, prompts, replace(sampling, seed=sampling.seed + generation))
@@ -182,6 +201,7 @@ class Rollouts:
 
         Raises:
             RolloutError: the engine failed on a member; the centre is untouched.
+            DivergenceError: a member's log-probabilities are not finite; the centre is untouched.
         """
         watch = watch or Stopwatch()
 
@@ -190,12 +210,14 @@ class Rollouts:
                 with watch.phase("perturb"):
                     self.load(self.perturbed(centre, member, noise, sigma))
                 with watch.phase("generate"):
-                    return self.complete(prompts, generation=generation)
+                    return self._complete(prompts, generation=generation)
 
         for member in members:
             where = f"member {member.index} of generation {generation}"
             try:
                 completions = attempt(member)
+            except DivergenceError as error:
+                raise DivergenceError(_diverged(error, where, sigma)) from error
             except Exception as error:
                 if not self.retry_member:
                     raise RolloutError(_failed(where, error)) from error
@@ -213,6 +235,13 @@ def _length(prompt: Prompt, max_tokens: int) -> int:
         # vLLM cannot score a sequence without generating one more token.
         return max(len(choice.token_ids) for choice in prompt.choices) + 1
     return len(prompt.token_ids) + max_tokens
+
+
+def _diverged(error: DivergenceError, where: str, sigma: float) -> str:
+    return (
+        f"{error} for {where}: its weights are too large. Lower model.sigma ({sigma:g} now), or the learning "
+        "rate if earlier generations went well, and begin a new run. The centre is untouched."
+    )
 
 
 def _failed(where: str, error: Exception) -> str:

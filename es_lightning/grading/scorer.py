@@ -119,6 +119,8 @@ class Round:
 
     def __init__(self, scorer: Scorer, size: int) -> None:
         self.scorer, self.size = scorer, size
+        self.graded = 0
+        """Completions whose grades were there at the last ``check``."""
         self._running: list[tuple[str, Future[list[Grade]]]] = []
         self._failures: Counter[str] = Counter()
 
@@ -153,6 +155,7 @@ class Round:
         """
         done = [(whose, future.result()) for whose, future in self._running if future.done()]
         self._running = [(whose, future) for whose, future in self._running if not future.done()]
+        self.graded += sum(len(grades) for _, grades in done)
         failed = [(whose, grade) for whose, grades in done for grade in grades if grade.failure]
         for whose, one in failed:
             if one.failure == "invalid":

@@ -18,7 +18,7 @@ class Export:
     Args:
         base: the base model as the user named it.
         task: short name.
-        updates: updates that the centre has seen.
+        updates: updates that the centre has seen; a generation that was skipped is none.
         checksum: of the float32 centre.
         dtype: precision of the files.
         settings: what decides the run.
@@ -49,6 +49,8 @@ def model_card(summary: Mapping[str, Any]) -> str:
     rewards = {"before": summary["held_out_before"], "after": summary["held_out_after"]}
     held_out = {when: "not measured" if reward is None else reward for when, reward in rewards.items()}
     facts = {"generations": summary["generations"], "centre checksum": summary["centre_checksum"]}
+    if skipped := summary.get("skipped_generations", 0):
+        facts = {"skipped generations, without an update": skipped, **facts}
     if summary.get("centre_of_generation", facts["generations"]) != facts["generations"]:
         facts = {"put back to the centre before generation": summary["centre_of_generation"], **facts}
     return _card(

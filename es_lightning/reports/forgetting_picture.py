@@ -31,7 +31,7 @@ def draw_changes(axes: Axes, rows: Rows, tasks: Sequence[str]) -> None:
         high = [change + error for change, error in zip(changes, errors, strict=True)]
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.13, lw=0)
     axes.set_title("prior tasks, relative to the base model")
-    axes.set_xlabel("updates done")
+    axes.set_xlabel("generations done")
     axes.set_ylabel("change of reward (band: one standard error)")
     axes.legend()
 
@@ -55,7 +55,7 @@ def draw_pareto(axes: Axes, rows: Rows, tasks: int) -> None:
         axes.plot(new, prior, color=plots.QUIET, lw=1.0, zorder=1)
         dots = axes.scatter(new, prior, c=generations, cmap="viridis_r", s=26, zorder=2)
         bar = axes.figure.colorbar(dots, ax=axes)
-        bar.set_label("updates done", fontsize=8)
+        bar.set_label("generations done", fontsize=8)
     if points and points[0][2] == 0:
         axes.scatter(*points[0][:2], marker="*", s=170, color=plots.INK, zorder=3, label="base model")
         axes.legend()

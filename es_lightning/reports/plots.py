@@ -98,7 +98,7 @@ def reward_curve(
     )
     for (label, points), color in zip(centre.items(), (INK, QUIET), strict=False):
         axes.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
-    axes.set_xlabel("updates done")
+    axes.set_xlabel("generations done")
     axes.set_ylabel("reward (higher is better)")
     axes.legend()
     save(figure, path)

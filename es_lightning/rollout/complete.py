@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.engine import RolloutEngine, Sampling
+from es_lightning.rollout.engine import RolloutEngine, Sampling, require_finite
 
 
 def complete(engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
@@ -19,6 +19,9 @@ def complete(engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Samplin
     Returns:
         P * n completions in the order of the prompts, with the n samples of one prompt side by side. For a
         prompt with choices all n are the same.
+
+    Raises:
+        DivergenceError: the weights give log-probabilities that are not finite.
     """
     open_ones = [prompt for prompt in prompts if not prompt.choices]
     generated = iter(engine.generate(open_ones, sampling) if open_ones else [])
@@ -36,6 +39,7 @@ def _choose(engine: RolloutEngine, prompts: Sequence[Prompt]) -> list[Completion
     """Return the most likely choice of every prompt, by the sum of its tokens' log-probabilities."""
     choices = [choice for prompt in prompts for choice in prompt.choices]
     logprobs = engine.logprobs([choice.token_ids for choice in choices]) if choices else []
+    require_finite(logprobs)
     sums = iter(
         float(tokens[-choice.scored :].double().sum())
         for tokens, choice in zip(logprobs, choices, strict=True)

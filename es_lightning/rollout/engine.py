@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from es_lightning.errors import UsageError
+from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.records import Completion, Prompt
 from es_lightning.system.hardware import computes_in_bfloat16, instructions
 
@@ -112,6 +112,10 @@ class RolloutEngine(ABC):
 
         Returns:
             P * n completions in the order of the prompts, with the n samples of one prompt side by side.
+
+        Raises:
+            DivergenceError: the weights give log-probabilities that are not finite. An engine that does not
+                see them while it generates asks ``require_finite``, once per load of weights.
         """
 
     @abstractmethod
@@ -129,6 +133,16 @@ class RolloutEngine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the model's memory; a closed engine can be started again."""
+
+
+def require_finite(logprobs: Iterable[Tensor]) -> None:
+    """Refuse log-probabilities that are not finite.
+
+    Raises:
+        DivergenceError: one is NaN or infinite.
+    """
+    if not all(bool(row.isfinite().all()) for row in logprobs):
+        raise DivergenceError("the log-probabilities of tokens are not finite")
 
 
 def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device) -> torch.dtype:

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
+from es_lightning.rollout.engine import (
+    DTypeName,
+    RolloutEngine,
+    Sampling,
+    model_dtype,
+    require_finite,
+)
 from es_lightning.rollout.hf_parallel import part_for, split
 
 if TYPE_CHECKING:
@@ -149,6 +155,7 @@ class HFEngine(RolloutEngine):
                 attention_mask=mask,
                 generation_config=self._generation_config(sampling),
                 tokenizer=self.tokenizer,
+                logits_processor=[_refuse_infinite],
             )
         return [self._completion(tokens, sampling) for tokens in output[:, width:].tolist()]
 
@@ -178,6 +185,12 @@ class HFEngine(RolloutEngine):
                 # top_k=0 switches off transformers' default of 50.
                 options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         return GenerationConfig(**options)
+
+
+def _refuse_infinite(ids: Tensor, logits: Tensor) -> Tensor:
+    """Check a step's logits before a token is drawn from them; their largest one tells of any NaN, too."""
+    require_finite([logits.amax()])
+    return logits
 
 
 def _device(name: str) -> torch.device:

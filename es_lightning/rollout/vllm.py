@@ -13,9 +13,10 @@ from torch import Tensor, distributed, nn
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype
+from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype, require_finite
 
 GIB = 2**30
+PROBE = 4  # tokens that are read to see whether new weights give finite log-probabilities
 
 
 class VLLMEngine(RolloutEngine):
@@ -68,6 +69,7 @@ class VLLMEngine(RolloutEngine):
         self.kv_cache_gib, self.prefix_caching = kv_cache_gib, prefix_caching
         self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
+        self._is_checked = False  # whether the present weights have given finite log-probabilities
         self._llm: Any = None  # a vllm.LLM; no annotation names it, since resolving that would load vLLM
 
     @property
@@ -125,6 +127,7 @@ class VLLMEngine(RolloutEngine):
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights through vLLM's own loaders; they keep the addresses that CUDA graphs refer to."""
+        self._is_checked = False
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named_tensors)})
         self.llm.apply_model(_refresh_heads)
         # What is cached was computed with the weights before.
@@ -135,6 +138,7 @@ class VLLMEngine(RolloutEngine):
         """Complete every prompt; vLLM batches them itself."""
         from vllm import SamplingParams
 
+        self._check_weights(prompts)
         params = [
             SamplingParams(
                 max_tokens=sampling.max_tokens,
@@ -185,6 +189,17 @@ class VLLMEngine(RolloutEngine):
             self._abort()
             raise
         return outputs
+
+    def _check_weights(self, prompts: Sequence[Prompt]) -> None:
+        """Read the end of the longest prompt, once per load of weights.
+
+        Asking for log-probabilities of all tokens that are generated would cost several per cent of the time;
+        this costs one forward pass.
+        """
+        if not self._is_checked:
+            probe = max((prompt.token_ids for prompt in prompts), key=len)[-PROBE:]
+            require_finite(self.logprobs([probe] if len(probe) > 1 else []))
+            self._is_checked = True
 
     def _abort(self) -> None:
         """Drop requests that a failure left behind; the next call would answer them with other weights."""

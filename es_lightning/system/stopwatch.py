@@ -1,7 +1,7 @@
-"""Wall-clock seconds of a generation, by phase."""
+"""Wall-clock seconds: of a generation by phase, and of the generations that are left."""
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -25,3 +25,48 @@ class Stopwatch:
             yield
         finally:
             self._seconds[name] += time.perf_counter() - start
+
+
+class Pace:
+    """Seconds per generation and the time that is left, from the first member on."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=10)  # of the latest generations, what is between included
+        self._since: float | None = None
+        self._ended = 0
+        self.share = 0.0
+        """Share of the present generation's members that are done."""
+
+    def begin(self, now: float) -> None:
+        """Begin a generation; the time since the end of the one before counts as a part of it."""
+        self._since, self.share = now if self._since is None else self._since, 0.0
+
+    def end(self, now: float, counts: bool = True) -> float:
+        """End a generation; returns its seconds.
+
+        Args:
+            now: the time, in seconds.
+            counts: false for a generation that was taken from the journal, which takes next to no time.
+        """
+        seconds = now - (now if self._since is None else self._since)
+        if counts:
+            if self._ended == 1:
+                self._seconds.clear()  # the first generation of a process also compiles and warms up
+            self._seconds.append(seconds)
+            self._ended += 1
+        self._since, self.share = now, 0.0
+        return seconds
+
+    def per_generation(self, now: float) -> float | None:
+        """Mean seconds of the latest generations, or what the first one's members so far promise."""
+        if self._seconds:
+            return sum(self._seconds) / len(self._seconds)
+        return (now - self._since) / self.share if self._since is not None and self.share else None
+
+    def left(self, generations: float, now: float) -> float | None:
+        """Seconds for a number of generations, of which the present one is the first."""
+        each = self.per_generation(now)
+        if each is None:
+            return None
+        spent = 0.0 if self._since is None else now - self._since
+        return max(0.0, each * generations - min(spent, each))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from es_lightning.errors import UsageError
+from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.models import BaseModel
 from es_lightning.models.base_model import resolve
 from es_lightning.models.export import export
@@ -223,6 +223,18 @@ def test_in_bfloat16_both_engines_agree_to_a_hundredth_of_a_nat_per_token(
     assert abs(difference.mean()) < 1e-2
     assert (difference.exp() - 1 - difference).mean() < 1e-2
     assert (other - exact).square().mean() < 2 * (bf16 - exact).square().mean()
+
+
+def test_weights_that_give_logprobs_which_are_not_finite_are_reported(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    weights, sampling = dict(centre.named_parameters()), Sampling(max_tokens=2)
+    engine.load_weights((name, torch.full_like(weight, torch.nan)) for name, weight in weights.items())
+    for _ in "ab":
+        with pytest.raises(DivergenceError, match="log-probabilities of tokens are not finite"):
+            engine.generate(prompts[:1], sampling)
+    engine.load_weights((name, weight.detach()) for name, weight in weights.items())
+    assert len(engine.generate(prompts[:1], sampling)) == 1
 
 
 def test_completions_come_in_the_order_of_the_prompts(

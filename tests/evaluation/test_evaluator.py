@@ -9,8 +9,8 @@ from torch import nn
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.population import Population
 from es_lightning.distributed.ranks import Lane, Ranks
-from es_lightning.errors import RankError, RewardError, RolloutError
-from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.errors import DivergenceError, RankError, RewardError, RolloutError
+from es_lightning.evaluation import Evaluator, Progress, Rollouts
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.models import BaseModel
 from es_lightning.records import Prompt
@@ -146,3 +146,35 @@ def test_an_engine_that_fails_leaves_the_centre_alone(parts: Any, monkeypatch: p
             centre, Population(2).members(0), NOISE, SIGMA, prompts
         )
     assert all(torch.equal(a, b) for a, b in zip(before, centre.parameters(), strict=True))
+
+
+def test_progress_is_told_member_by_member(parts: Any) -> None:
+    _, rollouts, prompts, centre = parts
+    told, heard = [b""] * 2, []
+    rollouts.announcer.listen(heard.append)
+    try:
+        Evaluator(rollouts, Scorer(Letters(), HERE)).members(
+            centre, Population(3).members(0), NOISE, SIGMA, prompts
+        )
+        alone, heard[:] = list(heard), []
+        with pytest.raises(ValueError, match="Expecting value"):  # the other rank tells nothing
+            Evaluator(rollouts, Scorer(Letters(), HERE), Place(1, 2, told)).members(
+                centre, Population(3).members(0), NOISE, SIGMA, prompts
+            )
+    finally:
+        rollouts.announcer.leave(heard.append)
+    # Without workers a member is graded at once, which is noticed when the next one comes.
+    members, graded = [0, 1, 2, 3, 3, 3, 3], [0, 0, 4, 8, 12, 12, 12]
+    assert alone == [Progress(m, 3, g, 12) for m, g in zip(members, graded, strict=True)]
+    assert heard == [Progress(0, 1, 0, 4, 2), Progress(1, 1, 0, 4, 2), Progress(1, 1, 4, 4, 2)]
+
+
+def test_a_member_that_diverges_is_told_to_the_other_ranks(parts: Any) -> None:
+    _, rollouts, prompts, centre = parts
+    told, members = [b""] * 2, Population(2).members(4)
+    failing = Evaluator(rollouts, Scorer(Letters(), HERE), Place(0, 2, told), generation=4)
+    with pytest.raises(DivergenceError, match="member 0 of generation 4"):
+        failing.members(centre, members, NOISE, 1e39, prompts)
+    other = Evaluator(rollouts, Scorer(Letters(), HERE), Place(1, 2, told), generation=4)
+    with pytest.raises(RankError, match="rank 0 failed in generation 4: the log-probabilities of tokens are"):
+        other.members(centre, members, NOISE, SIGMA, prompts)

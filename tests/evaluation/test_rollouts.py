@@ -1,5 +1,6 @@
 """Rollouts without a Trainer: room, the weights that the engine holds, and a population of members."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from torch import nn
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.errors import RolloutError, UsageError
-from es_lightning.evaluation import Rollouts
+from es_lightning.errors import DivergenceError, RolloutError, UsageError
+from es_lightning.evaluation import Rollouts, Stage
 from es_lightning.grading.scorer import Grading
 from es_lightning.models import BaseModel
-from es_lightning.records import Prompt
+from es_lightning.records import Choice, Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from tests.helpers.fits import Letters, Records, module, trainer
 
@@ -179,3 +180,45 @@ def test_a_whole_population_in_one_call_needs_neither_another_evaluator_nor_anot
     assert isinstance(tuned.rollouts, AtOnce)
     assert tuned.rollouts.calls == 3
     assert torch.equal(*rewards)
+
+
+def test_a_member_whose_logprobs_are_not_finite_stops_the_run(base: BaseModel, centre: nn.Module) -> None:
+    members = Population(2).members(3)
+    rollouts, prompts = started(base, Engine(), retry_member=True)
+    assert len(list(rollouts.population(centre, members, NOISE, 10.0, prompts))) == 2, "garbage is legitimate"
+    words = (
+        r"log-probabilities of tokens are not finite for member 0 of generation 3: .*model.sigma \(1e\+39 now"
+    )
+    with pytest.raises(DivergenceError, match=words):
+        list(rollouts.population(centre, members, NOISE, 1e39, prompts, generation=3))
+    choices = rollouts.reserve(base, [Prompt("c", "c", choices=(Choice("yes"), Choice("no")))])
+    with pytest.raises(DivergenceError, match="for member 0 of generation 0"):
+        list(rollouts.population(centre, members, NOISE, 1e39, choices))
+
+
+def test_a_centre_whose_logprobs_are_not_finite_is_named(base: BaseModel, centre: nn.Module) -> None:
+    rollouts, prompts = started(base, Engine())
+    next(centre.parameters()).data.fill_(float("nan"))
+    rollouts.hold_centre(centre)
+    with pytest.raises(
+        DivergenceError, match="not finite of the centre, in torch.float32: the learning rate"
+    ):
+        rollouts.complete(prompts)
+
+
+def test_listeners_hear_of_the_engine_and_copies_have_none(base: BaseModel) -> None:
+    heard: list[Any] = []
+    rollouts = Rollouts(Engine(), Sampling(max_tokens=6))
+    for _ in "ab":
+        rollouts.announcer.listen(heard.append)
+    rollouts.reserve(base, PROMPTS)
+    rollouts.start(base)
+    assert [(event.name, event.seconds is None) for event in heard] == [
+        ("starting Engine with tiny", True),
+        ("starting Engine with tiny", False),
+    ]
+    copy.deepcopy(rollouts.announcer).tell(Stage("not heard"))
+    rollouts.announcer.leave(heard.append)
+    rollouts.announcer.leave(heard.append)
+    rollouts.announcer.tell(Stage("not heard"))
+    assert len(heard) == 2
