@@ -91,6 +91,12 @@ class BaseModel:
         length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return None if length is None else int(length)
 
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of token ids that the model knows; None if the configuration does not say."""
+        size = getattr(self.config.get_text_config(), "vocab_size", None)
+        return None if size is None else int(size)
+
     def load(self) -> PreTrainedModel:
         """Load the model as the first centre: float32 parameters under their Hugging Face names.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import tempfile
@@ -35,7 +36,7 @@ def check_writable(folder: str | Path, option: str) -> None:
             raise UsageError(f"{option} is {folder}, but {nearest} is a file: give another folder.")
         longest = os.pathconf(nearest, "PC_NAME_MAX")
         if any(len(os.fsencode(part)) > longest for part in Path(folder).parts):
-            raise UsageError(f"{option} has a name of more than {longest} bytes: give a shorter one.")
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         with tempfile.TemporaryFile(dir=nearest) as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
