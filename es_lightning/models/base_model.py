@@ -105,7 +105,7 @@ class BaseModel:
         tensors other names.
 
         Raises:
-            UsageError: the files do not have all of the model's weights.
+            UsageError: the files do not have all of the model's weights, or have them in other shapes.
         """
         from transformers import AutoModelForCausalLM
 
@@ -114,6 +114,9 @@ class BaseModel:
         with torch.random.fork_rng(devices=[]):  # from_config draws random weights first
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
         if all(name in self.weights for name, _ in model.named_parameters()):
+            check_shapes(
+                _shapes(model), self.weights.shapes, self.folder
+            )  # copy_ would repeat a smaller tensor
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(self.weights.read(name))
         else:
@@ -144,7 +147,7 @@ class BaseModel:
             )
         with reading("config.json", self.folder), torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
-        check_shapes({name: tuple(p.shape) for name, p in model.named_parameters()}, stored, self.folder)
+        check_shapes(_shapes(model), stored, self.folder)
 
     def check_heads(self, tensor_parallel_size: int) -> None:
         """Refuse a split of the model that would cut a head in two.
@@ -181,6 +184,10 @@ class BaseModel:
             card: text of the model card, README.md.
         """
         export(centre, self.folder, folder, self.dtype, card)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def resolve(base: str) -> Path:
