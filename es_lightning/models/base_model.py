@@ -114,9 +114,8 @@ class BaseModel:
         with torch.random.fork_rng(devices=[]):  # from_config draws random weights first
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
         if all(name in self.weights for name, _ in model.named_parameters()):
-            check_shapes(
-                _shapes(model), self.weights.shapes, self.folder
-            )  # copy_ would repeat a smaller tensor
+            # copy_ would repeat a tensor that is too small.
+            check_shapes(_shapes(model), self.weights.shapes, self.folder)
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(self.weights.read(name))
         else:
