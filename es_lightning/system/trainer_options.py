@@ -42,8 +42,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         if name in options and options[name] not in harmless:
             raise UsageError(f"trainer.{name} is {options[name]}, but {advice}.")
     for name, wrong in _RANGES.items():
-        if options.get(name) is not None and (advice := wrong(options[name])):
-            raise UsageError(f"trainer.{name} is {options[name]}: {advice}.")
+        if options.get(name) is not None and (what_to_do := wrong(options[name])):
+            raise UsageError(f"trainer.{name} is {options[name]}: {what_to_do}.")
     interval = options.get("val_check_interval")
     if isinstance(interval, float) and options.get("check_val_every_n_epoch", 1) is None:
         raise UsageError(
@@ -114,11 +114,12 @@ def _seconds(value: Any) -> float:
 
 def _devices(value: Any) -> str | None:
     if isinstance(value, str):
-        fine = value == "auto" or re.fullmatch(r"-1|[1-9]\d*|\d+(,\d+)+|\d+,", value.replace(" ", ""))
+        number_or_indices = r"-1|[1-9]\d*|\d+(,\d+)+|\d+,"
+        fine = value == "auto" or re.fullmatch(number_or_indices, value.replace(" ", "")) is not None
     elif isinstance(value, list | tuple):
         fine = bool(value) and all(isinstance(index, int) and index >= 0 for index in value)
     else:
-        fine = value == -1 or (isinstance(value, int) and value >= 1)
+        fine = isinstance(value, int) and (value == -1 or value >= 1)
     return None if fine else "give the number of ranks on this machine, such as 2, or auto"
 
 
