@@ -18,6 +18,7 @@ from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import Export, export_card
+from es_lightning.system.folders import replace_folder
 
 log = logging.getLogger(__name__)
 
@@ -168,8 +169,7 @@ def write_centre(
         if history := history_of(module):
             lines = "".join(f"{line}\n" for line in history.lines)
             (scratch / JOURNAL).write_text(lines, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
+        replace_folder(folder, by=scratch)
     except (OSError, SafetensorError) as error:
         log.warning("%s could not be written (%s); the run goes on without it.", folder, _first_line(error))
         return False

@@ -24,6 +24,7 @@ class GracefulStop(Callback):
 
     def __init__(self, dirpath: str | None = None) -> None:
         self.dirpath = dirpath
+        self._began = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, whose handler waits for the generation to end."""
@@ -31,13 +32,14 @@ class GracefulStop(Callback):
         if trainer.is_global_zero:
             for torn in self._folder(trainer).glob("*.ckpt.part"):  # what a killed process was writing
                 torn.unlink()
+        self._began = True
         listen(strategy.stop if isinstance(strategy, PopulationStrategy) else None)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Write the checkpoint, unless this generation has one already."""
-        if not isinstance(exception, Interrupted) or not trainer.is_global_zero:
+        """Write the checkpoint, unless this generation has one already, or none has begun."""
+        if not isinstance(exception, Interrupted) or not trainer.is_global_zero or not self._began:
             return
         folder = self._folder(trainer)
         if newest_step(folder) == trainer.global_step:
@@ -65,4 +67,5 @@ class GracefulStop(Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""
+        self._began = False
         stop_listening()

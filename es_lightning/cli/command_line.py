@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import DefaultHelpFormatter
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,6 +25,7 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunReport
 from es_lightning.cli import commands
 from es_lightning.cli.console import quiet, stop
+from es_lightning.cli.refusals import check_settings, refused_by_lightning, trainer_made
 from es_lightning.cli.run_folder import remove_unchanged, stamps
 from es_lightning.cli.suggest import with_suggestion
 from es_lightning.datamodule import TaskDataModule
@@ -33,6 +35,7 @@ from es_lightning.journal.start import check_start
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import RolloutEngine
 from es_lightning.system.checkpoint import newest
+from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.system.signals import Interrupted
@@ -141,17 +144,25 @@ class CommandLine(LightningCLI):
         for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_run_seed)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse settings that no run can use, before anything is made or read."""
+        super().parse_arguments(parser, args)
+        check_settings(self.config[self.config.subcommand])
+
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and refuse to mix two runs in it."""
         config = self.config[self.subcommand]
         if config.trainer.max_epochs is None:
             # max_steps alone sets the length, also when a finished run is extended. Without it: one epoch.
             config.trainer.max_epochs = -1 if config.trainer.max_steps > 0 else 1
-        root = Path(config.trainer.default_root_dir or Path("runs") / _config_name(config))
+        given = config.trainer.default_root_dir or Path("runs") / _config_name(config)
+        check_writable(given, "trainer.default_root_dir")
+        root = Path(given)
         config.trainer.default_root_dir = str(root)
         if self.subcommand == "fit" and not config.trainer.fast_dev_run and is_first_rank():
             self.until_end.callback(hold(root))  # before anything of the folder is read or written
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(root / "checkpoints")
+        check_writable(config.checkpoint.dirpath, "checkpoint.dirpath")
         if config.ckpt_path == "last":
             # Lightning's own "last" follows a link. If a crash has removed the link, Lightning starts a new
             # run without a warning.
@@ -195,7 +206,8 @@ class CommandLine(LightningCLI):
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(GenerationBar())
         options["callbacks"] = [*own, *added]
-        trainer: pl.Trainer = super().instantiate_trainer(**options)
+        with trainer_made(config):
+            trainer: pl.Trainer = super().instantiate_trainer(**options)
         for logger in trainer.loggers if self.subcommand == "fit" else ():
             if isinstance(logger, DurableMLFlowLogger):
                 resumes = self.resumes or bool(self.config_init[self.subcommand].ckpt_path)
@@ -221,10 +233,12 @@ def main(arguments: list[str] | None = None) -> None:
             CommandLine(args=arguments)
     except (UsageError, RewardError) as error:
         stop(str(error))
-    except ValueError as error:
-        if not isinstance(error.__cause__, UsageError):
+    except (MisconfigurationException, ValueError) as error:
+        # A constructor's own words, without what the parser adds.
+        said = error.__cause__ if isinstance(error.__cause__, UsageError) else refused_by_lightning(error)
+        if said is None:
             raise
-        stop(str(error.__cause__))  # the constructor's own words, without what the parser adds
+        stop(str(said))
     except (DivergenceError, RankError, StorageError) as error:
         stop(str(error), exit_code=1)
     except Interrupted as interrupted:
@@ -232,9 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run_seed(seed: bool | int) -> int:
-    if isinstance(seed, bool):
-        raise UsageError(f"seed_everything is {seed}: give an integer, it keys all noise of the run.")
-    return seed
+    return int(seed)  # check_settings refuses what is no seed
 
 
 def _config_name(config: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies import ParallelStrategy, Strategy
 
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
@@ -62,6 +62,7 @@ class Ranks:
         self.world = int(getattr(strategy, "world_size", 1))
         self.rank = int(getattr(strategy, "global_rank", 0))
         self._strategy = strategy if isinstance(strategy, PopulationStrategy) else None
+        self._other = type(strategy).__name__ if isinstance(strategy, ParallelStrategy) else None
 
     @property
     def lane(self) -> Lane:
@@ -81,6 +82,11 @@ class Ranks:
         Raises:
             UsageError: the message says which setting to change.
         """
+        if self._other is not None and self._strategy is None:
+            raise UsageError(
+                f"trainer.strategy is {self._other}, which expects gradients: set it to population, which "
+                "spreads the members over all ranks."
+            )
         if self.world > 1 and self._strategy is None:
             raise UsageError(
                 "more than one rank needs the strategy that spreads the population: "

@@ -69,9 +69,16 @@ class Rollouts:
             The prompts with their token ids.
 
         Raises:
-            UsageError: a prompt with its completion is longer than the model can take.
+            UsageError: a prompt with its completion is longer than the model can take, or the tokenizer is
+                that of another model.
         """
         encoded = encode(prompts, base.tokenizer)
+        largest = max(max(_ids(prompt), default=0) for prompt in encoded)
+        if base.vocabulary is not None and largest >= base.vocabulary:
+            raise UsageError(
+                f"the model has {base.vocabulary} tokens, and its tokenizer gives the id {largest}: they do "
+                "not belong together. Get the model's files anew, or give another model.base."
+            )
         new = self.sampling.max_tokens if max_tokens is None else max_tokens
         longest = max(encoded, key=lambda prompt: _length(prompt, new))
         length = _length(longest, new)
@@ -227,6 +234,13 @@ class Rollouts:
                 except Exception as again:
                     raise RolloutError(_failed(f"{where} twice", again)) from again
             yield member, completions
+
+
+def _ids(prompt: Prompt) -> Iterator[int]:
+    """Yield the token ids of a prompt and of its choices."""
+    yield from prompt.token_ids
+    for choice in prompt.choices:
+        yield from choice.token_ids
 
 
 def _length(prompt: Prompt, max_tokens: int) -> int:

@@ -14,6 +14,7 @@ from torch import nn
 from es_lightning.errors import UsageError
 from es_lightning.models.embedded import embedded_folder, tiny_folder
 from es_lightning.models.export import export
+from es_lightning.models.reading import check_config, check_links, check_shapes, reading
 from es_lightning.models.weights import BaseWeights
 
 if TYPE_CHECKING:
@@ -42,24 +43,41 @@ class BaseModel:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """The model's configuration."""
+        """The model's configuration.
+
+        Raises:
+            UsageError: config.json is damaged, or describes a model that transformers does not know.
+        """
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+        check_config(self.folder)
+        with reading("config.json", self.folder):
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
+        """The model's tokenizer.
+
+        Raises:
+            UsageError: its files are missing or damaged.
+        """
         from transformers import AutoTokenizer
 
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            self.folder, trust_remote_code=self.trust_remote_code
-        )
+        with reading("the tokenizer", self.folder):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.folder, trust_remote_code=self.trust_remote_code
+            )
+            if not tokenizer.encode("a", add_special_tokens=False):  # what transformers makes without files
+                raise ValueError("it has no vocabulary: its files are missing")
         return tokenizer
 
     @cached_property
     def weights(self) -> BaseWeights:
-        """The weights as stored, read tensor by tensor."""
+        """The weights as stored, read tensor by tensor.
+
+        Raises:
+            UsageError: a file is damaged, or one of several is missing.
+        """
         return BaseWeights(self.folder)
 
     @property
@@ -73,12 +91,21 @@ class BaseModel:
         length = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return None if length is None else int(length)
 
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of token ids that the model knows; None if the configuration does not say."""
+        size = getattr(self.config.get_text_config(), "vocab_size", None)
+        return None if size is None else int(size)
+
     def load(self) -> PreTrainedModel:
         """Load the model as the first centre: float32 parameters under their Hugging Face names.
 
         Tensors are copied one at a time, so the peak memory is that of the centre and one tensor.
         transformers' own loader keeps the whole file mapped. It is used only for models whose files give the
         tensors other names.
+
+        Raises:
+            UsageError: the files do not have all of the model's weights, or have them in other shapes.
         """
         from transformers import AutoModelForCausalLM
 
@@ -87,11 +114,39 @@ class BaseModel:
         with torch.random.fork_rng(devices=[]):  # from_config draws random weights first
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
         if all(name in self.weights for name, _ in model.named_parameters()):
+            # copy_ would repeat a tensor that is too small.
+            check_shapes(_shapes(model), self.weights.shapes, self.folder)
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(self.weights.read(name))
         else:
-            model = AutoModelForCausalLM.from_pretrained(self.folder, **options)
+            with reading("weights", self.folder):
+                model, found = AutoModelForCausalLM.from_pretrained(
+                    self.folder, output_loading_info=True, **options
+                )
+                if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+                    raise ValueError(f"{len(missing)} tensors are missing, the first is {missing[0]}")
         return model.eval().requires_grad_(False)
+
+    def check(self) -> None:
+        """Refuse files that are damaged, do not belong together, or lead out of the model's folder.
+
+        No weights are read: it takes a moment for a model of any size.
+
+        Raises:
+            UsageError: the message says which file is wrong, and how.
+        """
+        from transformers import AutoModelForCausalLM
+
+        check_links(self.folder)
+        config, stored = deepcopy(self.config), self.weights.shapes
+        if not stored and not any(self.folder.glob("*.bin")):
+            raise UsageError(
+                f"there are no weights in {self.folder} (*.safetensors): get the model's files anew, or give "
+                "another model.base."
+            )
+        with reading("config.json", self.folder), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+        check_shapes(_shapes(model), stored, self.folder)
 
     def check_heads(self, tensor_parallel_size: int) -> None:
         """Refuse a split of the model that would cut a head in two.
@@ -130,6 +185,10 @@ class BaseModel:
         export(centre, self.folder, folder, self.dtype, card)
 
 
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
 def resolve(base: str) -> Path:
     """Return the local folder of a base model.
 
@@ -150,7 +209,9 @@ def resolve(base: str) -> Path:
             f"the embedded model is not in {folder} yet: run `es-lightning fetch` once to get it."
         )
     if folder.is_dir() or base.count("/") != 1 or base.startswith((".", "/", "~")):
-        raise UsageError(_not_found(base, f"there is no config.json in {folder.absolute()}"))
+        place = folder.absolute()
+        reason = f"{place} is a file" if folder.is_file() else f"there is no config.json in {place}"
+        raise UsageError(_not_found(base, reason))
     return _from_hub(base)
 
 

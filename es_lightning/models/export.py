@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from es_lightning.models.reading import check_links, copied
+from es_lightning.system.folders import replace_folder
+
 SHARD_BYTES = 2 * 10**9
 
 
@@ -20,18 +23,20 @@ def export(centre: nn.Module, base: Path, folder: Path, dtype: torch.dtype, card
         folder: where to write; replaced as a whole once everything has been written.
         dtype: precision of the files.
         card: text of the model card, README.md.
+
+    Raises:
+        UsageError: a file that would be copied is a link out of the base model's folder.
     """
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
-        for path in base.iterdir():
-            if path.suffix in {".json", ".jinja", ".txt", ".model"} and not path.name.endswith(".index.json"):
-                shutil.copyfile(path, scratch / path.name)
+        check_links(base)
+        for path in copied(base):
+            shutil.copyfile(path, scratch / path.name)
         _write_weights(dict(centre.named_parameters()), scratch, dtype)
         (scratch / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
+        replace_folder(folder, by=scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only help to fill the disk
 

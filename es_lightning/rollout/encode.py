@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from es_lightning.errors import UsageError
 from es_lightning.records import Choice, Prompt
+from es_lightning.rollout.chat import from_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ def encode(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> lis
         tokenizer: the model's tokenizer.
 
     Raises:
-        UsageError: a prompt asks for a chat template, and the tokenizer has none.
+        UsageError: a prompt asks for a chat template, and the tokenizer has none, or one that fails.
     """
     return [prompt if prompt.token_ids else _encoded(prompt, tokenizer) for prompt in prompts]
 
@@ -53,20 +53,11 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the exact text that the model continues, with the special tokens of the chat template.
 
     Raises:
-        UsageError: the prompt asks for a chat template, and the tokenizer has none.
+        UsageError: the prompt asks for a chat template, and the tokenizer has none, or one that fails.
     """
     if not prompt.chat:
         return prompt.text + prompt.prefill
-    if tokenizer.chat_template is None:
-        raise UsageError(
-            f"prompt {prompt.id} asks for a chat template, but the model's tokenizer has none: "
-            "set the task's option chat: false, or use an instruction-tuned model."
-        )
-    messages = [{"role": "user", "content": prompt.text}]
-    if prompt.system is not None:
-        messages.insert(0, {"role": "system", "content": prompt.system})
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return str(rendered) + prompt.prefill
+    return from_template(prompt, tokenizer) + prompt.prefill
 
 
 def _token_ids(text: str, chat: bool, tokenizer: PreTrainedTokenizerBase) -> list[int]:

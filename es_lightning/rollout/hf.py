@@ -52,7 +52,7 @@ class HFEngine(RolloutEngine):
             raise UsageError(f"engine.batch_size is {batch_size}: give at least 1.")
         if tensor_parallel_size < 1:
             raise UsageError(f"engine.tensor_parallel_size is {tensor_parallel_size}: give at least 1.")
-        self.device_name = device
+        self.device_name = _usable(device)
         self.tensor_parallel_size = tensor_parallel_size
         self.batch_size = batch_size
         self._model: PreTrainedModel | None = None
@@ -191,6 +191,23 @@ def _refuse_infinite(ids: Tensor, logits: Tensor) -> Tensor:
     """Check a step's logits before a token is drawn from them; their largest one tells of any NaN, too."""
     require_finite([logits.amax()])
     return logits
+
+
+def _usable(name: str) -> str:
+    """Return the name of a device that is there.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if name == "auto":
+        return name
+    there = {"cpu"}
+    if (accelerator := torch.accelerator.current_accelerator(check_available=True)) is not None:
+        places = (f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count()))
+        there |= {accelerator.type, *places}
+    if name not in there:
+        raise UsageError(f"engine.device is {name}: give auto, or one of {', '.join(sorted(there))}.")
+    return name
 
 
 def _device(name: str) -> torch.device:

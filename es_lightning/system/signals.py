@@ -1,10 +1,13 @@
-"""SIGTERM and Ctrl-C end a run between two steps, never within one.
+"""SIGTERM and Ctrl-C end a run between two steps, never within one; a second Ctrl-C ends it at once.
 
 A run can abandon waiting and generating at any moment, since they do not touch the centre. It finishes an
-update, a line of the journal and a checkpoint first.
+update, a line of the journal and a checkpoint first. Before the first generation there is nothing to finish.
 """
 
+import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -13,6 +16,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
+ECHO_SECONDS = 0.5
+"""A launcher and a terminal may both pass on one Ctrl-C; a signal within this time is taken for an echo."""
 
 
 class Interrupted(BaseException):
@@ -30,25 +35,90 @@ class Interrupted(BaseException):
 
 
 class _Listener:
-    """The handler of the signals, and what it has to remember."""
+    """The handler of the signals, and what it has to remember.
 
-    def __init__(self) -> None:
-        self.depth = 0  # interruptible blocks that are open
+    Args:
+        depth: interruptible blocks that are open.
+    """
+
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
         self.asked: int | None = None  # the signal that asked for a stop
+        self.asked_at = 0.0
         self.before: dict[int, Any] = {}  # the handlers that this one replaced
         self.tell: Callable[[int], None] | None = None
 
     def __call__(self, signum: int, frame: Any) -> None:
         if self.asked is not None:
-            return  # a launcher and a terminal may both send a signal; the first one already stops the run
-        self.asked = signum
+            self._insist(signum)
+            return
+        self.asked, self.asked_at = signum, time.monotonic()
         if self.tell is not None:
             self.tell(signum)
         if self.depth:
             raise Interrupted(signum)
+        if signum == signal.SIGINT:
+            _say("stopping after this step; Ctrl-C again ends the run at once")
+
+    def _insist(self, signum: int) -> None:
+        """End the process on a second Ctrl-C: what the first one waits for may never end.
+
+        Graders and ranks end with it, since their sockets close.
+        """
+        if signum == signal.SIGINT and time.monotonic() - self.asked_at > ECHO_SECONDS:
+            _say("ended at once by another Ctrl-C; --ckpt_path last goes on after the last generation")
+            os._exit(128 + signum)
 
 
 _listener = _Listener()
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the process in one line, without a traceback: nothing has been started yet.
+
+    An exception would not do while modules load, since some of them turn it into errors of their own.
+    """
+    with _handling(_end):
+        yield
+
+
+@contextmanager
+def interruptible_start() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C raise ``Interrupted`` anywhere in this block, until ``listen`` takes over."""
+    with _handling(_Listener(depth=1)):
+        try:
+            yield
+        finally:
+            stop_listening()  # a run that failed may not have come to that
+
+
+@contextmanager
+def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handle the signals with ``handler`` in this block; those that the caller ignores stay ignored."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    before = {signum: old for signum, old in before.items() if old is not signal.SIG_IGN}
+    for signum in before:
+        signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, old in before.items():
+            signal.signal(signum, signal.SIG_DFL if old is None else old)
+
+
+def _end(signum: int, frame: Any) -> None:
+    """End this process now, without its exit handlers."""
+    _say(str(Interrupted(signum)))
+    os._exit(128 + signum)
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr, past its buffer, which the interrupted code may be about to change."""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\nes-lightning: {line}.\n".encode())
 
 
 def listen(tell: Callable[[int], None] | None = None) -> None:

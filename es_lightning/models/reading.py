@@ -1,0 +1,118 @@
+"""One sentence for each way in which a model's files can be broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from es_lightning.errors import UsageError
+
+MOST_LAYERS = 10**4
+"""More than any model has: building them would take all memory before anything else could be refused."""
+LONGEST = 200
+
+
+@contextmanager
+def reading(what: str, folder: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise over a damaged file into one sentence.
+
+    Args:
+        what: is read in this block, for the message.
+        folder: of the model.
+
+    Raises:
+        UsageError: something in the block failed.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except BaseException as error:
+        # The tokenizers library panics on some files, with an error that is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UsageError(
+            f"{what} of the model in {folder} cannot be used: {_brief(error)} Get the model's files anew, or "
+            "give another model.base."
+        ) from error
+
+
+def check_config(folder: Path) -> None:
+    """Refuse a config.json that is no description of a model.
+
+    Raises:
+        UsageError: the message says what is wrong with it.
+    """
+    with reading("config.json", folder):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, Mapping):
+            raise ValueError(f"it holds a {type(config).__name__}, not a mapping")
+        if "model_type" not in config:
+            raise ValueError("it names no model_type")
+        for key, value in config.items():
+            if key.endswith(("_layers", "_layer")) and isinstance(value, int) and value > MOST_LAYERS:
+                raise ValueError(f"{key} is {value}")
+
+
+def check_links(folder: Path) -> None:
+    """Refuse files that an export would copy, and that are links to a place outside the model.
+
+    A model from somewhere else could otherwise carry any file of this machine into what is published.
+
+    Raises:
+        UsageError: the message names the first of them.
+    """
+    for path in copied(folder):
+        if path.is_symlink() and not path.resolve().is_relative_to(_whole(folder)):
+            raise UsageError(
+                f"{path} is a link to {path.resolve()}, outside the model, and exports would copy that file: "
+                "put the file itself there, or remove the link."
+            )
+
+
+def copied(folder: Path) -> list[Path]:
+    """Return the files of a base model that an export takes over: configuration, tokenizer, chat template."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in {".json", ".jinja", ".txt", ".model"}
+        and not path.name.endswith(".index.json")
+        and path.is_file()
+    ]
+
+
+def _whole(folder: Path) -> Path:
+    """Return the folder that holds all of a model; the hub's cache keeps files beside the snapshots."""
+    real = folder.resolve()
+    cached = real.parent.name == "snapshots" and (real.parents[1] / "blobs").is_dir()
+    return real.parents[1] if cached else real
+
+
+def _brief(error: BaseException) -> str:
+    """Return the beginning of an error's message as a sentence."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    cut = line if len(line) <= LONGEST else f"{line[:LONGEST].rsplit(' ', 1)[0]} ..."
+    return cut if cut.endswith((".", "...")) else f"{cut}."
+
+
+def check_shapes(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, Any], folder: Path) -> None:
+    """Refuse weights whose shapes are not those of the configuration.
+
+    Args:
+        wanted: shape of each parameter by name, as the configuration has it.
+        stored: shape of each stored tensor.
+        folder: of the model.
+
+    Raises:
+        UsageError: a tensor has another shape.
+    """
+    for name, shape in wanted.items():
+        if name in stored and tuple(stored[name]) != tuple(shape):
+            raise UsageError(
+                f"the weights in {folder} do not fit its config.json: {name} is {list(stored[name])} in the "
+                f"file and {list(shape)} in the configuration. Get the model's files anew, or give another "
+                "model.base."
+            )
