@@ -78,11 +78,65 @@ def test_the_lock_is_for_one_flavour() -> None:
     assert "LOCKED=1 is for EXTRA=cpu alone" in done.stderr
 
 
+def _installs(folder: Path, *arguments: str, fails: str = "") -> list[str]:
+    """The calls that requirements/install.sh makes of pip and uv; those that hold ``fails`` fail."""
+    log = folder / "calls"
+    for name in ("python", "uv"):
+        script = folder / name
+        lines = [
+            "#!/usr/bin/env bash",
+            f'echo "{name} $*" >>{log}',
+            f'[[ -z "$FAILS" || "{name} $*" != $FAILS ]]',
+        ]
+        script.write_text("\n".join(lines), encoding="utf-8")
+        script.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "FAILS": f"*{fails}*" if fails else "",
+    }
+    command = [str(ROOT / "requirements" / "install.sh"), str(folder / "python"), *arguments]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    pip = "python -m pip --disable-pip-version-check -qq"
+    return [line.replace(pip, "pip") for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+TORCH = f"torch=={_pins(LOCK)['torch']}"
+
+
 def test_a_locked_install_takes_the_lock_alone(tmp_path: Path) -> None:
-    done = _make("--dry-run", f"{tmp_path}/.installed-cpu", "LOCKED=1", f"VENV={tmp_path}")
-    installs = [line for line in done.stdout.splitlines() if "pip" in line and " install " in line]
-    assert installs, done.stderr
-    assert all("--no-deps" in line for line in installs)
+    uv = f"uv pip install --quiet --python {tmp_path}/python --no-deps"
+    assert _installs(tmp_path, "cpu", ".", "-e", "locked") == [
+        f"pip install --no-deps {TORCH}",
+        f"{uv} -r {LOCK}",
+        f"{uv} -e .",
+        "pip uninstall --yes torchvision torchaudio torchcodec",
+    ]
+
+
+def test_an_install_takes_torch_for_cpus_first_and_the_rest_with_uv(tmp_path: Path) -> None:
+    uv = f"uv pip install --quiet --python {tmp_path}/python"
+    assert _installs(tmp_path, "cpu", ".", "-e", "") == [
+        f"pip install --no-deps {TORCH}",
+        f"{uv} -e .[cpu,dev]",
+        "pip uninstall --yes torchvision torchaudio torchcodec",
+    ]
+
+
+def test_an_install_for_gpus_leaves_torch_to_the_resolver(tmp_path: Path) -> None:
+    uv = f"uv pip install --quiet --python {tmp_path}/python"
+    assert _installs(tmp_path, "gpu", "some.whl", "", "") == [f"{uv} some.whl[gpu,dev]"]
+
+
+def test_pip_looks_for_what_uv_cannot_find(tmp_path: Path) -> None:
+    calls = _installs(tmp_path, "cpu", ".", "-e", "", fails="uv pip")
+    assert calls[2] == "pip install -e .[cpu,dev]"
+
+
+def test_torch_for_cpus_comes_from_its_own_index_where_no_other_has_it(tmp_path: Path) -> None:
+    calls = _installs(tmp_path, "cpu", ".", "-e", "", fails=f"--no-deps {TORCH}")
+    index = "--index-url https://download.pytorch.org/whl/cpu"
+    assert calls[:2] == [f"pip install --no-deps {TORCH}", f"pip install --no-deps {index} {TORCH}"]
 
 
 def test_an_environment_without_the_lock_is_installed_again(tmp_path: Path) -> None:
@@ -90,8 +144,8 @@ def test_an_environment_without_the_lock_is_installed_again(tmp_path: Path) -> N
     for written, again in (("", True), ("locked", False)):
         stamp.write_text(f"{written}\n")
         commands = _make("--dry-run", f"{stamp}", "LOCKED=1", f"VENV={tmp_path}").stdout
-        assert ("--no-deps" in commands) == again
-    assert "--no-deps" not in _make("--dry-run", f"{stamp}", f"VENV={tmp_path}").stdout
+        assert ("install.sh" in commands) == again
+    assert "'1'" not in _make("--dry-run", f"{stamp}", f"VENV={tmp_path}").stdout
 
 
 def test_a_commit_runs_what_make_check_runs() -> None:
