@@ -113,9 +113,9 @@ class Forker:
         except (EOFError, OSError):
             problem = self._last_error() or "it ended"
         if problem:
+            reason = printable(shortened(problem.strip().splitlines()[-1], 1000))
             raise RewardError(
-                "the task cannot be loaded in a grading process: "
-                f"{printable(shortened(problem.strip().splitlines()[-1], 1000))}. Put its class into a module of "
+                f"the task cannot be loaded in a grading process: {reason}. Put its class into a module of "
                 "its own, or set data.grading.workers to 0 (no time-outs then)."
             )
         self._ready = True
@@ -130,8 +130,8 @@ class Forker:
 
 def _none_started(error: Exception) -> RewardError:
     return RewardError(
-        f"no grading process can be started any more ({type(error).__name__}: {error}): the machine may be out "
-        "of memory or processes. Resume with --ckpt_path last."
+        f"no grading process can be started any more ({type(error).__name__}: {error}): the machine may be "
+        "out of memory or processes. Resume with --ckpt_path last."
     )
 
 
@@ -139,8 +139,8 @@ class Worker:
     """One process that grades.
 
     Args:
-        line: carries one job at a time to the process, and its grades back. The worker's keeper kills it, and all
-            that it has started, when the line is cut.
+        line: carries one job at a time to the process, and its grades back. When the line is cut, the
+            worker's keeper kills it and all that it has started.
         trace: file into which the process writes its stack on SIGUSR1 and when it crashes.
     """
 

@@ -1,9 +1,9 @@
 """Keepers: each watches over one process that runs a task's code, and outlives it only to tidy up.
 
 A keeper runs no code of a task. It reads what the process and its children print. It kills all of them, in
-whatever session or process group they are, as soon as the process ends or the run hangs up. On Linux it is the
-parent of every orphan below it, so that none escapes. Elsewhere a process escapes if it leaves both the process
-group and the parent that it was started with.
+whatever session or process group they are, as soon as the process ends or the run hangs up. On Linux it is
+the parent of every orphan below it, so that none escapes. Elsewhere a process escapes if it leaves both the
+process group and the parent that it was started with.
 """
 
 import os
@@ -19,7 +19,9 @@ from es_lightning.system.processes import adopt_orphans, children, end_with_pare
 
 CHECK_MS = 500
 """How often a keeper looks whether its parent is still there, if nothing else wakes it."""
-READ_PAUSE = 0.02  # seconds: between them a writer fills the pipe, so one that prints much wakes nobody for it
+READ_PAUSE = (
+    0.02  # seconds: between them a writer fills the pipe, so one that prints much wakes nobody for it
+)
 KILL_SECONDS = 2.0  # a process that the system holds for longer, on a dead disk say, is given up
 
 

@@ -1,7 +1,7 @@
-"""What graders print, from any code and any process of theirs: the first lines of it, and a count of the rest.
+"""What graders print, from any code and process of theirs: the first lines of it, and a count of the rest.
 
-A grader's stdout and stderr are one pipe. Its keeper reads all of it, so that nobody waits for room in it, and
-sends the run a few lines.
+A grader's stdout and stderr are one pipe. Its keeper reads all of it, so that nobody waits for room in it,
+and sends the run a few lines.
 """
 
 import ctypes

@@ -51,8 +51,8 @@ class Grading:
             raise UsageError(f"data.grading.max_failures is {self.max_failures}: give a share from 0 to 1.")
         if self.failure_reward is not None and not abs(self.failure_reward) <= LARGEST:
             raise UsageError(
-                f"data.grading.failure_reward is {self.failure_reward}: give a finite number, up to {LARGEST:g} "
-                "in size."
+                f"data.grading.failure_reward is {self.failure_reward}: give a finite number, up to "
+                f"{LARGEST:g} in size."
             )
 
 
@@ -86,9 +86,9 @@ class Scorer:
             try:
                 self.task.prepare()
             except (Exception, SystemExit) as error:
+                reason = printable(f"{type(error).__name__}: {error}")
                 raise RewardError(
-                    f"task {self.task.name} cannot be prepared ({type(error).__name__}: {printable(str(error))}): "
-                    "mend its method prepare."
+                    f"task {self.task.name} cannot be prepared ({reason}): mend its method prepare."
                 ) from error
             self._prepared = True
 

@@ -1,8 +1,8 @@
 """The processes that grade: one that holds the task, and its forks, which do the work.
 
-``GradingPool`` starts the first one as ``python -m es_lightning.grading.worker LINE PRINTS``, the descriptors of
-two sockets. It loads the task once and then forks a worker for each byte that it receives. A worker that had to
-be killed is thus replaced within milliseconds, whatever the task imports. All of these processes have a keeper:
+``GradingPool`` starts the first one as ``python -m es_lightning.grading.worker LINE PRINTS``, the descriptors
+of two sockets. It loads the task once and then forks a worker for each byte that it receives. A worker that
+had to be killed is thus replaced within milliseconds, whatever the task imports. Each process has a keeper:
 
     run -> keeper -> forker, holds the task -> keeper -> worker -> what the task starts
                                             -> keeper -> worker -> ...
@@ -48,7 +48,9 @@ def _socket(descriptor: int) -> socket.socket:
 def _hold_task(control: socket.socket, prints: int) -> None:
     """Receive the task, then fork workers until the run hangs up."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a run that is asked to stop ends its workers itself
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # while the task loads, the keeper's SIGHUP ends this process
+    signal.signal(
+        signal.SIGHUP, signal.SIG_DFL
+    )  # while the task loads, the keeper's SIGHUP ends this process
     with suppress(EOFError, ConnectionError):  # the run has ended
         task = _receive_task(control)
         if task is not None:
@@ -65,8 +67,8 @@ def _receive_task(control: socket.socket) -> Task | None:
     except (Exception, SystemExit):
         connection.send_bytes(traceback.format_exc().encode(errors="backslashreplace"))
         return None
-    # From here on the end of the line is seen, and exit handlers may run. A handler, as children of graders would
-    # inherit that a signal is ignored.
+    # From here on the end of the line is seen, and exit handlers may run. It is not SIG_IGN, which whatever
+    # the graders start would inherit.
     signal.signal(signal.SIGHUP, lambda *_: None)
     connection.send_bytes(b"")
     return task

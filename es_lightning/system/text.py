@@ -4,7 +4,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    r"""Write out what a terminal would obey: an escape character becomes ``\x1b``; line ends and tabs stay."""
+    r"""Write out what a terminal would obey: an escape becomes ``\x1b``; line ends and tabs stay."""
     if text.isprintable():
         return text
     return "".join(
