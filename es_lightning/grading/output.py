@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MOST_LINES = 5
 """Lines that are kept of what is printed at one time, and lines that the log shows of a round."""
+LONGEST_NAME = 100
 _LONGEST = 4096
 _READ_BYTES = 65536
 _READS = 64  # at one time, so that a process that prints without end does not keep its reader
@@ -52,7 +53,7 @@ def speak_as(name: str) -> None:
     if _Voice.captured and name != _Voice.name:
         flush()
         _Voice.name = name
-        os.write(1, b"\n" + _MARK + name.encode(errors="backslashreplace") + b"\n")
+        os.write(1, b"\n" + _MARK + printable(name)[:LONGEST_NAME].encode() + b"\n")
 
 
 def flush() -> None:
@@ -112,8 +113,9 @@ class Reader:
 
     def _take(self, lines: list[bytes]) -> None:
         for line in lines:
-            if line.startswith(_MARK):
-                self._name = line[1:].decode(errors="replace")
+            name = line[1:_LONGEST].decode(errors="replace")
+            if line.startswith(_MARK) and len(name) <= LONGEST_NAME and name.isprintable():
+                self._name = name
             elif len(self._lines) == MOST_LINES:
                 self._left_out[self._name] += bool(line)
             elif text := line[:_LONGEST].decode(errors="backslashreplace").strip():

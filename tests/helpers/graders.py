@@ -124,13 +124,14 @@ class Fragile(Returns):
 class Spawning(Returns):
     """Starts processes that leave its session, some of them twice removed; then does what the text says."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self, seconds: float = 0.0, prepares: bool = True) -> None:
         super().__init__(1.0)
-        self.seconds = seconds
+        self.seconds, self.prepares = seconds, prepares
 
     def prepare(self) -> None:
-        _spawn()
-        time.sleep(self.seconds)
+        if self.prepares:
+            _spawn()
+            time.sleep(self.seconds)
 
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         _spawn()
