@@ -92,9 +92,12 @@ class Reader:
             if not data:
                 self.closed = True
                 return reads > 0
-            *lines, rest = (self._rest + data).split(b"\n")
+            lines, end, rest = (self._rest + data).rpartition(b"\n")
             self._rest = rest[:_LONGEST]
-            self._take(lines)
+            if end and len(self._lines) == MOST_LINES and _MARK not in lines:
+                self._left_out[self._name] += lines.count(end) + 1  # a flood is not looked at line by line
+            elif end:
+                self._take(lines.split(end))
         return True
 
     def send(self) -> None:

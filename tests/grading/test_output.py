@@ -84,9 +84,10 @@ def test_every_round_has_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_flood_of_output_blocks_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    lines = said(caplog, Loud(0.0), ["flood 20000000", "print after"])
+    lines = said(caplog, Loud(0.0), ["flood 5000000", "print after"])
     assert not any("failed" in line for line in lines)
-    assert len(lines) == 6
+    assert "Task Loud printed: after" in lines
+    assert sum(int(line.split()[3]) for line in lines if "more lines" in line) > 2_000_000
 
 
 def test_what_a_hung_grader_had_printed_is_heard(caplog: pytest.LogCaptureFixture) -> None:

@@ -223,7 +223,7 @@ def test_imports_are_found_in_whatever_is_called() -> None:
     def inner(prompt: str, completion: str) -> float:
         from collections.abc import Callable as _  # noqa: F401
 
-        return [float(__import__("json") is None) for _ in "a"][0]
+        return 0.0
 
     @wraps(inner)
     def outer(*texts: str) -> float:
