@@ -22,6 +22,7 @@ CHECK_MS = 500
 READ_PAUSE = (
     0.02  # seconds: between them a writer fills the pipe, so one that prints much wakes nobody for it
 )
+FAREWELL_SECONDS = 0.5  # for the keepers below that one whose process has ended
 KILL_SECONDS = 2.0  # a process that the system holds for longer, on a dead disk say, is given up
 
 
@@ -57,12 +58,13 @@ class _Watch:
     """A keeper's view of the process that it watches over."""
 
     def __init__(self, child: int, parent: int, line: socket.socket, output: Reader) -> None:
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_IGN)  # a keeper ends last
         self._wake, waker = os.pipe()
         for descriptor in (self._wake, waker):
             os.set_blocking(descriptor, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler: what is ignored wakes nobody
+        for signum in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(signum, lambda *_: None)  # a handler: what is ignored wakes nobody
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self._child: int | None = child
         self._parent, self._line, self._output = parent, line, output
@@ -75,18 +77,29 @@ class _Watch:
         while self._reap() and self._child and os.getppid() == self._parent:
             if self._line.fileno() in self._events(CHECK_MS):
                 break
+        self._poll.unregister(self._line)  # its end would wake every wait from here on
         if self._child and mercy_seconds:
             os.kill(self._child, signal.SIGHUP)
-            self._poll.unregister(self._line)
-            deadline = time.monotonic() + mercy_seconds
-            while self._reap() and self._child and time.monotonic() < deadline:
-                self._events(CHECK_MS)
+            self._wait(mercy_seconds, for_all=False)
+        if self._child is None and mercy_seconds:
+            for (
+                pid
+            ) in children():  # keepers of workers, mostly: they tell what was printed last, then they end
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGHUP)
+            self._wait(FAREWELL_SECONDS, for_all=True)
         deadline = time.monotonic() + KILL_SECONDS
         while self._reap() and time.monotonic() < deadline:
             self._kill_all()
             self._output.read()
             time.sleep(0.001)
         self._output.finish()
+
+    def _wait(self, seconds: float, for_all: bool) -> None:
+        """Wait until the process has ended, or all children have, but no longer than some seconds."""
+        deadline = time.monotonic() + seconds
+        while self._reap() and (for_all or self._child) and (left := deadline - time.monotonic()) > 0:
+            self._events(min(CHECK_MS, int(1000 * left) + 1))
 
     def _events(self, milliseconds: int) -> set[int]:
         """Wait until something happens; pass on what has been printed."""
