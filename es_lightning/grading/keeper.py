@@ -27,23 +27,30 @@ KILL_SECONDS = 2.0  # a process that the system holds for longer, on a dead disk
 
 
 def keep(
-    work: Callable[[], None], line: socket.socket, prints: socket.socket, mercy_seconds: float = 0.0
+    work: Callable[[], None],
+    parent: int,
+    line: socket.socket,
+    prints: socket.socket,
+    mercy_seconds: float = 0.0,
 ) -> None:
     """Do some work in a fork of this process; return once it has ended, and all that it started.
 
     Args:
         work: done in the fork, which exits after it.
+        parent: process that started this one; when it ends, the fork is to end. It may have ended already.
         line: to the run; when the run hangs up, the fork is to end.
         prints: takes what the fork and its children print, see ``Reader``.
         mercy_seconds: how long the fork may take to end by itself after the run has hung up. It gets a SIGHUP
             then. After that, or at once if this is 0, it is killed.
     """
-    parent = os.getppid()
+    keeper = os.getpid()
     adopt_orphans()
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         end_with_parent()
+        if os.getppid() != keeper:  # it had ended before that call
+            os._exit(0)
         os.close(ours)
         prints.close()
         capture(theirs)

@@ -35,9 +35,10 @@ MERCY_SECONDS = 2.0
 
 def main() -> None:
     """Keep the process that receives the task and forks workers, until the run hangs up."""
+    run = os.getppid()
     os.nice(NICENESS)
     line, prints = (_socket(int(descriptor)) for descriptor in sys.argv[1:3])
-    keep(partial(_hold_task, line, os.dup(prints.fileno())), line, prints, MERCY_SECONDS)
+    keep(partial(_hold_task, line, os.dup(prints.fileno())), run, line, prints, MERCY_SECONDS)
 
 
 def _socket(descriptor: int) -> socket.socket:
@@ -82,9 +83,10 @@ def _fork_on_request(control: socket.socket, prints: socket.socket, task: Task) 
         if not asked:
             break
         flush()  # or each fork would print it again
-        pid = os.fork()
+        forker, pid = os.getpid(), os.fork()
         if pid == 0:
-            _keep_worker(task, control, prints, *descriptors)
+            control.close()
+            _keep_worker(task, forker, prints, *descriptors)
         keepers.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -95,13 +97,12 @@ def _ended(pid: int) -> bool:
     return os.waitpid(pid, os.WNOHANG)[0] == pid
 
 
-def _keep_worker(task: Task, control: socket.socket, prints: socket.socket, line: int, trace: int) -> None:
+def _keep_worker(task: Task, forker: int, prints: socket.socket, line: int, trace: int) -> None:
     """Keep a worker, then end this process; never return."""
     try:
-        control.close()
         os.set_inheritable(trace, False)
         with _socket(line) as connection:
-            keep(partial(_work, task, line, trace), connection, prints)
+            keep(partial(_work, task, line, trace), forker, connection, prints)
     except BaseException:
         traceback.print_exc()
     finally:
