@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from es_lightning.datamodule import TaskDataModule
     from es_lightning.module import EvolutionStrategies
     from es_lightning.records import Completion, Generation, Member, Prompt
+    from es_lightning.system.folders import new_folder
     from es_lightning.system.version import __version__
     from es_lightning.task import Task
 
@@ -26,6 +27,7 @@ __all__ = [
     "Task",
     "TaskDataModule",
     "__version__",
+    "new_folder",
 ]
 
 _HOMES = {
@@ -33,6 +35,7 @@ _HOMES = {
     "records": ["Completion", "Generation", "Member", "Prompt"],
     "module": ["EvolutionStrategies"],
     "algorithm.noise": ["Noise"],
+    "system.folders": ["new_folder"],
     "system.version": ["__version__"],
     "task": ["Task"],
 }

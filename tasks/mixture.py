@@ -54,11 +54,11 @@ class Mixture(Task):
         return _named(prompt.group, self.tasks[prompt.group].reward(prompt, completion))
 
     def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Reward | Exception]:
-        """Grade a batch, with one call per task."""
+        """Grade a batch, with one call per task; a task that raises fails its own completions alone."""
         reward_at: dict[int, Reward | Exception] = {}
         for name, task in self.tasks.items():
             here = [i for i, prompt in enumerate(prompts) if prompt.group == name]
-            rewards = task.rewards([prompts[i] for i in here], [completions[i] for i in here])
+            rewards = _rewards(task, [prompts[i] for i in here], [completions[i] for i in here])
             reward_at |= {
                 i: reward if isinstance(reward, Exception) else _named(name, reward)
                 for i, reward in zip(here, rewards, strict=True)
@@ -86,6 +86,18 @@ def _names(tasks: Sequence[Task]) -> list[str]:
         numbered = chain([task.name], (f"{task.name}-{number}" for number in count(2)))
         names.append(next(name for name in numbered if name not in names))
     return names
+
+
+def _rewards(
+    task: Task, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> Sequence[Reward | Exception]:
+    try:
+        rewards = task.rewards(prompts, completions)
+        if len(rewards) != len(prompts):
+            raise ValueError(f"{len(rewards)} rewards for {len(prompts)} completions: give one for each.")
+        return rewards
+    except Exception as error:
+        return [error] * len(prompts)
 
 
 def _named(name: str, reward: Reward) -> dict[str, float]:

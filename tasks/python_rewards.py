@@ -8,10 +8,13 @@ from math import fsum, isfinite, nan
 from typing import Any
 
 from es_lightning.errors import UsageError
+from es_lightning.grading.numbers import number
+from es_lightning.grading.output import speak_as
 from es_lightning.records import Prompt
 from es_lightning.task import Reward
 from es_lightning.tasks.datasets.rows import RowTask
 from es_lightning.tasks.datasets.sources import Row, Source
+from es_lightning.tasks.reward_code import prepare
 from es_lightning.tasks.reward_functions import (
     attempt,
     check_columns,
@@ -34,6 +37,10 @@ class PythonRewards(RowTask):
     for all completions of a member then run concurrently. A dict has the key ``reward``, and components that
     are logged with it. With ``batched`` a function is called once per member with lists: ``(prompts,
     completions, **columns)``, with None where a row lacks a column.
+
+    Before the clock starts, the functions' modules are imported, and whatever the functions import when they
+    are called. What else takes long is done in ``prepare()``, if a function or a callable object has that
+    attribute: it is called once, in the process from which those that grade are forked.
 
     Reward per completion: the weighted sum of the functions' rewards; higher is better. Each function's own
     reward is logged under its name.
@@ -114,8 +121,17 @@ class PythonRewards(RowTask):
 
     def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Reward | Exception]:
         """Grade a batch; if a function raises for one completion, that completion alone fails."""
-        columns = [self._call(function, prompts, completions) for function in self.functions.values()]
+        columns = []
+        for name, function in self.functions.items():
+            speak_as(name)  # what it prints goes to the log under its name
+            columns.append(self._call(function, prompts, completions))
         return [self._sum(values) for values in zip(*columns, strict=True)]
+
+    def prepare(self) -> None:
+        """Import what the functions import when they are called, and call their own ``prepare``."""
+        for name, function in self.functions.items():
+            speak_as(name)
+            prepare(function)
 
     def _call(
         self, function: Callable[..., Any], prompts: Sequence[Prompt], texts: Sequence[str]
@@ -150,7 +166,7 @@ class PythonRewards(RowTask):
     def _sum(self, values: Sequence[Any]) -> Reward | Exception:
         """Return R = sum of w_i * r_i, after all r_i.
 
-        The grader names the first value that is not a finite number; so it names a function, not the sum.
+        The grader names the first value that is no usable number; so it names a function, not the sum.
         """
         failed = next((value for value in values if isinstance(value, Exception)), None)
         if failed is not None:
@@ -162,8 +178,10 @@ class PythonRewards(RowTask):
                 value = value.get("reward")
             parts[name] = value
         try:
-            total = fsum(w * float(parts[name]) for name, w in zip(self.functions, self.weights, strict=True))
-        except (TypeError, ValueError, OverflowError):
+            total = fsum(
+                w * number(parts[name]) for name, w in zip(self.functions, self.weights, strict=True)
+            )
+        except Exception:  # the conversion of another library's number may raise anything
             total = nan
         return {**parts, "reward": total}
 

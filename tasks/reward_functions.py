@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
+from es_lightning.system.text import printable
 
 
 def attempt(function: Callable[..., Any], prompt: Prompt, text: str) -> Any:
@@ -26,10 +28,10 @@ def find(path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
         attribute: Any = getattr(import_module(module), name) if module.strip(".") else None
-    except Exception as error:  # an import runs the module, which may raise anything
+    except (Exception, SystemExit) as error:  # an import runs the module, which may raise anything
         raise UsageError(
-            f"rewards: {path} cannot be imported ({error}). Give module.function, from the working folder or "
-            "an installed package."
+            f"rewards: {path} cannot be imported ({printable(str(error))}). Give module.function, from the "
+            "working folder or an installed package."
         ) from None
     if not callable(attribute):
         raise UsageError(f"rewards: {path} is no function. Give module.function, such as my_rewards.exact.")
@@ -61,23 +63,47 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name of a function, or of the class of a callable object."""
-    return str(getattr(function, "__name__", type(function).__name__))
+    return printable(str(getattr(function, "__name__", type(function).__name__)))
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[dict[str, bool], bool]:
-    """Return the parameters after prompt and completion, and whether there is a ``**row``.
+def parameters_of(function: Callable[..., Any]) -> "Parameters":
+    """Return how a function is called: what takes the two texts, and which columns it names."""
+    parameters = list(inspect.signature(function).parameters.values())
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    texts, more = by_place[:2], by_place[2:]
+    columns = [*more, *(p for p in parameters if p.kind == p.KEYWORD_ONLY)]
+    return Parameters(
+        texts=tuple(p.name for p in texts if p.kind == p.POSITIONAL_OR_KEYWORD),
+        takes_texts=len(texts) == 2 or any(p.kind == p.VAR_POSITIONAL for p in parameters),
+        columns={p.name: p.default is p.empty for p in columns if p.kind != p.POSITIONAL_ONLY},
+        takes_all=any(p.kind == p.VAR_KEYWORD for p in parameters),
+        third_text=next((p.name for p in more if p.kind == p.POSITIONAL_ONLY and p.default is p.empty), ""),
+    )
 
-    The first result maps each name to whether the parameter is required.
+
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of a reward function.
+
+    Args:
+        texts: names of those that take prompt and completion, where they can also be given by name.
+        takes_texts: whether two texts can be given by place.
+        columns: the names of the others, and whether each is required.
+        takes_all: whether there is a ``**row``.
+        third_text: one that has to be given by place as well, which no column is; empty if there is none.
     """
-    parameters = list(inspect.signature(function).parameters.values())[2:]
-    plain = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: p.default is p.empty for p in plain}, any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+    texts: tuple[str, ...]
+    takes_texts: bool
+    columns: Mapping[str, bool]
+    takes_all: bool
+    third_text: str
 
 
 def wanted(function: Callable[..., Any], columns: Mapping[str, Any]) -> dict[str, Any]:
     """Select the columns that a function takes."""
-    names, takes_all = _parameters(function)
-    return {key: value for key, value in columns.items() if takes_all or key in names}
+    takes = parameters_of(function)
+    return {key: value for key, value in columns.items() if takes.takes_all or key in takes.columns}
 
 
 def check_columns(function: Callable[..., Any], columns: Mapping[str, Any]) -> None:
@@ -87,18 +113,18 @@ def check_columns(function: Callable[..., Any], columns: Mapping[str, Any]) -> N
         UsageError: the function does not take two texts, a column is missing, or a function with ``**row``
             has a text parameter with the name of a column.
     """
-    texts = list(inspect.signature(function).parameters.values())[:2]
-    if len(texts) < 2 and not any(p.kind == p.VAR_POSITIONAL for p in texts):
-        raise UsageError(f"reward {name_of(function)} takes no two texts: give it (prompt, completion).")
-    taken = [p.name for p in texts if p.kind == p.POSITIONAL_OR_KEYWORD and p.name in columns]
-    if taken and _parameters(function)[1]:
+    name, takes = name_of(function), parameters_of(function)
+    if not takes.takes_texts or takes.third_text:
+        raise UsageError(f"reward {name} takes no two texts: give it (prompt, completion).")
+    taken = [text for text in takes.texts if text in columns]
+    if taken and takes.takes_all:
         raise UsageError(
-            f"reward {name_of(function)} takes all columns of a row, but its own {taken[0]} has the name of "
-            "one of them: rename that parameter or the column."
+            f"reward {name} takes all columns of a row, but its own {taken[0]} has the name of one of them: "
+            "rename that parameter or the column."
         )
-    missing = [name for name, needed in _parameters(function)[0].items() if needed and name not in columns]
+    missing = [column for column, needed in takes.columns.items() if needed and column not in columns]
     if missing:
         raise UsageError(
-            f"reward {name_of(function)} asks for {', '.join(missing)}, but a row has {', '.join(columns)}: "
+            f"reward {name} asks for {', '.join(missing)}, but a row has {printable(', '.join(columns))}: "
             "add the column to the data, or give the parameter a default."
         )

@@ -1,10 +1,8 @@
 """The population spread over ranks: every rank holds a whole centre, and weights are never sent."""
 
-import ctypes
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -24,9 +22,9 @@ from es_lightning.errors import RankError, UsageError
 from es_lightning.system.checkpoint import AtomicCheckpoint, check_checkpoint
 from es_lightning.system.cores import bind, share_of
 from es_lightning.system.neighbours import NeighbourWatch
+from es_lightning.system.processes import end_with_parent
 from es_lightning.system.signals import wait_for
 
-PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
 START_SECONDS = 600  # an engine may take minutes to start, however short a generation is
 
 
@@ -67,7 +65,7 @@ class PopulationStrategy(DDPStrategy):
     def setup_environment(self) -> None:
         """Join the other ranks; a rank on CPUs also takes cores of its own."""
         if self.local_rank and _parent_runs_the_same():
-            _end_with_parent()
+            end_with_parent()
         super().setup_environment()
         if self.world_size > 1:
             # Engines read these to find their place. torchrun sets them; SLURM and Lightning do not.
@@ -274,13 +272,6 @@ def _parent_runs_the_same() -> bool:
     """Tell whether the parent was started with this process's arguments, as a launching rank was."""
     arguments = "\0".join([*sys.argv[1:], ""]).encode()
     return Path(f"/proc/{os.getppid()}/cmdline").read_bytes().endswith(arguments)
-
-
-def _end_with_parent() -> None:
-    """Let the kernel kill this process if its parent dies."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if "population" not in StrategyRegistry:

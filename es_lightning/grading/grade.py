@@ -1,13 +1,14 @@
 """Grading of completions, in this process or in another: jobs and grades are plain data."""
 
 import json
-import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from es_lightning.grading.numbers import reward_number
 from es_lightning.records import Choice, Completion, Prompt
+from es_lightning.system.text import printable, shown
 from es_lightning.task import Reward, Task
 
 FailureKind = Literal["exception", "invalid", "timeout", "crash"]
@@ -76,32 +77,28 @@ def _raised(error: BaseException) -> Grade:
     below = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
     lines = traceback.format_exception(type(error), error, below or error.__traceback__)
     kind: FailureKind = "timeout" if isinstance(error, TimeoutError) else "exception"
-    return Grade(failure=kind, why="".join(lines).rstrip())
+    return Grade(failure=kind, why=printable("".join(lines).rstrip()))
 
 
 def _to_grade(task: Task, prompt: Prompt, reward: Reward | Exception) -> Grade:
-    """Return a reward as a grade: a failure unless all values are finite numbers, ``reward`` among them."""
+    """Return a reward as a grade: a failure unless all values are usable numbers, ``reward`` among them."""
     if isinstance(reward, Exception):
         return _raised(reward)
     values = dict(reward) if isinstance(reward, Mapping) else {"reward": reward}
     returned = f"task {task.name} returned"
     if "reward" not in values:
-        return _invalid(f"{returned} {values} for prompt {prompt.id}: the key 'reward' is missing.")
+        return _invalid(f"{returned} {shown(values)} for prompt {prompt.id}: the key 'reward' is missing.")
     scores: dict[str, float] = {}
     for key, value in values.items():
-        try:
-            scores[str(key)] = float(value)
-        except (TypeError, ValueError, OverflowError):
-            return _invalid(f"{returned} {key} = {value!r} for prompt {prompt.id}: that is no number.")
-        if not math.isfinite(scores[str(key)]):
-            return _invalid(
-                f"{returned} {key} = {value} for prompt {prompt.id}: rewards must be finite numbers."
-            )
+        name = printable(str(key))
+        scores[name], problem = reward_number(value)
+        if problem:
+            return _invalid(f"{returned} {name} = {shown(value)} for prompt {prompt.id}: {problem}")
     return Grade(scores)
 
 
 def _invalid(why: str) -> Grade:
-    return Grade(failure="invalid", why=why)
+    return Grade(failure="invalid", why=printable(why))
 
 
 # Between processes ---------------------------------------------------------------------------------

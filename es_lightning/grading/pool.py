@@ -11,6 +11,7 @@ from threading import Lock, Thread
 from es_lightning.errors import RewardError
 from es_lightning.grading.forker import Forker, Worker
 from es_lightning.grading.grade import Answer, FailureKind, Grade, pack_job, unpack_grades
+from es_lightning.grading.output import Printed
 from es_lightning.records import Prompt
 from es_lightning.task import Task
 
@@ -22,7 +23,8 @@ MUCH_LONGER = 10
 class _Lost(Exception):
     """Raised for a worker that will not answer any more."""
 
-    def __init__(self, kind: FailureKind, why: str) -> None:
+    def __init__(self, kind: FailureKind, reason: str, stack: str) -> None:
+        why = f"{reason}\n{stack}" if stack else f"{reason}; it left no trace (killed, or out of memory)"
         self.grade = Grade(failure=kind, why=why)
 
 
@@ -75,16 +77,20 @@ class GradingPool:
             self._add_thread()
         return future
 
-    def close(self) -> None:
-        """Drop jobs that no worker has begun, and kill all workers."""
+    def printed(self) -> list[Printed]:
+        """Return what graders have printed since the last call."""
+        with self._lock:
+            return [] if self._forker is None else self._forker.printed()
+
+    def close(self) -> list[Printed]:
+        """Drop jobs that no worker has begun, and kill all workers; return what they printed last."""
         with self._lock:
             self._closed = True
             forker, self._forker = self._forker, None
             threads = self._threads
         for _ in range(threads):
             self._jobs.put(None)
-        if forker is not None:
-            forker.close()
+        return [] if forker is None else forker.close()
 
     def _add_thread(self) -> None:
         with self._lock:
@@ -118,13 +124,13 @@ class GradingPool:
             if not worker.connection.poll(patience):
                 with self._stand_in():
                     if not worker.connection.poll(self.timeout_seconds - patience):
-                        raise _Lost("timeout", worker.last_words(f"no reward in {self.timeout_seconds:g} s"))
+                        raise _Lost("timeout", f"no reward in {self.timeout_seconds:g} s", worker.stack())
             reply = worker.connection.recv_bytes()
             with self._lock:
                 self._graded, self._seconds = self._graded + 1, self._seconds + time.monotonic() - started
             return reply
         except (EOFError, OSError):
-            raise _Lost("crash", worker.last_words("the grader crashed its process")) from None
+            raise _Lost("crash", "the grader crashed its process", worker.last_stack()) from None
 
     @property
     def _patience(self) -> float:

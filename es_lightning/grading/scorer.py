@@ -1,7 +1,6 @@
 """Scoring: other processes turn completions into rewards while the engine goes on generating."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,8 +8,11 @@ from dataclasses import dataclass
 
 from es_lightning.errors import RewardError, UsageError
 from es_lightning.grading.grade import FAILED, Answer, Grade, answer_of, grade
+from es_lightning.grading.numbers import LARGEST
+from es_lightning.grading.output import PrintLog
 from es_lightning.grading.pool import GradingPool
 from es_lightning.records import Completion, Prompt
+from es_lightning.system.text import printable, shortened
 from es_lightning.task import Task
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,8 @@ class Grading:
 
     Args:
         workers: number of processes per rank that grade at the same time. 0 grades in the run's own process,
-            which suits a debugger; a grader that hangs cannot be stopped there.
+            which suits a debugger; a grader that hangs cannot be stopped there, and what it prints stays
+            where it prints it.
         timeout_seconds: wall-clock seconds after which a grader is killed; they apply to one completion, or
             to one batch in tasks that grade whole batches.
         failure_reward: reward of a completion whose grader hung, died or raised; None takes the task's own.
@@ -46,8 +49,11 @@ class Grading:
             raise UsageError(f"data.grading.timeout_seconds is {self.timeout_seconds}: give more than 0.")
         if not 0 <= self.max_failures <= 1:
             raise UsageError(f"data.grading.max_failures is {self.max_failures}: give a share from 0 to 1.")
-        if self.failure_reward is not None and not math.isfinite(self.failure_reward):
-            raise UsageError(f"data.grading.failure_reward is {self.failure_reward}: give a finite number.")
+        if self.failure_reward is not None and not abs(self.failure_reward) <= LARGEST:
+            raise UsageError(
+                f"data.grading.failure_reward is {self.failure_reward}: give a finite number, up to "
+                f"{LARGEST:g} in size."
+            )
 
 
 class Scorer:
@@ -63,19 +69,45 @@ class Scorer:
         value = self.grading.failure_reward
         self.failure_reward = task.failure_reward if value is None else value
         self._pool: GradingPool | None = None
+        self._prepared = False
         self._shown: set[str] = set()
+        self._prints = PrintLog(f"Task {task.name}")
 
     def start(self) -> None:
-        """Start the grading processes in the background."""
+        """Start the grading processes in the background; without any, prepare the task here.
+
+        Raises:
+            RewardError: no process can be started, or the task cannot be prepared here.
+        """
         if self.grading.workers and self._pool is None:
             self._pool = GradingPool(self.task, self.grading.workers, self.grading.timeout_seconds)
             self._pool.start()
+        elif not self.grading.workers and not self._prepared:
+            try:
+                self.task.prepare()
+            except (Exception, SystemExit) as error:
+                reason = printable(f"{type(error).__name__}: {error}")
+                raise RewardError(
+                    f"task {self.task.name} cannot be prepared ({reason}): mend its method prepare."
+                ) from error
+            self._prepared = True
 
     def close(self) -> None:
         """End the grading processes; a closed scorer can be started again."""
         if self._pool is not None:
-            self._pool.close()
+            self._prints.add(self._pool.close())
+            self._prints.end_round()
         self._pool = None
+
+    def hear(self) -> None:
+        """Log what graders have printed since the last time."""
+        if self._pool is not None:
+            self._prints.add(self._pool.printed())
+
+    def end_round(self) -> None:
+        """Log what graders have printed, and how much more of it the log left out in this round."""
+        self.hear()
+        self._prints.end_round()
 
     def round(self, size: int) -> "Round":
         """Begin a round of completions that belong together: those of a generation, or of an evaluation.
@@ -123,6 +155,7 @@ class Round:
         """Completions whose grades were there at the last ``check``."""
         self._running: list[tuple[str, Future[list[Grade]]]] = []
         self._failures: Counter[str] = Counter()
+        self._graded = 0
 
     def add(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], whose: str = "the centre"
@@ -157,6 +190,7 @@ class Round:
         self._running = [(whose, future) for whose, future in self._running if not future.done()]
         self.graded += sum(len(grades) for _, grades in done)
         failed = [(whose, grade) for whose, grades in done for grade in grades if grade.failure]
+        self._hear(sum(len(grades) for _, grades in done))
         for whose, one in failed:
             if one.failure == "invalid":
                 raise RewardError(f"{one.why} It was {whose}.")
@@ -172,11 +206,19 @@ class Round:
                 f"{self.scorer.task.name}. The last reason, with {whose}: {_reason(last)}"
             )
 
+    def _hear(self, graded: int) -> None:
+        """Let the log have what was printed; the round ends with its last grade."""
+        self._graded += graded
+        if graded and self._graded == self.size:
+            self.scorer.end_round()
+        else:
+            self.scorer.hear()
+
 
 def _reason(failed: Grade) -> str:
     """Return the line with the reason: a traceback's last, or the first of what a lost worker left behind."""
     lines = failed.why.splitlines()
-    return (lines[-1] if failed.failure == "exception" else lines[0]).strip()
+    return shortened((lines[-1] if failed.failure == "exception" else lines[0]).strip(), 500)
 
 
 class Pending:

@@ -51,6 +51,26 @@ def check_writable(folder: str | Path, option: str) -> None:
         ) from error
 
 
+def new_folder(folder: str | Path) -> str:
+    """Return the name of a folder for a new run: the given one, or NAME-2, NAME-3, ... if others are taken.
+
+    Args:
+        folder: the wanted name; a folder that exists and holds nothing is not taken.
+
+    Raises:
+        UsageError: this process is one of several ranks, which might find different names.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError(
+            "new_folder is for runs of one process, since ranks may find different folders: name a folder "
+            "of its own for each run with default_root_dir."
+        )
+    names = (Path(folder), *(Path(f"{folder}-{number}") for number in range(2, 100_000)))
+    return next(
+        str(path) for path in names if not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    )
+
+
 def _nearest(path: Path) -> Path:
     """Return the path itself if it exists, else the nearest of its parents that does."""
     try:

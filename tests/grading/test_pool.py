@@ -108,10 +108,10 @@ def test_slow_graders_are_no_hung_graders() -> None:
     """All take 0.3 s, and a worker that takes 0.1 s longer than usual gets a stand-in: few are needed."""
     scorer = Scorer(Troubled(0.0), Grading(workers=2))
     scorer.start()
-    before, most = _graders(), 0
+    before, most = _workers(), 0
     futures = scorer.submit(PROMPTS[:1] * 16, ["slow"] * 16)
     while not all(future.done() for future in futures):
-        most = max(most, _graders() - before)
+        most = max(most, len(_workers() - before))
         time.sleep(0.02)
     assert all(future.result()[0].scores["reward"] == 4 for future in futures)
     assert 2 <= most <= 2 + 2 * 3
@@ -254,7 +254,7 @@ def test_closing_leaves_no_process_behind() -> None:
 @pytest.mark.faults
 def test_a_worker_that_is_killed_while_idle_costs_nothing(pool: Scorer) -> None:
     many(pool, *["x"] * 20)
-    idle = [p for p in _processes() if p.ppid() != os.getpid()]
+    idle = _workers()
     assert idle
     for process in idle:
         process.kill()
@@ -314,8 +314,18 @@ def test_a_round_trip_between_processes_changes_nothing(texts: list[str]) -> Non
 
 
 def _graders() -> int:
-    """How many processes grade for this one."""
+    """How many processes grade for this one, keepers included."""
     return len(_processes())
+
+
+def _workers() -> set[psutil.Process]:
+    """Those of them that call a reward: each leads a process group, and no session."""
+    workers = set()
+    for process in _processes():
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == process.pid != os.getsid(process.pid):
+                workers.add(process)
+    return workers
 
 
 def _processes() -> list[psutil.Process]:

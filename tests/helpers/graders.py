@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -118,3 +119,27 @@ class Fragile(Returns):
         if prompt.id == "b":
             raise ArithmeticError("not this one")
         return float(len(completion))
+
+
+class Spawning(Returns):
+    """Starts processes that leave its session, some of them twice removed; then does what the text says."""
+
+    def __init__(self, seconds: float = 0.0, prepares: bool = True) -> None:
+        super().__init__(1.0)
+        self.seconds, self.prepares = seconds, prepares
+
+    def prepare(self) -> None:
+        if self.prepares:
+            _spawn()
+            time.sleep(self.seconds)
+
+    def reward(self, prompt: Prompt, completion: str) -> Reward:
+        _spawn()
+        if completion == "hang":
+            time.sleep(100)
+        return 1.0
+
+
+def _spawn() -> None:
+    subprocess.Popen(["sleep", "100"], start_new_session=True)
+    subprocess.run(["setsid", "sh", "-c", "sleep 100 & setsid sleep 100 &"], check=True)

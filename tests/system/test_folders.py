@@ -6,7 +6,7 @@ import pytest
 
 from es_lightning.errors import UsageError
 from es_lightning.system import folders
-from es_lightning.system.folders import check_writable, replace_folder
+from es_lightning.system.folders import check_writable, new_folder, replace_folder
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,19 @@ def test_a_link_in_the_place_goes_and_what_it_points_to_stays(tmp_path: Path) ->
     assert (tmp_path / "model" / "file").read_text() == "new"
     assert (tmp_path / "elsewhere" / "file").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
+
+
+def test_a_new_folder_is_one_that_holds_nothing(tmp_path: Path) -> None:
+    for expected in ("mine", "mine-2", "mine-3"):
+        folder = Path(new_folder(tmp_path / "mine"))
+        assert folder == tmp_path / expected
+        folder.mkdir()
+        assert new_folder(tmp_path / "mine") == str(folder)  # still empty
+        (folder / "journal.jsonl").touch()
+
+
+@pytest.mark.parametrize(("name", "value"), [("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")])
+def test_ranks_have_to_name_their_folder(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="name a folder of its own"):
+        new_folder("mine")

@@ -272,3 +272,22 @@ def test_a_task_that_grades_batches_does_so_in_a_mixture() -> None:
     rewards = task.rewards([prompts[i] for i in order], ["x", "xx", "bad", "bad", "x"])
     assert rewards[:2] == [{"reward": 3.0, "a/reward": 3.0}, {"reward": 0.5, "b/reward": 0.5}]
     assert [type(reward) for reward in rewards[2:]] == [KeyError, ZeroDivisionError, dict]
+
+
+class Breaks(Together):
+    """Raises for a whole batch, or returns too few rewards."""
+
+    def rewards(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Reward | Exception]:
+        if "raise" in completions:
+            raise RuntimeError("the whole batch")
+        return [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("raise", "the whole batch"), ("x", "1 rewards for 2 completions")]
+)
+def test_a_batched_task_that_raises_fails_its_own_completions_alone(text: str, said: str) -> None:
+    task = Mixture([Breaks("a", 2), Raises("b", 1)])
+    failed, right, also_failed = task.rewards([task.problems("val")[i] for i in (0, 2, 1)], [text, "xx", "x"])
+    assert right == {"reward": 0.5, "b/reward": 0.5}
+    assert [said in str(error) for error in (failed, also_failed)] == [True, True]

@@ -3,16 +3,20 @@
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from datetime import date
-from functools import partial
+from decimal import Decimal
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
+import torch
 from pyarrow import parquet
 
 from es_lightning.errors import RewardError, UsageError
@@ -20,6 +24,7 @@ from es_lightning.grading.grade import Grade, grade
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Completion, Prompt
 from es_lightning.tasks import PythonRewards
+from es_lightning.tasks.reward_code import imports_of
 
 ROW = {"prompt": "2 + 2?", "answer": "4", "level": 3, "split": "test"}
 PROMPT = Prompt("p", "2 + 2?", {"answer": "4", "level": 3})
@@ -148,7 +153,86 @@ def test_what_is_no_number_is_invalid_and_names_the_function(value: Any, asynchr
     assert f"returned {function.__name__}" in grades[1].why
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda *texts, answer: float(answer), 4),
+        (lambda *texts, **row: len(row), 2),
+        (lambda prompt, *rest, answer: float(answer), 4),
+        (lambda prompt, completion, level, *more, answer: level + float(answer), 7),
+        (lambda prompt, completion, /, answer="0", *, level=0: level + float(answer), 7),
+    ],
+)
+def test_columns_come_by_name_whatever_takes_the_texts(function: Callable[..., Any], expected: float) -> None:
+    assert numbers("x", rewards=[function])[0]["reward"] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(np.float32(0.5), 0.5), (torch.tensor([0.5]), 0.5), (torch.tensor(True), 1), (Decimal("0.5"), 0.5)],
+)
+def test_numbers_of_libraries_are_summed(value: Any, expected: float) -> None:
+    def odd(prompt: str, completion: str) -> Any:
+        return value
+
+    assert numbers("x", rewards=[odd, length]) == [{"odd": expected, "length": 1, "reward": expected + 1}]
+
+
+def test_a_reward_that_is_too_large_is_named_with_its_prompt() -> None:
+    def huge(prompt: str, completion: str) -> float:
+        return 1e308
+
+    [refused] = graded("x", rewards=[length, huge])
+    assert re.search(r"returned huge = 1e\+308 for prompt p: that is too large, as .* 1e\+30", refused.why)
+
+
 # In grading processes
+
+
+def test_what_a_function_imports_is_imported_before_the_clock_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_library.py").write_text("import time; time.sleep(1.0); VALUE = 0.5\n")
+    (tmp_path / "lazy_rewards.py").write_text(
+        "READY = []\n"
+        "def helper():\n"
+        "    import slow_library\n"
+        "    from os import path, no_such_name_is_no_error\n"
+        "def mine(prompt, completion):\n"
+        "    import slow_library as library\n"
+        "    try:\n"
+        "        import no_such_module\n"
+        "    except ImportError:\n"
+        "        return library.VALUE\n"
+        "class Judge:\n"
+        "    def prepare(self):\n"
+        "        import time; time.sleep(1.0); self.ready = True\n"
+        "    def __call__(self, prompt, completion): return float(self.ready)\n"
+        "judge = Judge()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    scorer = Scorer(task("lazy_rewards.mine", "lazy_rewards.judge"), Grading(workers=1, timeout_seconds=0.5))
+    try:
+        scores = scorer.round(1).add([PROMPT], [Completion("x", (1,), "stop")]).scores()
+    finally:
+        scorer.close()
+    assert scores == ({"mine": 0.5, "Judge": 1.0, "reward": 1.5},)
+
+
+def test_imports_are_found_in_whatever_is_called() -> None:
+    def inner(prompt: str, completion: str) -> float:
+        from collections.abc import Callable as _  # noqa: F401
+
+        return 0.0
+
+    @wraps(inner)
+    def outer(*texts: str) -> float:
+        import csv  # noqa: F401
+
+        return inner(*texts)
+
+    assert {"csv", "collections.abc", "collections.abc.Callable"} <= set(imports_of(partial(outer)))
+    assert imports_of(exact) == imports_of(len) == []
 
 
 def test_a_module_of_the_working_folder_grades_in_other_processes(
@@ -207,6 +291,9 @@ def test_prompts_are_texts_or_messages(tmp_path: Path) -> None:
         ({"prompt": [USER] * 2}, length, "messages of user, user: give one user message"),
         ({"prompt": [{**USER, "content": [{"text": "x"}]}]}, length, "give plain text"),
         ({"prompt": "x"}, lambda completion: 1.0, "takes no two texts"),
+        ({"prompt": "x"}, lambda *, prompt, completion: 1.0, "takes no two texts"),
+        ({"prompt": "x"}, lambda prompt, completion, answer, /: 1.0, "takes no two texts"),
+        ({"prompt": "x", "gold\x1b[2J": "4"}, exact, r"asks for answer, but a row has gold\\x1b\[2J"),
     ],
 )
 def test_a_row_that_does_not_fit_is_told_before_any_reward(
