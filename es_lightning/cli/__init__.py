@@ -2,7 +2,7 @@
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line, see ``es_lightning.cli.command_line.main``; nothing is imported before that."""
-    from es_lightning.cli import command_line
+    """Run the command line, see ``es_lightning.cli.entry.main``; nothing is imported before that."""
+    from es_lightning.cli import entry
 
-    command_line.main(arguments)
+    entry.main(arguments)
