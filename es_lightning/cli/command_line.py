@@ -48,7 +48,16 @@ SECTIONS: dict[str, type] = {
 }
 
 
-OPTIONS = ("help", "config", "seed_everything", "overwrite", "ckpt_path", "verbose", "weights_only", "print_config")
+OPTIONS = (
+    "help",
+    "config",
+    "seed_everything",
+    "overwrite",
+    "ckpt_path",
+    "verbose",
+    "weights_only",
+    "print_config",
+)
 """Options that are in no section."""
 
 DEFAULT_CLASSES = {"model.engine": VLLMEngine, "model.noise": GaussianNoise}
@@ -101,6 +110,7 @@ class CommandLine(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         self.resumes = False
         self.given = given(args)
+        _refuse_lists(self.given)
         super().__init__(
             EvolutionStrategies,
             TaskDataModule,
@@ -223,6 +233,16 @@ def run(arguments: list[str]) -> None:
     return_freed_tensors()
     read_short_names()
     CommandLine(args=with_full_names(with_packaged(arguments)))
+
+
+def _refuse_lists(options: Sequence[Given]) -> None:
+    """The parser would pass over a list in the place of a section without a word."""
+    for each in options:
+        section, _, rest = each.key.partition(".")
+        if section in SECTIONS and rest.isdigit():
+            raise UsageError(
+                f"{each.place}{section} holds a list: write its options as name: value, no dashes."
+            )
 
 
 def _run_seed(seed: bool | int) -> int:

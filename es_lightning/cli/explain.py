@@ -55,6 +55,11 @@ class Case:
         found = re.match(r'Parser key "([\w.]+)"', self.message)
         return found[1] if found else ""
 
+    @property
+    def files(self) -> list[Path]:
+        """The config files."""
+        return [Path(each.value or "") for each in self.given if each.key == "config"]
+
     def at(self, key: str) -> str:
         """Where an option was given last."""
         places = [each.place for each in self.given if each.key == key or each.key == f"{key}.class_path"]
@@ -190,7 +195,7 @@ def _no_file(case: Case, path: str) -> str:
 def _bad_yaml(case: Case, why: str) -> str:
     import yaml
 
-    for path in (Path(each.value or "") for each in case.given if each.key == "config"):
+    for path in case.files:
         try:
             yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.MarkedYAMLError as error:
@@ -202,7 +207,10 @@ def _bad_yaml(case: Case, why: str) -> str:
 def _no_mapping(case: Case, text: str) -> str:
     shown = " ".join(text.split())[:60]
     what = f"holds '{shown}'" if shown else "is empty"
-    return f"a config file {what}, and must be a mapping of options, as configs/demo.yaml is."
+    names = [str(path) for path in case.files if path.read_text(encoding="utf-8").strip() == text.strip()]
+    return (
+        f"{[*names, 'a config file'][0]} {what}, and must be a mapping of options, as configs/demo.yaml is."
+    )
 
 
 def _no_value(case: Case, option: str) -> str:

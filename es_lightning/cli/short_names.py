@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from jsonargparse import get_loader, set_loader
@@ -30,6 +31,7 @@ def with_full_names(arguments: list[str]) -> list[str]:
     return full
 
 
+@cache
 def read_short_names() -> None:
     """Let config files hold the short names, too."""
     import yaml
