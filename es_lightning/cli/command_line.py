@@ -138,6 +138,7 @@ class CommandLine(LightningCLI):
     def init_parser(self, **options: Any) -> LightningArgumentParser:
         """Let a parser know what the user gave."""
         parser = super().init_parser(**options)
+        assert isinstance(parser, Parser)
         parser.given = self.given
         return parser
 
@@ -240,9 +241,7 @@ def _refuse_lists(options: Sequence[Given]) -> None:
     for each in options:
         section, _, rest = each.key.partition(".")
         if section in SECTIONS and rest.isdigit():
-            raise UsageError(
-                f"{each.place}{section} holds a list: write its options as name: value, no dashes."
-            )
+            raise UsageError(f"{each.place}{section} holds a list: write name: value, without dashes.")
 
 
 def _run_seed(seed: bool | int) -> int:

@@ -1,4 +1,4 @@
-"""The first steps of every command: help and small commands at once, Lightning only for those that need it."""
+"""The first steps of every command: help and small commands at once, Lightning only where it is needed."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ the completions:
   --model.sampling.temperature X        0 decodes greedily (0.0)
 
 the task:
-  --data.task CLASS                     Conciseness, Countdown, MathTask, ReasoningGym, ... or a class of yours
+  --data.task CLASS                     Conciseness, Countdown, ReasoningGym, ... or a class of yours
   --data.task.OPTION VALUE              an option of that task
   --data.prompts_per_generation N       problems per generation (all)
   --data.val_prompts N                  validation problems (all)

@@ -8,7 +8,7 @@ __all__ = ["BaseModel"]
 
 
 def __getattr__(name: str) -> object:
-    """Load the base model's class, and torch with it, when it is first used: fetching a model needs neither."""
+    """Load the base model's class when it is first used, and torch with it; ``fetch`` needs neither."""
     if name != "BaseModel":
         raise AttributeError(f"module 'es_lightning.models' has no attribute {name!r}")
     from es_lightning.models.base_model import BaseModel

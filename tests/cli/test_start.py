@@ -122,14 +122,8 @@ def everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 def test_the_short_help_tells_the_truth(everything: str) -> None:
     """Every option in it exists, and the values in brackets are the defaults."""
-    known = dict(
-        re.findall(r"^  (?:-c CONFIG, )?--([\w.+]+).*?(?=^  -|\Z)", everything, re.MULTILINE | re.DOTALL)
-        and [
-            (block.split()[0], block)
-            for block in re.split(r"^  (?:-c CONFIG, |-h, )?--", everything, flags=re.MULTILINE)[1:]
-        ]
-    )
-    known = {name.partition("[")[0].rstrip(","): " ".join(block.split()) for name, block in known.items()}
+    blocks = re.split(r"^  (?:-c CONFIG, |-h, )?--", everything, flags=re.MULTILINE)[1:]
+    known = {re.split(r"[\s\[,]", block)[0]: " ".join(block.split()) for block in blocks}
     short = usage.help_of("fit")
     lines = re.findall(r"^  (?:-c, )?--([\w.]+)(.*)$", short, re.MULTILINE)
     assert len(lines) > 25
