@@ -116,10 +116,7 @@ class CommandLine(LightningCLI):
             TaskDataModule,
             save_config_callback=SaveConfig,
             parser_class=Parser,
-            parser_kwargs={
-                "allow_abbrev": False,
-                **{name: {"formatter_class": HelpFormatter} for name in self.subcommands()},
-            },
+            parser_kwargs={"formatter_class": HelpFormatter, "allow_abbrev": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

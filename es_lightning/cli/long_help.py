@@ -26,6 +26,10 @@ WITHOUT_EFFECT = {
 }
 
 
+OTHERWISE = {"trainer.max_steps": "Number of generations; -1, the default, is one pass over the problems."}
+"""What Lightning's own words say wrongly here."""
+
+
 class HelpFormatter(DefaultHelpFormatter):
     """Leaves out what has no effect, and the list of all options before their descriptions."""
 
@@ -36,4 +40,5 @@ class HelpFormatter(DefaultHelpFormatter):
     def add_argument(self, action: Action) -> None:
         """Show an option that has an effect."""
         if action.dest not in WITHOUT_EFFECT:
+            action.help = OTHERWISE.get(action.dest, action.help)
             super().add_argument(action)

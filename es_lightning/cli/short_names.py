@@ -19,7 +19,7 @@ def with_full_names(arguments: list[str]) -> list[str]:
     Args:
         arguments: the command line.
     """
-    full = []
+    full: list[str] = []
     for word in arguments:
         option, equals, value = word.partition("=")
         last = full[-1] if full else ""

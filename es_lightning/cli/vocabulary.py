@@ -64,5 +64,6 @@ def _hints(owner: type) -> dict[str, Any]:
 
 def _family(base: type) -> Iterator[type]:
     yield base
-    for child in type.__subclasses__(base):
+    children: list[type] = type.__subclasses__(base)
+    for child in children:
         yield from _family(child)

@@ -235,7 +235,7 @@ def test_an_engines_option_without_a_class_is_one_of_the_default(parsed) -> None
 
 def test_another_plug_ins_option_without_a_class(parsed) -> None:
     config = parsed("fit", *SMOKE, "--model.sampling.temperature", "0.5")
-    assert config.model.sampling.init_args.temperature == 0.5
+    assert config.model.sampling.temperature == 0.5
 
 
 @pytest.mark.parametrize(
@@ -270,12 +270,17 @@ def test_one_callback_needs_no_dash(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(sys.path))
     monkeypatch.setattr("sys.argv", ["es-lightning"])
-    fitted = []
-    monkeypatch.setattr(cli.pl.Trainer, "fit", lambda self, **_: fitted.append(self))
+    instantiate = cli.CommandLine.instantiate_trainer
+
+    def halt(self: cli.CommandLine) -> None:
+        raise Parsed(instantiate(self))
+
+    monkeypatch.setattr(cli.CommandLine, "instantiate_trainer", halt)
     Path("mine.yaml").write_text(f"trainer: {{callbacks: {text}}}")
     given = ["-c", "mine.yaml"] if text else ["--trainer.callbacks", "KLDrift"]
-    entry.main(["fit", *SMOKE, *given, "--trainer.logger", "false"])
-    names = [type(callback).__name__ for callback in fitted[0].callbacks]
+    with pytest.raises(Parsed) as caught:
+        entry.main(["fit", *SMOKE, *given, "--trainer.logger", "false"])
+    names = [type(callback).__name__ for callback in caught.value.args[0].callbacks]
     assert names.count("KLDrift") == names.count("GracefulStop") == 1
 
 
