@@ -1,17 +1,15 @@
-"""The command line: LightningCLI with a run folder, MLflow by default, and one-line errors."""
+"""The commands of LightningCLI, with a run folder, MLflow by default, and one-line errors."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-from jsonargparse import DefaultHelpFormatter
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -21,38 +19,32 @@ from es_lightning import (
     callbacks,  # noqa: F401  (so that the parser knows its classes by their short names)
     tasks,  # noqa: F401
 )
-from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.callbacks import GenerationBar, GracefulStop, RunRecord, RunReport
-from es_lightning.cli import commands
-from es_lightning.cli.console import quiet, stop
+from es_lightning.cli.configs import with_packaged
+from es_lightning.cli.console import stop, without_loading_bars
+from es_lightning.cli.entry import main
+from es_lightning.cli.explain import explained
+from es_lightning.cli.given import Given, given
+from es_lightning.cli.long_help import HelpFormatter
 from es_lightning.cli.refusals import check_settings, refused_by_lightning, trainer_made
 from es_lightning.cli.run_folder import remove_unchanged, stamps
-from es_lightning.cli.suggest import with_suggestion
+from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import is_first_rank
-from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
+from es_lightning.errors import UsageError
 from es_lightning.journal.start import check_start
 from es_lightning.module import EvolutionStrategies
-from es_lightning.rollout import RolloutEngine
+from es_lightning.rollout import VLLMEngine
 from es_lightning.system.checkpoint import newest
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 from es_lightning.system.memory import return_freed_tensors
-from es_lightning.system.signals import Interrupted
-from es_lightning.task import Task
 from es_lightning.tracking.artifacts import log_artifact
-from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI, DurableMLFlowLogger
+from es_lightning.tracking.logger import DurableMLFlowLogger
+from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
 
-USAGE = """Fine-tune language models by evolution strategies.
-
-es-lightning fit -c configs/demo.yaml --model.sigma 0.002   tune, evaluate before and after, export
-es-lightning validate|test -c configs/demo.yaml              evaluate a model
-es-lightning fit -c configs/demo.yaml --ckpt_path last       go on with a run that was stopped
-es-lightning replay --journal runs/demo/journal.jsonl --output m   a model from base and journal alone
-es-lightning ui                                              MLflow in a browser, on the runs made here
-es-lightning fetch                                           get the embedded model, once
-"""
-
+__all__ = ["CommandLine", "main", "run"]
 
 SECTIONS: dict[str, type] = {
     "trainer": pl.Trainer,
@@ -63,16 +55,33 @@ SECTIONS: dict[str, type] = {
 }
 
 
+OPTIONS = (
+    "help",
+    "config",
+    "seed_everything",
+    "overwrite",
+    "ckpt_path",
+    "verbose",
+    "weights_only",
+    "print_config",
+)
+"""Options that are in no section."""
+
+DEFAULT_CLASSES = {"model.engine": VLLMEngine, "model.noise": GaussianNoise}
+"""Plug-ins that the module makes itself when none is given; then their options may come without a class."""
+
+
 class Parser(LightningArgumentParser):
     """Reports errors on one line, and suggests the nearest valid name."""
 
+    given: Sequence[Given] = ()
+    """What the user gave, so that a message can say where a mistake stands."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and stop."""
-        stop(with_suggestion(message, SECTIONS, (RolloutEngine, Task, Noise)))
-
-
-class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the lines of the description as they are."""
+        """Print one line and stop; a parser within this one, for the options of a class, tells this one."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        stop(explained(message, SECTIONS, OPTIONS, self.given))
 
 
 class SaveConfig(SaveConfigCallback):
@@ -105,15 +114,17 @@ class SaveConfig(SaveConfigCallback):
 class CommandLine(LightningCLI):
     """``fit``, ``validate`` and ``test`` on a task."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, args: Sequence[str]) -> None:
         self.resumes = False
+        self.given = given(args)
+        _refuse_lists(self.given)
         with ExitStack() as self.until_end:
             super().__init__(
                 EvolutionStrategies,
                 TaskDataModule,
                 save_config_callback=SaveConfig,
                 parser_class=Parser,
-                parser_kwargs={"description": USAGE, "formatter_class": HelpFormatter, "allow_abbrev": False},
+                parser_kwargs={"formatter_class": HelpFormatter, "allow_abbrev": False},
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
@@ -126,8 +137,15 @@ class CommandLine(LightningCLI):
                     "log_every_n_steps": 1,
                     "check_val_every_n_epoch": None,
                 },
-                **options,
+                args=list(args),
             )
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        """Let a parser know what the user gave."""
+        parser = super().init_parser(**options)
+        assert isinstance(parser, Parser)
+        parser.given = self.given
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -143,6 +161,14 @@ class CommandLine(LightningCLI):
         parser.set_defaults({"checkpoint.filename": "generation-{step}"})
         for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_run_seed)
+        for key, plug_in in DEFAULT_CLASSES.items():
+            if self._lacks_class(key):
+                parser.set_defaults({key: {"class_path": f"{plug_in.__module__}.{plug_in.__name__}"}})
+
+    def _lacks_class(self, key: str) -> bool:
+        """Whether the user gave options of a plug-in, and never its class."""
+        keys = {each.key for each in self.given if each.value is not None}
+        return not keys & {key, f"{key}.class_path"} and any(name.startswith(f"{key}.") for name in keys)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse settings that no run can use, before anything is made or read."""
@@ -200,6 +226,7 @@ class CommandLine(LightningCLI):
                 run_name=root.name, tracking_uri=uri, spool=root / "mlflow-spool.jsonl"
             )
         own = config.callbacks or []
+        own = [own] if isinstance(own, pl.Callback) else own  # one callback, given without a dash before it
         added: list[pl.Callback] = [GracefulStop(self.config_init[self.subcommand].checkpoint.dirpath)]
         if self.subcommand == "fit":
             added.append(RunRecord(_config_name(self.config_init[self.subcommand])))
@@ -215,34 +242,30 @@ class CommandLine(LightningCLI):
         return trainer
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors that the user can fix end with one line and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    quiet()
+def run(arguments: list[str]) -> None:
+    """Run a command of LightningCLI.
+
+    Args:
+        arguments: what stands after ``es-lightning``.
+    """
+    without_loading_bars()
     return_freed_tensors()
-    # So that class_path finds the user's own tasks and callbacks. Appended, so that they shadow nothing.
-    sys.path.append(os.getcwd())
+    read_short_names()
     try:
-        if arguments[:1] == ["fetch"]:
-            commands.fetch()
-        elif arguments[:1] == ["ui"]:
-            commands.ui(arguments[1:])
-        elif arguments[:1] == ["replay"]:
-            commands.replay(arguments[1:])
-        else:
-            CommandLine(args=arguments)
-    except (UsageError, RewardError) as error:
-        stop(str(error))
+        CommandLine(args=with_full_names(with_packaged(arguments)))
     except (MisconfigurationException, ValueError) as error:
-        # A constructor's own words, without what the parser adds.
-        said = error.__cause__ if isinstance(error.__cause__, UsageError) else refused_by_lightning(error)
+        said = None if isinstance(error.__cause__, UsageError) else refused_by_lightning(error)
         if said is None:
             raise
-        stop(str(said))
-    except (DivergenceError, RankError, StorageError) as error:
-        stop(str(error), exit_code=1)
-    except Interrupted as interrupted:
-        stop(str(interrupted), exit_code=interrupted.exit_code)
+        raise UsageError(said) from error
+
+
+def _refuse_lists(options: Sequence[Given]) -> None:
+    """The parser would pass over a list in the place of a section without a word."""
+    for each in options:
+        section, _, rest = each.key.partition(".")
+        if section in SECTIONS and rest.isdigit():
+            raise UsageError(f"{each.place}{section} holds a list: write name: value, without dashes.")
 
 
 def _run_seed(seed: bool | int) -> int:

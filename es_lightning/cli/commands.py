@@ -1,43 +1,46 @@
-"""The commands that LightningCLI does not have: ``fetch``, ``replay`` and ``ui``."""
+"""The commands that LightningCLI does not have: ``fetch``, ``replay`` and ``ui``; none needs Lightning."""
 
 import json
 import logging
 import os
 import sys
-from inspect import signature
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
-
-from es_lightning.cli.console import stop
-from es_lightning.cli.suggest import with_suggestion
-from es_lightning.journal import replay as replaying
+from es_lightning.cli.console import stop, without_loading_bars
+from es_lightning.cli.suggest import suggestion
 from es_lightning.models.embedded import fetch_embedded
-from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI
 from es_lightning.tracking.outbox import without_password
+from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
 
 log = logging.getLogger(__name__)
+
+TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
 
 
 class Parser(ArgumentParser):
     """Reports errors on one line, and suggests the nearest option."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"es-lightning {command}", description=description, allow_abbrev=False)
+        self.command, self.options = command, ["--help"]
+
+    def option(self, name: str, **settings: Any) -> None:
+        """Add an option; ``settings`` are argparse's."""
+        self.options.append(name)
+        self.add_argument(name, **settings)
+
+    def read(self, arguments: list[str]) -> Namespace:
+        """Parse arguments; of several mistakes, a mistyped option is named first."""
+        for name in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+            if name not in self.options:
+                self.error(f"there is no option {name}.{suggestion(name, self.options)}")
+        return self.parse_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
         """Print one line and stop."""
-        options = signature(replaying.replay).parameters
-        stop(with_suggestion(message, dict.fromkeys(options, object), ()))
-
-
-TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
-
-
-class UIParser(ArgumentParser):
-    """Reports errors on one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and stop."""
-        stop(with_suggestion(message, dict.fromkeys(("host", "port", "runs"), object), ()))
+        stop(f"{self.command}: {message}")
 
 
 def ui(arguments: list[str]) -> None:
@@ -48,11 +51,11 @@ def ui(arguments: list[str]) -> None:
     Args:
         arguments: the command line's arguments after ``ui``.
     """
-    parser = UIParser(prog="es-lightning ui", description="MLflow in a browser, on the runs made here.")
-    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen at.")
-    parser.add_argument("--port", type=int, default=5000, help="Port to listen at.")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Folder of the runs' folders.")
-    options = parser.parse_args(arguments)
+    parser = Parser("ui", "MLflow in a browser, on the runs made here.")
+    parser.option("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    parser.option("--port", type=int, default=5000, help="port to listen at (%(default)s)")
+    parser.option("--runs", type=Path, default=Path("runs"), help="folder of the runs' folders (runs)")
+    options = parser.read(arguments)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     served = uri.startswith(("http://", "https://"))
     address = without_password(uri).rstrip("/") if served else f"http://{options.host}:{options.port}"
@@ -86,8 +89,14 @@ def run_links(folder: Path, uri: str, address: str, count: int = 5) -> list[str]
     ][:count]
 
 
-def fetch() -> None:
-    """Download the embedded model, unless that was done before."""
+def fetch(arguments: list[str]) -> None:
+    """Download the embedded model, unless that was done before.
+
+    Args:
+        arguments: the command line's arguments after ``fetch``; none are known.
+    """
+    text = "Get the embedded model, SmolLM2-135M-Instruct (93 MB), unless that was done before."
+    Parser("fetch", text).read(arguments)
     log.info("embedded model: %s", fetch_embedded())
 
 
@@ -97,17 +106,42 @@ def replay(arguments: list[str]) -> None:
     Args:
         arguments: the command line's arguments after ``replay``.
     """
-    parser = Parser(
-        prog="es-lightning replay",
-        description="Rebuild the Hugging Face model of any generation from the base model and a run's "
-        "journal, bit for bit and without rollouts.",
-    )
-    parser.add_function_arguments(replaying.replay)
-    settings = parser.parse_args(arguments)
-    entry = replaying.replay(**settings.as_dict())
+    settings = replay_parser().read(arguments)
+    log.info("starting es-lightning replay ...")
+    from es_lightning.journal import replay as replaying
+
+    without_loading_bars()
+    entry = replaying.replay(**vars(settings))
     log.info(
         "%s holds the centre after generation %d, checksum %s as recorded.",
         settings.output,
         entry.generation,
         entry.checksum,
     )
+
+
+def replay_parser() -> Parser:
+    """Return the parser of ``replay``, whose options are the arguments of ``journal.replay.replay``."""
+    parser = Parser(
+        "replay",
+        "Rebuild the Hugging Face model of any generation from the base model and a run's journal, bit for "
+        "bit and without rollouts.",
+    )
+    parser.option("--journal", type=Path, required=True, help="a run's journal.jsonl")
+    parser.option("--output", type=Path, required=True, help="folder to write; must not exist yet")
+    parser.option("--generation", type=int, help="the last generation to repeat (the journal's last)")
+    parser.option("--base", help="where the base model is, if it is no longer where the run had it")
+    parser.option(
+        "--trust_remote_code",
+        type=_true_or_false,
+        default=False,
+        metavar="true|false",
+        help="run Python code that comes with the model, and optimizers from outside torch (false)",
+    )
+    return parser
+
+
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ArgumentTypeError(f"{text} is neither true nor false")
+    return text.lower() == "true"

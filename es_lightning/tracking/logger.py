@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
-TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
-MLFLOW_RUN = "mlflow-run.json"
 KIND = "mlflow.experimentKind"  # decides which of two views MLflow's page shows; here the one for training
 
 log = logging.getLogger(__name__)

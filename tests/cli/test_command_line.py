@@ -10,10 +10,8 @@ import yaml
 
 from es_lightning.cli import command_line as cli
 from es_lightning.cli import commands
-from es_lightning.cli.suggest import with_suggestion
+from es_lightning.cli.explain import explained
 from es_lightning.errors import UsageError
-from es_lightning.rollout import RolloutEngine
-from es_lightning.task import Task
 
 ROOT = Path(__file__).parents[2]
 EARLY_TABLE = """
@@ -171,7 +169,7 @@ def test_an_unknown_key_in_a_file_is_named_with_the_nearest(
 
 
 def test_valid_names_are_not_suggested_in_place_of_themselves() -> None:
-    assert with_suggestion("sigma must be positive", {}, (RolloutEngine, Task)) == "sigma must be positive"
+    assert explained("sigma must be positive", {}, ()) == "sigma must be positive"
 
 
 def test_a_folder_that_holds_no_run_loses_nothing(folder: Path) -> None:

@@ -1,0 +1,99 @@
+"""The first steps of every command: help and small commands at once, Lightning only where it is needed."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from es_lightning.cli import commands, usage
+from es_lightning.cli.console import quiet, stop
+from es_lightning.cli.suggest import suggestion
+from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
+from es_lightning.system.signals import Interrupted, ending_at_once, interruptible_start
+
+log = logging.getLogger(__name__)
+
+LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "fetch": commands.fetch,
+    "replay": commands.replay,
+    "ui": commands.ui,
+}
+"""Commands that need no Lightning."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors that the user can fix end with one line and exit code 2.
+
+    Args:
+        arguments: what stands after ``es-lightning``; None takes the process's own.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    quiet()
+    # So that class_path finds the user's own tasks and callbacks. Appended, so that they shadow nothing.
+    sys.path.append(os.getcwd())
+    try:
+        run(arguments)
+    except (UsageError, RewardError) as error:
+        stop(str(error))
+    except ValueError as error:
+        if not isinstance(error.__cause__, UsageError):
+            raise
+        stop(str(error.__cause__))  # the constructor's own words, without what the parser adds
+    except (DivergenceError, RankError, StorageError) as error:
+        stop(str(error), exit_code=1)
+    except Interrupted as interrupted:
+        stop(str(interrupted), exit_code=interrupted.exit_code)
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command, or show help or versions.
+
+    Args:
+        arguments: what stands after ``es-lightning``.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        usage.show(usage.HELP)
+    elif first == "--version":
+        usage.show(usage.versions())
+    elif first in LIGHT:
+        with interruptible_start():
+            LIGHT[first](arguments[1:])
+    elif first in usage.HEAVY or first.startswith("-"):
+        _run_with_lightning(first, arguments)
+    else:
+        known = [*usage.HEAVY, *LIGHT]
+        names = f"{', '.join(known[:-1])} and {known[-1]}"
+        raise UsageError(f"there is no command {first}: the commands are {names}.{suggestion(first, known)}")
+
+
+def _run_with_lightning(command: str, arguments: list[str]) -> None:
+    if arguments[-1] in ("-h", "--help"):
+        usage.show(usage.help_of(command))
+        return
+    everything = arguments[1:] in (["--help", "all"], ["--help-all"])
+    if not everything and os.environ.get("RANK", "0") == "0":
+        log.info("starting es-lightning %s ...", " ".join(arguments))
+    with ending_at_once(), _without_collection():  # it takes seconds
+        from es_lightning.cli import command_line
+    with interruptible_start():
+        command_line.run([command, "--help"] if everything else arguments)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Import without the garbage collector, which takes a fifth of the time and finds next to nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
