@@ -6,6 +6,8 @@ import sys
 import warnings
 from typing import NoReturn
 
+from es_lightning.system.text import printable
+
 CHATTY = (
     "lightning.pytorch",
     "lightning.fabric",
@@ -60,5 +62,5 @@ def without_loading_bars() -> None:
 def stop(message: str, exit_code: int = 2) -> NoReturn:
     """End the program with one line on stderr."""
     rank = int(os.environ.get("RANK", "0"))
-    sys.stderr.write(f"es-lightning{f' (rank {rank})' if rank else ''}: {message}\n")
+    sys.stderr.write(f"es-lightning{f' (rank {rank})' if rank else ''}: {printable(message)}\n")
     raise SystemExit(exit_code)

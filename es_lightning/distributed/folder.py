@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 
 # Where torchrun, Lightning, SLURM, LSF and MPI say which rank a process is, before it joins the others.
@@ -37,11 +38,11 @@ class FolderHold(Callback):
         """Take the folder; a trial run (``fast_dev_run``) leaves no files and takes none.
 
         Raises:
-            UsageError: another process holds it.
-            StorageError: the folder cannot be written.
+            UsageError: another process holds it, or it cannot be written.
         """
         trial = trainer.fast_dev_run  # type: ignore[attr-defined]
         if stage == "fit" and trainer.is_global_zero and not trial:
+            check_writable(trainer.default_root_dir, "trainer.default_root_dir")
             self._release = hold(Path(trainer.default_root_dir))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

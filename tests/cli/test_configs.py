@@ -28,6 +28,9 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Namespace:
 
     monkeypatch.setattr(cli.CommandLine, "before_instantiate_classes", stop)
     monkeypatch.setattr("sys.argv", ["es-lightning"])
+    monkeypatch.setattr(
+        "torch.accelerator.is_available", lambda: True
+    )  # some files are for machines with GPUs
     with pytest.raises(Parsed) as caught:
         cli.CommandLine(args=list(arguments))
     config: Namespace = caught.value.args[0]
