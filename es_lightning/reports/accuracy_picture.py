@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from es_lightning.analysis.accuracy import Accuracy
 from es_lightning.reports.plots import ACCENT, INK, PALETTE, save, sheet, style
@@ -43,12 +43,11 @@ def accuracy_curve(
         axes.fill_between(steps, mean, best, color=ACCENT, alpha=0.1, lw=0)
         axes.plot(steps, best, color=ACCENT, lw=1, alpha=0.6, ls="--", label="population, best member")
     axes.plot(steps, mean, color=ACCENT, lw=1.6, label="population, mean")
-    _centre(axes, validation, GREEN, "s", "validation")
-    _centre(axes, held_out, INK, "o", "held out")
-    for step, accuracy in held_out:
-        axes.annotate(
-            f"{accuracy.rate:.0%}", (step, accuracy.rate), (7, -3), textcoords="offset points", color=INK
-        )
+    _centre(axes, validation, GREEN, "s-", "validation")
+    _centre(axes, held_out, INK, "o:", "held out")  # dotted: nothing was measured on the way
+    for (step, accuracy), (away, side) in zip(held_out, ((-7, "right"), (7, "left")), strict=False):
+        place: dict[str, Any] = {"xytext": (away, -3), "textcoords": "offset points", "ha": side}
+        axes.annotate(f"{accuracy.rate:.0%}", (step, accuracy.rate), color=INK, fontsize=9, **place)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1.02)
     axes.margins(x=0.08)
@@ -58,7 +57,7 @@ def accuracy_curve(
     save(figure, path)
 
 
-def _centre(axes: Axes, points: Points, color: str, marker: str, name: str) -> None:
+def _centre(axes: Axes, points: Points, color: str, form: str, name: str) -> None:
     """Draw the accuracy of the centre as points with their intervals."""
     if not points:
         return
@@ -70,4 +69,4 @@ def _centre(axes: Axes, points: Points, color: str, marker: str, name: str) -> N
         [high - rate for rate, (_, high) in zip(rates, ends, strict=True)],
     ]
     label = f"centre, {name} ({accuracies[0].of} problems, 95 % interval)"
-    axes.errorbar(steps, rates, bars, color=color, lw=1.2, marker=marker, ms=5, capsize=3, label=label)
+    axes.errorbar(steps, rates, bars, fmt=form, color=color, lw=1.2, ms=5, capsize=3, label=label)
