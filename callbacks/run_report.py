@@ -13,6 +13,7 @@ from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.analysis.accuracy import Accuracy, population_accuracy
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
+from es_lightning.evaluation.metrics import means
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import model_card
 from es_lightning.records import Generation
@@ -120,13 +121,11 @@ class RunReport(Callback):
         module.rollouts.hold_centre(module.centre)
         evaluation = module.evaluator.evaluate(module.data.prompts(split))
         module.rollouts.forget()
-        result = held_out.result(evaluation) | {"split": split, "step": trainer.global_step}
-        accuracy = held_out.accuracy_of(result)
-        metrics = {"held_out/reward": evaluation.reward}
-        metrics |= {} if accuracy is None else {"held_out/accuracy": accuracy.rate}
+        told = means(evaluation.scores, "held_out")
+        metrics = {name: told[name] for name in ("held_out/reward", "held_out/accuracy") if name in told}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        return result
+        return held_out.result(evaluation) | {"split": split, "step": trainer.global_step}
 
     def _summary(self, module: Evolving) -> dict[str, Any]:
         generate = sum(row["generate_seconds"] for row in self.history)
@@ -156,9 +155,9 @@ class RunReport(Callback):
         log_artifact(trainer.loggers, path, "plots")
         if self._says_what_is_right:
             validation = [(step, Accuracy(right, of)) for step, right, of in self.solved]
-            ends = [end for end in (self.before, self.after) if end]
-            accuracies = [(end["step"], held_out.accuracy_of(end)) for end in ends]
-            tested = [(step, accuracy) for step, accuracy in accuracies if accuracy]
+            rates = held_out.accuracies_of(self.before, self.after).values()
+            ends = zip((self.before, self.after), rates, strict=True)
+            tested = [(end["step"], rate) for end, rate in ends if end and rate]
             path = path.with_name(ACCURACY_PICTURE)
             accuracy_curve(path, self.history, validation, tested, title(module))
             log_artifact(trainer.loggers, path, "plots")

@@ -1,4 +1,4 @@
-"""Sums: add whole numbers. Made here, no data set. Example: "What is 7 + 12?" -> 19."""
+"""Sums: add whole numbers. Made here, no data set. Example: "7 + 12 =" -> 19."""
 
 import hashlib
 import re
@@ -10,17 +10,17 @@ from es_lightning.task import Task
 
 _SPLITS = ("train", "val", "test")
 _MOST = 100_000
-_TAIL = 2000  # characters; the last number is looked for in them
+_HEAD = 2000  # characters; the answer is looked for in them
 _NUMBER = re.compile(r"-?\.?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
 
 
 class Sums(Task):
-    """Add two numbers below 20, or other numbers; the last number of the reply is its answer.
+    """Add two numbers below 20, or other numbers.
 
-    Reward per completion: 1.0 if the answer is the sum, else 0.0; higher is better. Since the last number
-    counts, a reply commits itself to one: a list of guesses is worth no more than its last guess, and a reply
-    that goes on to other numbers, or is cut off while it does, is wrong. No sum is one of its addends, so
-    repeating the question earns nothing.
+    Reward per completion: 1.0 if its answer is the sum, else 0.0; higher is better. The answer is the last
+    number of the first line that holds a number. So a reply commits itself to one number: a list of guesses
+    is worth no more than one guess, and what follows in later lines does not count. No sum is one of its
+    addends, so repeating the question earns nothing.
 
     All problems that the options allow are divided among the splits: half for train, an eighth for val and
     three eighths for test. Problems with the same addends in another order are in the same split, whatever
@@ -29,6 +29,8 @@ class Sums(Task):
     Args:
         largest: the largest addend; the smallest is 1.
         terms: addends of a problem, 2 or more.
+        chat: whether the model's chat template is applied, to ``What is 7 + 12?``; otherwise the model
+            continues the text ``7 + 12 =``, which is shorter and so quicker.
 
     Raises:
         UsageError: an option is out of range, or there would be more than 100,000 problems.
@@ -40,14 +42,14 @@ class Sums(Task):
         {'reward': 1.0, 'accuracy': 1.0}
     """
 
-    def __init__(self, largest: int = 19, terms: int = 2) -> None:
+    def __init__(self, largest: int = 19, terms: int = 2, chat: bool = True) -> None:
         if largest < 3 or terms < 2:
             raise UsageError(f"largest must be 3 or more and terms 2 or more, not {largest} and {terms}.")
         if terms > 16 or largest**terms > _MOST:
             raise UsageError(
-                f"numbers up to {largest} make more than {_MOST:,} sums of {terms} terms: lower one of the two."
+                f"numbers up to {largest} make over {_MOST:,} sums of {terms} terms: lower one of the two."
             )
-        self.largest, self.terms = largest, terms
+        self.largest, self.terms, self.chat = largest, terms, chat
 
     def problems(self, split: str) -> list[Prompt]:
         """Return the problems of ``train``, ``val`` or ``test``, shuffled; a reference is the sum."""
@@ -55,18 +57,19 @@ class Sums(Task):
             raise UsageError(f"split must be train, val or test, not {split!r}.")
         sums = product(range(1, self.largest + 1), repeat=self.terms)
         mine = sorted((each for each in sums if _split_of(each) == split), key=_hash)
-        return [_prompt(addends) for addends in mine]
+        return [self._prompt(addends) for addends in mine]
+
+    def _prompt(self, addends: tuple[int, ...]) -> Prompt:
+        asked = " + ".join(map(str, addends))
+        text = f"What is {asked}?" if self.chat else f"{asked} ="
+        return Prompt(f"sums/{asked.replace(' ', '')}", text, reference=sum(addends), chat=self.chat)
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
-        """Return ``reward`` and ``accuracy``, which are the same: whether the last number is the sum."""
-        numbers = _NUMBER.findall(completion[-_TAIL:])
-        right = float(bool(numbers) and _whole(numbers[-1]) == str(prompt.reference))
+        """Return ``reward`` and ``accuracy``, which are the same: whether the answer is the sum."""
+        lines = map(_NUMBER.findall, completion[:_HEAD].splitlines())
+        numbers = next(filter(None, lines), [""])
+        right = float(_whole(numbers[-1]) == str(prompt.reference))
         return {"reward": right, "accuracy": right}
-
-
-def _prompt(addends: tuple[int, ...]) -> Prompt:
-    sum_ = " + ".join(map(str, addends))
-    return Prompt(id=f"sums/{sum_.replace(' ', '')}", text=f"What is {sum_}?", reference=sum(addends))
 
 
 def _whole(number: str) -> str:

@@ -40,10 +40,15 @@ def result(evaluation: Evaluation) -> dict[str, Any]:
     return {"reward": evaluation.reward, "solved": counted, "replies": replies}
 
 
-def accuracy_of(result: Result | None) -> Accuracy | None:
-    """Return the accuracy of a result; None if it was not measured or nobody knows what is right."""
-    solved = None if result is None else result.get("solved")
-    return None if solved is None else Accuracy(*solved)
+def accuracies_of(before: Result | None, after: Result | None) -> dict[str, Accuracy | None]:
+    """Return the accuracies ``before`` and ``after``; None if not measured, or nobody knows what is right.
+
+    Rewards of a model may be 0 and 1 by chance, so one of two results without accuracy tells of both.
+    """
+    results = {"before": before, "after": after}
+    if any(each is not None and each.get("solved") is None for each in results.values()):
+        return dict.fromkeys(results)
+    return {when: each and Accuracy(*each["solved"]) for when, each in results.items()}
 
 
 def comparison(before: Result | None, after: Result | None) -> dict[str, Any]:
@@ -53,10 +58,9 @@ def comparison(before: Result | None, after: Result | None) -> dict[str, Any]:
         ``held_out_accuracy``, for ``before`` and ``after`` the numbers of an accuracy or None; and
         ``examples``, at most three problems with ``kind``, ``prompt``, ``before`` and ``after``.
     """
-    accuracies = {"before": accuracy_of(before), "after": accuracy_of(after)}
-    numbers = {when: accuracy and accuracy.numbers() for when, accuracy in accuracies.items()}
+    accuracies = accuracies_of(before, after)
     return {
-        "held_out_accuracy": numbers,
+        "held_out_accuracy": {when: rate and rate.numbers() for when, rate in accuracies.items()},
         "examples": _examples(_replies(before), _replies(after)) if before and after else [],
     }
 

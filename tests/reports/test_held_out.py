@@ -54,6 +54,13 @@ def test_where_nobody_knows_what_is_right_the_first_problem_is_shown() -> None:
     assert [label for label, _ in held_out.lines(compared)] == ["prompt", "  before", "  after"]
 
 
+def test_rewards_of_0_and_1_by_chance_are_no_accuracy() -> None:
+    chance, rest = ({"reward": reward, "solved": None, "replies": []} for reward in (0.0, 0.3))
+    chance["solved"] = [0, 4]
+    compared = held_out.comparison(chance, rest)
+    assert compared["held_out_accuracy"] == {"before": None, "after": None}
+
+
 @pytest.mark.parametrize(("before", "after"), list(product([None, OLD, measured("1", "before")], repeat=2)))
 def test_a_result_may_be_missing_or_of_version_0_1_0(before: Any, after: Any) -> None:
     compared = held_out.comparison(before, after)
