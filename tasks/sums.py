@@ -1,4 +1,4 @@
-"""Sums: add whole numbers. Made here, no data set. Example: "7 + 12 =" -> 19."""
+"""Sums: add whole numbers. Made here, no data set. Example: "What is 7 + 12?" -> 19."""
 
 import hashlib
 import re
@@ -10,6 +10,7 @@ from es_lightning.task import Task
 
 _SPLITS = ("train", "val", "test")
 _MOST = 100_000
+_PLACE = "{sum}"
 _HEAD = 2000  # characters; the answer is looked for in them
 _NUMBER = re.compile(r"-?\.?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
 
@@ -29,11 +30,13 @@ class Sums(Task):
     Args:
         largest: the largest addend; the smallest is 1.
         terms: addends of a problem, 2 or more.
-        chat: whether the model's chat template is applied, to ``What is 7 + 12?``; otherwise the model
-            continues the text ``7 + 12 =``, which is shorter and so quicker.
+        text: what the model is asked; the problem takes the place of ``{sum}``.
+        chat: whether the model's chat template is applied; otherwise the model continues the raw text, which
+            is shorter and so quicker.
 
     Raises:
-        UsageError: an option is out of range, or there would be more than 100,000 problems.
+        UsageError: an option is out of range, there would be more than 100,000 problems, or the text has no
+            place for them.
 
     Example:
         >>> task = Sums()
@@ -42,14 +45,18 @@ class Sums(Task):
         {'reward': 1.0, 'accuracy': 1.0}
     """
 
-    def __init__(self, largest: int = 19, terms: int = 2, chat: bool = True) -> None:
+    def __init__(
+        self, largest: int = 19, terms: int = 2, text: str = "What is {sum}?", chat: bool = True
+    ) -> None:
         if largest < 3 or terms < 2:
             raise UsageError(f"largest must be 3 or more and terms 2 or more, not {largest} and {terms}.")
         if terms > 16 or largest**terms > _MOST:
             raise UsageError(
                 f"numbers up to {largest} make over {_MOST:,} sums of {terms} terms: lower one of the two."
             )
-        self.largest, self.terms, self.chat = largest, terms, chat
+        if _PLACE not in text:
+            raise UsageError(f"text must hold {_PLACE}, the place of the problem, and {text!r} does not.")
+        self.largest, self.terms, self.text, self.chat = largest, terms, text, chat
 
     def problems(self, split: str) -> list[Prompt]:
         """Return the problems of ``train``, ``val`` or ``test``, shuffled; a reference is the sum."""
@@ -61,7 +68,7 @@ class Sums(Task):
 
     def _prompt(self, addends: tuple[int, ...]) -> Prompt:
         asked = " + ".join(map(str, addends))
-        text = f"What is {asked}?" if self.chat else f"{asked} ="
+        text = self.text.replace(_PLACE, asked)
         return Prompt(f"sums/{asked.replace(' ', '')}", text, reference=sum(addends), chat=self.chat)
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:

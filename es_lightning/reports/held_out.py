@@ -11,6 +11,9 @@ from es_lightning.records import Evaluation
 MOST_PROBLEMS, MOST_CHARACTERS = 64, 1000
 """What is kept of the replies until the run ends: checkpoints hold it."""
 
+NOTHING = "(nothing)"
+"""Shown in place of an empty reply."""
+
 # A success, something kept, and a failure: of each row, the first kind that there is.
 _SHOWN = (("newly right",), ("still right",), ("newly wrong", "still wrong"))
 
@@ -73,8 +76,8 @@ def lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "held-out accuracy", f"{'  ->  '.join(texts)}, {after['of']} problems, 95 % interval"
     for row in summary["examples"]:
         yield row["kind"] or "prompt", row["prompt"]
-        yield "  before", row["before"]
-        yield "  after", row["after"]
+        yield "  before", row["before"].strip() or NOTHING
+        yield "  after", row["after"].strip() or NOTHING
 
 
 def _replies(result: Result) -> Replies:

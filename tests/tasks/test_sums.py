@@ -1,5 +1,7 @@
 """Sums: which reply is right, which problems there are, and that no reply earns more than one guess."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,8 +84,8 @@ def test_a_sum_stays_in_its_split_whatever_the_options() -> None:
     assert all({prompt.text for prompt in Sums().problems(split)} < more[split] for split in SPLITS)
 
 
-def test_without_the_chat_template_the_model_continues_the_sum() -> None:
-    raw, chat = Sums(chat=False).problems("test"), Sums().problems("test")
+def test_the_text_and_the_chat_template_can_be_chosen() -> None:
+    raw, chat = Sums(text="{sum} =", chat=False).problems("test"), Sums().problems("test")
     assert [prompt.text for prompt in raw] == [
         prompt.text.removeprefix("What is ").replace("?", " =") for prompt in chat
     ]
@@ -98,8 +100,9 @@ def test_without_the_chat_template_the_model_continues_the_sum() -> None:
         ({"terms": 1}, "terms 2 or more"),
         ({"largest": 1000}, "over 100,000 sums of 2 terms"),
         ({"terms": 10**9}, "lower one of the two"),
+        ({"text": "What is it?"}, r"text must hold \{sum\}"),
     ],
 )
-def test_options_out_of_range_are_named(options: dict[str, int], words: str) -> None:
+def test_options_out_of_range_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Sums(**options)
