@@ -122,7 +122,8 @@ class RunReport(Callback):
         evaluation = module.evaluator.evaluate(module.data.prompts(split))
         module.rollouts.forget()
         told = means(evaluation.scores, "held_out")
-        metrics = {name: told[name] for name in ("held_out/reward", "held_out/accuracy") if name in told}
+        wanted = {"held_out/reward", "held_out/accuracy"}
+        metrics = {name: value for name, value in told.items() if name in wanted}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         return held_out.result(evaluation) | {"split": split, "step": trainer.global_step}

@@ -51,7 +51,7 @@ def accuracies_of(before: Result | None, after: Result | None) -> dict[str, Accu
     results = {"before": before, "after": after}
     if any(each is not None and each.get("solved") is None for each in results.values()):
         return dict.fromkeys(results)
-    return {when: each and Accuracy(*each["solved"]) for when, each in results.items()}
+    return {when: None if each is None else Accuracy(*each["solved"]) for when, each in results.items()}
 
 
 def comparison(before: Result | None, after: Result | None) -> dict[str, Any]:
