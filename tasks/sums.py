@@ -12,16 +12,17 @@ _SPLITS = ("train", "val", "test")
 _MOST = 100_000
 _PLACE = "{sum}"
 _HEAD = 2000  # characters; the answer is looked for in them
-_NUMBER = re.compile(r"-?\.?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
+_SPACES = re.compile(r"[\s=:]+")
+_NUMBER = re.compile(r"0*([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.0+)?")
 
 
 class Sums(Task):
     """Add two numbers below 20, or other numbers.
 
     Reward per completion: 1.0 if its answer is the sum, else 0.0; higher is better. The answer is the last
-    number of the first line that holds a number. So a reply commits itself to one number: a list of guesses
-    is worth no more than one guess, and what follows in later lines does not count. No sum is one of its
-    addends, so repeating the question earns nothing.
+    word with a digit in the first line that has one, if it is a number by itself. So a reply commits itself
+    to one number: a list of guesses is worth no more than one guess, and later lines do not count. No sum is
+    one of its addends, so repeating the question earns nothing.
 
     All problems that the options allow are divided among the splits: half for train, an eighth for val and
     three eighths for test. Problems with the same addends in another order are in the same split, whatever
@@ -73,16 +74,21 @@ class Sums(Task):
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return ``reward`` and ``accuracy``, which are the same: whether the answer is the sum."""
-        lines = map(_NUMBER.findall, completion[:_HEAD].splitlines())
-        numbers = next(filter(None, lines), [""])
-        right = float(_whole(numbers[-1]) == str(prompt.reference))
+        lines = (_with_digits(line) for line in completion[:_HEAD].splitlines())
+        words = next(filter(None, lines), [""])
+        right = float(_whole(words[-1]) == str(prompt.reference))
         return {"reward": right, "accuracy": right}
 
 
-def _whole(number: str) -> str:
-    """A number without separators, leading zeros and a fraction of zeros."""
-    whole, _, fraction = number.replace(",", "").partition(".")
-    return number if fraction.strip("0") else whole.lstrip("0")
+def _with_digits(line: str) -> list[str]:
+    """The words of a line that hold a digit; an equals sign and a colon separate words, too."""
+    return [word for word in _SPACES.split(line) if any("0" <= character <= "9" for character in word)]
+
+
+def _whole(word: str) -> str:
+    """The whole number that a word is, without emphasis, punctuation and commas; empty if it is none."""
+    found = _NUMBER.fullmatch(word.lstrip("*$(`\"'").rstrip("*$)`\"'.,;!?"))
+    return found[1].replace(",", "") if found else ""
 
 
 def _split_of(addends: tuple[int, ...]) -> str:

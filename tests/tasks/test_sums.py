@@ -41,6 +41,11 @@ PROMPT = Prompt("sums/7+12", "What is 7 + 12?", reference=19)
         ("18\n19", 0),
         ("x" * 2000 + "19", 0),
         ("19, 18", 0),
+        ("7+12=19", 1),
+        ("Answer:19", 1),
+        ("x19", 0),
+        ("19th", 0),
+        ("19/2", 0),
         ("7 + 12", 0),
         ("What is 7 + 12?", 0),
         ("7 + 12 = 19. The next one is 20", 0),
@@ -76,7 +81,7 @@ def test_the_splits_divide_all_sums_and_share_none_in_another_order(
             assert prompt.reference == sum(map(int, addends))
     assert sum(map(len, problems.values())) == count
     shares = [len(problems[split]) / count for split in SPLITS]
-    assert shares == pytest.approx([0.5, 0.125, 0.375], abs=0.03)
+    assert shares == pytest.approx([0.5, 0.125, 0.375], abs=0.06)
 
 
 def test_a_sum_stays_in_its_split_whatever_the_options() -> None:
