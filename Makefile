@@ -64,7 +64,7 @@ demo: model ## Fine-tune the small model and show what changed
 	$(BIN)/es-lightning fit -c configs/demo.yaml --overwrite true $(ARGS)
 
 smoke: install ## Run every part once, in seconds
-	$(BIN)/es-lightning fit -c configs/smoke_cpu.yaml --overwrite true $(ARGS)
+	$(BIN)/es-lightning fit -c configs/smoke_cpu.yaml --overwrite true --trainer.logger false $(ARGS)
 
 ui: install ## Look at the runs in a browser; PORT=5000
 	@$(BIN)/es-lightning ui --port $(PORT) $(ARGS)

@@ -1,8 +1,8 @@
 """Rollouts per second of one rank on all cores against several ranks on cores of their own.
 
 Run: python benchmarks/ranks.py [--ranks 2] [--population 8] [--generations 4]. Both fit the embedded model as
-configs/demo.yaml says, in processes of their own, and must end with the same rewards up to the thread count.
-The first generation, which warms up, does not count.
+configs/conciseness_cpu.yaml says, but with the paper's reward, in processes of their own, and must end with
+the same rewards up to the thread count. The first generation, which warms up, does not count.
 """
 
 import argparse
@@ -29,12 +29,14 @@ def fit(ranks: int, population: int, generations: int, folder: Path) -> list[Ent
         "trainer.logger": "false",
         "trainer.default_root_dir": folder,
         "model.population": population,
+        "data.task.wrong_costs": 0,
         "data.prompts_per_generation": PROMPTS,
         "report.held_out": "false",
         "report.export": "false",
     }
     arguments = [f"--{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "es_lightning", "fit", "-c", str(ROOT / "configs" / "demo.yaml")]
+    config = ROOT / "configs" / "conciseness_cpu.yaml"
+    command = [sys.executable, "-m", "es_lightning", "fit", "-c", str(config)]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment, cwd=folder)
     return read_journal(folder / "journal.jsonl")[1][1:]

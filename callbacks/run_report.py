@@ -1,4 +1,4 @@
-"""The results of a run: held-out reward before and after, the exported model, a summary and a picture."""
+"""The results of a run: held-out results before and after, the exported model, a summary and pictures."""
 
 import json
 import time
@@ -10,21 +10,28 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.algorithm.shaping import reward_statistics
+from es_lightning.analysis.accuracy import Accuracy, population_accuracy
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
+from es_lightning.evaluation.metrics import means
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import model_card
-from es_lightning.records import Evaluation, Generation
+from es_lightning.records import Generation
+from es_lightning.reports import held_out
+from es_lightning.reports.accuracy_picture import accuracy_curve
 from es_lightning.reports.plots import reward_curve
 from es_lightning.system.files import replacing
 from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
+ACCURACY_PICTURE = "accuracy.png"
+
 
 class RunReport(Callback):
     """Evaluates the centre before and after a fit, then writes ``model/``, ``plots/`` and ``summary.json``.
 
-    Held out means the test split, or the validation split if the task has no test split.
+    Held out means the test split, or the validation split if the task has no test split. If the task says
+    what is right, by a component ``accuracy`` or by rewards of 0 and 1, there is a picture of accuracy too.
 
     Args:
         held_out: whether to evaluate before and after; if not, the summary's two numbers are null.
@@ -38,6 +45,7 @@ class RunReport(Callback):
         self.after: dict[str, Any] | None = None
         self.history: list[dict[str, float]] = []
         self.curve: list[tuple[float, float]] = []
+        self.solved: list[tuple[float, int, int]] = []
         self.seconds = 0.0
         self._since: float | None = None
         self._drawn = 0.0
@@ -56,12 +64,19 @@ class RunReport(Callback):
         record: Generation = outputs["generation"]
         row = reward_statistics(record.rewards)
         row |= {"tokens": float(record.tokens), "generate_seconds": record.seconds["generate"]}
+        row |= population_accuracy(record)
         self.history.append({"generation": float(record.index), **row})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the centre's validation reward, and redraw the picture."""
-        if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
-            self.curve.append((float(trainer.global_step), float(trainer.callback_metrics["val/reward"])))
+        """Keep the centre's validation reward and accuracy, and redraw the pictures."""
+        metrics, step = trainer.callback_metrics, float(trainer.global_step)
+        if not trainer.sanity_checking and "val/reward" in metrics:
+            self.curve.append((step, float(metrics["val/reward"])))
+            # Where the task names no accuracy, but all rewards are 0 or 1, the mean reward is the accuracy.
+            rate = float(metrics.get("val/accuracy", metrics["val/reward"]))
+            if self._says_what_is_right and 0 <= rate <= 1:
+                of = len(evolving(pl_module).data.prompts("val"))
+                self.solved.append((step, round(rate * of), of))
         if trainer.training and self.history and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self._draw(trainer, evolving(pl_module))
 
@@ -82,12 +97,17 @@ class RunReport(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to report on the whole."""
         state = {"before": self.before, "history": self.history, "curve": self.curve}
-        return {**state, "seconds": self._elapsed()}
+        return {**state, "solved": self.solved, "seconds": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.before, self.history = state_dict["before"], state_dict["history"]
         self.curve, self.seconds = [tuple(point) for point in state_dict["curve"]], state_dict["seconds"]
+        self.solved = [tuple(point) for point in state_dict.get("solved", [])]  # 0.1.0 kept none
+
+    @property
+    def _says_what_is_right(self) -> bool:
+        return bool(self.history) and all("accuracy" in row for row in self.history)
 
     def _elapsed(self) -> float:
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
@@ -103,13 +123,12 @@ class RunReport(Callback):
         with module.rollouts.announcer.stage(f"evaluating {len(prompts)} held-out prompts"):
             evaluation = module.evaluator.evaluate(prompts)
         module.rollouts.forget()
+        told = means(evaluation.scores, "held_out")
+        wanted = {"held_out/reward", "held_out/accuracy"}
+        metrics = {name: value for name, value in told.items() if name in wanted}
         for logger in trainer.loggers:
-            logger.log_metrics({"held_out/reward": evaluation.reward}, step=trainer.global_step)
-        return _example(evaluation) | {
-            "reward": evaluation.reward,
-            "split": split,
-            "step": trainer.global_step,
-        }
+            logger.log_metrics(metrics, step=trainer.global_step)
+        return held_out.result(evaluation) | {"split": split, "step": trainer.global_step}
 
     def _summary(self, module: Evolving) -> dict[str, Any]:
         generate = sum(row["generate_seconds"] for row in self.history)
@@ -120,9 +139,7 @@ class RunReport(Callback):
             "held_out_split": measured.get("split"),
             "held_out_before": self.before and self.before["reward"],
             "held_out_after": self.after and self.after["reward"],
-            "example_prompt": measured.get("prompt"),
-            "example_before": self.before and self.before["completion"],
-            "example_after": self.after and self.after["completion"],
+            **held_out.comparison(self.before, self.after),
             "generations": module.generation,
             "skipped_generations": sum(entry.skipped for entry in module.history.entries),
             "centre_of_generation": _seen(module),
@@ -140,6 +157,14 @@ class RunReport(Callback):
         path = Path(trainer.default_root_dir) / "plots" / "reward.png"
         reward_curve(path, self.history, curves, title(module))
         log_artifact(trainer.loggers, path, "plots")
+        if self._says_what_is_right:
+            validation = [(step, Accuracy(right, of)) for step, right, of in self.solved]
+            rates = held_out.accuracies_of(self.before, self.after).values()
+            ends = zip((self.before, self.after), rates, strict=True)
+            tested = [(end["step"], rate) for end, rate in ends if end and rate]
+            path = path.with_name(ACCURACY_PICTURE)
+            accuracy_curve(path, self.history, validation, tested, title(module))
+            log_artifact(trainer.loggers, path, "plots")
         self._drawn = time.monotonic()
 
     @rank_zero_only
@@ -188,10 +213,6 @@ def _seen(module: Evolving) -> int:
     return module.generation if parent is None else parent + 1
 
 
-def _example(evaluation: Evaluation) -> dict[str, str]:
-    return {"prompt": evaluation.prompts[0].text, "completion": evaluation.completions[0].text}
-
-
 def _show(root: Path, summary: dict[str, Any]) -> None:
     """Print the closing summary."""
     from rich.console import Console
@@ -202,9 +223,8 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     before, after = summary["held_out_before"], summary["held_out_after"]
     if before is not None and after is not None:
         table.add_row("held-out reward", f"{before:.3f}  ->  [bold]{after:.3f}[/bold]")
-        table.add_row("prompt", _printable_line(summary["example_prompt"]))
-        table.add_row("before", _printable_line(summary["example_before"]))
-        table.add_row("after", _printable_line(summary["example_after"]))
+        for label, text in held_out.lines(summary):
+            table.add_row(label, _printable_line(text))
     if skipped := summary["skipped_generations"]:
         unchanged = skipped == summary["generations"]
         what = "the model is still the base model" if unchanged else "they changed nothing"
@@ -212,7 +232,8 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
     table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")
-    table.add_row("curve", str(root / "plots" / "reward.png"))
+    pictures = (root / "plots" / name for name in (ACCURACY_PICTURE, "reward.png"))
+    table.add_row("curve", str(next(path for path in pictures if path.is_file())))
     table.add_row("look at it", "make ui   (or: es-lightning ui)")
     Console().print(Panel(table, title=f"{summary['task']} on {summary['base']}", title_align="left"))
 

@@ -12,6 +12,7 @@ from es_lightning.tasks.multiple_choice import MultipleChoice
 from es_lightning.tasks.proofwriter import ProofWriter
 from es_lightning.tasks.python_rewards import PythonRewards
 from es_lightning.tasks.reasoning_gym import ReasoningGym
+from es_lightning.tasks.sums import Sums
 
 __all__ = [
     "Conciseness",
@@ -22,4 +23,5 @@ __all__ = [
     "ProofWriter",
     "PythonRewards",
     "ReasoningGym",
+    "Sums",
 ]

@@ -1,6 +1,7 @@
 """Conciseness: answer as briefly as the shortest correct answer (arXiv 2509.24372, the conciseness study)."""
 
 import json
+import math
 import re
 from importlib import resources
 from typing import NamedTuple
@@ -40,16 +41,21 @@ class Conciseness(Task):
     Reward per completion: ``-|characters of the completion - characters of the reference|``, at most 0;
     higher is better. Only the completion is measured; the published code also measured the prompt, which
     shifts every length. White space around the completion is not counted: nobody sees it, and whether a reply
-    starts with a space depends on the tokenizer. The reward ignores what the reply says; ``accuracy`` does
-    not.
+    starts with a space depends on the tokenizer.
+
+    By itself the reward ignores what the reply says, and a model soon learns to answer briefly and wrongly;
+    ``accuracy`` shows that. ``wrong_costs`` mends it: a reply that is not accurate is worth as much as one
+    that has so many more characters.
 
     Args:
         variant: ``questions``, 192 questions written for this project (96 train, 32 val, 64 test, all sixteen
             kinds in each), or ``paper``, the 2 training and 8 evaluation prompts of the paper in our wording.
             With ``paper``, the 8 are the test split, and val is empty, since the paper has no third set.
+        wrong_costs: characters that a reply costs on top if the reference does not occur in it; 0 is the
+            paper's reward.
 
     Raises:
-        UsageError: the variant is neither of the two.
+        UsageError: the variant is neither of the two, or the costs are below 0 or not finite.
 
     Example:
         >>> task = Conciseness()
@@ -57,12 +63,13 @@ class Conciseness(Task):
         {'reward': -7.0, 'accuracy': 1.0}
     """
 
-    failure_reward = -2000.0
-
-    def __init__(self, variant: str = "questions") -> None:
+    def __init__(self, variant: str = "questions", wrong_costs: float = 0.0) -> None:
         if variant not in ("questions", "paper"):
             raise UsageError(f"variant must be questions or paper, not {variant!r}.")
-        self.variant = variant
+        if not 0 <= wrong_costs < math.inf:
+            raise UsageError(f"wrong_costs must be a number of characters, 0 or more, not {wrong_costs}.")
+        self.variant, self.wrong_costs = variant, float(wrong_costs)
+        self.failure_reward = -2000.0 - self.wrong_costs
         self._rows = _PAPER if variant == "paper" else _own_questions()
 
     def problems(self, split: str) -> list[Prompt]:
@@ -84,10 +91,8 @@ class Conciseness(Task):
         """
         # R = -| len(y) - len(s) |  (arXiv 2509.24372); y the completion, s the shortest correct answer.
         difference = len(completion.strip()) - len(prompt.reference)
-        return {
-            "reward": -float(abs(difference)),
-            "accuracy": float(_mentions(completion, prompt.reference)),
-        }
+        accuracy = float(_mentions(completion, prompt.reference))
+        return {"reward": -float(abs(difference)) - self.wrong_costs * (1 - accuracy), "accuracy": accuracy}
 
 
 def _own_questions() -> tuple[_Row, ...]:

@@ -57,7 +57,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
         summary["base"],
         summary["task"],
         {**summary["settings"], **facts},
-        measured={f"held-out reward ({split})": held_out} if split else {},
+        measured={f"held-out reward ({split})": held_out, **_learned(summary)} if split else {},
         place=_quoted("model"),
     )
 
@@ -128,6 +128,27 @@ def _card(
         cell=_cell,
     )
     return f"{card}\n"
+
+
+def _learned(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The held-out accuracy and examples of a summary, if it has them, as tables."""
+    split, rates = summary["held_out_split"], summary.get("held_out_accuracy") or {}
+    words = {
+        when: f"{rate['rate']:.3f} ({rate['low']:.2f} to {rate['high']:.2f}, {rate['right']} of {rate['of']})"
+        for when, rate in rates.items()
+        if rate
+    }
+    tables = {f"held-out accuracy ({split}), 95 % interval": words} if words else {}
+    for row in summary.get("examples", []):
+        title = ": ".join(filter(None, (row["kind"], _code(row["prompt"]))))
+        tables[title] = {when: _code(row[when]) for when in ("before", "after")}
+    return tables
+
+
+def _code(text: str, width: int = 300) -> str:
+    """Text that a model wrote, as a piece of code: what it holds is shown, and steers nothing."""
+    line = _line(text).replace("`", "'")
+    return f"`{line if len(line) <= width else f'{line[: width - 3]}...'}`" if line else "(nothing)"
 
 
 def _is_hub_id(base: str) -> bool:

@@ -20,6 +20,7 @@ from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError
 from es_lightning.grading.scorer import Grading
 from es_lightning.models.weights import BaseWeights
+from es_lightning.records import Prompt
 from es_lightning.reports.plots import reward_curve
 from tests.helpers.fits import Letters, fit, module, trainer
 from tests.helpers.letters import Bytes
@@ -110,6 +111,40 @@ def test_state_goes_round_through_a_checkpoint(tmp_path: Path) -> None:
     assert loaded.history == report.history
     assert loaded.before == report.before
     assert loaded.curve == report.curve
+    assert loaded.solved == report.solved
+
+
+class Solvable(Letters):
+    """Says what is right: an even number of letters."""
+
+    def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
+        return {"reward": -len(completion) / 10, "accuracy": float(len(completion) % 2 == 0)}
+
+
+def test_a_task_that_says_what_is_right_has_its_accuracy_reported(tmp_path: Path) -> None:
+    report, tuned = RunReport(), module()
+    run = trainer(tmp_path, callbacks=[report], val_check_interval=1)
+    run.fit(tuned, TaskDataModule(Solvable(), grading=Grading(workers=0)))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    after = summary["held_out_accuracy"]["after"]
+    evaluation = tuned.evaluate("test")
+    assert after["right"] == sum(score["accuracy"] for score in evaluation.scores)
+    assert (after["of"], after["rate"]) == (len(evaluation.prompts), after["right"] / after["of"])
+    assert (tmp_path / "plots" / "accuracy.png").is_file()
+    assert [step for step, _, _ in report.solved] == [1, 2, 3]
+    assert report.solved[-1][1] == sum(score["accuracy"] for score in tuned.evaluate("val").scores)
+    assert all(0 <= row["accuracy"] <= 1 for row in report.history)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{after['right']} of {after['of']}" in card
+    assert all(f"| {row['kind']}: " in card for row in summary["examples"])
+
+
+def test_without_a_word_on_what_is_right_there_is_no_picture_of_it(tmp_path: Path) -> None:
+    fit(Bytes(), tmp_path, callbacks=[RunReport(export=False)])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["held_out_accuracy"] == {"before": None, "after": None}
+    assert len(summary["examples"]) == 1
+    assert not (tmp_path / "plots" / "accuracy.png").exists()
 
 
 def test_mlflow_holds_parameters_metrics_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

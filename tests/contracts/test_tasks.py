@@ -31,6 +31,7 @@ from es_lightning.tasks import (
     ProofWriter,
     PythonRewards,
     ReasoningGym,
+    Sums,
 )
 from tests.helpers.hostile import completions
 
@@ -128,6 +129,9 @@ PUZZLES = ("mini_sudoku", "number_sequence", "arc_1d", "chain_sum", "gsm_symboli
 CASES = {
     "conciseness": Case(Conciseness, lambda prompt: prompt.reference, 0.0),
     "conciseness-paper": Case(lambda: Conciseness("paper"), lambda prompt: prompt.reference, 0.0, ("val",)),
+    "conciseness-right": Case(
+        lambda: Conciseness(wrong_costs=200), lambda prompt: f" {prompt.reference}", 0.0
+    ),
     "countdown": Case(lambda: Countdown(n_train=12, n_val=8, n_test=12), solved_countdown, 1.1),
     "countdown-raw": Case(lambda: Countdown(4, 4, 4, numbers=[3], seed=5, chat=False), solved_countdown, 1.1),
     **{name: Case(partial(MathTask, name, "sample"), boxed, 1.0) for name in MATHS},
@@ -146,6 +150,8 @@ CASES = {
     "proofwriter": Case(lambda: ProofWriter("sample"), proved, 1.0),
     "proofwriter-format": Case(lambda: ProofWriter("sample", format_reward=0.1), proved, 1.1),
     **{name: Case(partial(gym, name), in_tags, 1.0) for name in PUZZLES},
+    "sums": Case(Sums, lambda prompt: f"That is {prompt.reference}.", 1.0),
+    "sums-of-three": Case(lambda: Sums(9, terms=3, chat=False), lambda prompt: str(prompt.reference), 1.0),
     "python": Case(lambda: PythonRewards("sample", [exact]), lambda prompt: prompt.reference["answer"], 1.0),
     "mixture": Case(
         lambda: Mixture(

@@ -29,6 +29,11 @@ def finished(text: str, base: str = "tiny") -> str:
             "centre_of_generation": 4,
             "centre_checksum": "c0ffee",
             "settings": {text: text},
+            "held_out_accuracy": {
+                "before": None,
+                "after": {"right": 3, "of": 4, "rate": 0.75, "low": 0.3, "high": 0.95},
+            },
+            "examples": [{"kind": "newly right", "prompt": text, "before": text, "after": text}],
         }
     )
 
@@ -58,6 +63,13 @@ def test_hostile_text_is_neither_run_nor_breaks_the_card(made: Callable[..., str
     rows = [line for line in body.splitlines() if line.startswith("|")]
     assert all(row.replace("\\|", "").count("|") == 3 for row in rows)
     assert body == ModelCard(card).text.lstrip("\n")
+
+
+def test_examples_are_shown_as_code_cut_to_a_line() -> None:
+    card = finished("`a` | b\nc " + 400 * "x")
+    assert f"| newly right: `'a' \\| b c {'x' * 287}...` | |" in card
+    assert "| after | 0.750 (0.30 to 0.95, 3 of 4) |" in card
+    assert "| before | (nothing) |" in finished("")
 
 
 @CARDS

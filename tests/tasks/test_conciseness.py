@@ -152,6 +152,32 @@ def test_the_variants_share_no_question():
     assert not paper & {tuple(words(prompt.text)) for _, prompt in all_rows()}
 
 
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [("Paris", 0), ("The capital of France is Paris.", -26), ("Rome", -101), ("", -105), ("Hello", -100)],
+)
+def test_a_wrong_reply_costs_as_much_as_so_many_characters(completion, reward):
+    accuracy = TASK.reward(CAPITAL, completion)["accuracy"]
+    assert Conciseness(wrong_costs=100).reward(CAPITAL, completion) == {
+        "reward": reward,
+        "accuracy": accuracy,
+    }
+
+
+def test_with_costs_a_right_reply_is_worth_more_than_a_shorter_wrong_one():
+    task, hacked = Conciseness(wrong_costs=200), Conciseness()
+    wrong, right = "The capital of Canada is Toronto.", "The capital of Canada is Ottawa, Canada."
+    prompt = Prompt(id="x", text="What is the capital of Canada?", reference="Ottawa")
+    assert hacked.reward(prompt, wrong)["reward"] > hacked.reward(prompt, right)["reward"]
+    assert task.reward(prompt, wrong)["reward"] < task.reward(prompt, right)["reward"]
+
+
+@pytest.mark.parametrize("costs", [-1, float("inf"), float("nan")])
+def test_costs_out_of_range(costs):
+    with pytest.raises(UsageError, match="wrong_costs must be a number of characters, 0 or more"):
+        Conciseness(wrong_costs=costs)
+
+
 def test_unknown_variant():
     with pytest.raises(UsageError, match="variant must be questions or paper, not 'short'"):
         Conciseness("short")
