@@ -15,7 +15,7 @@ from es_lightning.cli.suggest import with_suggestion
 from es_lightning.journal import replay as replaying
 from es_lightning.models.embedded import fetch_embedded
 from es_lightning.tracking.logger import MLFLOW_RUN, TRACKING_URI
-from es_lightning.tracking.outbox import without_password
+from es_lightning.tracking.secrets import without_password
 
 log = logging.getLogger(__name__)
 
