@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from es_lightning.errors import StorageError
+from es_lightning.errors import StorageError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,29 @@ def to_json(values: Any) -> str:
         ValueError: a float is not finite.
     """
     return json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that files can be written into a folder, which need not be there yet; leave no trace.
+
+    Raises:
+        UsageError: it cannot be made, or a file in it cannot be written.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    trial = folder / f".trial-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            trial.write_bytes(bytes(4096))  # a full disk may still have room for a name
+        finally:
+            trial.unlink(missing_ok=True)
+            for place in missing:
+                place.rmdir()
+    except OSError as error:
+        raise UsageError(
+            f"the run's folder {folder} cannot be written ({error.strerror or error}): free space or mend its "
+            "permissions, or choose another folder with --trainer.default_root_dir."
+        ) from error
 
 
 @contextmanager

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import logging
 import os
 import re
 import socket
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from es_lightning.errors import UsageError
@@ -19,6 +22,8 @@ from es_lightning.tracking.secrets import is_masked, root_cause, without_passwor
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SECONDS = 10  # for a database's server to answer
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +68,7 @@ def check(address: str) -> None:
 
     Raises:
         Busy: another process has locked it.
-        OSError: its folder cannot be made, or its server does not listen.
+        OSError: its server does not listen.
         sqlite3.Error: it is no database, or cannot be written.
     """
     found = _SQLITE.fullmatch(address)
@@ -71,9 +76,7 @@ def check(address: str) -> None:
         return _check_server(address)
     if _in_memory(found[2]):
         return None
-    path = Path(found[2])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(Path(found[2]), timeout=0.1, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
             [version] = connection.execute("PRAGMA user_version").fetchone()
@@ -93,11 +96,12 @@ def _check_server(address: str) -> None:
         socket.create_connection((parts.hostname, parts.port or port), _SECONDS).close()
 
 
-def wait_until_free(address: str, seconds: float) -> None:
-    """Check an address as ``check`` does, and wait while another process has locked its database.
+def when_free(open_: Callable[[], T], shown: str, seconds: float) -> T:
+    """Open a database, and wait while another process has locked it.
 
     Args:
-        address: what MLflow calls a tracking URI.
+        open_: opens it, or raises ``Busy``.
+        shown: its address in messages.
         seconds: how long to wait.
 
     Raises:
@@ -106,15 +110,36 @@ def wait_until_free(address: str, seconds: float) -> None:
     end, told = time.monotonic() + seconds, False
     while True:
         try:
-            return check(address)
+            return open_()
         except Busy:
             if time.monotonic() >= end:
                 raise
         if not told:
-            shown = without_password(address)
             log.info("Another process has locked %s: waiting for it, at most %.0f s.", shown, seconds)
             told = True
         time.sleep(0.2)
+
+
+@contextmanager
+def alone(address: str) -> Iterator[None]:
+    """Let one process after the other open a database's file: MLflow would make a new one's tables twice.
+
+    Args:
+        address: what MLflow calls a tracking URI.
+    """
+    found = _SQLITE.fullmatch(address)
+    if found is None or _in_memory(found[2]):
+        yield
+        return
+    folder = Path(found[2]).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that has no locks for folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def refusal(address: str, error: Exception) -> str:

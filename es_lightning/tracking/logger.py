@@ -10,6 +10,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -148,6 +149,11 @@ class DurableMLFlowLogger(MLFlowLogger):
         elif waiting := self._outbox.waiting_run():
             self._key, self._continues = waiting, True
 
+    @property
+    def shown_uri(self) -> str:
+        """The tracking URI without its secrets, as the run's file has it."""
+        return self._shown_uri
+
     def evaluates(self, command: str, fit_run: str | None) -> None:
         """Make this an evaluation, with a name and tags of its own; a run that is under way stays as it is.
 
@@ -166,8 +172,8 @@ class DurableMLFlowLogger(MLFlowLogger):
         import mlflow
 
         try:
-            address.wait_until_free(self._uri, self._patience_seconds)
-            self._look_up(self._sender.client)
+            open_ = partial(getattr, self._sender, "client")
+            self._look_up(address.when_free(open_, self._shown_uri, self._patience_seconds))
         except UsageError:
             raise
         except Exception as error:
@@ -395,6 +401,22 @@ class DurableMLFlowLogger(MLFlowLogger):
     @_known_run.setter
     def _known_run(self, run_id: str | None) -> None:
         self._run_id = run_id
+
+
+def run_of(places: Iterable[Path], shown_uri: str) -> str | None:
+    """Return the id of the MLflow run that made a checkpoint or a model, as a file above it says.
+
+    Args:
+        places: checkpoints and folders of models; the first that lies in a run's folder counts.
+        shown_uri: the server that the run has to be on, without secrets.
+    """
+    for place in places:
+        # runs/demo/model, runs/demo/checkpoints/last.ckpt, runs/demo/exported/generation-5
+        for folder in list(place.absolute().parents)[:2] if place.exists() else ():
+            if (folder / MLFLOW_RUN).is_file():
+                known = json.loads((folder / MLFLOW_RUN).read_text(encoding="utf-8"))
+                return str(known["run_id"]) if known.get("tracking_uri") == shown_uri else None
+    return None
 
 
 def _milliseconds() -> int:

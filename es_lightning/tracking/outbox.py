@@ -96,8 +96,7 @@ class Outbox:
     def add(self, parcels: Collection[Parcel]) -> None:
         """Queue parcels; during an outage they are on disk when this returns."""
         with self._changed:
-            for parcel in parcels:
-                parcel.run_id = self._made.get(parcel.run_id, parcel.run_id)
+            self._rename(parcels)
             self._pending.extend(parcels)
             if self._outage:
                 self._save(parcels)
@@ -183,10 +182,8 @@ class Outbox:
             for _ in batch:
                 self._pending.popleft()
             if made is not None:
-                name = batch[0].run_id
-                self._made[name] = made
-                for parcel in self._pending:
-                    parcel.run_id = made if parcel.run_id == name else parcel.run_id
+                self._made[batch[0].run_id] = made
+                self._rename(self._pending)
             if self._pending and self._outage:
                 return
             if self._outage:
@@ -195,6 +192,11 @@ class Outbox:
             if not self._pending:
                 self._delete()
                 self._changed.notify_all()
+
+    def _rename(self, parcels: Iterable[Parcel]) -> None:
+        for parcel in parcels:
+            if parcel.kind != "run":  # it may come a second time, from the file, and goes by its name then too
+                parcel.run_id = self._made.get(parcel.run_id, parcel.run_id)
 
     def _failed(self, batch: list[Parcel], error: Exception) -> None:
         with self._changed:

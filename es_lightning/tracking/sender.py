@@ -62,8 +62,9 @@ class Sender:
         """MLflow's client; the first use opens the database, or raises ``address.Busy`` at once."""
         from mlflow.tracking import MlflowClient
 
-        address.check(self._uri)
-        return MlflowClient(self._uri)
+        with address.alone(self._uri):
+            address.check(self._uri)
+            return MlflowClient(self._uri)
 
     @property
     def is_open(self) -> bool:
