@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import history_of, tuning
+from es_lightning.callbacks.monitor import Tuning, history_of, tuning
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
@@ -70,7 +70,7 @@ class RunRecord(Callback):
             "es.command": _command(trainer),
             "task": module.data.task.name,
             "base_model": module.base_model.name,
-            "engine": module.settings()["engine"],
+            "engine": _engine(module),
             "hardware": machine(trainer.world_size),
             "es_lightning": __version__,
         }
@@ -116,6 +116,12 @@ def _command(trainer: pl.Trainer) -> str:
     """Return what the trainer was asked to do: ``fit``, ``validate`` or ``test``."""
     assert trainer.state.fn is not None
     return str(trainer.state.fn.value)
+
+
+def _engine(module: Tuning) -> str:
+    """Describe the engine as ``settings`` does, which needs an optimizer, and so a fit."""
+    engine = module.rollouts.engine
+    return f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}"
 
 
 def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:

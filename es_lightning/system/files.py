@@ -87,9 +87,9 @@ def check_folder(folder: Path) -> None:
     Raises:
         UsageError: it cannot be made, or a file in it cannot be written.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     trial = folder / f".trial-{os.getpid()}"
     try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         try:
             trial.write_bytes(bytes(4096))  # a full disk may still have room for a name
@@ -99,8 +99,8 @@ def check_folder(folder: Path) -> None:
                 place.rmdir()
     except OSError as error:
         raise UsageError(
-            f"the run's folder {folder} cannot be written ({error.strerror or error}): free space or mend its "
-            "permissions, or choose another folder with --trainer.default_root_dir."
+            f"the run's folder {folder} cannot be written ({error.strerror or error}): free space or mend "
+            "its permissions, or choose another folder with --trainer.default_root_dir."
         ) from error
 
 

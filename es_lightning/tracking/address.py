@@ -49,7 +49,8 @@ def complete(address: str) -> str:
         if without_password(whole) != without_password(address):
             raise UsageError(
                 f"tracking_uri is {address}, whose secrets were hidden when the configuration was saved: set "
-                "MLFLOW_TRACKING_URI to the whole address, or give it by --trainer.logger.init_args.tracking_uri."
+                "MLFLOW_TRACKING_URI to the whole address, or give it by "
+                "--trainer.logger.init_args.tracking_uri."
             )
         return whole
     found = _SQLITE.fullmatch(address)
@@ -80,7 +81,9 @@ def check(address: str) -> None:
         try:
             connection.execute("BEGIN IMMEDIATE")
             [version] = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute(f"PRAGMA user_version = {version:d}")  # begins to write: a full disk shows here
+            connection.execute(
+                f"PRAGMA user_version = {version:d}"
+            )  # begins to write: a full disk shows here
             connection.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -152,8 +155,8 @@ def refusal(address: str, error: Exception) -> str:
     shown = without_password(address)
     cause, advice = _cause_and_advice(shown, error)
     return (
-        f"MLflow at {shown} cannot be used ({cause}): {advice}, name another one with MLFLOW_TRACKING_URI or the "
-        "logger's tracking_uri, or go without by --trainer.logger false."
+        f"MLflow at {shown} cannot be used ({cause}): {advice}, name another one with MLFLOW_TRACKING_URI or "
+        "the logger's tracking_uri, or go without by --trainer.logger false."
     )
 
 
@@ -162,7 +165,9 @@ def _cause_and_advice(shown: str, error: Exception) -> tuple[str, str]:
     if schemes is not None:
         return _unknown_scheme(shown, [scheme for scheme in schemes if scheme])
     cause = root_cause(error)
-    versions = re.search(r"found version (\w+), but expected (\w+)|Can't locate revision .*?'(\w+)'", str(error))
+    versions = re.search(
+        r"found version (\w+), but expected (\w+)|Can't locate revision .*?'(\w+)'", str(error)
+    )
     if versions:
         cause = f"another version of MLflow made its tables, {versions[1] or versions[3]}"
         return cause, f"copy it and run 'mlflow db upgrade {shown}', or install the MLflow that made it"

@@ -122,7 +122,7 @@ class DurableMLFlowLogger(MLFlowLogger):
     @property
     def run_id(self) -> str | None:
         """The run's id; asking for it makes the run. None if MLflow is away, and on other ranks than 0."""
-        if rank_zero_only.rank == 0 and self._known_run is None:
+        if getattr(rank_zero_only, "rank", 0) == 0 and self._known_run is None:
             self._begin()
             self._waits.wait(self._patience_seconds)
         return self._known_run
@@ -221,7 +221,10 @@ class DurableMLFlowLogger(MLFlowLogger):
         _ = self.experiment
         self._begun = True
         if self._known_run is None:
-            item = {"experiment": self._wanted_experiment, "artifact_location": self._artifact_location}
+            item: dict[str, Any] = {
+                "experiment": self._wanted_experiment,
+                "artifact_location": self._artifact_location,
+            }
             item |= {"run_name": self._wanted_name, "tags": resolve_tags(self.tags)}
             item |= {"start_time": self._started}
             self._outbox.add([Parcel(self._key, "run", item)])

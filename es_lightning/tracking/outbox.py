@@ -195,7 +195,9 @@ class Outbox:
 
     def _rename(self, parcels: Iterable[Parcel]) -> None:
         for parcel in parcels:
-            if parcel.kind != "run":  # it may come a second time, from the file, and goes by its name then too
+            if (
+                parcel.kind != "run"
+            ):  # it may come a second time, from the file, and goes by its name then too
                 parcel.run_id = self._made.get(parcel.run_id, parcel.run_id)
 
     def _failed(self, batch: list[Parcel], error: Exception) -> None:

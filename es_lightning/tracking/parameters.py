@@ -24,7 +24,9 @@ def deciding(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
             chosen[section] = settings
         elif isinstance(settings, Mapping):
             usual = defaults.get(section) or {}
-            names = [name for name in settings if _shown(f"{section}/{name}", settings[name], usual.get(name))]
+            names = [
+                name for name in settings if _shown(f"{section}/{name}", settings[name], usual.get(name))
+            ]
             chosen |= {section: {name: settings[name] for name in names}} if names else {}
         elif _shown(section, settings, defaults.get(section)):
             chosen[section] = settings

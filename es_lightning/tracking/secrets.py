@@ -8,7 +8,9 @@ HIDDEN = "***"
 # User and password of an address: up to the last @ before the path, since a password may hold one itself. A
 # password may even hold a slash; a number behind the colon is a port, and what follows it is the path.
 _USER = r"(?<=:)//(?!git@)(?:[^/\s]*@|[^/\s:]*:(?!\d+(?:[/?\s]|$))\S*@)"
-_QUERY = r"(?i)([?&;](?:sig|[\w.-]*(?:token|passw|pwd|secret|key|credential|signature|auth)[\w.-]*)=)[^&;#\s'\"]*"
+_QUERY = (
+    r"(?i)([?&;](?:sig|[\w.-]*(?:token|passw|pwd|secret|key|credential|signature|auth)[\w.-]*)=)[^&;#\s'\"]*"
+)
 
 
 def without_password(message: object) -> str:

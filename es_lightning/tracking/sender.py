@@ -91,7 +91,7 @@ class Sender:
         return None
 
     def _make_run(self, name: str, item: dict[str, Any]) -> str:
-        """Make a run, unless an earlier attempt or process has made it, and its experiment if there is none."""
+        """Make a run, unless an earlier attempt or process has made it, and its experiment."""
         experiment = self._experiment(item["experiment"], item["artifact_location"])
         found = self.client.search_runs([experiment], f"tags.`{NAME}` = '{name}'", max_results=1)
         run = next(iter(found), None) or self.client.create_run(

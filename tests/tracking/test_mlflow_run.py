@@ -376,7 +376,9 @@ def test_a_training_that_fails_its_checks_leaves_the_earlier_run_alone(
     assert Path("mlflow-run.json").read_text() == known
     client = MlflowClient(uri)
     assert client.get_run(str(first.run_id)).info.status == "FINISHED"
-    assert [client.list_artifacts(run.info.run_id) for run in runs(uri)] == [[]], "no run for what was refused"
+    assert [client.list_artifacts(run.info.run_id) for run in runs(uri)] == [[]], (
+        "no run for what was refused"
+    )
 
 
 def test_a_run_that_goes_on_is_under_way_whatever_the_spool_still_says(uri: str, tmp_path: Path) -> None:
