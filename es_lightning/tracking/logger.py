@@ -36,12 +36,6 @@ STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 TRACKING_URI = "sqlite:///mlflow.db"  # in the working folder
 MLFLOW_RUN = "mlflow-run.json"
 UNOPENED = "http://no-mlflow-yet.invalid"  # for Lightning's constructor, which opens what it is given
-# MLflow's page sorts groups of metrics by name; this one comes first, and holds copies of what matters most.
-AT_A_GLANCE = {
-    "reward/mean": "at_a_glance/reward",
-    "val/reward": "at_a_glance/val_reward",
-    "held_out/reward": "at_a_glance/held_out_reward",
-}
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +250,6 @@ class DurableMLFlowLogger(MLFlowLogger):
         moment = {"timestamp": _milliseconds(), "step": int(step or 0)}
         # Without characters that MLflow refuses in names.
         named = {re.sub("[^a-zA-Z0-9_/. -]+", "", key): float(value) for key, value in metrics.items()}
-        named |= {AT_A_GLANCE[key]: value for key, value in named.items() if key in AT_A_GLANCE}
         items = [item for item in named.items() if item[0] != "epoch"]
         self._queue("metric", ({"key": key, "value": value, **moment} for key, value in items))
 

@@ -93,7 +93,7 @@ def test_a_resumed_run_has_every_number_once(client: MlflowClient, run: Run) -> 
 
 def test_metrics_are_grouped_and_nothing_else(run: Run) -> None:
     groups = {key.partition("/")[0] for key in run.data.metrics}
-    assert groups == {"at_a_glance", "reward", "val", "held_out", "geometry", "time", "health"}
+    assert groups == {"at_a_glance", "reward", "val", "held_out", "geometry", "time", "health", "system"}
 
 
 def test_the_experiment_is_one_of_training(client: MlflowClient, run: Run) -> None:
