@@ -8,13 +8,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.callbacks.monitor import history_of, tuning
+from es_lightning.callbacks.monitor import Tuning, history_of, tuning
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.system.version import __version__
 from es_lightning.tracking.artifacts import log_artifact
-from es_lightning.tracking.logger import DurableMLFlowLogger
+from es_lightning.tracking.logger import DurableMLFlowLogger, run_of
 
 CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
 SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show
@@ -23,6 +23,7 @@ SOURCE = "mlflow.source.git"  # MLflow's own tags, which its pages show
 class RunRecord(Callback):
     """Tags MLflow's run with what made it, logs its problems as data sets, and uploads its journal.
 
+    A ``test`` or ``validate`` is a run with a name of its own, below the run of the model that it evaluates.
     The command line adds this callback. Other MLflow loggers than ``DurableMLFlowLogger`` get only the
     journal.
 
@@ -35,23 +36,41 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the run's tags and data sets."""
-        module = tuning(pl_module)
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, DurableMLFlowLogger)]
-        for logger in loggers:
+        """Log the run's tags and data sets, and watch the machine from here on."""
+        self._record(trainer, pl_module, list(CONTEXTS))
+
+    @rank_zero_only
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the evaluation's name, tags and data set."""
+        self._record(trainer, pl_module, ["test"])
+
+    @rank_zero_only
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the evaluation's name, tags and data set, unless this validation is part of a fit."""
+        if trainer.state.fn == "validate":
+            self._record(trainer, pl_module, ["val"])
+
+    def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule, splits: list[str]) -> None:
+        module, command = tuning(pl_module), _command(trainer)
+        for logger in _durable(trainer):
+            if command != "fit":
+                places = [Path(place) for place in (trainer.ckpt_path, module.base_model.name) if place]
+                logger.evaluates(command, run_of(places, logger.shown_uri))
             logger.log_tags(self.tags(trainer, pl_module))
-            for split, context in CONTEXTS.items():
+            for split in splits:
                 if split == "train" or module.data.has(split):
                     name = f"{module.data.task.name} {split}"
-                    logger.log_dataset(_dataset(name, module.data.prompts(split)), context)
+                    logger.log_dataset(_dataset(name, module.data.prompts(split)), CONTEXTS[split])
+            logger.watch_system()
 
     def tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         """Return the run's tags."""
         module = tuning(pl_module)
         tags = {
+            "es.command": _command(trainer),
             "task": module.data.task.name,
             "base_model": module.base_model.name,
-            "engine": module.settings()["engine"],
+            "engine": _engine(module),
             "hardware": machine(trainer.world_size),
             "es_lightning": __version__,
         }
@@ -87,6 +106,22 @@ class RunRecord(Callback):
         path = Path(trainer.default_root_dir) / JOURNAL
         if path.exists():
             log_artifact(trainer.loggers, path)
+
+
+def _durable(trainer: pl.Trainer) -> list[DurableMLFlowLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, DurableMLFlowLogger)]
+
+
+def _command(trainer: pl.Trainer) -> str:
+    """Return what the trainer was asked to do: ``fit``, ``validate`` or ``test``."""
+    assert trainer.state.fn is not None
+    return str(trainer.state.fn.value)
+
+
+def _engine(module: Tuning) -> str:
+    """Describe the engine as ``settings`` does, which needs an optimizer, and so a fit."""
+    engine = module.rollouts.engine
+    return f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}"
 
 
 def _dataset(name: str, prompts: list[Prompt]) -> dict[str, Any]:

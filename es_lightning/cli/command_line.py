@@ -37,12 +37,15 @@ from es_lightning.journal.start import check_start
 from es_lightning.module import EvolutionStrategies
 from es_lightning.rollout import VLLMEngine
 from es_lightning.system.checkpoint import newest
+from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
+from es_lightning.tracking.parameters import deciding
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
+from es_lightning.tracking.secrets import masked
 
 __all__ = ["CommandLine", "main", "run"]
 
@@ -85,7 +88,10 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved configuration into the run folder and to the logger."""
+    """Writes the resolved configuration into the run folder, and what decides the run to the logger.
+
+    Neither shows a password or a token in an address.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note the files of an older run; they stay on disk until this run has passed its checks."""
@@ -102,13 +108,29 @@ class SaveConfig(SaveConfigCallback):
         path.parent.mkdir(parents=True, exist_ok=True)
         config = self.config.clone()
         config.ckpt_path = None  # the file describes the whole run, wherever this process resumed it
-        self.parser.save(config, path, overwrite=True, multifile=False)
-        plain = json.loads(
-            self.parser.dump(self.config, format="json")
-        )  # functions and classes by their names
-        for logger in trainer.loggers:
-            logger.log_hyperparams(plain)
+        with replacing(path) as file:
+            file.write(masked(self.parser.dump(config)).encode())
+        self._log_parameters(trainer)
         log_artifact(trainer.loggers, path)
+
+    @rank_zero_only
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log what decides an evaluation."""
+        self._log_parameters(trainer)
+
+    @rank_zero_only
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log what decides an evaluation; a fit has logged it before its first validation."""
+        if trainer.state.fn == "validate":
+            self._log_parameters(trainer)
+
+    def _log_parameters(self, trainer: pl.Trainer) -> None:
+        # As JSON, functions and classes are there by their names.
+        config = json.loads(masked(self.parser.dump(self.config, format="json")))
+        usual = self.parser.get_defaults(skip_validation=True)
+        defaults = json.loads(self.parser.dump(usual, format="json", skip_validation=True))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(deciding(config, defaults))
 
 
 class CommandLine(LightningCLI):
@@ -228,8 +250,7 @@ class CommandLine(LightningCLI):
         own = config.callbacks or []
         own = [own] if isinstance(own, pl.Callback) else own  # one callback, given without a dash before it
         added: list[pl.Callback] = [GracefulStop(self.config_init[self.subcommand].checkpoint.dirpath)]
-        if self.subcommand == "fit":
-            added.append(RunRecord(_config_name(self.config_init[self.subcommand])))
+        added.append(RunRecord(_config_name(self.config_init[self.subcommand])))
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
             added.append(GenerationBar())
         options["callbacks"] = [*own, *added]

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from es_lightning.cli.console import stop, without_loading_bars
 from es_lightning.cli.suggest import suggestion
 from es_lightning.models.embedded import fetch_embedded
-from es_lightning.tracking.outbox import without_password
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
+from es_lightning.tracking.secrets import without_password
 
 log = logging.getLogger(__name__)
 

@@ -100,7 +100,7 @@ NAMES = {
     "restore": {"distance": "algorithm.tensors.drift"},
     "shards": {"compare_centres": "distributed.ranks.compare_centres"},
     "sigma_sweep": {"Verdict": "analysis.sigma_sweep.SweepVerdict"},
-    "spool": {"Entry": "tracking.outbox.Parcel", "one_line": "tracking.outbox.without_password"},
+    "spool": {"Entry": "tracking.outbox.Parcel", "one_line": "tracking.secrets.without_password"},
     "suggest": {"one_line": "cli.explain.explained"},
     "tasks.data.sources": {"read": "tasks.datasets.sources.read_rows"},
 }

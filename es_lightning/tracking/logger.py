@@ -6,28 +6,35 @@ import atexit
 import json
 import logging
 import re
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.logger import _convert_params, _flatten_dict  # what its own loggers use
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.errors import UsageError
+from es_lightning.errors import StorageError, UsageError
 from es_lightning.system.files import replacing
-from es_lightning.tracking.outbox import Outbox, Parcel, root_cause, without_password
-from es_lightning.tracking.sender import LARGE, PER_REQUEST, Sender, cut, fail_fast, may_pass
+from es_lightning.tracking import address
+from es_lightning.tracking.outbox import Outbox, Parcel
+from es_lightning.tracking.places import MLFLOW_RUN
+from es_lightning.tracking.secrets import root_cause, without_password
+from es_lightning.tracking.sender import LARGE, PER_REQUEST, SYSTEM, Sender, cut, fail_fast, may_pass
+from es_lightning.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
-KIND = "mlflow.experimentKind"  # decides which of two views MLflow's page shows; here the one for training
+UNOPENED = "http://no-mlflow-yet.invalid"  # for Lightning's constructor, which opens what it is given
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +47,9 @@ class DurableMLFlowLogger(MLFlowLogger):
     it and the file is deleted. What is left at the end is delivered by the next logger with the same
     ``spool``.
 
+    MLflow's run is made when something is logged for the first time: Lightning asks for the client before a
+    training has passed its checks, and a training that is refused leaves no run.
+
     In this process MLflow's client tries a request once, for 10 seconds, instead of retrying for minutes. Set
     MLFLOW_HTTP_REQUEST_MAX_RETRIES or MLFLOW_HTTP_REQUEST_TIMEOUT to change that.
 
@@ -47,12 +57,15 @@ class DurableMLFlowLogger(MLFlowLogger):
         experiment_name: experiment of the run; created if there is none.
         run_name: name of the run in MLflow.
         tracking_uri: address of the server, or a database such as ``sqlite:///mlflow.db``; None takes
-            MLflow's own choice, which follows MLFLOW_TRACKING_URI.
+            MLflow's own choice, which follows MLFLOW_TRACKING_URI. Secrets in it are shown and saved nowhere.
         spool: file that keeps what is pending while the server is away; if None, only memory keeps it.
         tags: tags of the run.
         run_id: run to continue; None begins a new one.
         artifact_location: where a new experiment keeps its artifacts; None leaves it to the server.
-        patience_seconds: how long ``finalize`` waits for what is pending.
+        patience_seconds: how long ``finalize`` waits for what is pending, and the start for a database that
+            another process has locked.
+        system_metrics: whether ``watch_system`` logs the use of processors, memory, disk, network and GPUs,
+            every 10 seconds, or as MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL says.
     """
 
     def __init__(
@@ -65,87 +78,170 @@ class DurableMLFlowLogger(MLFlowLogger):
         run_id: str | None = None,
         artifact_location: str | None = None,
         patience_seconds: float = 10.0,
+        system_metrics: bool = True,
     ) -> None:
         from mlflow import get_tracking_uri
 
         uri = tracking_uri or get_tracking_uri()
-        self._shown_uri = without_password(uri)
+        self._uri, self._shown_uri = address.complete(uri), without_password(uri)
         self._receiver = f"MLflow at {self._shown_uri}"
         self._patience_seconds = patience_seconds
         self._final_status: str | None = None
         self._run_file: Path | None = None
         self._begun = self._continues = False
-        self._born = _milliseconds()
+        self._born = self._started = _milliseconds()
+        self._key = uuid4().hex  # the run's name until it is made
+        self._waits = threading.Event()
+        self._system = SystemMetrics(self._log_system_metrics) if system_metrics else None
         fail_fast()
-        with self._usage_error():
-            super().__init__(
-                experiment_name, run_name, uri, tags=tags, run_id=run_id, artifact_location=artifact_location
-            )
-        self._sender = Sender(self._client)
+        super().__init__(
+            experiment_name, run_name, UNOPENED, tags=tags, run_id=run_id, artifact_location=artifact_location
+        )
+        self._set_uri(self._uri)
+        self._sender = Sender(self._uri, self._made)
         place = Path(spool) if spool else None
         self._outbox = Outbox(self._sender.send, may_pass, self._receiver, place, PER_REQUEST, LARGE)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
-        """MLflow's client; the first use creates the run and queues what an earlier process left."""
+        """MLflow's client; the first use checks the address, and queues what an earlier process left."""
         if not self._is_open:
-            with self._usage_error():
-                self._open()
+            self._open()
             atexit.register(self._outbox.close, self._patience_seconds)
             self._outbox.recover()
-        return self._client
+        return self._sender.client if self._sender.is_open else self._unopened
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; asking for it makes the run. None if MLflow is away, and on other ranks than 0."""
+        if getattr(rank_zero_only, "rank", 0) == 0 and self._known_run is None:
+            self._begin()
+            self._waits.wait(self._patience_seconds)
+        return self._known_run
+
+    @property
+    def experiment_id(self) -> str | None:
+        """The experiment's id; asking for it makes the run. None as with ``run_id``."""
+        return None if self.run_id is None else self._known_experiment
 
     def remember(self, file: Path, resumes: bool) -> None:
         """Let a file record which MLflow run a training belongs to; call it before the first use.
 
         Args:
-            file: a file in the training's folder; it is written when something is logged for the first time.
+            file: a file in the training's folder; it is written when the run is made.
             resumes: whether to continue the run that the file names, if it is on this server.
         """
         self._run_file = file
-        if resumes and file.exists() and self._known_run is None:
+        if not resumes or self._known_run is not None:
+            return
+        if file.exists():
             known = json.loads(file.read_text(encoding="utf-8"))
             if known.get("tracking_uri") == self._shown_uri:
                 self._known_run = known["run_id"]
+        elif waiting := self._outbox.waiting_run():
+            self._key, self._continues = waiting, True
+
+    @property
+    def shown_uri(self) -> str:
+        """The tracking URI without its secrets, as the run's file has it."""
+        return self._shown_uri
+
+    def evaluates(self, command: str, fit_run: str | None) -> None:
+        """Make this an evaluation, with a name and tags of its own; a run that is under way stays as it is.
+
+        Args:
+            command: what is done, ``test`` or ``validate``.
+            fit_run: the run that made the model, on the same server; MLflow's page shows this run below it.
+        """
+        if self._begun or self._known_run is not None:
+            return
+        self._add_to_name(f"-{command}")
+        if fit_run is not None:
+            self.tags = {**(self.tags or {}), "es.fit_run": fit_run, "mlflow.parentRunId": fit_run}
 
     def _open(self) -> None:
-        """Create the run or continue one; create a new one if the server has lost it."""
-        if self._known_run is not None and self._run_file is not None and self._is_lost(self._known_run):
+        """Check the address and what is to be continued; nothing is stored there yet."""
+        import mlflow
+
+        try:
+            open_ = partial(getattr, self._sender, "client")
+            self._look_up(address.when_free(open_, self._shown_uri, self._patience_seconds))
+        except UsageError:
+            raise
+        except Exception as error:
+            resumes = self._known_run is not None or self._continues
+            if not isinstance(error, address.Busy) and not (resumes and may_pass(error)):
+                raise UsageError(address.refusal(self._uri, error)) from error
+            message = "%s cannot be used yet (%s): the run goes on without it, and %s keeps what is for it."
+            log.warning(message, self._receiver, root_cause(error), self._outbox.spool or "memory alone")
+        mlflow.set_tracking_uri(self._uri)
+        self._note_open()
+        self._continues = self._continues or self._known_run is not None
+        if self._continues:
+            self._sender.continues(self._name, since=self._born)
+
+    def _look_up(self, client: MlflowClient) -> None:
+        """Find the run that is to be continued, or make sure that a new one can be made."""
+        from mlflow.exceptions import MlflowException
+
+        if self._known_run is not None:
+            try:
+                info = client.get_run(self._known_run).info
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST" or self._run_file is None:
+                    raise
+                info = None
+            if info is not None and info.lifecycle_stage != "deleted":
+                self._known_experiment, self._started = info.experiment_id, info.start_time
+                return
             log.warning("%s has no run %s any more: a new one is made.", self._receiver, self._known_run)
             self._known_run = None
-        continued = self._known_run
-        _ = super().experiment
-        experiment = str(self._known_experiment)
-        if KIND not in self._client.get_experiment(experiment).tags:
-            self._client.set_experiment_tag(experiment, KIND, "custom_model_development")
-        if continued is not None:
-            self._continues = True
-            self._sender.continues(continued, since=self._born)
+        experiment = client.get_experiment_by_name(self._wanted_experiment)
+        if experiment is not None and experiment.lifecycle_stage == "deleted":
+            raise UsageError(
+                f"{self._receiver} has deleted the experiment {self._wanted_experiment}: choose another "
+                "experiment_name for the logger, or take it back by 'mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}'."
+            )
 
-    def _begin(self, run_id: str) -> None:
-        """Record the run in its file.
+    def _begin(self) -> None:
+        """Queue what makes the run, or what says that it goes on."""
+        from mlflow.tracking.context.registry import resolve_tags
 
-        The first parcel does this: Lightning opens the run before the training has passed its checks.
-        """
+        if self._begun:
+            return
+        _ = self.experiment
         self._begun = True
+        if self._known_run is None:
+            item: dict[str, Any] = {
+                "experiment": self._wanted_experiment,
+                "artifact_location": self._artifact_location,
+            }
+            item |= {"run_name": self._wanted_name, "tags": resolve_tags(self.tags)}
+            item |= {"start_time": self._started}
+            self._outbox.add([Parcel(self._key, "run", item)])
+        else:
+            self._record(self._known_run)
         if self._continues:
-            self._outbox.add([Parcel(run_id, "status", {"status": "RUNNING"})])
-        if self._run_file is not None:
+            self._outbox.add([Parcel(self._name, "status", {"status": "RUNNING"})])
+
+    def _made(self, name: str, run: Run) -> None:
+        """Note the run that was made; the outbox's thread calls this."""
+        if name == self._key:
+            self._known_run, self._known_experiment = run.info.run_id, run.info.experiment_id
+            try:
+                self._record(run.info.run_id)
+            except StorageError as error:
+                log.warning("%s", error)
+            self._waits.set()
+
+    def _record(self, run_id: str) -> None:
+        """Record the run in its file."""
+        if self._run_file is not None and self._known_experiment is not None:
             known = {"tracking_uri": self._shown_uri, "experiment_id": self._known_experiment}
             with replacing(self._run_file) as file:
                 file.write(json.dumps(known | {"run_id": run_id}, indent=2).encode())
-
-    def _is_lost(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            stage = self._client.get_run(run_id).info.lifecycle_stage
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return True
-        return bool(stage == "deleted")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -220,39 +316,78 @@ class DurableMLFlowLogger(MLFlowLogger):
         self._queue("artifact", [{"path": str(Path(path).absolute()), "folder": folder}])
 
     @rank_zero_only
+    def watch_system(self) -> None:
+        """Log what this machine is busy with until ``finalize``, unless ``system_metrics`` is off."""
+        if self._system is not None and self._final_status is None:
+            self._begin()
+            self._system.start()
+
+    def _log_system_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Queue what was measured; the step is the seconds since the run's beginning, resumed or not."""
+        now = _milliseconds()
+        moment = {"timestamp": now, "step": (now - self._started) // 1000}
+        self._queue("metric", ({"key": f"{SYSTEM}{key}", "value": metrics[key], **moment} for key in metrics))
+
+    @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """End the run once all is delivered; after ``patience_seconds`` leave the rest to the spool.
 
-        A run that was to be continued, but got nothing new, stays as it was.
+        A run that got nothing is not made, and one that was to be continued stays as it was.
         """
+        if self._system is not None:
+            self._system.stop()
         if not self._is_open or (self._outbox.closed and status == self._final_status):
             return
         self._final_status = status
-        if self._begun or not self._continues:
+        if self._begun:
             ended = {"status": STATUSES.get(status, status), "end_time": _milliseconds()}
-            self._outbox.add([Parcel(str(self._known_run), "status", ended)])
+            self._outbox.add([Parcel(self._name, "status", ended)])
         self._outbox.close(self._patience_seconds)
 
     def _queue(self, kind: str, items: Iterable[dict[str, Any]]) -> None:
-        run_id = str(self.run_id)
-        if not self._begun:
-            self._begin(run_id)
-        self._outbox.add([Parcel(run_id, kind, item) for item in items])
-
-    # Lightning's private attributes, all of them in this block. Reading its public ``experiment``, ``run_id``
-    # or ``experiment_id`` would create the run; these only tell what is known so far.
+        self._begin()
+        self._outbox.add([Parcel(self._name, kind, item) for item in items])
 
     @property
-    def _client(self) -> MlflowClient:
+    def _name(self) -> str:
+        return self._known_run or self._key
+
+    # Lightning's private attributes, all of them in this block. Reading its public ``experiment``, ``run_id``
+    # or ``experiment_id`` would open the database and make the run; these only tell what is known so far.
+
+    def _set_uri(self, uri: str) -> None:
+        self._tracking_uri = uri  # Lightning's constructor would have opened a database, on every rank
+
+    @property
+    def _unopened(self) -> MlflowClient:
         return self._mlflow_client
 
     @property
     def _is_open(self) -> bool:
         return self._initialized
 
+    def _note_open(self) -> None:
+        self._initialized = True
+
+    @property
+    def _wanted_experiment(self) -> str:
+        return self._experiment_name
+
+    @property
+    def _wanted_name(self) -> str | None:
+        return self._run_name
+
+    def _add_to_name(self, ending: str) -> None:
+        if self._run_name is not None:
+            self._run_name += ending
+
     @property
     def _known_experiment(self) -> str | None:
         return self._experiment_id
+
+    @_known_experiment.setter
+    def _known_experiment(self, experiment_id: str) -> None:
+        self._experiment_id = experiment_id
 
     @property
     def _known_run(self) -> str | None:
@@ -262,15 +397,21 @@ class DurableMLFlowLogger(MLFlowLogger):
     def _known_run(self, run_id: str | None) -> None:
         self._run_id = run_id
 
-    @contextmanager
-    def _usage_error(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise UsageError(
-                f"{self._receiver} cannot be used ({root_cause(error)}): start it, name another one with "
-                "MLFLOW_TRACKING_URI or the logger's tracking_uri, or go without by --trainer.logger false."
-            ) from error
+
+def run_of(places: Iterable[Path], shown_uri: str) -> str | None:
+    """Return the id of the MLflow run that made a checkpoint or a model, as a file above it says.
+
+    Args:
+        places: checkpoints and folders of models; the first that lies in a run's folder counts.
+        shown_uri: the server that the run has to be on, without secrets.
+    """
+    for place in places:
+        # runs/demo/model, runs/demo/checkpoints/last.ckpt, runs/demo/exported/generation-5
+        for folder in list(place.absolute().parents)[:2] if place.exists() else ():
+            if (folder / MLFLOW_RUN).is_file():
+                known = json.loads((folder / MLFLOW_RUN).read_text(encoding="utf-8"))
+                return str(known["run_id"]) if known.get("tracking_uri") == shown_uri else None
+    return None
 
 
 def _milliseconds() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
+
+from es_lightning.tracking.secrets import root_cause, without_password
 
 LONGEST_PAUSE = 30.0  # seconds
 THREAD = "outbox"
@@ -43,7 +44,8 @@ class Outbox:
     """Sends parcels in order from a thread of its own, and retries what failed, with growing pauses.
 
     Args:
-        send: called with a run, a kind and the data of several parcels of both; sends them.
+        send: called with a run, a kind and the data of several parcels of both; sends them. If that has made
+            the run, it returns the run's id, which takes the place of the run's name in later parcels.
         may_pass: whether an error means that the receiver is away, and not that it refuses what it was sent.
         receiver: the receiver's name in messages.
         spool: file that keeps what is pending while the receiver is away; if None, only memory keeps it.
@@ -53,7 +55,7 @@ class Outbox:
 
     def __init__(
         self,
-        send: Callable[[str, str, list[dict[str, Any]]], None],
+        send: Callable[[str, str, list[dict[str, Any]]], str | None],
         may_pass: Callable[[Exception], bool],
         receiver: str,
         spool: Path | None,
@@ -64,6 +66,7 @@ class Outbox:
         self.per_request, self.large = per_request, large
         self.closed = True  # until the first parcel
         self._pending: deque[Parcel] = deque()
+        self._made: dict[str, str] = {}  # a run's name before it was made -> its id
         self._changed = threading.Condition()  # guards every attribute and the file; never held while sending
         self._wake = threading.Event()  # ends the pause between two attempts
         self._sender: threading.Thread | None = None
@@ -82,9 +85,18 @@ class Outbox:
         log.info("Delivering %d entries that an earlier process left in %s.", len(parcels), self.spool)
         self.add(parcels)
 
+    def waiting_run(self) -> str | None:
+        """Return the name of a run in the file that an earlier process began and could not make."""
+        if self.spool is None or not self.spool.exists():
+            return None
+        with self.spool.open(encoding="utf-8", errors="replace") as file:
+            parcels = (self._parse(line, quiet=True) for line in file)
+            return next((parcel.run_id for parcel in parcels if parcel and parcel.kind == "run"), None)
+
     def add(self, parcels: Collection[Parcel]) -> None:
         """Queue parcels; during an outage they are on disk when this returns."""
         with self._changed:
+            self._rename(parcels)
             self._pending.extend(parcels)
             if self._outage:
                 self._save(parcels)
@@ -134,11 +146,11 @@ class Outbox:
     def _work(self) -> None:
         while batch := self._next_batch():
             try:
-                self._deliver(batch)
+                made = self._deliver(batch)
             except Exception as error:
                 self._failed(batch, error)
             else:
-                self._delivered(batch)
+                self._delivered(batch, made)
 
     def _next_batch(self) -> list[Parcel]:
         with self._changed:
@@ -151,7 +163,7 @@ class Outbox:
             alike = takewhile(lambda p: (p.run_id, p.kind) == (first.run_id, first.kind), self._pending)
             return list(islice(alike, self.per_request[first.kind]))
 
-    def _deliver(self, batch: list[Parcel]) -> None:
+    def _deliver(self, batch: list[Parcel]) -> str | None:
         try:
             return self.send(batch[0].run_id, batch[0].kind, [parcel.data for parcel in batch])
         except Exception as error:
@@ -159,15 +171,19 @@ class Outbox:
                 raise
             refusal = error
         if len(batch) == 1:
-            return self._refused(batch[0], refusal)
+            self._refused(batch[0], refusal)
+            return None
         middle = len(batch) // 2  # refused as a whole: halve it until the culprit is on its own
         self._deliver(batch[:middle])
         return self._deliver(batch[middle:])
 
-    def _delivered(self, batch: list[Parcel]) -> None:
+    def _delivered(self, batch: list[Parcel], made: str | None) -> None:
         with self._changed:
             for _ in batch:
                 self._pending.popleft()
+            if made is not None:
+                self._made[batch[0].run_id] = made
+                self._rename(self._pending)
             if self._pending and self._outage:
                 return
             if self._outage:
@@ -176,6 +192,13 @@ class Outbox:
             if not self._pending:
                 self._delete()
                 self._changed.notify_all()
+
+    def _rename(self, parcels: Iterable[Parcel]) -> None:
+        for parcel in parcels:
+            if (
+                parcel.kind != "run"
+            ):  # it may come a second time, from the file, and goes by its name then too
+                parcel.run_id = self._made.get(parcel.run_id, parcel.run_id)
 
     def _failed(self, batch: list[Parcel], error: Exception) -> None:
         with self._changed:
@@ -199,13 +222,14 @@ class Outbox:
         message = "%s refuses the %s %s, so it is dropped (later ones without a warning): %s"
         log.log(level, message, self.receiver, parcel.kind, name, without_password(error))
 
-    def _parse(self, line: str) -> Parcel | None:
-        """Return the parcel of a line of the spool file; None if the line is torn."""
+    def _parse(self, line: str, quiet: bool = False) -> Parcel | None:
+        """Return the parcel of a line of the spool file; None if the line is torn, with a warning."""
         try:
             parcel = Parcel(**json.loads(line), on_disk=True)
             self.per_request[parcel.kind]  # KeyError for an unknown kind
         except (ValueError, TypeError, KeyError):
-            log.warning("A torn line of %s is dropped: %s", self.spool, line[:80])
+            if not quiet:
+                log.warning("A torn line of %s is dropped: %s", self.spool, line[:80])
             return None
         return parcel
 
@@ -234,16 +258,3 @@ class Outbox:
         with suppress(OSError):  # then the next process sends the parcels once more
             if self.spool:
                 self.spool.unlink(missing_ok=True)
-
-
-def root_cause(error: BaseException) -> str:
-    """Return the innermost cause of an error that libraries have wrapped, on one line."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return without_password(error) or type(error).__name__
-
-
-def without_password(message: object) -> str:
-    """Return the first 200 characters of a message on one line, without user and password in any address."""
-    # Up to the last @ before the path: a password may hold one itself.
-    return re.sub(r"//[^/\s]*@", "//", " ".join(str(message).split()))[:200]

@@ -416,7 +416,7 @@ def test_a_locked_database_is_waited_for(tmp_path, spool, warnings):
 def test_a_database_locked_for_long_is_an_outage(tmp_path, spool, warnings):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     logger = DurableMLFlowLogger("locked", None, uri, spool, patience_seconds=60)
-    _ = logger.experiment
+    assert logger.run_id
     with closing(locked(tmp_path / "mlflow.db")):
         log_some(logger, range(3))
         wait_until(spool.exists, 90)  # SQLite itself waits for 20 s, twice
