@@ -9,10 +9,10 @@ from pathlib import Path
 def packaged_configs() -> dict[str, Path]:
     """Return the files of the installed package, by their names; of the checkout if it is not installed."""
     try:
-        folder = Path(str(resources.files("es_lightning.configs")))
+        files = list(resources.files("es_lightning.configs").iterdir())
     except ModuleNotFoundError:
-        folder = Path(__file__).parents[2] / "configs"
-    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
+        files = list((Path(__file__).parents[2] / "configs").iterdir())
+    return {each.name: Path(str(each)) for each in sorted(files, key=str) if each.name.endswith(".yaml")}
 
 
 def with_packaged(arguments: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ import importlib.metadata
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,15 @@ def test_a_fit_says_at_once_that_it_starts(
     monkeypatch.setattr(command_line, "run", lambda arguments: said.append((arguments, caplog.messages[:])))
     entry.main(["fit", "-c", "demo.yaml"])
     assert said == [(["fit", "-c", "demo.yaml"], ["starting es-lightning fit -c demo.yaml ..."])]
+
+
+def test_an_installed_package_finds_its_configs(tmp_path: Path) -> None:
+    """As in a wheel, where configs is a folder without code inside the package."""
+    place = tmp_path / "site" / "es_lightning"
+    shutil.copytree(ROOT / "es_lightning", place, ignore=shutil.ignore_patterns("*.jsonl", "__pycache__"))
+    shutil.copytree(ROOT / "configs", place / "configs")
+    code = "from es_lightning.cli.configs import with_packaged as w; print(*w(['-c', 'configs/demo.yaml']))"
+    environment = {**os.environ, "PYTHONPATH": str(place.parent)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.split() == ["-c", str(place / "configs" / "demo.yaml")], done.stderr
