@@ -83,6 +83,7 @@ def _run_with_lightning(command: str, arguments: list[str]) -> None:
         log.info("starting es-lightning %s ...", " ".join(arguments))
     with ending_at_once(), _without_collection():  # it takes seconds
         from es_lightning.cli import command_line
+    quiet()  # again, since Lightning sets the levels of its loggers when it is imported
     with interruptible_start():
         command_line.run([command, "--help"] if everything else arguments)
 

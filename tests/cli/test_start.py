@@ -169,3 +169,17 @@ def test_an_installed_package_finds_its_configs(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert done.stdout.split() == ["-c", str(place / "configs" / "demo.yaml")], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_run_that_is_refused_late_says_its_own_lines_alone(tmp_path: Path) -> None:
+    options = ["--trainer.logger", "false", "--model.optimizer", "torch.optim.LBFGS"]
+    command = [sys.executable, "-W", "ignore", "-m", "es_lightning", "fit", "-c", "smoke_cpu.yaml", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert said[0].startswith("starting es-lightning fit")
+    assert said[-1].startswith("es-lightning: LBFGS searches along a loss")
+    assert not [line for line in said if line.startswith(("INFO", "Traceback", "GPU", "TPU", "Seed"))], said
