@@ -51,7 +51,7 @@ def accuracy_curve(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1.02)
     axes.margins(x=0.08)
-    axes.set_xlabel("updates done")
+    axes.set_xlabel("generations done")
     axes.set_ylabel("problems solved")
     axes.legend(loc="best")
     save(figure, path)
