@@ -71,7 +71,8 @@ def test_the_noise(shown: ModuleType, tmp_path: Path) -> None:
 
 
 def test_the_reward_functions_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(), re.DOTALL)
+    [block] = [each for each in blocks if "my_rewards.py" in each]
     (tmp_path / "my_rewards.py").write_text(block)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Name a prime above 10.", "answer": "11"}\n')
     monkeypatch.delitem(sys.modules, "my_rewards", raising=False)  # of another test

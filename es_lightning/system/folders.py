@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
+from itertools import count
 from pathlib import Path
 
 from es_lightning.errors import UsageError
@@ -65,10 +66,11 @@ def new_folder(folder: str | Path) -> str:
             "new_folder is for runs of one process, since ranks may find different folders: name a folder "
             "of its own for each run with default_root_dir."
         )
-    names = (Path(folder), *(Path(f"{folder}-{number}") for number in range(2, 100_000)))
-    return next(
-        str(path) for path in names if not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    )
+    for number in count(1):
+        path = Path(folder if number == 1 else f"{folder}-{number}")
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            break
+    return str(path)
 
 
 def _nearest(path: Path) -> Path:

@@ -27,7 +27,7 @@ def deciding(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
             names = [
                 name for name in settings if _shown(f"{section}/{name}", settings[name], usual.get(name))
             ]
-            chosen |= {section: {name: settings[name] for name in names}} if names else {}
+            chosen |= {section: {name: _short(settings[name]) for name in names}} if names else {}
         elif _shown(section, settings, defaults.get(section)):
             chosen[section] = settings
     return chosen
@@ -35,3 +35,8 @@ def deciding(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 
 def _shown(name: str, value: Any, usual: Any) -> bool:
     return name not in NEVER and (name in ALWAYS or value != usual)
+
+
+def _short(value: Any) -> Any:
+    """Return the class of a part without its options: the parser adds all that were not given."""
+    return value["class_path"] if isinstance(value, Mapping) and "class_path" in value else value

@@ -152,6 +152,7 @@ def test_logprobs_are_those_of_transformers(
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_a_prefix_in_common_is_computed_once_per_member_and_never_taken_from_another_one(
     hf: RolloutEngine,
     vllm: VLLMEngine,
