@@ -182,6 +182,7 @@ def test_the_models_page_has_its_rewards(folder: Path, client: MlflowClient, run
 
 @pytest.mark.slow
 @pytest.mark.tasks
+@pytest.mark.long
 def test_the_model_can_be_served(folder: Path, client: MlflowClient, run: Run) -> None:
     newest = max(run.outputs.model_outputs, key=lambda output: output.step)
     port = free_port()
