@@ -49,7 +49,6 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.system.cores import use_one_thread_if_tiny
-from es_lightning.system.folders import check_writable
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
@@ -168,8 +167,6 @@ class EvolutionStrategies(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Check everything that costs nothing to check, then load the centre, then start the engine."""
         check_trainer(self.trainer)
-        if stage == "fit":
-            check_writable(self.trainer.default_root_dir, "trainer.default_root_dir")
         self.ranks.check(self.population.size)
         self.base_model.check()
         self.base_model.check_heads(self.rollouts.engine.tensor_parallel_size)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor  # graders run in processes that need no torch
 
+LARGEST_REWARD = 1e30
+"""Largest size of a reward. Up to here, sums, squares and what is logged in float32 stay finite."""
+
 
 @dataclass(frozen=True)
 class Choice:

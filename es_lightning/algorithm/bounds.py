@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from es_lightning.errors import DivergenceError, RewardError, UsageError
+from es_lightning.records import LARGEST_REWARD
 
 LARGEST_SIGMA = 1e3
 """In units of the weights, which are of the order of 0.01 to 1 in any language model."""
 LARGEST_WEIGHT = 1e6
 """Far above any weight of a language model; its square is far below the largest float32."""
-LARGEST_REWARD = 1e100
-"""Above it, variances of rewards overflow float64."""
 
 
 def checked_sigma(sigma: float) -> float:

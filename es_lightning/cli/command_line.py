@@ -195,7 +195,8 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse settings that no run can use, before anything is made or read."""
         super().parse_arguments(parser, args)
-        check_settings(self.config[self.config.subcommand])
+        command = self.config.subcommand
+        check_settings(self.config[command], resumes=command == "fit")
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and refuse to mix two runs in it."""
@@ -203,9 +204,9 @@ class CommandLine(LightningCLI):
         if config.trainer.max_epochs is None:
             # max_steps alone sets the length, also when a finished run is extended. Without it: one epoch.
             config.trainer.max_epochs = -1 if config.trainer.max_steps > 0 else 1
-        given = config.trainer.default_root_dir or Path("runs") / _config_name(config)
-        check_writable(given, "trainer.default_root_dir")
-        root = Path(given)
+        folder = config.trainer.default_root_dir or Path("runs") / _config_name(config)
+        check_writable(folder, "trainer.default_root_dir")
+        root = Path(folder)
         config.trainer.default_root_dir = str(root)
         if self.subcommand == "fit" and not config.trainer.fast_dev_run and is_first_rank():
             self.until_end.callback(hold(root))  # before anything of the folder is read or written
@@ -217,8 +218,8 @@ class CommandLine(LightningCLI):
             checkpoint = newest(Path(config.checkpoint.dirpath))
             config.ckpt_path = None if checkpoint is None else str(checkpoint)
             self.resumes = True
-        if config.ckpt_path:
-            check_start(Path(config.ckpt_path), resumes=self.subcommand == "fit")
+            if checkpoint is not None:
+                check_start(checkpoint, resumes=self.subcommand == "fit")
         base, exported = Path(config.model.base), (root / "model").resolve()
         if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):
             raise UsageError(

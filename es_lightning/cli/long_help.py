@@ -7,14 +7,10 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
+from es_lightning.system.trainer_options import WITHOUT_MEANING
+
 WITHOUT_EFFECT = {
-    "trainer.precision",  # the engine's dtype says it
-    "trainer.accumulate_grad_batches",  # there are no gradients
-    "trainer.gradient_clip_val",
-    "trainer.gradient_clip_algorithm",
-    "trainer.detect_anomaly",
-    "trainer.overfit_batches",
-    "trainer.sync_batchnorm",
+    *(f"trainer.{name}" for name in WITHOUT_MEANING),  # refused
     "trainer.max_epochs",  # max_steps sets the length
     "trainer.min_epochs",
     "trainer.limit_predict_batches",  # there is no predict

@@ -14,18 +14,19 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from es_lightning.errors import UsageError
-from es_lightning.system.checkpoint import read_checkpoint
+from es_lightning.journal.start import check_start
 from es_lightning.system.trainer_options import check_options
 
 LARGEST_SEED = 2**32 - 1  # NumPy, which Lightning seeds as well, takes no larger one
 OF_LIGHTNING = re.compile(r"best|hpc|registry(:.*)?")
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
+def check_settings(settings: Mapping[str, Any], resumes: bool) -> None:
     """Refuse a seed, a checkpoint or options of the Trainer that no run can use.
 
     Args:
         settings: of ``fit``, ``validate`` or ``test``, as parsed.
+        resumes: whether a fit would go on from the checkpoint.
 
     Raises:
         UsageError: the message names the option, and says what to do.
@@ -48,10 +49,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
     check_options(trainer)
     if settings["ckpt_path"] is not None:
-        _check_checkpoint(settings["ckpt_path"])
+        _check_checkpoint(settings["ckpt_path"], resumes)
 
 
-def _check_checkpoint(given: str) -> None:
+def _check_checkpoint(given: str, resumes: bool) -> None:
     path = Path(given)
     if given == "last":
         return
@@ -62,7 +63,7 @@ def _check_checkpoint(given: str) -> None:
             f"--ckpt_path is {given or 'empty'}, which is no file: give a checkpoint's file, or `last` for "
             "the newest."
         )
-    read_checkpoint(path, mapped=True)
+    check_start(path, resumes)
 
 
 @contextmanager

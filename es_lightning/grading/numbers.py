@@ -3,8 +3,7 @@
 import math
 from typing import Any
 
-LARGEST = 1e30
-"""Largest size of a reward. Up to here, sums, squares and what is logged in float32 stay finite."""
+from es_lightning.records import LARGEST_REWARD
 
 
 def number(value: Any) -> float:
@@ -30,6 +29,6 @@ def reward_number(value: Any) -> tuple[float, str]:
         return math.nan, "that is no number."
     if not math.isfinite(converted):
         return converted, "rewards must be finite numbers."
-    if abs(converted) > LARGEST:
-        return converted, f"that is too large, as rewards go up to {LARGEST:g} in size: scale it down."
+    if abs(converted) > LARGEST_REWARD:
+        return converted, f"that is too large, as rewards go up to {LARGEST_REWARD:g} in size: scale it down."
     return converted, ""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from es_lightning.errors import RewardError, UsageError
 from es_lightning.grading.grade import FAILED, Answer, Grade, answer_of, grade
-from es_lightning.grading.numbers import LARGEST
 from es_lightning.grading.output import PrintLog
 from es_lightning.grading.pool import GradingPool
-from es_lightning.records import Completion, Prompt
+from es_lightning.records import LARGEST_REWARD, Completion, Prompt
 from es_lightning.system.text import printable, shortened
 from es_lightning.task import Task
 
@@ -49,10 +48,10 @@ class Grading:
             raise UsageError(f"data.grading.timeout_seconds is {self.timeout_seconds}: give more than 0.")
         if not 0 <= self.max_failures <= 1:
             raise UsageError(f"data.grading.max_failures is {self.max_failures}: give a share from 0 to 1.")
-        if self.failure_reward is not None and not abs(self.failure_reward) <= LARGEST:
+        if self.failure_reward is not None and not abs(self.failure_reward) <= LARGEST_REWARD:
             raise UsageError(
                 f"data.grading.failure_reward is {self.failure_reward}: give a finite number, up to "
-                f"{LARGEST:g} in size."
+                f"{LARGEST_REWARD:g} in size."
             )
 
 

@@ -193,8 +193,8 @@ class VLLMEngine(RolloutEngine):
     def _check_weights(self, prompts: Sequence[Prompt]) -> None:
         """Read the end of the longest prompt, once per load of weights.
 
-        Asking for log-probabilities of all tokens that are generated would cost several per cent of the time;
-        this costs one forward pass.
+        This costs one forward pass over a few tokens. Log-probabilities of all generated tokens would be
+        computed over the whole vocabulary at every step.
         """
         if not self._is_checked:
             probe = max((prompt.token_ids for prompt in prompts), key=len)[-PROBE:]

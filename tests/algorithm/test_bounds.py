@@ -47,7 +47,7 @@ def test_ordinary_optimizers_pass(kind: Any) -> None:
     check_optimizer(kind([nn.Parameter(torch.zeros(2))], lr=0.0))
 
 
-@pytest.mark.parametrize("reward", [1e308, -1e308, INF, NAN, 1e101])
+@pytest.mark.parametrize("reward", [1e308, -1e308, INF, NAN, 1e31])
 def test_rewards_that_overflow_in_statistics_are_refused(reward: float) -> None:
     rewards = torch.tensor([[0.0, 1.0], [reward, 2.0]], dtype=torch.float64)
     with pytest.raises(RewardError, match="a reward of the population has the size"):
@@ -55,7 +55,7 @@ def test_rewards_that_overflow_in_statistics_are_refused(reward: float) -> None:
 
 
 def test_the_largest_rewards_have_finite_weights() -> None:
-    rewards = torch.tensor([[1e100], [-1e100], [0.0]], dtype=torch.float64)
+    rewards = torch.tensor([[1e30], [-1e30], [0.0]], dtype=torch.float64)
     check_rewards(rewards)
     weights, skipped = weigh(rewards, z_score)
     assert not skipped

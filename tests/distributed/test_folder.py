@@ -90,7 +90,10 @@ def test_a_fit_from_the_command_line_is_refused_where_another_runs(
 
 
 def test_a_trial_run_is_not_refused(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    before = sorted((tmp_path / "run").iterdir())
     fit(tmp_path / "run", fast_dev_run=True)
+    assert other.poll() is None
+    assert sorted((tmp_path / "run").iterdir()) == before
 
 
 def test_a_fit_holds_its_folder_until_the_end(tmp_path: Path) -> None:

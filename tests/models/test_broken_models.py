@@ -17,7 +17,7 @@ from es_lightning.models import BaseModel
 from es_lightning.models.embedded import tiny_folder
 from es_lightning.models.export import export
 from es_lightning.records import Prompt
-from es_lightning.rollout import HFEngine, Sampling, chat
+from es_lightning.rollout import HFEngine, Sampling, chat, encode
 
 SECRET = "the key of a house"
 
@@ -28,13 +28,14 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder(), tmp_path / "base"))
 
 
-def started(folder: Path) -> None:
-    """Everything that a run reads of its base model, in the run's order."""
+def started(folder: Path) -> Rollouts:
+    """Rollouts after everything that a run reads of its base model, in the run's order."""
     base, rollouts = BaseModel(folder), Rollouts(HFEngine(), Sampling(max_tokens=4))
     base.check()
     rollouts.reserve(base, [Prompt("a", "Hello"), Prompt("b", "Good day", system="Be brief.")])
     base.load()
     rollouts.start(base)
+    return rollouts
 
 
 def config(**changes: Any) -> Callable[[Path], None]:
@@ -160,7 +161,8 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(folder: Path) -> 
 
 
 def test_the_whole_model_is_refused_by_nobody(folder: Path) -> None:
-    started(folder)
+    prompts = encode([Prompt("a", "Hello")], BaseModel(folder).tokenizer)
+    assert len(started(folder).complete(prompts)) == 1
 
 
 def test_an_export_does_not_follow_links_out_of_the_model(folder: Path, tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ def left(folder: Path, change: Callable[[Holder], Holder]) -> Path:
 @pytest.mark.parametrize("text", ["", '{"host": "a', "[]", '{"host": 1}', "\0\0"])
 def test_a_name_that_was_not_written_to_its_end_is_no_holder(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)
-    hold(tmp_path)()
+    release = hold(tmp_path)
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    release()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -202,5 +204,7 @@ def test_without_locks_a_process_of_this_machine_is_looked_up(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_a_later_process_with_the_same_number_is_another(tmp_path: Path) -> None:
-    left(tmp_path, lambda this: replace(this, pid=os.getppid(), started=1))
-    hold(tmp_path)()
+    path = left(tmp_path, lambda this: replace(this, pid=os.getppid(), started=1))
+    release = hold(tmp_path)
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    release()
