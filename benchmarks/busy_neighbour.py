@@ -1,10 +1,11 @@
 """Tokens per second of vLLM on CPUs with and without a busy process beside it, for several ways of waiting.
 
-Run: python benchmarks/busy_neighbour.py [--prompts 16,128] [--tokens 40] [--settings default,ours,PASSIVE].
+Run: python benchmarks/busy_neighbour.py [--prompts 16,64] [--tokens 40] [--settings default,ours,PASSIVE].
 ``ours`` is what a run does: it lets threads sleep from the first second on in which other processes use its
 cores. A number is GOMP_SPINCOUNT, a word is OMP_WAIT_POLICY, ``default`` is neither. Each setting is a
-process of its own, since OpenMP reads these variables once. Ratios are to the default in quiet, since
-machines differ. Nothing else may run meanwhile.
+process of its own, since OpenMP reads these variables once. Every figure is the median of several rounds.
+Ratios are to the default in quiet: for ``ours`` in the same process, in turns with it, since processes on one
+machine differ by a tenth or two. Nothing else may run meanwhile.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
 
 from es_lightning.models import BaseModel
 from es_lightning.records import Prompt
@@ -24,7 +27,9 @@ from es_lightning.system.neighbours import OPENMP_VARIABLES, NeighbourWatch
 
 log = logging.getLogger("benchmarks.busy_neighbour")
 NEIGHBOUR = "while True: pass"
-Rates = dict[str, tuple[float, float]]
+NOTICED_SECONDS = 3.0  # the watch looks once a second
+Rates = dict[str, tuple[float, float, float]]
+ROUNDS = 3
 
 
 def environment(setting: str) -> dict[str, str]:
@@ -35,8 +40,22 @@ def environment(setting: str) -> dict[str, str]:
     return {**kept, "GOMP_SPINCOUNT" if setting.isdigit() else "OMP_WAIT_POLICY": setting}
 
 
+@contextmanager
+def watching(watches: bool) -> Iterator[None]:
+    """Watch for neighbours in this block, as a run does."""
+    watch = NeighbourWatch(os.sched_getaffinity(0) if watches else ())
+    watch.start()
+    yield
+    watch.stop()
+
+
 def measure(prompts: Sequence[int], tokens: int, dtype: DTypeName, watches: bool) -> Rates:
-    """Start an engine in this process; tokens per second, in quiet and beside a busy process, by prompts."""
+    """Start an engine in this process; tokens per second by prompts, with one busy process and without.
+
+    Returns:
+        For each number of prompts the rate in quiet without the watch, then as a run has it, in quiet and
+        beside the busy process.
+    """
     engine = VLLMEngine(dtype=dtype, enforce_eager=True, kv_cache_gib=1)
     base = BaseModel("embedded")
     engine.start(base.folder, 256)
@@ -49,19 +68,19 @@ def measure(prompts: Sequence[int], tokens: int, dtype: DTypeName, watches: bool
         done = engine.generate(batch, sampling)
         return sum(len(each.token_ids) for each in done) / (time.perf_counter() - start)
 
-    watch = NeighbourWatch(os.sched_getaffinity(0))
-    if watches:
-        watch.start()
     rates: Rates = {}
     rate(min(prompts))
     for count in prompts:
-        quiet = rate(count)
-        with subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) as neighbour:
-            time.sleep(3 * watch.interval_seconds)
-            busy = rate(count)
-            neighbour.kill()
-        time.sleep(3 * watch.interval_seconds)
-        rates[str(count)] = (quiet, busy)
+        plain, quiet, busy = [], [], []
+        for _ in range(ROUNDS):
+            plain.append(rate(count))
+            with watching(watches):
+                quiet.append(rate(count) if watches else plain[-1])
+                with subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) as neighbour:
+                    time.sleep(NOTICED_SECONDS)
+                    busy.append(rate(count))
+                    neighbour.kill()
+        rates[str(count)] = (median(plain), median(quiet), median(busy))
     engine.close()
     return rates
 
@@ -71,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompts", default="16,128", help="prompts at once, separated by commas")
+    parser.add_argument("--prompts", default="16,64", help="prompts at once, separated by commas")
     parser.add_argument("--tokens", type=int, default=40, help="new tokens of a prompt")
     parser.add_argument("--dtype", default="auto", help="the engine's dtype")
     parser.add_argument("--settings", default="default,ours,PASSIVE", help="separated by commas")
@@ -93,9 +112,10 @@ def main() -> None:
             command, env=environment(setting), check=True, stdout=subprocess.PIPE, text=True
         )
         rates: Rates = json.loads(done.stdout.splitlines()[-1])
-        for count, (quiet, busy) in rates.items():
-            base.setdefault(count, quiet)
-            numbers = (quiet, quiet / base[count], busy, busy / base[count])
+        for count, (plain, quiet, busy) in rates.items():
+            base.setdefault(count, plain)
+            reference = plain if setting == "ours" else base[count]
+            numbers = (quiet, quiet / reference, busy, busy / reference)
             log.info("%10s %8s %14.0f %8.2f %14.0f %8.2f", setting, count, *numbers)
 
 

@@ -90,7 +90,7 @@ def main() -> None:
     )
     engine.start(folder, 128)
     engine.generate(prompts, sampling)
-    warm = GaussianNoise()  # compiling the noise costs memory once, whatever the model
+    warm = GaussianNoise(compile=True)  # compiling the noise costs memory once, whatever the model
     warm.perturbed(0, "warm", torch.zeros(4096), 1.0, engine.dtype)
     warm.accumulate_(0, "warm", torch.zeros(4096), 1.0)
     weights = BaseWeights(folder)  # what the engine keeps of a first reload is its own

@@ -100,7 +100,7 @@ def main() -> None:
 
     centre = {name: torch.randn(shape) for name, shape in model_shapes().items()}
     elements = sum(tensor.numel() for tensor in centre.values())
-    compiled, eager = GaussianNoise(), GaussianNoise(compile=False)
+    compiled, eager = GaussianNoise(compile=True), GaussianNoise(compile=False)
     start = time.perf_counter()
     compiled.perturbed(0, "warm-up", torch.zeros(1), SIGMA, DTYPE)
     compiled.sample(0, "warm-up", (1,))

@@ -29,6 +29,8 @@ SUPERBLOCK = 4 * LANE
 LEVELS = 1 << 16
 # Elements per call of the kernel: intermediates of 2 MB stay in cache, and the overhead of a call is small.
 PIECE = 1 << 21
+# Elements that are drawn before compiling, which takes seconds. A tiny model never comes so far.
+WORTH_COMPILING = 1 << 24
 
 # Rotations of Threefry-2x32 and the parity word of its key schedule: Random123, threefry.h.
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -163,12 +165,14 @@ class Kernel:
 
     Args:
         compile: True requires torch.compile and raises if it fails; False never compiles; None compiles
-            where it works. Compiling takes a few seconds per result dtype, once per process.
+            where it works, once it is worth it. Compiling takes a few seconds per result dtype, once per
+            process.
     """
 
     def __init__(self, compile: bool | None = None) -> None:
         self._required = compile is True
         self._eager = compile is False
+        self._drawn = 0
         self._trusted: set[tuple[str, torch.dtype, bool]] = set()
 
     def __call__(
@@ -179,8 +183,11 @@ class Kernel:
         Raises:
             RuntimeError: ``compile`` is True, and torch.compile fails or gives other bits.
         """
+        self._drawn += rows * SUPERBLOCK
+        if self._eager or not (self._required or self._drawn > WORTH_COMPILING):
+            return draw(table, words, rows, centre, dtype)
         call = (table.device.type, dtype, centre is None)
-        if not self._eager and call not in self._trusted:
+        if call not in self._trusted:
             self._compare_with_eager(table, words, centre, dtype)
             self._trusted.add(call)
         return (draw if self._eager else _compiled())(table, words, rows, centre, dtype)

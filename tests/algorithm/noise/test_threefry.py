@@ -2,6 +2,7 @@
 
 import logging
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,7 @@ def test_without_torch_compile_one_warning_and_the_same_bits(
     fault: object, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(counter, "_compiled", lambda: fault)
+    monkeypatch.setattr(counter, "WORTH_COMPILING", 0)
     kernel, table, words = Kernel(), normal_table(), stream_words(5, 0, CPU)
     for call in ((3, None, torch.float32), (3, torch.ones(3, 4, 256), torch.bfloat16)):
         assert torch.equal(kernel(table, words, *call), counter.draw(table, words, *call))
@@ -148,3 +150,18 @@ def test_without_torch_compile_one_warning_and_the_same_bits(
     assert [reason in warning for warning in warnings] == [True]
     with pytest.raises(RuntimeError, match=f"{reason}.*pass compile=None"):
         Kernel(compile=True)(table, words, 2, None, torch.float32)
+
+
+def test_little_noise_is_not_worth_a_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilations: list[int] = []
+
+    def compiled(table: Tensor, words: Tensor, rows: int, *rest: Any) -> Tensor:
+        compilations.append(rows)
+        return counter.draw(table, words, rows, *rest)
+
+    monkeypatch.setattr(counter, "_compiled", lambda: compiled)
+    monkeypatch.setattr(counter, "WORTH_COMPILING", 5 * counter.SUPERBLOCK)
+    kernel, table, words = Kernel(), normal_table(), stream_words(5, 0, CPU)
+    for _ in range(3):
+        kernel(table, words, 2, None, torch.float32)
+    assert compilations == [2, 2]  # the comparison with eager bits, then the third call
