@@ -26,9 +26,9 @@ _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[+-]?\.\d+"
 _DECIMAL = re.compile(_NUMBER, re.ASCII)
 # "x = 62", "The total is $62.50", "62 legs", but not "not 62" and not "62 thousand".
 _SAID = re.compile(
-    r"(?:(?!.*\bnot\b)[A-Za-z][\w ]{0,60}?(?:\bis|:|=)\s{0,3})?[$\u20ac\u00a3]?"
+    r"(?:(?!.*\bnot\b)[A-Za-z][\w ]{0,60}?(?:\bis|:|=)\s{0,3})?\\?[$\u20ac\u00a3]?"
     rf"(?P<number>{_NUMBER})(?P<exponent>[eE][+-]?\d{{1,2}})?"
-    r"(?:\s{0,3}(?!(?i:hundred|thousand|million|billion|dozen|percent|minus|or|and|to|[km]|mm)\b)[A-Za-z]{1,20}){0,3}\.?",
+    r"(?:\s{0,3}(?!(?i:hundred|thousand|million|billion|dozen|percent|minus|or|and|to)\b)[A-Za-z]{2,20}){0,3}\.?",
     re.ASCII,
 )
 
@@ -79,7 +79,9 @@ def _value(number: str) -> Fraction:
 
 def _plain(text: str) -> str:
     """Reduce a text to what is compared of it."""
-    lines = (" ".join(line.split()) for line in unwrapped(text.strip().removesuffix(".")).split("\n"))
+    for _ in range(2):  # a full stop may stand inside the marks and outside them
+        text = unwrapped(text.strip().removesuffix("."))
+    lines = (" ".join(line.split()) for line in text.split("\n"))
     plain = _AROUND_MARKS.sub(r"\1", "\n".join(line for line in lines if line))
     if plain.startswith("["):
         plain = plain.replace("'", "").replace('"', "")
