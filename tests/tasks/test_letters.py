@@ -166,6 +166,7 @@ def test_replies_about_four_options(reply, letter):
     assert chosen(reply, ANIMALS) == letter
 
 
+LETTERS = "ABCDEFGHIJ"
 COLOURS = ["red", "green", "blue", "black", "white", "grey", "pink", "brown", "violet", "gold"]
 
 # Replies that other projects' graders were reported to misread.
@@ -237,10 +238,11 @@ def test_replies_about_colours(reply, letter):
 def test_no_letter_is_at_a_disadvantage(form, change):
     """A and I are words too, but a policy must not learn that some letters earn less."""
     found = [
-        chosen(form.format(change(letter), text), COLOURS) for letter, text in zip("ABCDEFGHIJ", COLOURS, strict=True)
+        chosen(form.format(change(letter), text), COLOURS)
+        for letter, text in zip(LETTERS, COLOURS, strict=True)
     ]
     assert len({letter is None for letter in found}) == 1
-    assert found == list("ABCDEFGHIJ") or (change is str.lower and set(found) == {None})
+    assert found == list(LETTERS) or (change is str.lower and set(found) == {None})
 
 
 @pytest.mark.parametrize(
