@@ -1,4 +1,4 @@
-"""Reward functions written for TRL, called by name: ``(prompts, completions, **columns) -> list of floats``."""
+"""Reward functions written for TRL, called by name: ``(prompts, completions, **columns) -> list[float]``."""
 
 import asyncio
 import inspect
