@@ -44,6 +44,7 @@ _ALONE = re.compile(
     r"[*_\"'`$]{0,4}[.:)]?",
     re.ASCII,
 )
+_OPTION_LINE = re.compile(r"^[ \t*_(\-]{0,4}([A-Z])(?:[)*_.:]|[ \t]{0,3}$)", re.ASCII | re.MULTILINE)
 
 
 def chosen(reply: str, options: Sequence[str]) -> str | None:
@@ -59,7 +60,9 @@ def chosen(reply: str, options: Sequence[str]) -> str | None:
     2. The whole reply is a letter, such as ``B``, ``(B)``, ``'B'`` or ``option B``, or a letter and the text
        of its option, such as ``B) text``.
     3. The whole reply is the text of exactly one option.
-    4. The last "it is (X)" or "it's (X)".
+    4. The first or the last line is a letter, or a letter and the text of its option, and no line begins with
+       another letter, as in a list of the options.
+    5. The last "it is (X)" or "it's (X)".
 
     Small letters count in brackets, and at the end of a clause or line. In a statement, A and I without
     brackets are letters unless a word follows, so that the article and the pronoun do not count: "A (red)",
@@ -76,7 +79,7 @@ def chosen(reply: str, options: Sequence[str]) -> str | None:
     tail = whole[-_TAIL:]
     letter = next(_statements(tail, texts), None)
     if letter is None and len(whole) <= _TAIL:
-        letter = _whole(whole, texts)
+        letter = _whole(whole, texts) or _line(whole, texts)
     if letter is None:
         letter = next((match[1] for match in reversed(list(_IT_IS.finditer(tail)))), None)
     return letter if letter and letter in ascii_uppercase[: len(texts)] else None
@@ -119,6 +122,14 @@ def _whole(text: str, texts: Sequence[str]) -> str | None:
     if match is None:
         return named
     return _with_text(text, texts) if text[match.end() :].strip(_AROUND) else _letter(match)
+
+
+def _line(text: str, texts: Sequence[str]) -> str | None:
+    """Return the letter that the last line, or else the first, is; None if lines begin with several."""
+    if len(set(_OPTION_LINE.findall(text))) > 1:
+        return None
+    lines = text.split("\n")
+    return next(filter(None, (_whole(line.strip(), texts) for line in (lines[-1], lines[0]))), None)
 
 
 def _with_text(text: str, texts: Sequence[str]) -> str | None:

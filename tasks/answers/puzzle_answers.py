@@ -23,13 +23,16 @@ _UNSOLVED = "Integral("  # SymPy has not found the answer; the library then repe
 _CASE_MATTERS = {"bf", "codeio"}  # what a program prints
 
 # On other texts, the library would repeat a move as often as the number after it says (the first two), warn
-# of a matrix without numbers, try every truth value of every variable, or take nan for any number.
+# of a matrix without numbers, try every truth value of every variable, take nan for any number, or pass over a
+# minus sign before the numbers of a grid.
+_NO_MINUS = re.compile(r"(?:[^-]|-(?!\d))*+")
 _ADMITTED = {
     "rubiks_cube": re.compile(r"(?:[^\d\s]++[1-3]?(?:\s++|$)){0,400}+"),
     "rush_hour": re.compile(r"(?:\D|\d{1,2}(?!\d))*+"),
     "pool_matrix": re.compile(r"(?=\D*+\d)[\d\s.eE+-]*+", re.ASCII),
     "propositional_logic": re.compile(r"(?:[∧∨¬→↔()\s]|[A-Z](?!\s*[A-Z])){0,400}+", re.ASCII),
     "number_sorting": re.compile(r"[\d\s.,+'\"\[\]-]*+", re.ASCII),
+    **dict.fromkeys(("futoshiki", "kakurasu", "mini_sudoku", "sudoku"), _NO_MINUS),
 }
 
 
