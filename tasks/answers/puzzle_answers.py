@@ -23,8 +23,8 @@ _UNSOLVED = "Integral("  # SymPy has not found the answer; the library then repe
 _CASE_MATTERS = {"bf", "codeio"}  # what a program prints
 
 # On other texts, the library would repeat a move as often as the number after it says (the first two), warn
-# of a matrix without numbers, try every truth value of every variable, take nan for any number, or pass over a
-# minus sign before the numbers of a grid.
+# of a matrix without numbers, try every truth value of every variable, take nan for any number, or pass over
+# a minus sign before the numbers of a grid.
 _NO_MINUS = re.compile(r"(?:[^-]|-(?!\d))*+")
 _ADMITTED = {
     "rubiks_cube": re.compile(r"(?:[^\d\s]++[1-3]?(?:\s++|$)){0,400}+"),
