@@ -69,8 +69,10 @@ smoke: install ## Run every part once, in seconds
 ui: install ## Look at the runs in a browser; PORT=5000
 	@$(BIN)/es-lightning ui --port $(PORT) $(ARGS)
 
+# One process per core, each with whole files, since tests of a file share what is slow to make. At most four: each
+# takes 2 GB.
 test: model ## Run the quick tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)
