@@ -68,7 +68,6 @@ def ui(arguments: list[str]) -> None:
         return
     command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
     place = ["--host", options.host, "--port", str(options.port)]
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # each of MLflow's processes warns of its own libraries
     os.execv(sys.executable, [sys.executable, *command, *place])  # not a child: Ctrl-C goes to MLflow itself
 
 
