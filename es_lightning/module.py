@@ -11,6 +11,7 @@ done by parts that need no Trainer:
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -209,7 +210,10 @@ class EvolutionStrategies(pl.LightningModule):
         try:
             optimizer = self._make_optimizer(self.centre.parameters())
         except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
-            raise UsageError(f"the optimizer was refused ({error}): mend model.optimizer.") from error
+            advice = "mend model.optimizer"
+            if re.search(r"\b2D\b", str(error)):  # of Muon, for biases and norms, which are no matrices
+                advice = "it takes matrices alone, and ES tunes all parameters: choose SGD, Adam or AdamW"
+            raise UsageError(f"the optimizer was refused ({error}): {advice}.") from error
         check_optimizer(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             raise UsageError(

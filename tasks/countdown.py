@@ -6,7 +6,8 @@ The problems are generated, or read from a file of your own.
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -31,11 +32,14 @@ _TEXT = (
 )
 _PREFILL = "Let me solve this step by step.\n<think>"
 _ROW = '{"numbers": [3, 7, 8], "target": 32}'
+# A target that is not whole is often a rounded one, such as 266.6666666666667: it stands for what is nearer.
+_ROUNDED = Fraction(1, 100_000)
+_DECIMAL = re.compile(r"-?\d{1,12}(?:\.\d{1,20})?", re.ASCII)
 
 
 class _Problem(NamedTuple):
     numbers: tuple[int, ...]
-    target: int
+    target: int | str  # a text if it is not whole, such as "98.5"
 
     @property
     def key(self) -> str:
@@ -51,7 +55,9 @@ class Countdown(Task):
     is an expression that uses exactly the given numbers and whose exact value is the target, else 0.0. One
     ``= target`` may follow the expression, since it adds nothing. ``format`` is 1.0 for a think block
     followed by an answer block, 0.5 for an answer block without a think block before it, 0.1 for a think
-    block alone, else 0.0.
+    block alone, else 0.0. The paper's grader gives 1.0 if a line break and nothing else stands between the
+    blocks, and nothing after them, else 0.6 for both. The prompt here does not ask for that, so it costs
+    nothing.
 
     Generated problems always have a solution: numbers from 1 to 99 are combined at random until the result
     is a whole number from 10 to 100. A set of numbers always belongs to the same split, whatever the target,
@@ -64,9 +70,11 @@ class Countdown(Task):
         numbers: how many numbers a problem may have; each count is from 2 to 6, and all are equally likely.
         seed: selects which problems are generated.
         path: JSONL file to read instead of generating, with one ``{"numbers": [3, 7, 8], "target": 32}`` per
-            line. A row may also have a ``"split"``: train, val or test. A row without it goes to the split of
-            generated problems with the same numbers, which gives each split about a third. With a file, the
-            options above have no effect.
+            line, or a file ``.json`` with a list of these. The target may be a text, as in the data of the
+            paper, and need not be whole: ``"98.5"`` is made by an expression whose exact value is within
+            0.00001 of it, which is the paper's rule. A row may also have a ``"split"``: train, val or test. A
+            row without it goes to the split of generated problems with the same numbers, which gives each
+            split about a third. With a file, the options above have no effect.
         chat: whether the model's chat template is applied; otherwise the model continues the raw text.
 
     Raises:
@@ -106,7 +114,7 @@ class Countdown(Task):
         )
         return [self._prompt(f"countdown/{split}/{i}", *problem) for i, problem in enumerate(problems)]
 
-    def _prompt(self, name: str, numbers: tuple[int, ...], target: int) -> Prompt:
+    def _prompt(self, name: str, numbers: tuple[int, ...], target: int | str) -> Prompt:
         text = _TEXT.format(numbers=", ".join(map(str, numbers)), target=target)
         return Prompt(
             id=name,
@@ -125,7 +133,7 @@ class Countdown(Task):
         return {"reward": answer + 0.1 * form, "accuracy": answer, "format": form}
 
 
-def _answer_score(text: str, numbers: Sequence[int], target: int) -> float:
+def _answer_score(text: str, numbers: Sequence[int], target: int | str) -> float:
     """Return 1.0 if the last answer block solves the problem, else 0.0."""
     block = last_block(text, "answer")
     if block is None:
@@ -134,7 +142,11 @@ def _answer_score(text: str, numbers: Sequence[int], target: int) -> float:
     if equals and claim.strip() != str(target):
         return 0.0
     result = evaluate(expression)
-    return float(result is not None and result.value == target and sorted(result.numbers) == sorted(numbers))
+    if result is None or sorted(result.numbers) != sorted(numbers):
+        return 0.0
+    if isinstance(target, int):
+        return float(result.value == target)
+    return float(abs(result.value - Fraction(target)) < _ROUNDED)
 
 
 @lru_cache(maxsize=16)
@@ -189,41 +201,57 @@ def _below(bound: int, rng: random.Random) -> int:
 def _read(path: Path) -> dict[str, list[_Problem]]:
     """Read the problems of a JSONL file by split, in the order of the file; empty lines are skipped."""
     splits: dict[str, list[_Problem]] = {split: [] for split in _SPLITS}
-    line_of: dict[str, int] = {}
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"path is {path}: give a JSONL file that can be read ({error.strerror}).") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            where = f"{path} line {number}"
-            problem, split = _parse(line, where)
-            first = line_of.setdefault(problem.key, number)
-            if first != number:
-                raise UsageError(f"{where} repeats the problem of line {first}; remove one of the two.")
-            splits[split].append(problem)
-    if not line_of:
+    place_of: dict[str, str] = {}
+    for where, row in _rows(path):
+        problem, split = _parse(row, f"{path} {where}")
+        first = place_of.setdefault(problem.key, where)
+        if first != where:
+            raise UsageError(f"{path} {where} repeats the problem of {first}; remove one of the two.")
+        splits[split].append(problem)
+    if not place_of:
         raise UsageError(f"{path} holds no problem; write one {_ROW} per line.")
     return splits
 
 
-def _parse(line: bytes, where: str) -> tuple[_Problem, str]:
-    """Parse the problem on one line of a file, and its split.
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the place and the content of every row of a file; None for a line that is not JSON."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"path is {path}: give a JSONL file that can be read ({error.strerror}).") from None
+    if path.suffix == ".json":
+        rows = _parsed(data)
+        if not isinstance(rows, list):
+            raise UsageError(
+                f"{path} is not a JSON list; write [{_ROW}, ...], or one row per line of a .jsonl."
+            )
+        yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    else:
+        for number, line in enumerate(data.splitlines(), start=1):
+            if line.strip():
+                yield f"line {number}", _parsed(line)
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parse(row: Any, where: str) -> tuple[_Problem, str]:
+    """Read the problem of a row, and its split.
 
     Raises:
-        UsageError: the line is not a problem; the message begins with ``where``.
+        UsageError: the row is not a problem; the message begins with ``where``.
     """
-    try:
-        row: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
     if not isinstance(row, dict):
         raise UsageError(f"{where} is not a JSON object; write one {_ROW} per line.")
-    numbers, target = row.get("numbers"), row.get("target")
+    numbers, target = row.get("numbers"), _target(row.get("target"))
     if not (isinstance(numbers, list) and 2 <= len(numbers) <= 10 and all(map(_is_number, numbers))):
         raise UsageError(f'{where}: "numbers" must list 2 to 10 whole numbers from 0 to {MAX_NUMBER}.')
-    if type(target) is not int:
-        raise UsageError(f'{where}: "target" must be a whole number.')
+    if target is None:
+        raise UsageError(f'{where}: "target" must be a whole number, or a number in quotes, such as "98.5".')
     problem = _Problem(tuple(numbers), target)
     split = row.get("split", _split_of(numbers))
     if split not in _SPLITS:
@@ -233,3 +261,11 @@ def _parse(line: bytes, where: str) -> tuple[_Problem, str]:
 
 def _is_number(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_NUMBER  # not isinstance: a bool is an int, too
+
+
+def _target(value: object) -> int | str | None:
+    """Return a target as a whole number, or as a text if it is not whole; None if it is no number."""
+    text = str(value).strip() if isinstance(value, str | float) or type(value) is int else ""
+    if not _DECIMAL.fullmatch(text):
+        return None
+    return int(Fraction(text)) if Fraction(text).denominator == 1 else text

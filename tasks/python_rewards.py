@@ -16,6 +16,7 @@ from es_lightning.tasks.datasets.rows import RowTask
 from es_lightning.tasks.datasets.sources import Row, Source
 from es_lightning.tasks.reward_code import prepare
 from es_lightning.tasks.reward_functions import (
+    MESSAGES,
     attempt,
     check_columns,
     find,
@@ -24,6 +25,7 @@ from es_lightning.tasks.reward_functions import (
     names_of,
     wanted,
 )
+from es_lightning.tasks.trl_rewards import call_trl, check_trl_columns, is_trl
 
 _SAMPLE = Source(hub="", splits={}, sample="prompts")
 _ROW = '{"prompt": "Name a prime number above 10.", "answer": "11"}'
@@ -37,6 +39,10 @@ class PythonRewards(RowTask):
     for all completions of a member then run concurrently. A dict has the key ``reward``, and components that
     are logged with it. With ``batched`` a function is called once per member with lists: ``(prompts,
     completions, **columns)``, with None where a row lacks a column.
+
+    A function that was written for TRL is known by its parameter ``completions``, and is called as TRL calls
+    it: once per member, by name, with ``prompts``, ``completions`` and the columns as lists. Where the rows
+    have chat messages, completions are messages, too. It returns a list; None in it counts as 0.
 
     Before the clock starts, the functions' modules are imported, and whatever the functions import when they
     are called. What else takes long is done in ``prepare()``, if a function or a callable object has that
@@ -94,7 +100,8 @@ class PythonRewards(RowTask):
         if system is not None and not chat:
             raise UsageError("system needs the chat template: set chat to true, or leave system out.")
         self.takes_lists = batched
-        self.batched = batched or any(map(is_async, functions))
+        self.of_trl = {name for name, function in self.functions.items() if is_trl(function, batched)}
+        self.batched = batched or bool(self.of_trl) or any(map(is_async, functions))
         self.prompt_column, self.system, self.chat = prompt_column, system, chat
         self.async_seconds = async_seconds
 
@@ -106,8 +113,10 @@ class PythonRewards(RowTask):
         """Make the prompt of a row; its reference holds the other columns."""
         system, text = _messages(row[self.prompt_column])
         columns = {key: value for key, value in row.items() if key not in {self.prompt_column, "split"}}
-        for function in self.functions.values():
-            check_columns(function, columns)
+        for called, function in self.functions.items():
+            (check_trl_columns if called in self.of_trl else check_columns)(function, columns)
+        if self.of_trl and not isinstance(row[self.prompt_column], str):
+            columns[MESSAGES] = row[self.prompt_column]
         # Grading processes get the reference as JSON: what JSON cannot hold fails here already.
         reference = json.loads(json.dumps(columns))
         return Prompt(name, text, reference, system=system or self.system, chat=self.chat)
@@ -124,7 +133,8 @@ class PythonRewards(RowTask):
         columns = []
         for name, function in self.functions.items():
             speak_as(name)  # what it prints goes to the log under its name
-            columns.append(self._call(function, prompts, completions))
+            call = call_trl if name in self.of_trl else self._call
+            columns.append(call(function, prompts, completions))
         return [self._sum(values) for values in zip(*columns, strict=True)]
 
     def prepare(self) -> None:

@@ -29,13 +29,15 @@ def _nothing_made() -> dict[str, Any]:
 class ReasoningGym(Task):
     """Puzzles of one generator of the library reasoning-gym.
 
-    Reward per completion: the library's score of the last complete answer block, from 0 to 1; higher is
-    better. ``accuracy`` is 1 where the reward is 1, else 0. Many generators give from 0.01 to 0.1 for a wrong
-    answer of the right form, and some give more for one that is nearly right. A reply without an answer block
-    earns 0. So does an answer that has more than 1,000 characters plus four times the length of the right
-    one, and an answer that would keep the grader busy for long (a move repeated 1,000 times). The model's
-    text is never run as code. If the library would run it, or accepts an answer that solves nothing, our own
-    grader replaces the library's: see ``puzzle_answers``.
+    Reward per completion: the score of the last complete answer block, from 0 to 1; higher is better.
+    ``accuracy`` is 1 where the reward is 1, else 0. The score is the library's for most generators: many give
+    from 0.01 to 0.1 for a wrong answer of the right form, and some give more for one that is partly right. If
+    the library would run the model's text, or pays for text that answers nothing, our own grader replaces the
+    library's: see ``puzzle_graders``. The right answer counts however it is set (``puzzle_text``).
+
+    A reply without an answer block earns 0. So does an answer that has more than 1,000 characters plus four
+    times the length of the right one, and an answer that would keep the grader busy for long (a move repeated
+    1,000 times).
 
     The problems depend on the data set, its options, the seed and the version of the library, and in ``acre``
     also on the sizes. No question occurs twice, neither within a split nor in two splits. The test split is

@@ -10,6 +10,9 @@ from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.system.text import printable
 
+MESSAGES = "__messages__"
+"""Column under which a prompt's reference keeps the chat messages of its row, for functions of TRL alone."""
+
 
 def attempt(function: Callable[..., Any], prompt: Prompt, text: str) -> Any:
     """Return what a function returns for one completion, or the exception that it raises."""
@@ -103,7 +106,8 @@ class Parameters:
 def wanted(function: Callable[..., Any], columns: Mapping[str, Any]) -> dict[str, Any]:
     """Select the columns that a function takes."""
     takes = parameters_of(function)
-    return {key: value for key, value in columns.items() if takes.takes_all or key in takes.columns}
+    given = {key: value for key, value in columns.items() if key != MESSAGES}
+    return {key: value for key, value in given.items() if takes.takes_all or key in takes.columns}
 
 
 def check_columns(function: Callable[..., Any], columns: Mapping[str, Any]) -> None:

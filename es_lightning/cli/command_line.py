@@ -45,6 +45,7 @@ from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 from es_lightning.tracking.parameters import deciding
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
+from es_lightning.tracking.plain_logger import prepare
 from es_lightning.tracking.secrets import masked
 
 __all__ = ["CommandLine", "main", "run"]
@@ -234,7 +235,9 @@ class CommandLine(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Let a resumed run that has no checkpoint yet continue from its journal."""
+        """Open MLflow first; let a resumed run that has no checkpoint yet continue from its journal."""
+        if is_first_rank():
+            prepare(self.config[self.subcommand].trainer.logger)
         super().instantiate_classes()
         if self.resumes:
             self.model.history.saved = []

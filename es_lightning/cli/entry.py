@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 
 from es_lightning.cli import commands, usage
 from es_lightning.cli.console import quiet, stop
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     quiet()
+    _draw_without_notebook()
     # So that class_path finds the user's own tasks and callbacks. Appended, so that they shadow nothing.
     sys.path.append(os.getcwd())
     try:
@@ -72,6 +74,20 @@ def run(arguments: list[str]) -> None:
         known = [*usage.HEAVY, *LIGHT]
         names = f"{', '.join(known[:-1])} and {known[-1]}"
         raise UsageError(f"there is no command {first}: the commands are {names}.{suggestion(first, known)}")
+
+
+def _draw_without_notebook() -> None:
+    """Draw into files where MPLBACKEND names a module that is not here.
+
+    A notebook sets it for its kernel, and ``!es-lightning fit`` inherits it; matplotlib then fails when it is
+    imported.
+    """
+    kind, _, module = os.environ.get("MPLBACKEND", "").partition("://")
+    if kind == "module":
+        with suppress(ImportError):  # also where the package around the module is missing
+            if find_spec(module) is not None:
+                return
+        os.environ["MPLBACKEND"] = "agg"
 
 
 def _run_with_lightning(command: str, arguments: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import distributed, nn
@@ -64,6 +65,7 @@ class PopulationStrategy(DDPStrategy):
 
     def setup_environment(self) -> None:
         """Join the other ranks; a rank on CPUs also takes cores of its own."""
+        self._check_launcher()
         if self.local_rank and _parent_runs_the_same():
             end_with_parent()
         super().setup_environment()
@@ -77,6 +79,20 @@ class PopulationStrategy(DDPStrategy):
             )
         if self.root_device.type == "cpu":
             self._bind()
+
+    def _check_launcher(self) -> None:
+        """Refuse a number of ranks that is not torchrun's: Lightning would look for devices that it lacks."""
+        environment = self.cluster_environment
+        if not isinstance(environment, TorchElasticEnvironment):
+            return
+        started, wanted = environment.world_size(), self.num_nodes * self.num_processes
+        if started != wanted:
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", started))
+            raise UsageError(
+                f"torchrun has started {started} ranks, but trainer.devices and trainer.num_nodes ask for "
+                f"{wanted}: give --trainer.devices {here} --trainer.num_nodes {started // here}, or start "
+                "es-lightning without torchrun."
+            )
 
     def _bind(self) -> None:
         """Take a share of the machine's cores, unless a launcher has given each rank its own already."""

@@ -25,6 +25,7 @@ from es_lightning.system.files import replacing
 from es_lightning.tracking import address
 from es_lightning.tracking.outbox import Outbox, Parcel
 from es_lightning.tracking.places import MLFLOW_RUN
+from es_lightning.tracking.plain_logger import deleted
 from es_lightning.tracking.secrets import root_cause, without_password
 from es_lightning.tracking.sender import LARGE, PER_REQUEST, SYSTEM, Sender, cut, fail_fast, may_pass
 from es_lightning.tracking.system_metrics import SystemMetrics
@@ -199,11 +200,7 @@ class DurableMLFlowLogger(MLFlowLogger):
             self._known_run = None
         experiment = client.get_experiment_by_name(self._wanted_experiment)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
-            raise UsageError(
-                f"{self._receiver} has deleted the experiment {self._wanted_experiment}: choose another "
-                "experiment_name for the logger, or take it back by 'mlflow experiments restore "
-                f"--experiment-id {experiment.experiment_id}'."
-            )
+            raise deleted(self._receiver, self._wanted_experiment, experiment.experiment_id)
 
     def _begin(self) -> None:
         """Queue what makes the run, or what says that it goes on."""

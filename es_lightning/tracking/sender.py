@@ -109,19 +109,23 @@ class Sender:
         return str(run.info.run_id)
 
     def _experiment(self, name: str, artifact_location: str | None) -> str:
-        from mlflow.exceptions import MlflowException
-
         experiment = self.client.get_experiment_by_name(name)
         if experiment is not None:
             if KIND not in experiment.tags:
                 self.client.set_experiment_tag(experiment.experiment_id, KIND, "custom_model_development")
             return str(experiment.experiment_id)
+        self.make_experiment(name, artifact_location)
+        return self._experiment(name, artifact_location)
+
+    def make_experiment(self, name: str, artifact_location: str | None) -> None:
+        """Make an experiment, unless another run has just made it."""
+        from mlflow.exceptions import MlflowException
+
         try:
             self.client.create_experiment(name, artifact_location)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run has just made it
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        return self._experiment(name, artifact_location)
 
     def _send_metric(self, run_id: str, items: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric

@@ -164,15 +164,15 @@ def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
         ValueError: one of the two is not a formula, or has functions that are not known here.
         ArithmeticError: one of the two has no value at one of the points.
     """
-    answer, wanted = _tree(text), _tree(integrand)
+    answer, wanted = _parsed(text, _FORMULA), _parsed(integrand, _FORMULA)
     return all(_agree(answer, wanted, variable, point) for point in _POINTS)
 
 
 def _agree(answer: ast.expr, wanted: ast.expr, variable: str, point: complex) -> bool:
     constants = {name: _Dual(value) for name, value in _CONSTANTS.items()}
     names = {**constants, **_FUNCTIONS, variable: _Dual(point, 1.0)}
-    derivative = _value(answer, names, _number).slope
-    expected = _value(wanted, names, _number).value
+    derivative = _evaluated(answer, names, _number).slope
+    expected = _evaluated(wanted, names, _number).value
     return bool(abs(derivative - expected) <= _TOLERANCE * (1 + abs(expected)))
 
 
@@ -188,10 +188,10 @@ def polynomial(text: str) -> Mapping[_Powers, Fraction]:
         ValueError: the text is not such a sum, or an exponent is above 99.
         ArithmeticError: it divides by zero.
     """
-    tree = _tree(text)
+    tree = _parsed(text, _FORMULA)
     letters = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and len(node.id) == 1}
     names = {letter: _Sum({((letter, 1),): Fraction(1)}) for letter in letters}
-    total: _Sum = _value(tree, names, lambda number: _Sum({(): Fraction(number)} if number else {}))
+    total: _Sum = _evaluated(tree, names, lambda number: _Sum({(): Fraction(number)} if number else {}))
     return total.terms
 
 
@@ -201,19 +201,25 @@ def literal(text: str) -> Any:
     Raises:
         ValueError: the text is anything else.
     """
-    return ast.literal_eval(_checked(text, _LIST))
+    return ast.literal_eval(_parsed(text, _LIST))
 
 
-def _tree(text: str) -> ast.expr:
-    return ast.parse(_checked(text, _FORMULA), mode="eval").body
-
-
-def _checked(text: str, tokens: re.Pattern[str]) -> str:
-    """Strip the text, and check that it consists of the given tokens only."""
+def _parsed(text: str, tokens: re.Pattern[str]) -> ast.expr:
+    """Parse a text that consists of the given tokens only."""
     text = text.strip()
     if not tokens.fullmatch(text):
         raise ValueError("a character, or a number, that does not belong there")
-    return text
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError):  # the last two if it is nested deeply
+        raise ValueError("not a formula") from None
+
+
+def _evaluated(tree: ast.expr, names: Mapping[str, Any], number: Callable[[float], Any]) -> Any:
+    try:
+        return _value(tree, names, number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _value(node: ast.expr, names: Mapping[str, Any], number: Callable[[float], Any]) -> Any:
@@ -221,12 +227,12 @@ def _value(node: ast.expr, names: Mapping[str, Any], number: Callable[[float], A
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return number(value)
-        case ast.Name(id=name) if name in names:
+        case ast.Name(id=name) if name in names and not callable(names[name]):
             return names[name]
         case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
             return _OPERATORS[type(sign)](None, _value(operand, names, number))
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
             return _OPERATORS[type(sign)](_value(left, names, number), _value(right, names, number))
-        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if callable(names.get(name)):
             return names[name](_value(argument, names, number))
     raise ValueError("not a formula")

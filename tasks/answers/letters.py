@@ -7,27 +7,43 @@ from string import ascii_lowercase, ascii_uppercase
 
 _TAIL = 10_000  # characters; a long reply is mostly reasoning, and the answer comes last
 _STATEMENTS = 50
+_AROUND = " \t\r\n*_$"
 _TEXT = 2000  # characters of an option that is named by its text
 
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # str.lower turns a Kelvin sign into k
 
+_OPTION = r"(?i:(?:the\s{1,3})?(?:(?:correct|right|best)\s{1,3})?(?:option|choice|letter)\b[\s:]{1,3})"
 _STATEMENT = re.compile(
-    r"(?i:\banswer\b)[\s*_]{0,6}(?:(?i:is\b)|:)[\s*_:\"'`]{0,8}(?:(?i:option|choice|letter)\s{1,3}[*_]{0,2})?",
+    r"(?i:\b(?:answer|(?:correct|right|best)\s{1,3}(?:option|choice|letter))\b)(?i:\s{1,3}(?:choice|option)\b)?"
+    r"[\s*_]{0,6}(?:(?i:(?:is|would be|should be|must be)\b)|[:=])"
+    rf"[\s*_:\"'`]{{0,8}}(?i:(?:therefore|thus|hence|clearly|probably|definitely)\b[\s,]{{1,3}})?(?:{_OPTION}[*_\"'`]{{0,2}})?",
+    re.ASCII,
+)
+_IS_CORRECT = re.compile(
+    r"(?<!nor )(?<!and )(?<!or )(?<!if )(?i:(?:option|choice|letter)\s{1,3}[*_(]{0,3}|(?=\())"
+    r"\(?([A-Z])[)*_]{0,3}\s{1,3}is\s{1,3}(?:the\s{1,3})?(?:correct|right|best)\b",
     re.ASCII,
 )
 _IT_IS = re.compile(r"(?i:\bit(?: is|'s))\s{1,3}[*_]{0,2}\(([A-Z])\)", re.ASCII)
-_BOXED = re.compile(r"\\boxed\{(?:\\(?:text|textbf|mathrm|mathbf)\{)?([^{}]{1,2000}+)\}")
+_BOXED = re.compile(r"\\f?box(?:ed)?\{(?:\\(?:text|textbf|mathrm|mathbf)\{)?([^{}]{1,2000}+)\}")
 _TAGGED = re.compile(r"<answer>((?:(?!</?answer>).){0,2000}+)</answer>", re.DOTALL)
 
 _BRACKETED = r"\\?[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?\\?[)\]}]"
-# A and I are words too: without brackets, they count only at the end of a line or a clause.
-_BARE = r"([B-HJ-Z])(?![\w'+#&/-]|[^\x00-\x7f])|([AI])(?=[*_$\"`]|[ \t]{0,3}(?:[.,;:!?)\]}<]|[\r\n]|\Z))"
+# A and I are words too: without brackets, they count only before a mark that no article and no pronoun has
+# behind it, before a word of reason, or at the end of a line or a clause. Small letters count at ends alone.
+_END = r"(?=[*_$\"'`]{0,3}[ \t]{0,3}(?:[.,;:!?)\]}<]|[\r\n]|\Z))"
+_REASON = r"(?=[ \t]{1,3}(?:[-\u2013\u2014(\[=]|(?:because|since|as|due|which|where|and|but|not|so)\b))"
+_BARE = rf"([B-HJ-Z])(?![\w+#&/-]|'\w|[^\x00-\x7f])|([AI])(?:(?=[*_$\"`])|{_END}|{_REASON})|([a-z]){_END}"
 _LETTER = re.compile(rf"\$?(?:{_BRACKETED}|{_BARE})", re.ASCII)
 _ANOTHER = re.compile(
     rf"[\s*_$)\]}}]{{0,4}}(?:[,/&]|(?i:or|and)\b)\s{{0,3}}(?:(?i:or|and)\s{{1,3}})?[*_]{{0,2}}{_LETTER.pattern}",
     re.ASCII,
 )
-_ALONE = re.compile(rf"[*_]{{0,2}}(?:{_BRACKETED}|([A-Z])(?=[*_\s.:)]|\Z))[*_]{{0,2}}[.:)]?", re.ASCII)
+_ALONE = re.compile(
+    rf"(?:{_OPTION})?[*_\"'`$]{{0,4}}(?:{_BRACKETED}|([A-Z])(?=[*_\s.:)\"'`$]|\Z)|([a-z])(?=[*_.:)\"'`$]|\Z))"
+    r"[*_\"'`$]{0,4}[.:)]?",
+    re.ASCII,
+)
 
 
 def chosen(reply: str, options: Sequence[str]) -> str | None:
@@ -35,19 +51,21 @@ def chosen(reply: str, options: Sequence[str]) -> str | None:
 
     The first of these rules that finds something decides, even if what it finds is not an option's letter:
 
-    1. The last statement of the answer: ``answer is X``, ``Answer: X``, ``\\boxed{X}`` or
-       ``<answer>X</answer>``, where X is a letter, or the text of exactly one option if it fills the rest
-       of the line, the sentence or the block. A statement of anything else is skipped. One that goes on to a
-       second letter, such as "(A) or (B)", chooses nothing.
-    2. The whole reply is a letter, such as ``B``, ``(B)``, ``B.`` or ``**B**``, or a letter and the text of
-       its option, such as ``B) text``.
+    1. The last statement of the answer: ``answer is X``, ``Answer: X``, ``the correct option is X``,
+       ``option X is correct``, ``\\boxed{X}`` or ``<answer>X</answer>``. X is a letter, a letter and the text
+       of its option, or the text of exactly one option if it fills the rest of the line, the sentence or the
+       block. A statement of anything else is skipped. One that goes on to a second letter, such as "(A) or
+       (B)", chooses nothing.
+    2. The whole reply is a letter, such as ``B``, ``(B)``, ``'B'`` or ``option B``, or a letter and the text
+       of its option, such as ``B) text``.
     3. The whole reply is the text of exactly one option.
     4. The last "it is (X)" or "it's (X)".
 
-    Letters are ASCII capitals; in brackets, small letters count too. In a statement, A and I without brackets
-    count only at the end of a clause or line, so that the article and the pronoun do not count. Texts are
-    compared without regard to ASCII case, white space, quotes, emphasis and closing punctuation. Statements
-    are searched for in the last 10,000 characters, and the last 50 are read.
+    Small letters count in brackets, and at the end of a clause or line. In a statement, A and I without
+    brackets are letters unless a word follows, so that the article and the pronoun do not count: "A (red)",
+    "A - red" and "A because" are letters, "A dog" is not. Texts are compared without regard to ASCII case,
+    white space, quotes, emphasis and closing punctuation. Statements are searched for in the last 10,000
+    characters, and the last 50 are read.
 
     Args:
         reply: what the model wrote.
@@ -66,10 +84,13 @@ def chosen(reply: str, options: Sequence[str]) -> str | None:
 
 def _statements(text: str, texts: Sequence[str]) -> Iterator[str]:
     """Yield what each statement of the answer chooses, the last first: a letter, or "" for more than one."""
-    matches = [match for cue in (_STATEMENT, _BOXED, _TAGGED) for match in cue.finditer(text)]
+    cues = (_STATEMENT, _IS_CORRECT, _BOXED, _TAGGED)
+    matches = [match for cue in cues for match in cue.finditer(text)]
     for match in islice(sorted(matches, key=lambda match: -match.start()), _STATEMENTS):
         if match.re is _STATEMENT:
             said = _stated(text[match.end() : match.end() + _TEXT], texts)
+        elif match.re is _IS_CORRECT:
+            said = match[1]
         else:
             said = _whole(match[1].strip(), texts)
         if said is not None:
@@ -79,7 +100,10 @@ def _statements(text: str, texts: Sequence[str]) -> Iterator[str]:
 def _stated(rest: str, texts: Sequence[str]) -> str | None:
     """Return what the words after "answer is" choose: a letter, "" for more than one, or None."""
     line = rest.lstrip().split("\n", 1)[0]
-    named = _named(line, texts) or _named(line.split(". ", 1)[0], texts)
+    clauses = (line, line.split(". ", 1)[0])
+    named = next(
+        filter(None, (_named(clause, texts) or _with_text(clause, texts) for clause in clauses)), None
+    )
     if named is not None:
         return named
     match = _LETTER.match(rest)
@@ -94,9 +118,17 @@ def _whole(text: str, texts: Sequence[str]) -> str | None:
     match = None if named else _ALONE.match(text)
     if match is None:
         return named
-    letter, rest = _letter(match), text[match.end() :].strip(" \t\r\n*_$")
+    return _with_text(text, texts) if text[match.end() :].strip(_AROUND) else _letter(match)
+
+
+def _with_text(text: str, texts: Sequence[str]) -> str | None:
+    """Return the letter that a text consists of, together with the text of its option, else None."""
+    match = _ALONE.match(text)
+    if match is None:
+        return None
+    letter, rest = _letter(match), text[match.end() :].strip(_AROUND)
     index = ascii_uppercase.index(letter)
-    return letter if not rest or (index < len(texts) and _comparable(rest) == texts[index]) else None
+    return letter if rest and index < len(texts) and _comparable(rest) == texts[index] else None
 
 
 def _letter(match: re.Match[str]) -> str:

@@ -89,9 +89,10 @@ def _winogrande(row: Row) -> Item:
     head, blank, rest = row["sentence"].partition("_")
     if not blank:
         raise ValueError("the sentence has no blank, _")
+    space = head[len(head.rstrip()) :] and " "  # before a blank behind a quote or a hyphen there is none
     head, rest = head.rstrip(), rest.rstrip()
     options = [row["option1"], row["option2"]]
-    words = [f" {option}" if head else option for option in options]
+    words = [f"{space if head else ''}{option}" for option in options]
     scored = [Choice(rest, before=word) if rest else Choice(word) for word in words]
     question = f"{row['sentence']}\n\nWhich option fits the blank (_)?"
     # A sentence may begin with its blank, but an engine needs some text before what it scores.
@@ -102,14 +103,22 @@ def _hellaswag(row: Row) -> Item:
     context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}" if "ctx_a" in row else row["ctx"]
     given = _without_markup(f"{row['activity_label']}: {context}")
     endings = [_without_markup(ending) for ending in row["endings"]]
+    # A tag at an edge leaves its space behind. An engine scores what follows the last word of the context.
+    spaces = given[len(given.rstrip()) :]
+    scored = [Choice(f"{spaces} {ending}") for ending in endings]
+    given = given.rstrip()
     question = f"{given}\n\nWhich ending continues this text?"
-    return _item(question, endings, int(row["label"]), given)
+    return _item(question, [ending.strip() for ending in endings], int(row["label"]), given, scored)
 
 
 def _without_markup(text: str) -> str:
-    """Remove the ``[header]``, ``[title]`` and ``[step]`` that HellaSwag has left in texts from WikiHow."""
-    text = re.sub(r"\[[^\[\]]*\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ").strip()
+    """Remove the ``[header]``, ``[title]`` and ``[step]`` that HellaSwag has left in texts from WikiHow.
+
+    The published accuracies are those of lm-evaluation-harness (tasks/hellaswag/utils.py), which removes them
+    in these steps: so an ending that begins with a tag begins with two spaces.
+    """
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
 
 
 def _piqa(row: Row) -> Item:
@@ -143,6 +152,8 @@ def _index(answer: Any, options: Sequence[str]) -> int:
         raise TypeError('"answer" must be an index from 0, a letter, or the text of an option')
     if list(options).count(answer) == 1:
         return list(options).index(answer)
+    if len(answer) > 1:  # a text such as BC would be found in the alphabet, too
+        raise ValueError(f'"answer" is {answer!r}, neither the text of one option nor a letter')
     return ascii_uppercase.index(answer)
 
 

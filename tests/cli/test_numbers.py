@@ -20,6 +20,7 @@ LR = "--model.optimizer.init_args.lr"
         (LR, ".nan", 2, "the optimizer's lr is nan: give a finite number"),
         (LR, ".inf", 2, "the optimizer's lr is inf: give a finite number"),
         (LR, "-1", 2, "the optimizer was refused (Invalid learning rate: -1"),
+        ("--model.optimizer", "torch.optim.Muon", 2, "it takes matrices alone, and ES tunes all parameters"),
         (LR, "1e38", 1, "the update of generation 0 has ruined the centre"),
     ],
 )

@@ -1,5 +1,6 @@
 """What Lightning fails on, or accepts and does not do: one sentence, before anything starts."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,39 @@ def test_no_generation_at_all_ends_cleanly(
     cli.main([*common, "--trainer.max_steps", "1", "--ckpt_path", "last", "--data.test_prompts", "1"])
     assert Path("runs/smoke_cpu/journal.jsonl").read_text() == finished
     assert len(finished.splitlines()) == 2
+
+
+TORCHRUN = {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [("1", "1"), ("auto", "1")])
+def test_a_number_of_ranks_that_is_not_that_of_torchrun(
+    devices: str,
+    nodes: str,
+    nothing_starts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {**TORCHRUN, "TORCHELASTIC_RUN_ID": "x", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    said = refusal(capsys, "--trainer.devices", devices, "--trainer.num_nodes", nodes)
+    assert said.startswith("torchrun has started 2 ranks, but trainer.devices and trainer.num_nodes ask for ")
+    assert "give --trainer.devices 2 --trainer.num_nodes 1, or start es-lightning without torchrun" in said
+
+
+@pytest.mark.parametrize(
+    ("backend", "drawn"),
+    [
+        ("module://matplotlib_inline_is_not_here.backend_inline", "agg"),
+        ("module://no_such_module", "agg"),
+        ("module://json", "module://json"),
+        ("svg", "svg"),
+    ],
+)
+def test_the_backend_of_a_notebook_is_not_taken_where_it_is_not_installed(
+    backend: str, drawn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``!es-lightning fit`` in a notebook inherits MPLBACKEND, and matplotlib refused to be imported."""
+    monkeypatch.setenv("MPLBACKEND", backend)
+    cli.main(["--version"])
+    assert os.environ["MPLBACKEND"] == drawn

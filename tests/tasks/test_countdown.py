@@ -273,6 +273,38 @@ def test_hostile_replies_take_no_time_and_earn_no_answer(completion):
     assert min(timings) < 5e-3
 
 
+@pytest.mark.parametrize(
+    ("reply", "reward"),
+    [
+        ("a</think>\n<answer>(44 + 19) + 35</answer>", 1.1),
+        ("a</think>\n<answer>44 + 19 + 35 = 98</answer>", 1.1),  # the paper refuses "= 98"
+        ("a</think>\n<answer>44+19+36</answer><answer>44+19+35</answer>", 1.1),
+        ("a</think>\n<answer>44+19+35</answer><answer>1</answer>", 0.1),
+        ("a</think>\n<answer>98</answer>", 0.1),
+        ("a</think>\n<answer>44+19+35+0</answer>", 0.1),
+        ("a</think>\n<answer>44+44+10</answer>", 0.1),
+        ("a</think>\n<answer>44+19+35 # ok</answer>", 0.1),
+        ("a</think>\n<answer>\uff14\uff14+19+35</answer>", 0.1),
+        ("a</think>\n<answer>4419//45</answer>", 0.1),
+        ("a</think>\n<answer>44+19+35=98=98</answer>", 0.1),
+        ("a</think>\n<answer></answer>", 0.1),
+        ("<answer>44+19+35</answer>", 1.05),
+        ("a</think>\n<answer>[44+19]+35</answer>", 0.1),
+        ("a</think>\n<answer>35 - -44 + 19</answer>", 1.1),
+        ("a</think>\n<answer>+44+19+35</answer>", 0.1),  # the paper takes a plus sign before a number
+        ("a</think>\n<answer>44**1+19+35</answer>", 0.1),
+        ("a</think>\n<answer>44+19+35\n</answer>", 1.1),
+        ("a</think>\n<answer>98 = 44+19+35</answer>", 0.1),
+        ("a</think>\n<answer>(44+19+35)/1</answer>", 0.1),
+        ("a</think>\n<answer>44.0+19+35</answer>", 0.1),
+        ("a</think>\n<answer>4 4+19+35</answer>", 0.1),
+    ],
+)
+def test_rewards_beside_those_of_the_paper(reply, reward):
+    prompt = Prompt(id="x", text="?", reference={"numbers": [44, 19, 35], "target": 98}, prefill=PREFILL)
+    assert TASK.reward(prompt, reply)["reward"] == pytest.approx(reward)
+
+
 # Own data
 
 
@@ -294,6 +326,43 @@ def test_own_rows_keep_their_split_order_and_numbers(tmp_path):
     assert references == {"train": [plain[0], plain[2]], "val": [], "test": [plain[1]]}
     negative = task.problems("train")[1]
     assert task.reward(negative, "<answer>-(1+2+3+4)</answer>")["accuracy"] == 1
+
+
+@pytest.mark.parametrize("name", ["paper.jsonl", "paper.json"])
+def test_targets_are_texts_in_the_data_of_the_paper(tmp_path, name):
+    rows = [
+        {"numbers": [44, 19, 35], "target": "98", "id": 1, "context": "...", "split": "test"},
+        {"numbers": [60, 73, 5], "target": "26.6", "split": "test"},
+        {"numbers": [2, 3, 800], "target": "266.6666666666667", "split": "test"},
+        {"numbers": [7, 8], "target": 56.0, "split": "test"},
+        {"numbers": [1, 8], "target": "-0.125", "split": "test"},
+    ]
+    path = tmp_path / name
+    path.write_text(json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows)))
+    problems = Countdown(path=str(path)).problems("test")
+    targets = [98, "26.6", "266.6666666666667", 56, "-0.125"]
+    assert [problem.reference["target"] for problem in problems] == targets
+    assert all(
+        f"to make {target}." in problem.text for target, problem in zip(targets, problems, strict=True)
+    )
+    replies = ["44+19+35", "(60+73)/5 = 26.6", "800/3*2/2", "7*8", "-1/8"]
+    earned = [
+        TASK.reward(problem, f"</think><answer>{reply}</answer>")["accuracy"]
+        for problem, reply in zip(problems, replies, strict=True)
+    ]
+    assert earned == [1, 1, 0, 1, 1]  # 2 is there once
+    third = Prompt(id="x", text="?", reference={"numbers": [800, 3], "target": "266.6666666666667"})
+    assert TASK.reward(third, "<answer>800/3</answer>")["accuracy"] == 1
+    near = Prompt(id="x", text="?", reference={"numbers": [800, 3], "target": "266.66668"})
+    assert TASK.reward(near, "<answer>800/3</answer>")["accuracy"] == 0
+
+
+@pytest.mark.parametrize("text", ["{}", "[", "1", ""])
+def test_a_json_file_that_holds_no_list_is_named(tmp_path, text):
+    path = tmp_path / "own.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"own.json is not a JSON list; write"):
+        Countdown(path=str(path))
 
 
 def test_own_rows_without_a_split_go_where_generated_ones_are(tmp_path):
@@ -320,8 +389,12 @@ GOOD = {"numbers": [3, 7, 8], "target": 32}
         ({"numbers": [3, -7], "target": 10}, '"numbers" must list 2 to 10'),
         ({"numbers": [3, 10**9], "target": 10}, "from 0 to 999999999"),
         ({"numbers": [3, 7]}, '"target" must be a whole number'),
-        ({"numbers": [3, 7], "target": "10"}, '"target" must be a whole number'),
+        ({"numbers": [3, 7], "target": "ten"}, '"target" must be a whole number'),
         ({"numbers": [3, 7], "target": True}, '"target" must be a whole number'),
+        ({"numbers": [3, 7], "target": "1e9"}, "or a number in quotes"),
+        ({"numbers": [3, 7], "target": "1/2"}, "or a number in quotes"),
+        ({"numbers": [3, 7], "target": float("nan")}, "or a number in quotes"),
+        ({"numbers": [7, 3, 8], "target": "32.0"}, "repeats the problem of line 1"),
         ({**GOOD, "target": 31, "split": "dev"}, "\"split\" must be train, val or test, not 'dev'"),
         ({"numbers": [8, 3, 7], "target": 32, "split": "val"}, "repeats the problem of line 1"),
     ],

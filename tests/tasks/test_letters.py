@@ -91,7 +91,8 @@ STATEMENTS = [
     ("The answer is C++.", None),
     ("The answer is B's.", None),
     ("The answer is (AB).", None),
-    ("The answer is b", None),
+    ("The answer is b", "B"),
+    ("The answer is b as in bee", None),
     ("The answers are (A).", None),
     ("The answer (B)", None),
     ("The answer is \u0412.", None),  # Cyrillic
@@ -134,7 +135,7 @@ WHOLE = [
     ("A dog (A) is an animal, a cat (B) too.", None),
     ("I think so.", None),
     ("B is the one.", None),
-    ("b", None),
+    ("b", "B"),
     ("E", None),
     ("BB", None),
     ("AB", None),
@@ -163,6 +164,85 @@ IT_IS = [
 @pytest.mark.parametrize(("reply", "letter"), STATEMENTS + WHOLE + IT_IS)
 def test_replies_about_four_options(reply, letter):
     assert chosen(reply, ANIMALS) == letter
+
+
+LETTERS = "ABCDEFGHIJ"
+COLOURS = ["red", "green", "blue", "black", "white", "grey", "pink", "brown", "violet", "gold"]
+
+# Replies that other projects' graders were reported to misread.
+REPORTED = [
+    ("The answer is A (red).", "A"),
+    ("The answer is A - red", "A"),
+    ("Answer: A red", "A"),
+    ("The answer is B (green).", "B"),
+    ("The answer is B because a car moves.", "B"),
+    ("<answer>Option C</answer>", "C"),
+    ("The correct option is (C).", "C"),
+    ("The answer is the letter C.", "C"),
+    (r"\fbox{C}", "C"),
+    ("answer is d", "D"),
+    (r"\boxed{\text{C: blue}}", "C"),
+    ("ANSWER: **A**", "A"),
+    ("ANSWER: $A$", "A"),
+    ("The answer is B. Note that A is a common distractor.", "B"),
+    ("Answer seems to be A.\n\nAnswer: A", "A"),
+    ("Answer: C\n\nAnswer: C", "C"),
+    ("<answer>A or B or C</answer>", None),
+    ("The answer is (A) or (B).", None),
+    ("The answer is A or B or C or D", None),
+    ("A perfect answer cannot be found.", None),
+    ("The answer is J because I computed it", "J"),
+    ("The answer is (I).", "I"),
+    # more of the same kinds
+    ("'C'", "C"),
+    ("The answer is 'C'.", "C"),
+    ("option c", "C"),
+    ("The correct choice is C", "C"),
+    ("Answer choice: C", "C"),
+    ("The best answer would be (b).", "B"),
+    ("The answer is therefore C.", "C"),
+    ("Option C is correct.", "C"),
+    ("(C) is the correct answer.", "C"),
+    ("Neither option B nor option C is correct.", None),
+    (r"\boxed{\text{Option C}}", "C"),
+    ("The answer is **A red**.", "A"),
+    ("<answer>BC</answer>", None),
+    ("The answer is BC", None),
+    (r"\boxed{A, B}", None),
+    ("Answer: A/B", None),
+    ("The answer is a red one.", None),
+    ("The answer is I think", None),
+]
+
+
+@pytest.mark.parametrize(("reply", "letter"), REPORTED)
+def test_replies_about_colours(reply, letter):
+    assert chosen(reply, COLOURS) == letter
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("The answer is {0} ({1}).", "The answer is {0} - {1}", "Answer: {0} {1}", "The answer is ({0})."),
+        *("The answer is {0} because of this.", "{0}", "({0})", "'{0}'", "<answer>Option {0}</answer>"),
+        *("The answer is {0}: {1}", "**{0}. {1}**", "answer: {0}", "The answer is {0}, since it fits."),
+        *(
+            r"\boxed{{{0}}}",
+            "Option {0} is correct.",
+            "The answer is {0} \u2014 {1}.",
+            "I choose: answer = {0}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("change", [str, str.lower], ids=["large", "small"])
+def test_no_letter_is_at_a_disadvantage(form, change):
+    """A and I are words too, but a policy must not learn that some letters earn less."""
+    found = [
+        chosen(form.format(change(letter), text), COLOURS)
+        for letter, text in zip(LETTERS, COLOURS, strict=True)
+    ]
+    assert len({letter is None for letter in found}) == 1
+    assert found == list(LETTERS) or (change is str.lower and set(found) == {None})
 
 
 @pytest.mark.parametrize(

@@ -221,12 +221,59 @@ def test_hellaswag_without_the_two_halves_of_its_context(tmp_path):
         ("Ann saw _", "Ann saw", [Choice(" Bob"), Choice(" Cy")]),
         ("_ saw Ann.", "\n", [Choice(" saw Ann.", before="Bob"), Choice(" saw Ann.", before="Cy")]),
         ("It was _'s hat. ", "It was", [Choice("'s hat.", before=" Bob"), Choice("'s hat.", before=" Cy")]),
+        ('"_ is late"', '"', [Choice(' is late"', before="Bob"), Choice(' is late"', before="Cy")]),
+        ("anti-_ now.", "anti-", [Choice(" now.", before="Bob"), Choice(" now.", before="Cy")]),
+        ("(_) sat", "(", [Choice(") sat", before="Bob"), Choice(") sat", before="Cy")]),
     ],
 )
 def test_winogrande_blanks_at_the_edges(tmp_path, sentence, text, choices):
     row = {"sentence": sentence, "option1": "Bob", "option2": "Cy", "answer": "2"}
     prompt = read(tmp_path, row, dataset="winogrande", mode="loglikelihood")[0]
     assert (prompt.text, list(prompt.choices), prompt.reference["letter"]) == (text, choices, "B")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "whole"),
+    [
+        ('He said "_ is late" to Bo about Al.', 'He said "Al is late" to Bo about Al.'),
+        ("He is anti-_ since then.", "He is anti-Al since then."),
+        ("Jeff liked _'s painting.", "Jeff liked Al's painting."),
+        ("We threw away the _.", "We threw away the Al."),
+        ("(_, of all people)", "(Al, of all people)"),
+        ("Bo saw\n_ there", "Bo saw Al there"),
+        ("_ left", "\nAl left"),
+        ("pro/_-ish", "pro/Al-ish"),
+        ("It is _", "It is Al"),
+    ],
+)
+def test_a_blank_is_filled_where_it_stands(tmp_path, sentence, whole):
+    row = {"sentence": sentence, "option1": "Al", "option2": "Cy", "answer": "1"}
+    prompt = read(tmp_path, row, dataset="winogrande", mode="loglikelihood")[0]
+    assert prompt.text + prompt.choices[0].before + prompt.choices[0].text == whole
+
+
+HEADER = "[header] How to tea [title] Boil water."
+
+
+@pytest.mark.parametrize(
+    ("context", "ending", "given", "scored_text"),
+    [
+        (("He sits.", "he"), "drinks.", "Tea: He sits. He", " drinks."),
+        ((HEADER, ""), "[step] Use a pot.", "Tea: How to tea. Boil water.", "  Use a pot."),
+        ((HEADER, ""), "[title] Use a pot. [step] Now.", "Tea: How to tea. Boil water.", "  Use a pot. Now."),
+        ((f"{HEADER} [step]", ""), "Use a pot.", "Tea: How to tea. Boil water.", "  Use a pot."),
+        (("He [x] sits.", ""), "and [substeps] stands.", "Tea: He sits.", " and stands."),
+        (("He  sits.", ""), "Up   he goes.", "Tea: He sits.", " Up  he goes."),
+    ],
+)
+def test_hellaswag_is_scored_as_published(tmp_path, context, ending, given, scored_text):
+    """The expected texts were made by preprocess() of lm-evaluation-harness, whose contexts end in a word."""
+    row = {"activity_label": "Tea", "ctx_a": context[0], "ctx_b": context[1], "label": "0"}
+    row["endings"] = [ending, "Or not."]
+    prompt = read(tmp_path, row, dataset="hellaswag", mode="loglikelihood")[0]
+    assert (prompt.text, prompt.choices[0].text) == (given, scored_text)
+    asked = read(tmp_path, row, dataset="hellaswag")[0]
+    assert asked.reference["options"][0] == scored_text.strip()
 
 
 def test_twins_are_different_problems_and_an_order_of_options_is_none(tmp_path):
@@ -386,6 +433,8 @@ WINO = {"sentence": "Ann saw _.", "option1": "Bob", "option2": "Cy", "answer": "
         ("own", {**OWN, "answer": -1}, "the right option is number -1"),
         ("own", {**OWN, "answer": "C"}, "the right option is number 2"),
         ("own", {**OWN, "answer": "warm"}, "ValueError"),
+        ("own", {**OWN, "answer": "BC"}, "'BC', neither the text of one option nor a letter"),
+        ("own", {**OWN, "answer": "AB"}, "'AB', neither the text of one option nor a letter"),
         ("own", {**OWN, "answer": ""}, '"answer" must be'),
         ("own", {**OWN, "answer": True}, '"answer" must be'),
         ("own", {**OWN, "answer": None}, '"answer" must be'),

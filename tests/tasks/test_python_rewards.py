@@ -332,3 +332,84 @@ def test_functions_of_one_name_are_told_apart() -> None:
     other = partial(exact)
     other.__name__, other.__module__ = "exact", "others.module"  # type: ignore[attr-defined]
     assert set(numbers("4", rewards=[exact, other])[0]) == {"exact", "module.exact", "reward"}
+
+
+# Functions written for TRL
+
+
+def trl_bare(completions, **kwargs):
+    assert set(kwargs) >= {"prompts", "answer"}
+    return [float(text == answer) for text, answer in zip(completions, kwargs["answer"], strict=True)]
+
+
+def trl_full(prompts, completions, answer, **kwargs):
+    assert prompts == ["2 + 2?"] * len(completions)
+    return [float(text == right) for text, right in zip(completions, answer, strict=True)]
+
+
+def trl_closed(completions, answer):
+    return [
+        None if text == "skip" else float(text == right)
+        for text, right in zip(completions, answer, strict=True)
+    ]
+
+
+async def trl_async(completions, **kwargs):
+    await asyncio.sleep(0)
+    return [float(text == "4") for text in completions]
+
+
+def trl_chat(prompts, completions, **kwargs):
+    assert all(prompt[-1]["role"] == "user" for prompt in prompts)
+    return [float(completion[0]["content"] == "4") for completion in completions]
+
+
+def trl_ids(prompts, completions, completion_ids, **kwargs):
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def trl_few(completions, **kwargs):
+    return [1.0]
+
+
+def trl_by_place(prompts, completions, **columns):
+    return [float(isinstance(text, str)) for text in completions]
+
+
+@pytest.mark.parametrize(
+    "function", [trl_bare, trl_full, trl_closed, trl_async], ids=lambda one: one.__name__
+)
+def test_functions_in_the_signature_of_trl_are_called_as_trl_calls_them(function):
+    assert [one["reward"] for one in numbers("4", "5", "4", rewards=[function])] == [1, 0, 1]
+    assert numbers("4", rewards=[function, exact])[0]["reward"] == 2
+
+
+def test_a_none_of_trl_counts_as_nothing():
+    assert numbers("skip", rewards=[trl_closed])[0]["reward"] == 0
+
+
+def test_rows_with_messages_give_messages_to_functions_of_trl(tmp_path):
+    row = {"prompt": [{"role": "system", "content": "Be brief."}, USER], "answer": "4", "split": "test"}
+    mine = PythonRewards(own(tmp_path, row), [trl_chat, exact])
+    [prompt] = mine.problems("test")
+    assert (prompt.system, prompt.text) == ("Be brief.", "x")
+    assert [one.scores["reward"] for one in grade(mine, [prompt, prompt], ["4", "5"])] == [2, 0]
+
+
+def test_batched_functions_get_texts_by_place_as_before():
+    assert numbers("4", rewards=[trl_by_place], batched=True)[0]["reward"] == 1
+    assert numbers("4", rewards=[trl_bare], batched=True)[0]["reward"] == 1
+
+
+def test_what_only_the_trainer_of_trl_has_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(
+        UsageError, match="reward trl_ids asks for completion_ids, which only TRL's trainer has"
+    ):
+        PythonRewards(own(tmp_path), [trl_ids]).problems("test")
+    with pytest.raises(UsageError, match="reward trl_closed asks for answer, but a row has level"):
+        PythonRewards(own(tmp_path, {"prompt": "x", "level": 3}), [trl_closed]).problems("train")
+
+
+def test_too_few_rewards_of_a_function_of_trl_are_a_failure():
+    with pytest.raises(ValueError, match="trl_few returned 1 rewards for 2 texts"):
+        task(trl_few).rewards([PROMPT] * 2, ["4", "5"])
