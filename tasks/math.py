@@ -13,7 +13,7 @@ from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.tasks.answers.math_answers import final_answer, last_box
 from es_lightning.tasks.answers.math_equal import answers_equal
-from es_lightning.tasks.answers.math_sympy import library_verdict, load_library
+from es_lightning.tasks.answers.math_library import library_alone, load_library
 from es_lightning.tasks.datasets.rows import RowTask
 from es_lightning.tasks.datasets.sources import Row, Source
 
@@ -100,7 +100,7 @@ _BENCHMARKS = {
     ),
 }
 _PROMPTS = ("chat", "qwen_math")
-_JUDGES = ("exact", "math_verify")
+_JUDGES = ("math_verify", "library_alone")
 
 
 class MathTask(RowTask):
@@ -147,7 +147,7 @@ class MathTask(RowTask):
         data: str | None = None,
         prompt: str = "chat",
         flexible: bool = False,
-        judge: str = "exact",
+        judge: str = "math_verify",
         levels: Sequence[int] = (3, 4, 5),
         n_train: int | None = None,
         n_val: int | None = None,
@@ -172,7 +172,7 @@ class MathTask(RowTask):
 
     def prepare(self) -> None:
         """Load math-verify, if it is to judge every reply."""
-        if self.judge == "math_verify":
+        if self.judge == "library_alone":
             load_library()
 
     def key(self, row: Row) -> str:
@@ -201,8 +201,8 @@ class MathTask(RowTask):
         """Return the ``reward`` of 0 or 1, ``accuracy``, which is the same number, and ``boxed``."""
         answer = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible)
         gold, tolerance = prompt.reference["answer"], prompt.reference["tolerance"]
-        if self.judge == "math_verify":
-            right = float(library_verdict(gold, completion))
+        if self.judge == "library_alone":
+            right = float(library_alone(gold, completion))
         else:
             right = float(answer.text is not None and answers_equal(gold, answer.text, tolerance))
         return {"reward": right, "accuracy": right, "boxed": float(answer.marked)}

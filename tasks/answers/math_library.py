@@ -1,0 +1,265 @@
+r"""math-verify's verdict on two formulas, within bounds, and not where it takes a wrong formula for a right one.
+
+math-verify reads LaTeX with a grammar (ANTLR), which runs nothing, and compares SymPy's objects. It is never
+given plain text, which SymPy would run as Python code. Before it is asked:
+
+- Every name becomes one small letter: math-verify reads capitals as small letters, ``I(0)`` as a product with
+  the imaginary unit, and ``\frac{dx}{dt}`` as 0. The right answer and the given one must have the same names.
+- Formulas that could keep it busy, or make it fill the memory, are refused: long or deeply nested ones, huge
+  powers, sums, integrals, whatever has a command that is not in ``_COMMANDS``.
+- Formulas whose values differ at three points are different. math-verify takes ``e^{-50}`` for ``2e^{-50}``,
+  and searches for seconds for a proof that two long formulas are equal when they are not.
+
+Letters are positive if roots or logarithms are compared, as in most problems; letters in ``\lfloor n/2 \rfloor``
+are whole numbers, and such formulas are equal if they are so at twelve of them, since no library proves it.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import FrameType
+from typing import Any
+
+MAX_CHARS = 200
+MAX_DEPTH = 5
+MAX_STEPS = 3_000_000  # calls and returns of functions: about a second
+MAX_BITS = 50_000  # of any number that SymPy may have to write out
+_PRECISION = 1e-9  # relative difference of values that count as equal
+_DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
+
+_COMMANDS = frozenset(
+    r"frac sqrt cdot times div binom lfloor rfloor lceil rceil pi sin cos tan cot sec csc arcsin arccos arctan"
+    r" sinh cosh tanh log ln exp operatorname begin end".split()
+)
+_INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\[A-Za-z]+)"
+_NAME = re.compile(
+    r"\\log(?=_)|(?P<base>\\(?:vec|bar|overline|hat|dot|tilde|text)\{[^{}]{1,20}\}|\\[A-Za-z]+|[A-Za-z])"
+    rf"(?P<marks>(?:{_INDEX})?'*)(?P<call>\((?:\d{{1,9}}|[a-z])\)|(?=\())?",
+    re.ASCII,
+)
+_LETTERS = "xyzabcnkmprstuvwjlq"
+_FUNCTIONS = frozenset("fghFGHPQ")
+_REFUSED = re.compile(
+    r"\d{40}|\d_|[¶&#@\"?~«»,;:∧]|!.?!|\d[eE]\d|(?:.*\|){6}|\^[^{]?\^|\\binom(?!\{[\w+-]{1,4}\}\{[\w+-]{1,4}\})|\\sqrt\[(?!\w{1,2}\])"
+)
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the names of variables and functions in a cleaned formula."""
+    return frozenset(filter(None, map(_name, _NAME.finditer(text))))
+
+
+def _name(match: re.Match[str]) -> str:
+    """Return a name in one spelling; an empty text for commands and for the numbers e and i."""
+    base, marks = match["base"] or "\\log", match["marks"] or ""
+    if base[1:] in _COMMANDS or (base in ("e", "i") and not marks):
+        return ""
+    return re.sub(r"\\text|[{} ]", "", base + marks) + (match["call"] or "")
+
+
+def _in_letters(text: str) -> str:
+    """Write every name as a letter of its own.
+
+    Raises:
+        ValueError: there are too many names.
+    """
+    letters = dict(zip(sorted(names(text)), _LETTERS, strict=False))
+    if len(letters) < len(names(text)):
+        raise ValueError("too many names")
+
+    def letter(match: re.Match[str]) -> str:
+        name = _name(match)
+        if not name:
+            return {"e": " e ", "i": " I "}.get(match[0], match[0])
+        if match["call"] == "" and (match["base"] in _FUNCTIONS or match["marks"].endswith("'")):
+            return rf"\operatorname{{{letters[name]}}}"
+        return f"{letters[name]} " + r"\cdot " * (match["call"] == "")
+
+    return _NAME.sub(letter, text)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Any:
+    """Return the SymPy object of a cleaned formula or relation; None if it is none, or is refused."""
+    from sympy import Expr
+    from sympy.core.relational import Relational
+
+    if len(text) > MAX_CHARS or _REFUSED.search(text) or depth(text) > MAX_DEPTH:
+        return None
+    try:
+        latex = re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text))
+        latex = latex.replace("≤", r"\le ").replace("≥", r"\ge ").replace("≠", r"\ne ")
+        if {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)} - _COMMANDS - {"le", "ge", "ne"}:
+            return None
+        parse, config, _ = _library()
+        found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
+        return found[0] if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS else None
+    except Exception:  # SymPy raises whatever it likes on formulas that make no sense
+        return None
+
+
+def depth(text: str) -> int:
+    """Return how deeply brackets of any kind are nested; a large number if they do not match."""
+    level = deepest = 0
+    for sign in text:
+        level += (sign in "([{«") - (sign in ")]}»")
+        deepest = max(deepest, level) if level >= 0 else 10**6
+    return deepest if level == 0 else 10**6
+
+
+def _bits(expression: Any) -> float:
+    """Return a bound on the binary digits of the numbers that a formula amounts to; letters count as one."""
+    import sympy
+
+    if expression.is_Rational:
+        return float(expression.p.bit_length() + expression.q.bit_length())
+    parts = [_bits(part) for part in expression.args]
+    if isinstance(expression, sympy.Pow | sympy.exp | sympy.factorial):
+        base, exponent = (2.0, *parts)[-2:]
+        growth = max(exponent, base) if isinstance(expression, sympy.factorial) else base
+        return growth * 2.0 ** min(exponent, 99) if not expression.args[-1].is_Symbol else 1.0
+    return sum(parts, 1.0)
+
+
+def formulas_equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
+    """Return math-verify's verdict on two cleaned formulas or relations; False if one of them is refused.
+
+    Args:
+        gold: the right formula.
+        answer: the formula to judge.
+        tolerance: largest absolute difference between two numbers that the benchmark allows, if any.
+    """
+    if names(gold) != names(answer):
+        return False
+    pair = [_parsed(gold), _parsed(answer)]
+    if None in pair or pair[0].is_Relational != pair[1].is_Relational:
+        return False
+    try:
+        return _relations_equal(*pair) if pair[0].is_Relational else _values_equal(*pair, tolerance)
+    except Exception:  # as above
+        return False
+
+
+def _relations_equal(gold: Any, answer: Any) -> bool:
+    """Whether two equations or inequalities are the same up to a constant factor."""
+    sides = [_values(side.lhs - side.rhs) for side in (gold, answer)]
+    ratios = [one / other for one, other in zip(*sides, strict=True)]
+    return all(_close(ratio, ratios[0]) for ratio in ratios) and _verified(gold, answer)
+
+
+def _values_equal(gold: Any, answer: Any, tolerance: float | None) -> bool:
+    from sympy import Abs, Float, Pow, Symbol, ceiling, floor, log
+
+    symbols, pair = gold.free_symbols, (gold, answer)
+    whole = bool(symbols) and all(side.has(floor, ceiling) for side in pair)
+    values = [*zip(*(_values(side, whole) for side in pair), strict=True)]
+    if tolerance is not None and not symbols:
+        return bool(abs(values[0][0] - values[0][1]) <= tolerance)
+    slack = _DECIMAL if gold.has(Float) != answer.has(Float) else 0.0
+    if whole or not all(_close(*two, slack) for two in values):
+        return whole and all(one == other for one, other in values)
+    rooted = all(side.has(log) or any(not p.exp.is_integer for p in side.atoms(Pow)) for side in pair)
+    if rooted and not any(side.has(Abs) for side in pair):
+        positive = {symbol: Symbol(symbol.name, positive=True) for symbol in symbols}
+        gold, answer = (side.xreplace(positive) for side in pair)
+    return _verified(gold, answer)
+
+
+def _values(expression: Any, whole: bool = False) -> list[Any]:
+    """Return the values of a formula where its letters have certain positive values; none if it calls f(x)."""
+    from sympy.core.function import AppliedUndef
+
+    symbols = sorted(expression.free_symbols, key=str)
+    points = (
+        [[n * k + k for k, _ in enumerate(symbols, 1)] for n in (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)]
+        if whole
+        else [[0.7 + 0.618034 * n * k % 1 for k, _ in enumerate(symbols, 1)] for n in (2, 3, 5)]
+    )
+    if expression.has(AppliedUndef):
+        return []
+    return [expression.evalf(15, subs=dict(zip(symbols, point, strict=True))) for point in points]
+
+
+def _close(one: Any, other: Any, slack: float = 0.0) -> bool:
+    scale = max(abs(one), abs(other))
+    return bool(abs(one - other) <= max(_PRECISION * scale, slack * min(scale, 1)))
+
+
+# The library
+
+
+def load_library() -> None:
+    """Import math-verify and let it read a few formulas, which takes a second the first time."""
+    for formula in (r"\frac{1}{x+1}", r"2\sqrt{3}x^2", r"(x+1)(y-2)", r"\sin 2x=\frac{y}{2}", "x<|y|", r"\binom{n}{2}!"):
+        _parsed(formula)
+
+
+def within_steps(judge: Callable[[], bool]) -> bool:
+    """Return a verdict; False if it takes more than ``MAX_STEPS`` calls of functions.
+
+    Other than the library's alarm, this works in any thread, and is nearly the same on a slow machine.
+    """
+    left, before = MAX_STEPS, sys.getprofile()
+
+    def count(_: FrameType, __: str, ___: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _OutOfStepsError
+
+    sys.setprofile(count)
+    try:
+        return judge()
+    except (_OutOfStepsError, RecursionError):
+        return False
+    finally:
+        sys.setprofile(before)
+
+
+class _OutOfStepsError(BaseException):
+    """Raised through whatever SymPy catches."""
+
+
+def library_alone(gold: str, reply: str) -> bool:
+    """Return what math-verify alone says of a reply, with its own defaults; it may take long.
+
+    Args:
+        gold: the right answer, as the data set writes it.
+        reply: the whole reply, of which the last 2,000 characters are read.
+    """
+    from math_verify import LatexExtractionConfig
+
+    parse, _, verify = _library()
+    try:
+        right, ours = (
+            parse(text, [LatexExtractionConfig()], parsing_timeout=None) for text in (f"${gold}$", reply[-2000:])
+        )
+        return bool(verify(right, ours, timeout_seconds=None))
+    except Exception:  # SymPy raises whatever it likes on formulas that make no sense
+        return False
+
+
+def _verified(gold: Any, answer: Any) -> bool:
+    return bool(_library()[2](gold, answer, timeout_seconds=None))
+
+
+@lru_cache(maxsize=1)
+def _library() -> tuple[Any, Any, Any]:
+    """Return ``parse``, its configuration and ``verify``, imported when first needed."""
+    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    for name in ("math_verify.parser", "math_verify.grader"):
+        logging.getLogger(name).addFilter(_not_about_time)
+    # Units are ours: the library's list has single letters, and would take 3s for 3.
+    normal = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    return parse, [LatexExtractionConfig(normalization_config=normal)], verify
+
+
+def _not_about_time(record: logging.LogRecord) -> bool:
+    """Drop the library's remarks on time-outs: ``within_steps`` is ours."""
+    return not record.getMessage().startswith("Timeout")
