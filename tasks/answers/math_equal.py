@@ -68,6 +68,8 @@ def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
     """Compare two cleaned answers; each of their parts is such an answer again."""
     if gold == answer:
         return True
+    if clock(gold) or clock(answer):
+        return _times_equal(gold, answer)
     unnamed = _without_names(gold, answer)
     if unnamed is None:
         return False
@@ -81,9 +83,6 @@ def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
 
 def _singles_equal(gold: str, answer: str, tolerance: float | None) -> bool:
     """Compare two answers, each of which is a single number, formula, relation or text."""
-    times = clock(gold), clock(answer)
-    if times[0] or times[1]:
-        return _times_equal(gold, answer)
     (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
     if units_conflict(unit, other_unit):
         return False
@@ -167,7 +166,7 @@ def _apart(text: str) -> Parts:
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         rows = [row.split("&") for row in matrix["cells"].strip("¶ ").split("¶")]
-        return Parts("matrix", (str(len(rows[0])), *(cell.strip("{ }") for row in rows for cell in row)))
+        return Parts("matrix", (str(len(rows[0])), *(cell.strip() for row in rows for cell in row)))
     for separator, kind in (("\\cup", "union"), (":", "ratio")):
         if len(pieces := _split(text, separator)) > 1:
             return Parts(kind, tuple(pieces))
@@ -246,12 +245,12 @@ def _named(text: str) -> tuple[str, str]:
         return "", text
     exact, _, rounded = text.partition("\\approx")
     sides = text.replace("\\approx", "=").split("=") if _is_name(exact) else exact.split("=")
-    name, element, rest = sides[0].partition("\\in ")
+    element = re.fullmatch(r"(.{1,20}?)\\in(?![a-z]) ?(.*)", text)
     interval = _interval(text)
     if interval:
         return interval
-    if element and len(sides) == 1:
-        return name, rest
+    if element:
+        return element[1], element[2]
     if len(sides) > 1 and _is_name(sides[0]):
         return sides[0].replace(" ", ""), sides[-1].strip()
     if len(sides) == 2 and _is_name(sides[1]):

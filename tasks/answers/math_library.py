@@ -31,16 +31,15 @@ _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 
 _COMMANDS = frozenset(
     r"frac sqrt cdot times div binom lfloor rfloor lceil rceil pi sin cos tan cot sec csc arcsin arccos arctan"
-    r" sinh cosh tanh log ln exp operatorname begin end".split()
+    r" sinh cosh tanh log ln exp".split()
 )
 _INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\[A-Za-z]+)"
 _NAME = re.compile(
     r"\\log(?=_)|(?P<base>\\(?:vec|bar|overline|hat|dot|tilde|text)\{[^{}]{1,20}\}|\\[A-Za-z]+|[A-Za-z])"
-    rf"(?P<marks>(?:{_INDEX})?'*)(?P<call>\((?:\d{{1,9}}|[a-z])\)|(?=\())?",
+    rf"(?P<marks>(?:{_INDEX})?'*)(?P<call>\((?:\d{{1,9}}|[a-z])\)|(?<=[fghFGHPQ'])\([^()]{{1,40}}\)|(?=\())?",
     re.ASCII,
 )
 _LETTERS = "xyzabcnkmprstuvwjlq"
-_FUNCTIONS = frozenset("fghFGHPQ")
 _REFUSED = re.compile(
     r"\d{40}|\d_|[¶&#@\"?~«»,;:∧]|!.?!|\d[eE]\d|(?:.*\|){6}|\^[^{]?\^|\\binom(?!\{[\w+-]{1,4}\}\{[\w+-]{1,4}\})|\\sqrt\[(?!\w{1,2}\])"
 )
@@ -52,30 +51,29 @@ def names(text: str) -> frozenset[str]:
 
 
 def _name(match: re.Match[str]) -> str:
-    """Return a name in one spelling; an empty text for commands and for the numbers e and i."""
+    """Return a name, or a value such as f(x), in one spelling; nothing for commands and the numbers e and i."""
     base, marks = match["base"] or "\\log", match["marks"] or ""
     if base[1:] in _COMMANDS or (base in ("e", "i") and not marks):
         return ""
-    return re.sub(r"\\text|[{} ]", "", base + marks) + (match["call"] or "")
+    terms = sorted(re.findall(r"[-+]?[^-+]+", re.sub(r"^\((?!-)", "(+", match["call"] or "")[1:-1]))
+    return re.sub(r"\\text|[{} ]", "", base + marks + "".join(f"({term})" for term in terms))
 
 
 def _in_letters(text: str) -> str:
     """Write every name as a letter of its own.
 
     Raises:
-        ValueError: there are too many names.
+        ValueError: there are too many names, or functions of functions.
     """
     letters = dict(zip(sorted(names(text)), _LETTERS, strict=False))
-    if len(letters) < len(names(text)):
-        raise ValueError("too many names")
+    if len(letters) < len(names(text)) or re.search(r"[fghFGHPQ']\([^()]*\(", text):
+        raise ValueError("too many names, or a function of a function")
 
     def letter(match: re.Match[str]) -> str:
         name = _name(match)
         if not name:
-            return {"e": " e ", "i": " I "}.get(match[0], match[0])
-        if match["call"] == "" and (match["base"] in _FUNCTIONS or match["marks"].endswith("'")):
-            return rf"\operatorname{{{letters[name]}}}"
-        return f"{letters[name]} " + r"\cdot " * (match["call"] == "")
+            return {"e": " e ", "i": "{I}"}.get(match[0], match[0])
+        return f" {letters[name]} " + r"\cdot " * (match["call"] == "")
 
     return _NAME.sub(letter, text)
 
@@ -83,6 +81,7 @@ def _in_letters(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Any:
     """Return the SymPy object of a cleaned formula or relation; None if it is none, or is refused."""
+    parse, config, _ = _library()
     from sympy import Expr
     from sympy.core.relational import Relational
 
@@ -93,7 +92,6 @@ def _parsed(text: str) -> Any:
         latex = latex.replace("≤", r"\le ").replace("≥", r"\ge ").replace("≠", r"\ne ")
         if {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)} - _COMMANDS - {"le", "ge", "ne"}:
             return None
-        parse, config, _ = _library()
         found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
         return found[0] if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS else None
     except Exception:  # SymPy raises whatever it likes on formulas that make no sense
@@ -111,16 +109,16 @@ def depth(text: str) -> int:
 
 def _bits(expression: Any) -> float:
     """Return a bound on the binary digits of the numbers that a formula amounts to; letters count as one."""
-    import sympy
+    from sympy import Pow, exp, factorial
 
     if expression.is_Rational:
-        return float(expression.p.bit_length() + expression.q.bit_length())
+        return float(abs(expression.p).bit_length() + expression.q.bit_length() - 1)
     parts = [_bits(part) for part in expression.args]
-    if isinstance(expression, sympy.Pow | sympy.exp | sympy.factorial):
-        base, exponent = (2.0, *parts)[-2:]
-        growth = max(exponent, base) if isinstance(expression, sympy.factorial) else base
-        return growth * 2.0 ** min(exponent, 99) if not expression.args[-1].is_Symbol else 1.0
-    return sum(parts, 1.0)
+    if not isinstance(expression, Pow | exp | factorial) or expression.args[-1].is_Symbol:
+        return sum(parts, 1.0)
+    exponent = expression.args[-1]
+    size = float(abs(exponent)) if exponent.is_Rational else 2.0 ** min(parts[-1], 99)
+    return (parts[0] if isinstance(expression, Pow | factorial) else 2.0) * max(size, 1.0)
 
 
 def formulas_equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
@@ -168,17 +166,13 @@ def _values_equal(gold: Any, answer: Any, tolerance: float | None) -> bool:
 
 
 def _values(expression: Any, whole: bool = False) -> list[Any]:
-    """Return the values of a formula where its letters have certain positive values; none if it calls f(x)."""
-    from sympy.core.function import AppliedUndef
-
+    """Return the values of a formula where its letters are certain positive numbers."""
     symbols = sorted(expression.free_symbols, key=str)
     points = (
         [[n * k + k for k, _ in enumerate(symbols, 1)] for n in (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)]
         if whole
         else [[0.7 + 0.618034 * n * k % 1 for k, _ in enumerate(symbols, 1)] for n in (2, 3, 5)]
     )
-    if expression.has(AppliedUndef):
-        return []
     return [expression.evalf(15, subs=dict(zip(symbols, point, strict=True))) for point in points]
 
 
@@ -248,9 +242,12 @@ def _verified(gold: Any, answer: Any) -> bool:
 @lru_cache(maxsize=1)
 def _library() -> tuple[Any, Any, Any]:
     """Return ``parse``, its configuration and ``verify``, imported when first needed."""
+    counting = sys.getprofile()
+    sys.setprofile(None)  # imports are no steps
     from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig, parse, verify
 
+    sys.setprofile(counting)
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).addFilter(_not_about_time)
     # Units are ours: the library's list has single letters, and would take 3s for 3.

@@ -6,7 +6,7 @@ the braces of a set (``\{``, ``\}``), and ``¶`` for the line break of a matrix.
 
 import re
 
-MAX_CHARS = 500
+MAX_CHARS = 600
 
 _TRANSLATION = str.maketrans(
     {
@@ -22,7 +22,7 @@ _SIGNS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|ex
 
 # Each rule is applied once, in this order; all are linear on a text of at most MAX_CHARS.
 _RULES = [
-    (r"\\\\(?=[A-Za-z])(?!.*\\end)|(?:\\\\|\\newline)\s*$", r"\\"),
+    (r"(?<!\\)\\\\(?=[A-Za-z])(?!.*\\end)|(?:\\\\|\\newline)\s*$", r"\\"),
     (r"\\\\(?:\[[^\]]{0,9}\])?", "¶"),
     (r"\\(?:\{|lbrace(?![a-z]))", "«"),
     (r"\\(?:\}|rbrace(?![a-z]))", "»"),
@@ -59,6 +59,7 @@ _RULES = [
     (r"\\overline\{([A-Z]{2,3})\}", r"\1"),
     (r"\\mathbb\{R\}", r"(-\\infty,\\infty)"),
     (r"«\s*»|\\varnothing", r"\\emptyset"),
+    (r"\+\\infty", r"\\infty"),
     (r"\*", r"\\cdot "),
     (r"\s+", " "),
     (r" ?([^\w\\ ,]) ?", r"\1"),
