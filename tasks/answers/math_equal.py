@@ -70,6 +70,8 @@ def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
         return True
     if clock(gold) or clock(answer):
         return _times_equal(gold, answer)
+    if {"∧", "∨"} <= {*gold, *answer} and not re.search(r"\d", gold + answer):  # p and q, p or q
+        return False
     unnamed = _without_names(gold, answer)
     if unnamed is None:
         return False
@@ -173,7 +175,7 @@ def _apart(text: str) -> Parts:
     related = re.search("[<>≤≥]", text)
     if related and len(pieces := _split(text, "∧")) > 1:
         return Parts("both", tuple(pieces))
-    items = _items(text.replace("∧", ", "))
+    items = _items(text)
     if len(items) > 1:  # x < 1 or x > 3
         return Parts("union" if all(map(_interval, items)) else "list", tuple(items))
     inside, brackets = text[1:-1], text[:1] + text[-1:]
@@ -190,6 +192,7 @@ def _apart(text: str) -> Parts:
 
 def _items(text: str) -> list[str]:
     """Split a list at its commas: ``1,000, 2,000`` has two items, and so has ``2, 100``; ``1,000`` is a number."""
+    text = re.sub("[∧∨]", ", ", text)
     for separator in ("", ", ", ","):
         items = _split(text, separator) if separator else [text]
         if all(len(_split(ungrouped(item), ",")) == 1 for item in items):

@@ -106,11 +106,11 @@ _NO_UNIT = re.compile(
     r"|not|to|mod|base|pi|e|i|d|or)\b",
     re.ASCII | re.IGNORECASE,
 )
-_TEXT = r"(?:\\text\{ ?[A-Za-z][A-Za-z ./]{0,50}\}|\\mu)"
+_TEXT = r"\\text\{ ?[A-Za-z][A-Za-z ./^23]{0,50}\}"
 _POWER = r"(?:\^\{?-?[1-3]\}?)?"
 _WORD = r"(?!hundred|thousand|[mbt]r?illion)[A-Za-z]{4,20}|[ckm]m|km/h|m/s|[A-Z]?in|ft|yd|mi|kg|lbs?|oz|hrs?|min|sec|mph|ml|mL|sq|cu|deg|m(?=\^\{?[23]\}?$)"
 _SUFFIX = re.compile(
-    rf"(?P<core>.*?[\w)}}%»])(?P<unit>(?: ?{_TEXT}{_POWER}|(?<=[}}\d])/{_TEXT}{_POWER})+(?: (?:{_WORD}){_POWER})*"
+    rf"(?P<core>.*?[A-Za-z\d)}}%»])(?P<unit>(?: ?{_TEXT}{_POWER}|(?<=[}}\d])/{_TEXT}{_POWER})+(?: (?:{_WORD}){_POWER})*"
     rf"|(?:(?<=[\d)}}%])|(?<=illion)|(?<=thousand))(?:(?: |(?=\w\w(?!\w))|(?=km/h|m/s|[a-z]{{4,}}))(?:{_WORD}){_POWER}(?:/(?:h|s|min|{_WORD}){_POWER})?)+)",
     re.ASCII,
 )

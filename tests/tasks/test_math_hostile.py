@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from es_lightning.tasks.answers.math_equal import answers_equal
-from es_lightning.tasks.answers.math_formula import values
 from tests.helpers.math_cases import grade
 
 GOLDS = (
@@ -132,7 +131,7 @@ def test_hostile_replies_are_graded_within_50_ms():
     grade("f(x+1)", "\\boxed{f(1+x)}")  # the first answer that math-verify sees loads it
     for number, (gold, reply) in enumerate(hostile()):
         if seconds(gold, reply, number % 2 == 0) >= 0.05:
-            values.cache_clear()
+            answers_equal.cache_clear()
             assert seconds(gold, reply, number % 2 == 0) < 0.05, (gold, reply[:200])
 
 
