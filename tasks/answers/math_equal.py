@@ -20,7 +20,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from es_lightning.tasks.answers.math_library import depth, formulas_equal, names, within_steps
+from es_lightning.system.steps import Steps
+from es_lightning.tasks.answers.math_library import depth, formulas_equal, names
 from es_lightning.tasks.answers.math_text import clean
 from es_lightning.tasks.answers.math_value import (
     clock,
@@ -34,6 +35,14 @@ from es_lightning.tasks.answers.math_value import (
 
 MAX_PARTS = 24
 MAX_DEPTH = 10
+MAX_STEPS = 3_000_000  # of math-verify, for one answer: less than a second
+
+
+class _How(NamedTuple):
+    """How two answers are compared: the benchmark's tolerance, if any, and what math-verify may take."""
+
+    tolerance: float | None
+    steps: Steps
 
 
 class Parts(NamedTuple):
@@ -61,10 +70,10 @@ def answers_equal(gold: str, answer: str, tolerance: float | None = None) -> boo
     right, ours = clean(gold), clean(answer)
     if right is None or ours is None or max(depth(right), depth(ours)) > MAX_DEPTH:
         return right is not None and right == ours
-    return within_steps(lambda: _equal(right, ours, tolerance))
+    return _equal(right, ours, _How(tolerance, Steps(MAX_STEPS)))
 
 
-def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
+def _equal(gold: str, answer: str, how: _How) -> bool:
     """Compare two cleaned answers; each of their parts is such an answer again."""
     if gold == answer:
         return True
@@ -79,18 +88,18 @@ def _equal(gold: str, answer: str, tolerance: float | None) -> bool:
     if max(len(right.items), len(ours.items)) > MAX_PARTS:
         return False
     if right.kind == ours.kind == "single":
-        return _singles_equal(right.items[0], ours.items[0], tolerance)
-    return _parts_equal(right, ours, tolerance)
+        return _singles_equal(right.items[0], ours.items[0], how)
+    return _parts_equal(right, ours, how)
 
 
-def _singles_equal(gold: str, answer: str, tolerance: float | None) -> bool:
+def _singles_equal(gold: str, answer: str, how: _How) -> bool:
     """Compare two answers, each of which is a single number, formula, relation or text."""
     (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
     if units_conflict(unit, other_unit):
         return False
     right, ours = rational(gold), rational(answer)
     if right and ours:
-        close = tolerance is not None and abs(right[0] - ours[0]) <= Fraction(tolerance)
+        close = how.tolerance is not None and abs(right[0] - ours[0]) <= Fraction(how.tolerance)
         return same(right, ours) or (close and right[1] == ours[1])
     based, other_based = numeral(gold), numeral(answer)
     if based and other_based:
@@ -98,7 +107,7 @@ def _singles_equal(gold: str, answer: str, tolerance: float | None) -> bool:
     alike = _same_words(gold, answer)
     if alike is not None or "\\infty" in gold + answer:
         return bool(alike)
-    return formulas_equal(ungrouped(gold), ungrouped(answer), tolerance)
+    return formulas_equal(ungrouped(gold), ungrouped(answer), how.steps, how.tolerance)
 
 
 
@@ -126,9 +135,9 @@ def _same_words(gold: str, answer: str) -> bool | None:
 # Parts
 
 
-def _parts_equal(gold: Parts, answer: Parts, tolerance: float | None) -> bool:
+def _parts_equal(gold: Parts, answer: Parts, how: _How) -> bool:
     def equal(one: str, other: str) -> bool:
-        return _equal(one, other, tolerance)
+        return _equal(one, other, how)
 
     unordered = {"list", "set"}
     if {gold.kind, answer.kind} <= unordered | {"single"}:

@@ -16,16 +16,14 @@ are whole numbers, and such formulas are equal if they are so at twelve of them,
 
 import logging
 import re
-import sys
-from collections.abc import Callable
 from functools import lru_cache
-from types import FrameType
 from typing import Any
+
+from es_lightning.system.steps import OutOfStepsError, Steps
 
 MAX_CHARS = 200
 SPARE_CHARS = 60  # by which an answer may be longer than twice the right one
 MAX_DEPTH = 5
-MAX_STEPS = 2_000_000  # calls and returns of functions: about half a second
 MAX_BITS = 50_000  # of any number that SymPy may have to write out
 _PRECISION = 1e-9  # relative difference of values that count as equal
 _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
@@ -95,7 +93,7 @@ def _parsed(text: str) -> Any:
             return None
         found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
         return found[0] if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS else None
-    except Exception:  # SymPy raises whatever it likes on formulas that make no sense
+    except Exception:  # as above
         return None
 
 
@@ -122,22 +120,25 @@ def _bits(expression: Any) -> float:
     return (parts[0] if isinstance(expression, Pow | factorial) else 2.0) * max(size, 1.0)
 
 
-def formulas_equal(gold: str, answer: str, tolerance: float | None = None) -> bool:
+def formulas_equal(gold: str, answer: str, steps: Steps, tolerance: float | None = None) -> bool:
     """Return math-verify's verdict on two cleaned formulas or relations; False if one of them is refused.
 
     Args:
         gold: the right formula.
         answer: the formula to judge.
+        steps: what the verdict may take; False if it takes more.
         tolerance: largest absolute difference between two numbers that the benchmark allows, if any.
     """
     if names(gold) != names(answer) or len(answer) > 2 * len(gold) + SPARE_CHARS:
         return False
-    pair = [_parsed(gold), _parsed(answer)]
-    if None in pair or pair[0].is_Relational != pair[1].is_Relational:
-        return False
+    load_library()  # imports are no steps
     try:
-        return _relations_equal(*pair) if pair[0].is_Relational else _values_equal(*pair, tolerance)
-    except Exception:  # as above
+        with steps:
+            pair = [_parsed(gold), _parsed(answer)]
+            if None in pair or pair[0].is_Relational != pair[1].is_Relational:
+                return False
+            return _relations_equal(*pair) if pair[0].is_Relational else _values_equal(*pair, tolerance)
+    except (Exception, OutOfStepsError):  # SymPy raises whatever it likes on formulas that make no sense
         return False
 
 
@@ -185,36 +186,12 @@ def _close(one: Any, other: Any, slack: float = 0.0) -> bool:
 # The library
 
 
+@lru_cache(maxsize=1)
 def load_library() -> None:
-    """Import math-verify and let it read a few formulas, which takes a second the first time."""
-    for formula in (r"\frac{1}{x+1}", r"2\sqrt{3}x^2", r"(x+1)(y-2)", r"\sin 2x=\frac{y}{2}", "x<|y|", r"\binom{n}{2}!"):
-        _parsed(formula)
-
-
-def within_steps(judge: Callable[[], bool]) -> bool:
-    """Return a verdict; False if it takes more than ``MAX_STEPS`` calls of functions.
-
-    Other than the library's alarm, this works in any thread, and is nearly the same on a slow machine.
-    """
-    left, before = MAX_STEPS, sys.getprofile()
-
-    def count(_: FrameType, __: str, ___: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise _OutOfStepsError
-
-    sys.setprofile(count)
-    try:
-        return judge()
-    except (_OutOfStepsError, RecursionError):
-        return False
-    finally:
-        sys.setprofile(before)
-
-
-class _OutOfStepsError(BaseException):
-    """Raised through whatever SymPy catches."""
+    """Import math-verify and let it judge a few formulas, which takes two seconds the first time."""
+    for formula in (r"\frac{x+1}{2}", r"(x+1)^2\sqrt{3}", r"\sin 2x", r"|y|+\ln x", r"\binom{n}{2}!"):
+        _values_equal(_parsed(formula), _parsed(f"{formula}+0"), None)
+    _relations_equal(_parsed("2x=y"), _parsed("x=\\frac{y}{2}"))
 
 
 def library_alone(gold: str, reply: str) -> bool:
@@ -232,7 +209,7 @@ def library_alone(gold: str, reply: str) -> bool:
             parse(text, [LatexExtractionConfig()], parsing_timeout=None) for text in (f"${gold}$", reply[-2000:])
         )
         return bool(verify(right, ours, timeout_seconds=None))
-    except Exception:  # SymPy raises whatever it likes on formulas that make no sense
+    except Exception:  # as above
         return False
 
 
@@ -243,12 +220,9 @@ def _verified(gold: Any, answer: Any) -> bool:
 @lru_cache(maxsize=1)
 def _library() -> tuple[Any, Any, Any]:
     """Return ``parse``, its configuration and ``verify``, imported when first needed."""
-    counting = sys.getprofile()
-    sys.setprofile(None)  # imports are no steps
     from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig, parse, verify
 
-    sys.setprofile(counting)
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).addFilter(_not_about_time)
     # Units are ours: the library's list has single letters, and would take 3s for 3.
@@ -259,5 +233,5 @@ def _library() -> tuple[Any, Any, Any]:
 
 
 def _not_about_time(record: logging.LogRecord) -> bool:
-    """Drop the library's remarks on time-outs: ``within_steps`` is ours."""
+    """Drop the library's remarks on time-outs, which we have switched off."""
     return not record.getMessage().startswith("Timeout")
