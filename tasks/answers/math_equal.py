@@ -35,7 +35,7 @@ from es_lightning.tasks.answers.math_value import (
 
 MAX_PARTS = 24
 MAX_DEPTH = 10
-MAX_STEPS = 3_000_000  # of math-verify, for one answer: less than a second
+MAX_STEPS = 2_500_000  # of math-verify, for one answer: less than a second
 
 
 class _How(NamedTuple):

@@ -22,7 +22,7 @@ from typing import Any
 from es_lightning.system.steps import OutOfStepsError, Steps
 
 MAX_CHARS = 200
-SPARE_CHARS = 60  # by which an answer may be longer than twice the right one
+SPARE_CHARS = 50  # by which an answer may be longer than twice the right one
 MAX_DEPTH = 5
 MAX_BITS = 50_000  # of any number that SymPy may have to write out
 _PRECISION = 1e-9  # relative difference of values that count as equal
@@ -40,7 +40,9 @@ _NAME = re.compile(
 )
 _LETTERS = "xyzabcnkmprstuvwjlq"
 _REFUSED = re.compile(
-    r"\d{40}|\d_|[¶&#@\"?~«»,;:∧∨]|!.?!|\d[eE]\d|(?:.*\|){6}|\^[^{]?\^|\\binom(?!\{[\w+-]{1,4}\}\{[\w+-]{1,4}\})|\\sqrt\[(?!\w{1,2}\])"
+    r"\d{40}|\d_|[¶&#@\"?~«»,;:∧∨]|!.?!|\d[eE]\d|(?:.*\|){6}|(?:.*/){5}|\^[^{]?\^|(?<!sqrt)\[|\{\{\{|\(\(\("
+    r"|\\binom(?!\{[\w+-]{1,4}\}\{[\w+-]{1,4}\})|\\sqrt\[(?!\w{1,2}\])"
+    r"|\\(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log(?:_\w|_\{\w+\})?) ?(?:[-+*/)=]|\\cdot|$)"
 )
 
 
@@ -87,9 +89,9 @@ def _parsed(text: str) -> Any:
     if len(text) > MAX_CHARS or _REFUSED.search(text) or depth(text) > MAX_DEPTH:
         return None
     try:
-        latex = re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text))
+        latex = re.sub(r"\|([^|]*)\|", r"\\lvert \1\\rvert ", re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text)))
         latex = latex.replace("≤", r"\le ").replace("≥", r"\ge ").replace("≠", r"\ne ")
-        if {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)} - _COMMANDS - {"le", "ge", "ne"}:
+        if {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)} - _COMMANDS - {"le", "ge", "ne", "lvert", "rvert"}:
             return None
         found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
         return found[0] if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS else None
