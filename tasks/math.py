@@ -160,7 +160,9 @@ class MathTask(RowTask):
             raise UsageError(f"prompt must be chat or qwen_math, not {prompt!r}.")
         if judge not in _JUDGES:
             gone = " exact, the rules of version 0.1, is gone." if judge == "exact" else ""
-            raise UsageError(f"judge must be math_verify (the default) or library_alone, not {judge!r}.{gone}")
+            raise UsageError(
+                f"judge must be math_verify (the default) or library_alone, not {judge!r}.{gone}"
+            )
         if not levels or not set(levels) <= set(range(1, 6)):
             raise UsageError(f"levels must list some of 1 to 5, such as [3, 4, 5], not {list(levels)}.")
         super().__init__(data, _BENCHMARKS[dataset].source, n_train, n_val, n_test)

@@ -12,9 +12,9 @@ class OutOfStepsError(BaseException):
 class Steps:
     """So many calls and returns of functions, of Python and of C, within all blocks ``with steps:`` together.
 
-    A block is left with an ``OutOfStepsError`` when they are used up, and later ones at once. A signal would need
-    the main thread, and a clock gives other verdicts on a slow machine. A single call that takes forever, such as
-    a huge power, is not ended.
+    A block is left with an ``OutOfStepsError`` when they are used up, and later ones at once. A signal would
+    need the main thread, and a clock gives other verdicts on a slow machine. A single call that takes forever,
+    such as a huge power, is not ended.
 
     Args:
         left: how many there are.

@@ -8,7 +8,6 @@ import ast
 import cmath
 import operator
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -22,7 +21,9 @@ _CIRCLE = [0.02 * cmath.exp(0.25j * cmath.pi * k) for k in range(8)]
 _TOLERANCE = 1e-8
 # A constant of integration has any value: its derivative is 0.
 _CONSTANTS = {"C": 0.5, "c": 0.5, "K": 0.5, "k": 0.5, "E": cmath.e, "pi": cmath.pi}
-_FUNCTIONS = {name: getattr(cmath, name) for name in "sin cos tan exp log sqrt asin acos atan sinh cosh tanh".split()}
+_FUNCTIONS = {
+    name: getattr(cmath, name) for name in "sin cos tan exp log sqrt asin acos atan sinh cosh tanh".split()
+}
 _FUNCTIONS["ln"] = cmath.log
 _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
@@ -108,7 +109,7 @@ def _value(node: ast.expr, names: Mapping[str, complex]) -> complex:
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
             return complex(_OPERATORS[type(sign)](_value(left, names), _value(right, names)))
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
-            return _FUNCTIONS[name](_value(argument, names))
+            return complex(_FUNCTIONS[name](_value(argument, names)))
     raise ValueError("not a formula")
 
 
@@ -122,10 +123,10 @@ def _terms(node: ast.expr) -> dict[Powers, Fraction]:
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
             return _product(_terms(operand), {(): Fraction(1 if isinstance(sign, ast.UAdd) else -1)})
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
-            total, negative = Counter(_terms(left)), isinstance(sign, ast.Sub)
+            total, negative = _terms(left), isinstance(sign, ast.Sub)
             for powers, factor in _terms(right).items():
-                total[powers] += -factor if negative else factor
-            return dict(total)
+                total[powers] = total.get(powers, Fraction(0)) + (-factor if negative else factor)
+            return total
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _product(_terms(left), _terms(right))
         case ast.BinOp(left=left, op=ast.Div(), right=right):

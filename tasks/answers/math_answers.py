@@ -26,7 +26,9 @@ _TOTAL = re.compile(rf"\b(?:total|result)\b[^.\n:=]{{0,60}}?{_IS}[\s*`]{{0,6}}",
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?", re.ASCII)
 _MATH = re.compile(r"\$\$?([^$\n]{1,200})\$\$?|\\\(([^\n]{1,200}?)\\\)|\\\[([^$]{1,200}?)\\\]")
 _SENTENCE_END = re.compile(r"[.;!?](?:\s|$)|\n|,? (?:because|since|so|which|as|where)\b")
-_ALONE = re.compile(r"[*.,;:!?)`]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b|(?:hundred|thousand|[mbt]r?illion)\b)|$)")
+_ALONE = re.compile(
+    r"[*.,;:!?)`]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b|(?:hundred|thousand|[mbt]r?illion)\b)|$)"
+)
 _BARE_BOX = re.compile(r"\s*([-+]?[A-Za-z0-9.]{1,40})")
 _OPEN_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _MARKS = re.compile(r"\\(?:black)?square\b|\\(?:qed|Box)\b")

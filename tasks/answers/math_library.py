@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 from es_lightning.system.steps import OutOfStepsError, Steps
+from es_lightning.tasks.answers.math_text import depth
 
 MAX_CHARS = 200
 SPARE_CHARS = 50  # by which an answer may be longer than twice the right one
@@ -89,23 +90,24 @@ def _parsed(text: str) -> Any:
     if len(text) > MAX_CHARS or _REFUSED.search(text) or depth(text) > MAX_DEPTH:
         return None
     try:
-        latex = re.sub(r"\|([^|]*)\|", r"\\lvert \1\\rvert ", re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text)))
+        latex = re.sub(
+            r"\|([^|]*)\|", r"\\lvert \1\\rvert ", re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text))
+        )
         latex = latex.replace("≤", r"\le ").replace("≥", r"\ge ").replace("≠", r"\ne ")
-        if {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)} - _COMMANDS - {"le", "ge", "ne", "lvert", "rvert"}:
+        if (
+            {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)}
+            - _COMMANDS
+            - {"le", "ge", "ne", "lvert", "rvert"}
+        ):
             return None
         found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
-        return found[0] if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS else None
+        return (
+            found[0]
+            if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS
+            else None
+        )
     except Exception:  # as above
         return None
-
-
-def depth(text: str) -> int:
-    """Return how deeply brackets of any kind are nested; a large number if they do not match."""
-    level = deepest = 0
-    for sign in text:
-        level += (sign in "([{«") - (sign in ")]}»")
-        deepest = max(deepest, level) if level >= 0 else 10**6
-    return deepest if level == 0 else 10**6
 
 
 def _bits(expression: Any) -> float:
@@ -173,7 +175,10 @@ def _values(expression: Any, whole: bool = False) -> list[Any]:
     """Return the values of a formula where its letters are certain positive numbers."""
     symbols = sorted(expression.free_symbols, key=str)
     points = (
-        [[n * k + k for k, _ in enumerate(symbols, 1)] for n in (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)]
+        [
+            [n * k + k for k, _ in enumerate(symbols, 1)]
+            for n in (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
+        ]
         if whole
         else [[0.7 + 0.618034 * n * k % 1 for k, _ in enumerate(symbols, 1)] for n in (2, 3, 5)]
     )
@@ -208,7 +213,8 @@ def library_alone(gold: str, reply: str) -> bool:
     parse, _, verify = _library()
     try:
         right, ours = (
-            parse(text, [LatexExtractionConfig()], parsing_timeout=None) for text in (f"${gold}$", reply[-2000:])
+            parse(text, [LatexExtractionConfig()], parsing_timeout=None)
+            for text in (f"${gold}$", reply[-2000:])
         )
         return bool(verify(right, ours, timeout_seconds=None))
     except Exception:  # as above

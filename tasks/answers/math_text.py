@@ -13,7 +13,16 @@ _TRANSLATION = str.maketrans(
         **{"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "±": r"\pm "},
         **{"π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "°": r"^\circ ", "∪": r"\cup ", "∈": r"\in "},
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "²": "^2", "³": "^3", "½": r"\frac12 ", "’": "'"},
-        **{"\xa0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "€": r"\text{euros}", "£": r"\text{sterling}", "≈": r"\approx ", "∅": r"\emptyset "},
+        **{
+            "\xa0": " ",
+            "\u2009": " ",
+            "\u202f": " ",
+            "\u200b": "",
+            "€": r"\text{euros}",
+            "£": r"\text{sterling}",
+            "≈": r"\approx ",
+            "∅": r"\emptyset ",
+        },
         "√": r"\sqrt ",
     }
 )
@@ -29,7 +38,10 @@ _RULES = [
     (r"(?<=\d)(?:,\\! ?|\\[,!] ?,?|\{,\}(?:\\! ?)?)(?=\d{3}(?!\d))", ","),
     (r"\\!|\\(?:display|text)style|\\(?:no)?limits|\\label\{[^{}]*\}", ""),
     (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
-    (r"\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\hspace\{[^{}]*\}|\\(?:math(?:bf|it)|boldsymbol|bm)(?![A-Za-z])", " "),
+    (
+        r"\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\hspace\{[^{}]*\}|\\(?:math(?:bf|it)|boldsymbol|bm)(?![A-Za-z])",
+        " ",
+    ),
     (r"\\\$ ?([\d.,]+(?: [mbt]r?illion| thousand)?)|\\\$", r"\1\\text{dollars}"),
     (r"\\text\{(euros|sterling)\} ?([\d.,]+)", r"\2\\text{\1}"),
     (r"\$|\*\*|`|\\[()\[\]]", ""),
@@ -85,3 +97,23 @@ def clean(text: str) -> str | None:
         text = pattern.sub(replacement, text)
     text = text.strip().rstrip(".,:\\").strip()
     return text if 0 < len(text) <= MAX_CHARS else None
+
+
+def depth(text: str) -> int:
+    """Return how deeply brackets of any kind are nested; a large number if they do not match."""
+    level = deepest = 0
+    for sign in text:
+        level += (sign in "([{«") - (sign in ")]}»")
+        deepest = max(deepest, level) if level >= 0 else 10**6
+    return deepest if level == 0 else 10**6
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Split the text at a separator wherever it stands outside brackets."""
+    pieces, start, level = [], 0, 0
+    for position, sign in enumerate(text):
+        level += (sign in "([{«") - (sign in ")]}»")
+        if level == 0 and text.startswith(separator, position) and position >= start:
+            pieces.append(text[start:position].strip())
+            start = position + len(separator)
+    return [*pieces, text[start:].strip()]

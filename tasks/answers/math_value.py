@@ -92,10 +92,10 @@ def numeral(text: str) -> tuple[str, str] | None:
 _UNITS = {
     name: unit
     for line in (
-        "m meter metre/cm centimeter centimetre/mm millimeter millimetre/km kilometer kilometre/in inch inche/ft foot feet"
-        "/yd yard/mi mile/s sec second/min minute/h hr hour/day/week/month/year yr/g gram/kg kilogram/lb pound/oz ounce"
-        "/L l liter litre/ml mL milliliter/dollar/cent/euro/sterling/degree deg/radian rad/mph/square sq/cubic cu/C Celsius"
-        "/F Fahrenheit/K/N/J/W/V/A/T/Hz/Pa/am/pm/per"
+        "m meter metre/cm centimeter centimetre/mm millimeter millimetre/km kilometer kilometre/in inch inche"
+        "/ft foot feet/yd yard/mi mile/s sec second/min minute/h hr hour/day/week/month/year yr/g gram/kg kilogram"
+        "/lb pound/oz ounce/L l liter litre/ml mL milliliter/dollar/cent/euro/sterling/degree deg/radian rad/mph"
+        "/square sq/cubic cu/C Celsius/F Fahrenheit/K/N/J/W/V/A/T/Hz/Pa/am/pm/per"
     ).split("/")
     for unit, *others in [line.split()]
     for name in (unit, *others)
@@ -109,12 +109,16 @@ _NO_UNIT = re.compile(
 )
 _TEXT = r"\\text\{ ?[A-Za-z][A-Za-z ./^23]{0,50}\}"
 _POWER = r"(?:\^\{?-?[1-3]\}?)?"
-_WORD = r"(?!hundred|thousand|[mbt]r?illion)[A-Za-z]{4,20}|[ckm]m|km/h|m/s|[A-Z]?in|ft|yd|mi|kg|lbs?|oz|hrs?|min|sec|mph|ml|mL|sq|cu|deg|m(?=\^\{?[23]\}?$)"
-_SUFFIX = re.compile(
-    rf"(?P<core>.*?[A-Za-z\d)}}%»])(?P<unit>(?: ?{_TEXT}{_POWER}|(?<=[}}\d])/{_TEXT}{_POWER})+(?: (?:{_WORD}){_POWER})*"
-    rf"|(?:(?<=[\d)}}%])|(?<=illion)|(?<=thousand))(?:(?: |(?=\w\w(?!\w))|(?=km/h|m/s|[a-z]{{4,}}))(?:{_WORD}){_POWER}(?:/(?:h|s|min|{_WORD}){_POWER})?)+)",
-    re.ASCII,
+_WORD = (
+    r"(?:(?!hundred|thousand|[mbt]r?illion)[A-Za-z]{4,20}|[ckm]m|km/h|m/s|in|ft|yd|mi|kg|lbs?|oz|hrs?|min|sec|mph|m[lL]"
+    r"|sq|cu|deg|m(?=\^\{?[23]\}?$))"
 )
+_IN_TEXT = rf"(?: ?{_TEXT}{_POWER}|(?<=[}}\d])/{_TEXT}{_POWER})+(?: {_WORD}{_POWER})*"
+_BARE = (
+    r"(?:(?<=[\d)}%])|(?<=illion)|(?<=thousand))"
+    rf"(?:(?: |(?=\w\w(?!\w))|(?=km/h|m/s|[a-z]{{4}})){_WORD}{_POWER}(?:/(?:h|s|{_WORD}){_POWER})?)+"
+)
+_SUFFIX = re.compile(rf"(?P<core>.*?[A-Za-z\d)}}%»])(?P<unit>{_IN_TEXT}|{_BARE})", re.ASCII)
 
 
 def split_unit(text: str) -> tuple[str, tuple[str, ...]]:
@@ -127,7 +131,7 @@ def split_unit(text: str) -> tuple[str, tuple[str, ...]]:
     if match is None or _NO_UNIT.search(_plain(match["unit"])):
         return text, ()
     words = re.findall(r"[A-Za-z]+|\^\{?-?\d", match["unit"].replace("\\text", " ").replace(".", ""))
-    parts = []
+    parts: list[str] = []
     for word in words:
         power = _POWERS.get(word[-1], word) if word[0] == "^" else ""
         parts.insert(len(parts) - bool(power and parts), power or _spelled(word))

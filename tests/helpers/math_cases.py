@@ -3,8 +3,8 @@
 from es_lightning.tasks.answers.math_answers import final_answer
 from es_lightning.tasks.answers.math_equal import answers_equal
 
-# One case a line: gold answer, reply, whether it counts. A reply without a box is put into one. "refused" is an
-# answer that is right and does not count; docs/tasks.md says why.
+# One case a line: gold answer, reply, whether it counts. A reply without a box is put into one. "refused" is
+# an answer that is right and does not count; docs/tasks.md says why.
 CASES = r"""
 # numbers
 12 | 12 | yes

@@ -10,7 +10,9 @@ from es_lightning.records import Prompt
 from es_lightning.tasks import MathTask
 from tests.helpers.math_cases import CASES, MORE, cases, grade
 
-ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "maths.jsonl").open(encoding="utf-8")]
+ROWS = [
+    json.loads(line) for line in (Path(__file__).parents[1] / "data" / "maths.jsonl").open(encoding="utf-8")
+]
 DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
 
 
@@ -20,7 +22,9 @@ def task(name: str, flexible: bool) -> MathTask:
 
 
 @pytest.mark.parametrize("flexible", [False, True])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['kind']}-{row['gold'][:30]}-{row['prediction'][:30]}")
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: f"{row['kind']}-{row['gold'][:30]}-{row['prediction'][:30]}"
+)
 def test_reported_cases(row, flexible):
     """``math flexible`` marks replies that state no answer; all others are judged alike either way."""
     name, _, falls_back = row["task"].partition(" ")

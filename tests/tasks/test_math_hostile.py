@@ -138,12 +138,17 @@ def test_hostile_replies_are_graded_in_time(monkeypatch):
     """Within 50 ms before the library is asked, else within a second; a slow one is timed again."""
     load_library()
     asked = []
-    monkeypatch.setattr(math_library, "_parsed", lambda text, parse=math_library._parsed: asked.append(text) or parse(text))
+    monkeypatch.setattr(
+        math_library, "_parsed", lambda text, parse=math_library._parsed: asked.append(text) or parse(text)
+    )
     for number, (gold, reply) in enumerate(hostile()):
         asked.clear()
         first = seconds(gold, reply, number % 2 == 0)
         limit = 1.0 if asked else 0.05
-        assert min(first, first if first < limit else seconds(gold, reply, number % 2 == 0)) < limit, (gold, reply[:200])
+        assert min(first, first if first < limit else seconds(gold, reply, number % 2 == 0)) < limit, (
+            gold,
+            reply[:200],
+        )
 
 
 WHEN = r"\cos(t)=0 when t=\frac{\pi}{2}+\pi k for any integer k"
