@@ -1,4 +1,4 @@
-"""A bound on how long a library may work that has none, in any thread, and nearly the same on a slow machine."""
+"""A bound on how long a library may work that has none: in any thread, and nearly alike on every machine."""
 
 import sys
 from types import FrameType, TracebackType
@@ -13,8 +13,8 @@ class Steps:
     """So many calls and returns of functions, of Python and of C, within all blocks ``with steps:`` together.
 
     A block is left with an ``OutOfStepsError`` when they are used up, and later ones at once. A signal would
-    need the main thread, and a clock gives other verdicts on a slow machine. A single call that takes forever,
-    such as a huge power, is not ended.
+    need the main thread, and a clock gives other verdicts on a slow machine. A single call that takes
+    forever, such as a huge power, is not ended.
 
     Args:
         left: how many there are.

@@ -21,10 +21,10 @@ _CIRCLE = [0.02 * cmath.exp(0.25j * cmath.pi * k) for k in range(8)]
 _TOLERANCE = 1e-8
 # A constant of integration has any value: its derivative is 0.
 _CONSTANTS = {"C": 0.5, "c": 0.5, "K": 0.5, "k": 0.5, "E": cmath.e, "pi": cmath.pi}
-_FUNCTIONS = {
-    name: getattr(cmath, name) for name in "sin cos tan exp log sqrt asin acos atan sinh cosh tanh".split()
+_FUNCTIONS = {"ln": cmath.log} | {
+    name: getattr(cmath, name)
+    for name in ("sin", "cos", "tan", "exp", "log", "sqrt", "asin", "acos", "atan", "sinh", "cosh", "tanh")
 }
-_FUNCTIONS["ln"] = cmath.log
 _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
     ast.Pow: operator.pow,

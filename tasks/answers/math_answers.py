@@ -15,12 +15,16 @@ TAIL = 300  # last characters that are searched for answers without a box (arXiv
 # Every repetition is bounded, so that no reply can make these patterns slow.
 _N = r"[-+−]? ?\\?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?(?: ?%)?"
 _HASHES = re.compile(
-    rf"[ *$`]*(?:[A-Za-z] ?= ?)?(?P<number>{_N}(?: (?:hundred|thousand|[mbt]r?illion)\b)?)(?!\d| ?[+*/^=(×·]\s?[\d(]| ?\\(?:times|cdot|div))",
+    rf"[ *$`]*(?:[A-Za-z] ?= ?)?(?P<number>{_N}(?: (?:hundred|thousand|[mbt]r?illion)\b)?)"
+    r"(?!\d| ?[+*/^=(×·]\s?[\d(]| ?\\(?:times|cdot|div))",
     re.ASCII,
 )
 _BELOW = re.compile(rf"[ *]*\r?\n[ *$`]*(?P<number>{_N})[*$`. ]*(?:\n|$)", re.ASCII)
 _HEADING = re.compile(r"[.)] ?[A-Za-z]")
-_IS = r"(?:\b(?:is|are|equals|(?:must|should|will|would) be)\b(?:\s(?:therefore|thus|then|hence|simply|just|exactly))?:?|[:=])"
+_IS = (
+    r"(?:\b(?:is|are|equals|(?:must|should|will|would) be)\b"
+    r"(?:\s(?:therefore|thus|then|hence|simply|just|exactly))?:?|[:=])"
+)
 _ANSWER = re.compile(rf"answer\b(?:[^.\n:=]{{0,60}}?{_IS}|\**(?=\s{{0,3}}\n))[\s*`]{{0,6}}", re.IGNORECASE)
 _TOTAL = re.compile(rf"\b(?:total|result)\b[^.\n:=]{{0,60}}?{_IS}[\s*`]{{0,6}}", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?", re.ASCII)
@@ -50,18 +54,18 @@ class FinalAnswer(NamedTuple):
 def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> FinalAnswer:
     r"""Return the final answer of a reply, by the first of these rules that finds one.
 
-    1. With ``hashes``: the number after the last ``####``, on the same line, or alone on the next. The start of
-       a sum such as ``5 + 3`` or of a heading such as ``1. Add`` does not count.
+    1. With ``hashes``: the number after the last ``####``, on the same line, or alone on the next. The start
+       of a sum such as ``5 + 3`` or of a heading such as ``1. Add`` does not count.
     2. The content of the last ``\boxed{}`` or ``\fbox{}``, closed within 600 characters; what follows the box
        does not matter, and earlier boxes do not count.
     3. The last ``<answer>`` block.
-    4. In the last 300 characters, what follows the last "answer is", "answer:" or "answer =", or else the last
-       "total is" or "result is": the box, formula between dollar signs or number it starts with, else the text
-       to the end of the sentence or line.
+    4. In the last 300 characters, what follows the last "answer is", "answer:" or "answer =", or else the
+       last "total is" or "result is": the box, formula between dollar signs or number it starts with, else
+       the text to the end of the sentence or line.
     5. With ``hashes``: the number of a heading.
-    6. With ``flexible``, unless there is a box: in the last 300 characters, the last formula between dollar signs
-       (or ``\(\)``, ``\[\]``), else the last number. With ``hashes``, always the last number. In a sentence that
-       rule 4 finds, what comes last counts.
+    6. With ``flexible``, unless there is a box: in the last 300 characters, the last formula between dollar
+       signs (or ``\(\)``, ``\[\]``), else the last number; with ``hashes``, always the last number. In a
+       sentence that rule 4 finds, what comes last counts.
 
     Args:
         reply: any text at all.

@@ -7,7 +7,7 @@ or with characters that no answer has, are wrong without a closer look.
 - Numbers are compared exactly: 0.333 is not 1/3, and 3.50 is 7/2. A percent sign may be missing on one side:
   50% equals both 50 and 1/2.
 - Units may be missing on one side or both. Two answers with known units that differ are different.
-- ``x = 5`` and ``m + n = 5`` equal 5, but not ``y = 5`` if the right answer is ``x = 5``, and ``2x = 5`` is an
+- ``x = 5`` and ``m + n = 5`` equal 5, but not ``y = 5`` if the right answer is ``x = 5``; ``2x = 5`` is an
   equation. Of ``6*7 = 42`` the last side counts, of ``1/3 \approx 0.33`` the first.
 - The kind of brackets counts: (1,2) is neither [1,2] nor {1,2}. A list without brackets is a set.
 - Words are compared as words, in upper or lower case, and never as products of letters.
@@ -99,7 +99,7 @@ def _singles_equal(gold: str, answer: str, how: _How) -> bool:
 
 
 def _times_equal(gold: str, answer: str) -> bool:
-    """Whether two times are the same; of 9 a.m. and 9, or 9:30 and 9:30 a.m., one says less, which is allowed."""
+    """Whether two times are the same; one may leave out a.m. or p.m., and 9 a.m. is 9."""
     (one, half), (other, other_half) = (clock(text) or (None, text) for text in (gold, answer))
     if one is None or other is None:
         hour, number = (other, half) if one is None else (one, other_half)

@@ -1,4 +1,4 @@
-r"""math-verify's verdict on two formulas, within bounds, and not where it takes a wrong formula for a right one.
+r"""math-verify's verdict on two formulas, within bounds, and not where it takes a wrong one for a right one.
 
 math-verify reads LaTeX with a grammar (ANTLR), which runs nothing, and compares SymPy's objects. It is never
 given plain text, which SymPy would run as Python code. Before it is asked:
@@ -10,8 +10,9 @@ given plain text, which SymPy would run as Python code. Before it is asked:
 - Formulas whose values differ at three points are different. math-verify takes ``e^{-50}`` for ``2e^{-50}``,
   and searches for seconds for a proof that two long formulas are equal when they are not.
 
-Letters are positive if roots or logarithms are compared, as in most problems; letters in ``\lfloor n/2 \rfloor``
-are whole numbers, and such formulas are equal if they are so at twelve of them, since no library proves it.
+Letters are positive if roots or logarithms are compared, as in most problems. Letters beside a floor such as
+``\lfloor n/2 \rfloor`` are whole numbers, and two such formulas are equal if they are so at twelve of them,
+since no library proves it.
 """
 
 import logging
@@ -27,12 +28,17 @@ SPARE_CHARS = 50  # by which an answer may be longer than twice the right one
 MAX_DEPTH = 5
 MAX_BITS = 50_000  # of any number that SymPy may have to write out
 _PRECISION = 1e-9  # relative difference of values that count as equal
+_WHOLE = (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
 _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 
 _COMMANDS = frozenset(
-    r"frac sqrt cdot times div binom lfloor rfloor lceil rceil pi sin cos tan cot sec csc arcsin arccos arctan"
-    r" sinh cosh tanh log ln exp".split()
+    re.findall(
+        r"\w+",
+        "frac sqrt cdot times div binom lfloor rfloor lceil rceil pi sin cos tan cot sec csc"
+        " arcsin arccos arctan sinh cosh tanh log ln exp",
+    )
 )
+_OURS = frozenset(["le", "ge", "ne", "lvert", "rvert"])
 _INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\text\{[^{}]*\}|\\[A-Za-z]+)"
 _NAME = re.compile(
     r"\\log(?=_)|(?P<base>\\(?:vec|bar|overline|hat|dot|tilde|text)\{[^{}]{1,20}\}|\\[A-Za-z]+|[A-Za-z])"
@@ -53,7 +59,7 @@ def names(text: str) -> frozenset[str]:
 
 
 def _name(match: re.Match[str]) -> str:
-    """Return a name, or a value such as f(x), in one spelling; nothing for commands and the numbers e and i."""
+    """Return a name, or a value such as f(x), in one spelling; nothing for commands, e and i."""
     base, marks = match["base"] or "\\log", match["marks"] or ""
     if base[1:] in _COMMANDS or (base in ("e", "i") and not marks):
         return ""
@@ -90,23 +96,15 @@ def _parsed(text: str) -> Any:
     if len(text) > MAX_CHARS or _REFUSED.search(text) or depth(text) > MAX_DEPTH:
         return None
     try:
-        latex = re.sub(
-            r"\|([^|]*)\|", r"\\lvert \1\\rvert ", re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text))
-        )
+        latex = re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text))
+        latex = re.sub(r"\|([^|]*)\|", r"\\lvert \1\\rvert ", latex)
         latex = latex.replace("≤", r"\le ").replace("≥", r"\ge ").replace("≠", r"\ne ")
-        if (
-            {name[1:] for name in re.findall(r"\\[A-Za-z]+", latex)}
-            - _COMMANDS
-            - {"le", "ge", "ne", "lvert", "rvert"}
-        ):
+        if not {*re.findall(r"\\([A-Za-z]+)", latex)} <= _COMMANDS | _OURS:
             return None
         found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
-        return (
-            found[0]
-            if found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS
-            else None
-        )
-    except Exception:  # as above
+        fits = found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS
+        return found[0] if fits else None
+    except Exception:  # SymPy raises whatever it likes on formulas that make no sense
         return None
 
 
@@ -138,18 +136,18 @@ def formulas_equal(gold: str, answer: str, steps: Steps, tolerance: float | None
     load_library()  # imports are no steps
     try:
         with steps:
-            pair = [_parsed(gold), _parsed(answer)]
-            if None in pair or pair[0].is_Relational != pair[1].is_Relational:
+            right, ours = _parsed(gold), _parsed(answer)
+            if right is None or ours is None or right.is_Relational != ours.is_Relational:
                 return False
-            return _relations_equal(*pair) if pair[0].is_Relational else _values_equal(*pair, tolerance)
-    except (Exception, OutOfStepsError):  # SymPy raises whatever it likes on formulas that make no sense
+            return _relations_equal(right, ours) if right.is_Relational else _values_equal(right, ours, tolerance)
+    except (Exception, OutOfStepsError):  # as above
         return False
 
 
 def _relations_equal(gold: Any, answer: Any) -> bool:
     """Whether two equations or inequalities are the same up to a constant factor."""
-    sides = [_values(side.lhs - side.rhs) for side in (gold, answer)]
-    ratios = [one / other for one, other in zip(*sides, strict=True)]
+    ours, theirs = (_values(side.lhs - side.rhs) for side in (gold, answer))
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return all(_close(ratio, ratios[0]) for ratio in ratios) and _verified(gold, answer)
 
 
@@ -158,30 +156,25 @@ def _values_equal(gold: Any, answer: Any, tolerance: float | None) -> bool:
 
     symbols, pair = gold.free_symbols, (gold, answer)
     whole = bool(symbols) and all(side.has(floor, ceiling) for side in pair)
-    values = [*zip(*(_values(side, whole) for side in pair), strict=True)]
+    ours, theirs = _values(gold, whole), _values(answer, whole)
     if tolerance is not None and not symbols:
-        return bool(abs(values[0][0] - values[0][1]) <= tolerance)
+        return bool(abs(ours[0] - theirs[0]) <= tolerance)
     slack = _DECIMAL if gold.has(Float) != answer.has(Float) else 0.0
-    if whole or not all(_close(*two, slack) for two in values):
-        return whole and all(one == other for one, other in values)
+    if whole or not all(_close(one, other, slack) for one, other in zip(ours, theirs, strict=True)):
+        return whole and ours == theirs
     rooted = all(side.has(log) or any(not p.exp.is_integer for p in side.atoms(Pow)) for side in pair)
     if rooted and not any(side.has(Abs) for side in pair):
         positive = {symbol: Symbol(symbol.name, positive=True) for symbol in symbols}
-        gold, answer = (side.xreplace(positive) for side in pair)
+        gold, answer = gold.xreplace(positive), answer.xreplace(positive)
     return _verified(gold, answer)
 
 
 def _values(expression: Any, whole: bool = False) -> list[Any]:
     """Return the values of a formula where its letters are certain positive numbers."""
     symbols = sorted(expression.free_symbols, key=str)
-    points = (
-        [
-            [n * k + k for k, _ in enumerate(symbols, 1)]
-            for n in (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
-        ]
-        if whole
-        else [[0.7 + 0.618034 * n * k % 1 for k, _ in enumerate(symbols, 1)] for n in (2, 3, 5)]
-    )
+    points = [[0.7 + 0.618034 * n * k % 1 for k, _ in enumerate(symbols, 1)] for n in (2, 3, 5)]
+    if whole:
+        points = [[n * k + k for k, _ in enumerate(symbols, 1)] for n in _WHOLE]
     return [expression.evalf(15, subs=dict(zip(symbols, point, strict=True))) for point in points]
 
 
@@ -202,7 +195,7 @@ def load_library() -> None:
 
 
 def library_alone(gold: str, reply: str) -> bool:
-    """Return what math-verify alone says of a reply, with its own defaults; it may take long.
+    """Return what math-verify alone says of the LaTeX in a reply; it may take long.
 
     Args:
         gold: the right answer, as the data set writes it.
@@ -211,12 +204,9 @@ def library_alone(gold: str, reply: str) -> bool:
     from math_verify import LatexExtractionConfig
 
     parse, _, verify = _library()
+    texts, config = (f"${gold}$", reply[-2000:]), [LatexExtractionConfig()]
     try:
-        right, ours = (
-            parse(text, [LatexExtractionConfig()], parsing_timeout=None)
-            for text in (f"${gold}$", reply[-2000:])
-        )
-        return bool(verify(right, ours, timeout_seconds=None))
+        return bool(verify(*(parse(t, config, parsing_timeout=None) for t in texts), timeout_seconds=None))
     except Exception:  # as above
         return False
 

@@ -55,7 +55,7 @@ def apart(text: str) -> Parts:
 
 
 def _items(text: str) -> list[str]:
-    """Split a list at its commas: ``1,000, 2,000`` has two items, and so has ``2, 100``; ``1,000`` is a number."""
+    """Split a list at its commas: ``1,000, 2,000`` has two items, ``2, 100`` has two, ``1,000`` is one."""
     text = re.sub("[∧∨]", ", ", text)
     for separator in ("", ", ", ","):
         items = split(text, separator) if separator else [text]
@@ -79,7 +79,8 @@ _NAME = re.compile(
     re.ASCII | re.I,
 )
 _NO_NAME = re.compile(
-    r"\\(?:frac|sqrt|(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|binom|begin|pi)|[{(][^A-Za-z]*[)}]|[xyz]{2}|^e$"
+    r"\\(?:frac|sqrt|(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|binom|begin|pi)"
+    r"|[{(][^A-Za-z]*[)}]|[xyz]{2}|^e$"
 )
 
 

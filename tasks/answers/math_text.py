@@ -1,7 +1,7 @@
 r"""One spelling for the many ways to write the same LaTeX answer, and the unit apart from its value.
 
-What ``clean`` returns is ASCII, except for ``≤``, ``≥``, ``≠`` and three signs of our own: ``«`` and ``»`` for
-the braces of a set (``\{``, ``\}``), and ``¶`` for the line break of a matrix.
+What ``clean`` returns is ASCII, except for ``≤``, ``≥``, ``≠``, ``∧`` (and), ``∨`` (or), and three signs of
+our own: ``«`` and ``»`` for the braces of a set (``\{``, ``\}``), and ``¶`` for the line break of a matrix.
 """
 
 import re

@@ -59,7 +59,7 @@ def ungrouped(text: str) -> str:
 
 
 def same(gold: tuple[Fraction, bool], answer: tuple[Fraction, bool]) -> bool:
-    """Whether two numbers agree; if only one has a percent sign, 50% equals both 50 and 1/2, and 0.5% neither."""
+    """Whether two numbers agree; if only one has a percent sign, 50% equals both 50 and 1/2, 0.5% neither."""
     (value, percent), (other, other_percent) = gold, answer
     if percent == other_percent:
         return value == other
@@ -71,7 +71,7 @@ _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))? ?(?:([ap])\.? ?m\.?)?", r
 
 
 def clock(text: str) -> tuple[tuple[int, ...], str] | None:
-    """Return a time of day or a duration, such as ``4:30 p.m.``, and ``a`` or ``p`` if one of them follows."""
+    """Return a time or duration, such as ``4:30 p.m.``, and ``a`` or ``p`` if one of them follows."""
     match = _TIME.fullmatch(_plain(text))
     if match is None or not (match[2] or match[4]):
         return None
@@ -89,17 +89,13 @@ def numeral(text: str) -> tuple[str, str] | None:
 
 # Units
 
-_UNITS = {
-    name: unit
-    for line in (
-        "m meter metre/cm centimeter centimetre/mm millimeter millimetre/km kilometer kilometre/in inch inche"
-        "/ft foot feet/yd yard/mi mile/s sec second/min minute/h hr hour/day/week/month/year yr/g gram/kg kilogram"
-        "/lb pound/oz ounce/L l liter litre/ml mL milliliter/dollar/cent/euro/sterling/degree deg/radian rad/mph"
-        "/square sq/cubic cu/C Celsius/F Fahrenheit/K/N/J/W/V/A/T/Hz/Pa/am/pm/per"
-    ).split("/")
-    for unit, *others in [line.split()]
-    for name in (unit, *others)
-}
+_NAMES = (
+    "m meter metre/cm centimeter centimetre/mm millimeter millimetre/km kilometer kilometre/in inch inche"
+    "/ft foot feet/yd yard/mi mile/s sec second/min minute/h hr hour/day/week/month/year yr/g gram"
+    "/kg kilogram/lb pound/oz ounce/L l liter litre/ml mL milliliter/dollar/cent/euro/sterling/degree deg"
+    "/radian rad/mph/square sq/cubic cu/C Celsius/F Fahrenheit/K/N/J/W/V/A/T/Hz/Pa/am/pm/per"
+)
+_UNITS = {name: line.split()[0] for line in _NAMES.split("/") for name in line.split()}
 _POWERS = {"2": "square", "3": "cubic"}
 # Words after a number that change its value, and so are not units.
 _NO_UNIT = re.compile(
