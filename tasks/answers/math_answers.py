@@ -15,8 +15,8 @@ TAIL = 300  # last characters that are searched for answers without a box (arXiv
 # Every repetition is bounded, so that no reply can make these patterns slow.
 _N = r"[-+−]? ?\\?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?(?: ?%)?"
 _HASHES = re.compile(
-    rf"[ *$`]*(?:[A-Za-z] ?= ?)?(?P<number>{_N}(?: (?:hundred|thousand|[mbt]r?illion)\b)?)"
-    r"(?!\d| ?[+*/^=(×·]\s?[\d(]| ?\\(?:times|cdot|div))",
+    rf"[ *$`]*(?:[A-Za-z] ?= ?)?(?P<number>{_N}(?: (?:dozen|hundred|thousand|[mbt]r?illion)\b)?)"
+    r"(?!\d| ?[-+*/^=(×·x]\s?[\d(]| ?\\(?:times|cdot|div))",
     re.ASCII,
 )
 _BELOW = re.compile(rf"[ *]*\r?\n[ *$`]*(?P<number>{_N})[*$`. ]*(?:\n|$)", re.ASCII)
@@ -145,7 +145,7 @@ def _stated(tail: str) -> str | None:
     rest = tail[phrases[-1].end() :]
     formula, number = _MATH.match(rest), _NUMBER.match(rest.lstrip("$"))
     if formula:
-        return _inside(formula)
+        return last_box(_inside(formula)) or _inside(formula)
     if number and _ALONE.match(rest.lstrip("$"), number.end()):
         return number[0].rstrip(",")
     sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *`.\n")
