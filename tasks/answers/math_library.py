@@ -139,7 +139,11 @@ def formulas_equal(gold: str, answer: str, steps: Steps, tolerance: float | None
             right, ours = _parsed(gold), _parsed(answer)
             if right is None or ours is None or right.is_Relational != ours.is_Relational:
                 return False
-            return _relations_equal(right, ours) if right.is_Relational else _values_equal(right, ours, tolerance)
+            return (
+                _relations_equal(right, ours)
+                if right.is_Relational
+                else _values_equal(right, ours, tolerance)
+            )
     except (Exception, OutOfStepsError):  # as above
         return False
 
