@@ -13,6 +13,7 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.errors import DivergenceError, RolloutError, UsageError
 from es_lightning.evaluation.progress import Announcer
 from es_lightning.models import BaseModel
+from es_lightning.models.layout import buffers_of
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
 from es_lightning.system.memory import trim_heap
@@ -123,33 +124,41 @@ class Rollouts:
             centre: gives the names of the tensors, and the devices that they are copied to on their way.
 
         Raises:
-            UsageError: the files use other tensor names than transformers does.
+            UsageError: the files cannot be read any more.
         """
         if self._held != "base":
-            self.load(
-                (name, base.weights.read(name).to(parameter.device, self.engine.dtype))
-                for name, parameter in centre.named_parameters()
-            )
+            self.load(self._base(base, centre))
             self._held = "base"
 
     def forget(self) -> None:
         """Make the next use load the weights again. Call this after every change of the centre's weights."""
         self._held = None
 
+    def _base(self, base: BaseModel, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in centre.named_parameters():
+            yield name, base.weights.read(name).to(parameter.device, self.engine.dtype)
+        yield from buffers_of(centre).items()
+
     @torch.no_grad()
     def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
+        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor; then the buffers.
+
+        These are buffers that belong to the model's files, such as the bias of a router. They stay as they
+        are: no update changes them.
+        """
         for name, parameter in centre.named_parameters():
             yield name, parameter.to(self.engine.dtype)
+        yield from buffers_of(centre).items()
 
     @torch.no_grad()
     def perturbed(
         self, centre: nn.Module, member: Member, noise: Noise, sigma: float
     ) -> Iterator[tuple[str, Tensor]]:
-        """Stream (Hugging Face name, theta + sign * sigma * eps) in the engine's dtype, tensor by tensor."""
+        """Stream (Hugging Face name, theta + sign * sigma * eps) in the engine's dtype; then the buffers."""
         scale, dtype = member.sign * sigma, self.engine.dtype
         for name, parameter in centre.named_parameters():
             yield name, noise.perturbed(member.seed, name, parameter, scale, dtype)
+        yield from buffers_of(centre).items()
 
     # Generating -----------------------------------------------------------------------------------
 

@@ -36,6 +36,11 @@ def weight_files(folder: Path) -> list[Path]:
     first = str(named or (SINGLE if (folder / SINGLE).is_file() else INDEX))
     if not _is_inside(first) or not (folder / first).is_file():
         raise UsageError(_nothing_to_read(folder, named))
+    if (folder / INDEX).is_file():
+        with reading(INDEX, folder):
+            json.loads(
+                (folder / INDEX).read_text(encoding="utf-8")
+            )  # damage is refused even if it is not used
     return _shards(folder, first) if first.endswith(".index.json") else [folder / first]
 
 

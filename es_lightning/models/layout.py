@@ -168,9 +168,9 @@ class Layout:
     ) -> Piece:
         converter = by_pattern.get(parts[0][1])
         if converter is None:
-            stored, _, renamed = parts[0]
-            return Piece((stored,), ("",), (renamed,), target, None, {target: entries[stored].shape})
-        names, patterns, renamed = zip(*parts, strict=True)
+            stored, _, before = parts[0]
+            return Piece((stored,), ("",), (before,), target, None, {target: entries[stored].shape})
+        names, patterns, renamed = (tuple(part[place] for part in parts) for place in range(3))
         empty = [torch.empty(entries[name].shape, device="meta") for name in names]
         made = self._convert(converter, target, names, patterns, empty)
         shapes = {name: tuple(tensor.shape) for name, tensor in made.items()}

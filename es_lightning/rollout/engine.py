@@ -52,6 +52,10 @@ class Sampling:
             raise UsageError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
         if self.n < 1:
             raise UsageError(f"sampling.n is {self.n}: give at least 1.")
+        if not all(self.stop):
+            raise UsageError(
+                "sampling.stop holds an empty text, which would end every completion: remove it."
+            )
         if self.n > 1 and self.temperature == 0:
             raise UsageError(
                 f"sampling.n is {self.n} with temperature 0: greedy completions are all alike, "
@@ -98,8 +102,9 @@ class RolloutEngine(ABC):
 
         Args:
             named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter,
-                tied ones once. The engine takes one tensor at a time, so a generator needs memory for only
-                one.
+                tied ones once. Buffers that belong to the model's files, such as the bias of a router, may
+                follow in a dtype of their own. The engine takes one tensor at a time, so a generator needs
+                memory for only one.
         """
 
     @abstractmethod
