@@ -98,8 +98,8 @@ class HFEngine(RolloutEngine):
         )
         if missing := sorted(found["missing_keys"]):
             raise UsageError(
-                f"{len(missing)} tensors are missing in {folder}, the first is {missing[0]}, and transformers "
-                "draws them at random: get the model's files anew, or give another model.base."
+                f"{len(missing)} tensors are missing in {folder}, the first is {missing[0]}, and random ones "
+                "would take their place: get the model's files anew, or give another model.base."
             )
         self._model = model.to(device).eval().requires_grad_(False)
         if self.tensor_parallel_size > 1:
@@ -178,6 +178,7 @@ class HFEngine(RolloutEngine):
         for completion, tokens in zip(completing, output[:, width:].tolist(), strict=True):
             for token in tokens:
                 completion.add(token)
+            completion.finish()
         return [
             Completion(each.text, tuple(each.tokens), "stop" if each.has_ended else "length")
             for each in completing
@@ -209,7 +210,7 @@ class HFEngine(RolloutEngine):
 
 
 class _AtStops:
-    """Tells transformers which rows a stop string has ended; its own criterion looks into the prompt as well."""
+    """Tells transformers which rows a stop string has ended; its own criterion reads the prompt as well."""
 
     def __init__(self, completing: Sequence[Completing]) -> None:
         self._completing = completing

@@ -1,7 +1,7 @@
 """The text of a completion as it grows: token by token behind its prompt, as vLLM writes it.
 
 A token's text can depend on what stands before it: some tokenizers drop the space before the first word that
-they decode. Decoded alone, a completion would lose it, and engines would disagree on rewards and on stop strings.
+they decode. Decoded alone, a completion would lose it, and engines would differ in rewards and stop strings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Completing:
         end_ids: Sequence[int],
         stop: Sequence[str],
     ) -> None:
-        self._stream = _stream(tokenizer, prompt)
+        self._tokenizer, self._stream = tokenizer, _stream(tokenizer, prompt)
+        self._unsaid: list[int] = []  # tokens that have added no text yet
         self._end_ids, self._stop = end_ids, stop
         self.tokens: list[int] = []
         self.text, self.has_ended = "", False
@@ -48,17 +49,20 @@ class Completing:
         if token in self._end_ids:
             self.has_ended = True
             return
-        known = len(self.text)
-        self.text += self._stream.step(token)
+        new, known = self._stream.step(token), len(self.text)
+        self._unsaid = [] if new else [*self._unsaid, token]
+        self.text += new
         found = [(at + len(stop), at) for stop in self._stop if (at := self._first(stop, known)) >= 0]
         if found:
-            self.text, self.has_ended = (
-                self.text[: min(found)[1]],
-                True,
-            )  # of several, the first to be complete
+            self.text, self.has_ended = self.text[: min(found)[1]], True  # the first one to be complete
+
+    def finish(self) -> None:
+        """Add what the last tokens say where a character stays incomplete; there is no more to come."""
+        self.text += str(self._tokenizer.decode(self._unsaid, skip_special_tokens=True))
+        self._unsaid = []
 
     def _first(self, stop: str, known: int) -> int:
-        """Return where a stop string begins that the last token has completed; -1 if it has completed none."""
+        """Return where a stop string begins that the last token has completed; -1 if there is none."""
         return self.text.find(stop, max(0, known + 1 - len(stop)))
 
 
