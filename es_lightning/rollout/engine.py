@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.records import Completion, Prompt
@@ -83,6 +83,16 @@ class RolloutEngine(ABC):
     def dtype(self) -> torch.dtype:
         """Precision in which the engine takes weights; known after ``start``."""
 
+    def check(self, folder: Path) -> None:  # noqa: B027 (an engine may have nothing to refuse)
+        """Refuse a model that the engine cannot run; nothing is loaded for that. By default all are fine.
+
+        Args:
+            folder: a Hugging Face model folder.
+
+        Raises:
+            UsageError: the message says why.
+        """
+
     @abstractmethod
     def start(self, folder: Path, max_length: int) -> None:
         """Load the model.
@@ -97,9 +107,9 @@ class RolloutEngine(ABC):
         """Replace all weights.
 
         Args:
-            named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter,
-                tied ones once. The engine takes one tensor at a time, so a generator needs memory for only
-                one.
+            named_tensors: (Hugging Face name, tensor) for every parameter, tied ones once, in the engine's
+                dtype, and for every persistent buffer in its own. The engine takes one tensor at a time, so a
+                generator needs memory for only one.
         """
 
     @abstractmethod
@@ -133,6 +143,12 @@ class RolloutEngine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the model's memory; a closed engine can be started again."""
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that a checkpoint holds as it does parameters, such as the bias of a router."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in model.state_dict().items() if name not in parameters}
 
 
 def require_finite(logprobs: Iterable[Tensor]) -> None:

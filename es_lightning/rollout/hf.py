@@ -16,6 +16,7 @@ from es_lightning.rollout.engine import (
     RolloutEngine,
     Sampling,
     model_dtype,
+    persistent_buffers,
     require_finite,
 )
 from es_lightning.rollout.hf_parallel import part_for, split
@@ -98,13 +99,16 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Copy every tensor into the parameter of its name.
+        """Copy every tensor into the parameter or buffer of its name.
 
         Raises:
             KeyError: a name is unknown to the model or comes twice, or a parameter gets no tensor.
         """
-        missing = dict(self.model.named_parameters())
+        missing, buffers = dict(self.model.named_parameters()), persistent_buffers(self.model)
         for name, tensor in named_tensors:
+            if name in buffers:
+                buffers[name].copy_(tensor)
+                continue
             if name not in missing:
                 raise KeyError(f"{name} is no parameter of the model, or came twice.")
             parameter = missing.pop(name)

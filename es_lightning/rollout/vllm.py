@@ -262,9 +262,10 @@ def _model_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        reason = shortened(" ".join(str(error).split()))
         raise UsageError(
-            f"vLLM cannot run the model in {folder} ({type(error).__name__}: {shortened(' '.join(str(error).split()))}): "
-            "take --model.engine HFEngine, which runs whatever transformers does."
+            f"vLLM cannot run the model in {folder} ({type(error).__name__}: {reason}): take --model.engine "
+            "HFEngine, which runs whatever transformers does."
         ) from error
     finally:
         logger.setLevel(level)

@@ -18,7 +18,7 @@ from es_lightning.errors import UsageError
 
 _RELOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 _UNLOADED = "%s: Failed to load weights"  # as that logger puts it; the argument is the layer's class
-_EXPERTS = (".experts.gate_up_proj", ".experts.gate_up_proj_bias", ".experts.down_proj", ".experts.down_proj_bias")
+_EXPERTS = tuple(f".experts.{each}_proj{kind}" for each in ("gate_up", "down") for kind in ("", "_bias"))
 
 
 def reload(llm: Any, kind: str, named: Iterable[tuple[str, Tensor]]) -> None:
@@ -40,8 +40,8 @@ def reload(llm: Any, kind: str, named: Iterable[tuple[str, Tensor]]) -> None:
     llm.apply_model(_repack)
     if late:
         llm.apply_model(_loads(late))
-    kept = llm.apply_model(_that_kept_weights(set(unloaded), {name.rpartition(".")[2] for name, _ in late}))[0]
-    if kept:
+    loaded_late = {name.rpartition(".")[2] for name, _ in late}
+    if kept := llm.apply_model(_that_kept_weights(set(unloaded), loaded_late))[0]:
         raise UsageError(
             f"vLLM's loader for {kind} left {', '.join(kept)} as before when it was given new weights: take "
             "--model.engine HFEngine."

@@ -90,7 +90,13 @@ FAMILIES: dict[str, Family] = {
     "Falcon": Family("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "Falcon-H1": Family(
         "falcon_h1",
-        {"mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_n_groups": 1},
+        {
+            "mamba_d_ssm": 128,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 32,
+            "mamba_d_state": 16,
+            "mamba_n_groups": 1,
+        },
     ),
     "Cohere": Family("cohere"),
     "Cohere 2": Family("cohere2", {"sliding_window": 8}),
@@ -139,14 +145,16 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "gpt-oss": Family("gpt_oss", {**EXPERTS, "head_dim": 32, "sliding_window": 8}),
-    "LFM2": Family("lfm2", {
+    "LFM2": Family(
+        "lfm2",
+        {
             "layer_types": ["conv", "full_attention"],
             "block_auto_adjust_ff_dim": False,
             "conv_dim": 128,
             "block_dim": 128,
             "block_ff_dim": 256,
         },
-),
+    ),
     "Qwen3-Next": Family(
         "qwen3_next",
         {
