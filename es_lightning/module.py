@@ -38,6 +38,7 @@ from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.metrics import means, measured, record_metrics
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
@@ -76,6 +77,8 @@ class EvolutionStrategies(pl.LightningModule):
         seed: the run seed, which keys all noise; any integer.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
         trust_remote_code: run Python code that comes with the model.
+        check_engine: compare the engine with transformers before the first generation, and stop if it
+            computes with other weights than it was given.
 
     Raises:
         UsageError: a value is outside its range.
@@ -99,6 +102,7 @@ class EvolutionStrategies(pl.LightningModule):
         seed: int = 0,
         retry_member: bool = False,
         trust_remote_code: bool = False,
+        check_engine: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -108,6 +112,7 @@ class EvolutionStrategies(pl.LightningModule):
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
         self.rollouts = Rollouts(engine, sampling, retry_member)
         self.history = History()
+        self.check_engine, self._engine_check = check_engine, dict[str, Any]()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self._adjusted: dict[str, Any] = {}
         self._configured = {"model.population": population, "model.sigma": sigma}
@@ -170,6 +175,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.ranks.check(self.population.size)
         self.base_model.check()
         self.base_model.check_heads(self.rollouts.engine.tensor_parallel_size)
+        self.rollouts.engine.check(self.base_model.folder)
         for split in self.data.splits_for(stage):
             self.data.encode(split, self.reserve)
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
@@ -177,6 +183,9 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
         self.ranks.check_precision(self.rollouts.engine.dtype)
         use_one_thread_if_tiny(self.centre)  # after the engine, which may choose its own number of threads
+        if self.check_engine and not self._engine_check:
+            with self.rollouts.announcer.stage("checking the engine"):
+                self._engine_check = EngineCheck(self.rollouts, self.noise, self.ranks).run(self.centre)
 
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
@@ -536,6 +545,7 @@ class EvolutionStrategies(pl.LightningModule):
             ranks=self.trainer.world_size,
             task=self.data.task.name,
             settings=self.settings(),
+            engine_check=self._engine_check or {"skipped": True},
             identity=self.identity(),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.errors import DivergenceError, RolloutError, UsageError
 from es_lightning.evaluation.progress import Announcer
 from es_lightning.models import BaseModel
-from es_lightning.models.layout import buffers_of
+from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
 from es_lightning.system.memory import trim_heap
@@ -21,6 +21,8 @@ from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
+
+SAMPLE = 64  # tokens of the run's own prompts, for the check of the engine
 
 
 class Rollouts:
@@ -51,6 +53,7 @@ class Rollouts:
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
+        self._seen: list[int] = []  # the beginning of the first prompts that were reserved
         self._room = 0  # tokens per sequence that the engine was started for
         self._held: str | None = None  # "centre" or "base"; None if the engine holds neither, as it is now
 
@@ -89,7 +92,17 @@ class Rollouts:
                 f"{length}, but the model ends at {base.max_length}: lower max_tokens."
             )
         self._needed = max(self._needed, length)
+        for prompt in encoded:
+            if len(self._seen) >= SAMPLE:
+                break
+            self._seen += prompt.choices[0].token_ids if prompt.choices else prompt.token_ids
         return encoded
+
+    @property
+    def sample(self) -> list[int]:
+        """Between 2 and 64 tokens of the first prompts, as many as the engine has room for."""
+        tokens = self._seen * 2 if len(self._seen) == 1 else self._seen
+        return tokens[: min(SAMPLE, max(self._room - 1, 2))]  # vLLM generates one token more
 
     def start(self, base: BaseModel) -> None:
         """Start the engine, or restart it if more room has been reserved since it was started."""
@@ -127,38 +140,47 @@ class Rollouts:
             UsageError: the files cannot be read any more.
         """
         if self._held != "base":
-            self.load(self._base(base, centre))
+            self.load(
+                self.stream(
+                    centre, lambda name, theta: base.weights.read(name).to(theta.device, self.engine.dtype)
+                )
+            )
             self._held = "base"
 
     def forget(self) -> None:
         """Make the next use load the weights again. Call this after every change of the centre's weights."""
         self._held = None
 
-    def _base(self, base: BaseModel, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in centre.named_parameters():
-            yield name, base.weights.read(name).to(parameter.device, self.engine.dtype)
-        yield from buffers_of(centre).items()
+    def holds_centre(self) -> None:
+        """Note that the centre has been loaded last."""
+        self._held = "centre"
 
     @torch.no_grad()
-    def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor; then the buffers.
+    def stream(
+        self, centre: nn.Module, change: Callable[[str, Tensor], Tensor]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Stream what a checkpoint holds of a model: parameters, changed one by one, and buffers as they are.
 
-        These are buffers that belong to the model's files, such as the bias of a router. They stay as they
-        are: no update changes them.
+        Args:
+            centre: float32 parameters under Hugging Face names.
+            change: from a parameter's name and value to the tensor for the engine.
         """
         for name, parameter in centre.named_parameters():
-            yield name, parameter.to(self.engine.dtype)
-        yield from buffers_of(centre).items()
+            yield name, change(name, parameter)
+        yield from persistent_buffers(centre).items()
 
-    @torch.no_grad()
+    def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
+        return self.stream(centre, lambda name, theta: theta.to(self.engine.dtype))
+
     def perturbed(
         self, centre: nn.Module, member: Member, noise: Noise, sigma: float
     ) -> Iterator[tuple[str, Tensor]]:
-        """Stream (Hugging Face name, theta + sign * sigma * eps) in the engine's dtype; then the buffers."""
+        """Stream (Hugging Face name, theta + sign * sigma * eps) in the engine's dtype, tensor by tensor."""
         scale, dtype = member.sign * sigma, self.engine.dtype
-        for name, parameter in centre.named_parameters():
-            yield name, noise.perturbed(member.seed, name, parameter, scale, dtype)
-        yield from buffers_of(centre).items()
+        return self.stream(
+            centre, lambda name, theta: noise.perturbed(member.seed, name, theta, scale, dtype)
+        )
 
     # Generating -----------------------------------------------------------------------------------
 

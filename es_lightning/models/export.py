@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import UsageError
-from es_lightning.models.layout import Layout, buffers_of, tensors_of
+from es_lightning.models.layout import Layout, persistent_buffers, tensors_of
 from es_lightning.models.reading import check_links, copied
 from es_lightning.models.weights import StoredTensors
 from es_lightning.system.folders import replace_folder
@@ -61,7 +61,7 @@ class _Files:
         self._layout = Layout(centre, entries)
         self._centre = {name: held for name, held in tensors_of(centre).items() if name in self._layout}
         self._dtypes = dict.fromkeys(self._centre, dtype)
-        for name in buffers_of(centre).keys() & self._centre.keys():
+        for name in persistent_buffers(centre).keys() & self._centre.keys():
             kind = entries[self._layout.piece(name).stored[0]].dtype
             self._dtypes[name] = DTYPES.get(kind, self._centre[name].dtype)
         self._names: dict[str, list[str]] = {}  # of the tensors that belong together, by the mapping's name

@@ -205,10 +205,10 @@ class _Names:
 
 def tensors_of(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return what a model's files hold of it, by name: parameters, tied ones once, and persistent buffers."""
-    return {**dict(model.named_parameters()), **buffers_of(model)}
+    return {**dict(model.named_parameters()), **persistent_buffers(model)}
 
 
-def buffers_of(model: torch.nn.Module) -> dict[str, Tensor]:
+def persistent_buffers(model: torch.nn.Module) -> dict[str, Tensor]:
     """Return the buffers that belong to a model as its parameters do, such as the bias of a router."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     state = model.state_dict().items()

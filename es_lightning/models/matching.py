@@ -10,7 +10,7 @@ import torch
 
 from es_lightning.errors import UsageError
 from es_lightning.models.kinds import check_plain
-from es_lightning.models.layout import Layout, buffers_of, tensors_of
+from es_lightning.models.layout import Layout, persistent_buffers, tensors_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,7 +79,7 @@ def check_tied(model: PreTrainedModel, weights: BaseWeights) -> None:
 def _may_lack(model: PreTrainedModel, name: str) -> bool:
     """Whether transformers takes a buffer's value from its constructor; a parameter's would be random."""
     patterns = model._keys_to_ignore_on_load_missing or ()  # as its own loader does
-    return name in buffers_of(model) and any(re.search(pattern, name) for pattern in patterns)
+    return name in persistent_buffers(model) and any(re.search(pattern, name) for pattern in patterns)
 
 
 def _missing(missing: list[str], count: int, unused: list[str], folder: Path) -> str:

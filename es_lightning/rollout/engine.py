@@ -87,6 +87,16 @@ class RolloutEngine(ABC):
     def dtype(self) -> torch.dtype:
         """Precision in which the engine takes weights; known after ``start``."""
 
+    def check(self, folder: Path) -> None:  # noqa: B027 (an engine may have nothing to refuse)
+        """Refuse a model that the engine cannot run; nothing is loaded for that. By default all are fine.
+
+        Args:
+            folder: a Hugging Face model folder.
+
+        Raises:
+            UsageError: the message says why.
+        """
+
     @abstractmethod
     def start(self, folder: Path, max_length: int) -> None:
         """Load the model.
@@ -101,10 +111,9 @@ class RolloutEngine(ABC):
         """Replace all weights.
 
         Args:
-            named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter,
-                tied ones once. Buffers that belong to the model's files, such as the bias of a router, may
-                follow in a dtype of their own. The engine takes one tensor at a time, so a generator needs
-                memory for only one.
+            named_tensors: (Hugging Face name, tensor) for every parameter, tied ones once, in the engine's
+                dtype, and for every persistent buffer in its own. The engine takes one tensor at a time, so a
+                generator needs memory for only one.
         """
 
     @abstractmethod

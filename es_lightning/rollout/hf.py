@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import UsageError
-from es_lightning.models.layout import buffers_of
+from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.engine import (
     DTypeName,
@@ -111,15 +111,15 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Copy every tensor into the parameter or buffer of its name; buffers without one stay as they are.
+        """Copy every tensor into the parameter or buffer of its name.
 
         Raises:
             KeyError: a name is unknown to the model or comes twice, or a parameter gets no tensor.
         """
-        missing, buffers = dict(self.model.named_parameters()), buffers_of(self.model)
+        missing, buffers = dict(self.model.named_parameters()), persistent_buffers(self.model)
         for name, tensor in named_tensors:
             if name in buffers:
-                buffers.pop(name).copy_(tensor)
+                buffers[name].copy_(tensor)
                 continue
             if name not in missing:
                 raise KeyError(f"{name} is no parameter of the model, or came twice.")
