@@ -66,6 +66,26 @@ class Completing:
         return self.text.find(stop, max(0, known + 1 - len(stop)))
 
 
+def with_its_end(
+    text: str, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], said: Sequence[int]
+) -> str:
+    """Return the text that vLLM has for a completion, with its end where the last character is incomplete.
+
+    Args:
+        text: of vLLM, which leaves that end out.
+        tokenizer: of the model.
+        prompt: its token ids.
+        said: those of the completion, without an end token.
+    """
+    if not str(tokenizer.decode(list(said[-CONTEXT:]), skip_special_tokens=True)).endswith(INCOMPLETE):
+        return text
+    whole = Completing(tokenizer, prompt, (), ())
+    for token in said:
+        whole.add(token)
+    whole.finish()
+    return whole.text
+
+
 class _Stream(Protocol):
     def step(self, token: int) -> str:
         """Return the text that a token adds; empty while a character is incomplete."""
