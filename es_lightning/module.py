@@ -50,6 +50,7 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.system.cores import use_one_thread_if_tiny
+from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
@@ -565,7 +566,7 @@ class EvolutionStrategies(pl.LightningModule):
             "model.seed": self.population.run_seed,
             "model.shaping": self.settings()["shaping"],
             **{f"model.sampling.{name}": value for name, value in sampling.items()},
-            "model.chat_template_kwargs": self.rollouts.chat_template_kwargs,
+            "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
             "data.seed": data.seed,

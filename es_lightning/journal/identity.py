@@ -35,7 +35,7 @@ _OF_0_1_0 = {
 
 
 # Settings that headers have only since they can be set -> what they were before.
-_SINCE: dict[str, Any] = {"model.chat_template_kwargs": {}}
+_SINCE = {"model.chat_template_kwargs": "{}"}
 
 
 def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def same_files(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 def _sentence(name: str, was: Any, now: Any, recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     if name == "model.base":
-        files = ", ".join(sorted(file for file in now if was.get(file) != now[file]))
+        files = ", ".join(sorted(file for file in {**was, **now} if was.get(file) != now.get(file)))
         names = _word(recorded.get("base")), _word(present.get("base"))
         where = "" if names[0] == names[1] else f" ({names[0]} in the run, {names[1]} now)"
         return f"the files of {name}{where} have changed: {files}"

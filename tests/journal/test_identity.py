@@ -76,7 +76,7 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "chat template": (
         {"chat_template_kwargs": {"message": True}},
-        ['model.chat_template_kwargs was {} in the run and is {"message": true} now'],
+        ['model.chat_template_kwargs was {} in the run and is {"message":true} now'],
     ),
     "lr": (
         {"optimizer": lambda p: torch.optim.SGD(p, lr=0.1)},

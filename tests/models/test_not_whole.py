@@ -269,7 +269,7 @@ def test_a_journal_that_hashed_strays_is_of_the_same_files() -> None:
     assert differences(was, now) == ""
     assert changed(was, now) == []
     assert "base_files was" in differences(was, other)
-    assert f"have changed: {WEIGHTS}" in changed(was, other)[0]
+    assert f"have changed: consolidated.safetensors, {WEIGHTS}" in changed(was, other)[0]
     assert "base_files was" in differences(now, was)
 
 
