@@ -56,7 +56,7 @@ class Rollouts:
                 "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
             )
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
-        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        self.chat_template_kwargs = dict(sorted((chat_template_kwargs or {}).items()))
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
