@@ -7,10 +7,8 @@ from pathlib import Path
 from tests.helpers.families import FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-HEAD = "| family | `model_type` | transformers | vLLM | largest difference, nats | |\n|---|---|---|---|---|---|\n"
-ROW = re.compile(
-    r"^\| (?P<name>[^|]+) \| `(?P<kind>\w+)` \| (?P<hf>\w+) \| (?P<vllm>\w+) \| (?P<nats>[^|]*) \|"
-)
+HEAD = "| family | `model_type` | transformers | vLLM | nats | |\n|---|---|---|---|---|---|\n"
+ROW = re.compile(r"\| ([^|]+) \| `(\w+)` \| (\w+) \| (\w+) \| ([^|]*) \|")
 
 
 def rows() -> dict[str, tuple[str, str, str, str]]:
