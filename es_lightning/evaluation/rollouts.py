@@ -13,9 +13,9 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.errors import DivergenceError, RolloutError, UsageError
 from es_lightning.evaluation.progress import Announcer
 from es_lightning.models import BaseModel
+from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
-from es_lightning.rollout.engine import persistent_buffers
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
@@ -137,7 +137,7 @@ class Rollouts:
             centre: gives the names of the tensors, and the devices that they are copied to on their way.
 
         Raises:
-            UsageError: the files use other tensor names than transformers does.
+            UsageError: the files cannot be read any more.
         """
         if self._held != "base":
             self.load(

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from es_lightning.errors import UsageError
+from es_lightning.models.kinds import check_kind
 
 MOST_LAYERS = 10**4
 """More than any model has: building them would take all memory before anything else could be refused."""
@@ -55,6 +55,7 @@ def check_config(folder: Path) -> None:
         for key, value in config.items():
             if key.endswith(("_layers", "_layer")) and isinstance(value, int) and value > MOST_LAYERS:
                 raise ValueError(f"{key} is {value}")
+        check_kind(config, folder)
 
 
 def check_links(folder: Path) -> None:
@@ -96,23 +97,3 @@ def _brief(error: BaseException) -> str:
     line = " ".join(str(error).split()) or type(error).__name__
     cut = line if len(line) <= LONGEST else f"{line[:LONGEST].rsplit(' ', 1)[0]} ..."
     return cut if cut.endswith((".", "...")) else f"{cut}."
-
-
-def check_shapes(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, Any], folder: Path) -> None:
-    """Refuse weights whose shapes are not those of the configuration.
-
-    Args:
-        wanted: shape of each parameter by name, as the configuration has it.
-        stored: shape of each stored tensor.
-        folder: of the model.
-
-    Raises:
-        UsageError: a tensor has another shape.
-    """
-    for name, shape in wanted.items():
-        if name in stored and tuple(stored[name]) != tuple(shape):
-            raise UsageError(
-                f"the weights in {folder} do not fit its config.json: {name} is {list(stored[name])} in the "
-                f"file and {list(shape)} in the configuration. Get the model's files anew, or give another "
-                "model.base."
-            )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.records import Completion, Prompt
@@ -52,6 +52,10 @@ class Sampling:
             raise UsageError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
         if self.n < 1:
             raise UsageError(f"sampling.n is {self.n}: give at least 1.")
+        if not all(self.stop):
+            raise UsageError(
+                "sampling.stop holds an empty text, which would end every completion: remove it."
+            )
         if self.n > 1 and self.temperature == 0:
             raise UsageError(
                 f"sampling.n is {self.n} with temperature 0: greedy completions are all alike, "
@@ -143,12 +147,6 @@ class RolloutEngine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the model's memory; a closed engine can be started again."""
-
-
-def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return the buffers that a checkpoint holds as it does parameters, such as the bias of a router."""
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {name: value for name, value in model.state_dict().items() if name not in parameters}
 
 
 def require_finite(logprobs: Iterable[Tensor]) -> None:

@@ -17,6 +17,7 @@ from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype, require_finite
 from es_lightning.rollout.own_classes import own_classes
+from es_lightning.rollout.text import with_its_end
 from es_lightning.rollout.vllm_reload import reload
 from es_lightning.system.text import shortened
 
@@ -173,10 +174,16 @@ class VLLMEngine(RolloutEngine):
         ]
         outputs = self._run([prompt.token_ids for prompt in prompts], params)
         return [
-            Completion(sample.text, tuple(sample.token_ids), str(sample.finish_reason))
+            Completion(self._text(output, sample), tuple(sample.token_ids), str(sample.finish_reason))
             for output in outputs
             for sample in output.outputs
         ]
+
+    def _text(self, output: Any, sample: Any) -> str:
+        if isinstance(sample.stop_reason, str):  # a stop string has cut it
+            return str(sample.text)
+        said = sample.token_ids[:-1] if sample.finish_reason == "stop" else sample.token_ids
+        return with_its_end(sample.text, self.llm.get_tokenizer(), output.prompt_token_ids, said)
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the log-probability of each token given the tokens before it."""
