@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from es_lightning.models.embedded import tiny_folder
-from es_lightning.rollout.engine import persistent_buffers
+from es_lightning.models.layout import persistent_buffers
 
 VOCABULARY = 260  # of the tiny tokenizer
 COMMON: Mapping[str, Any] = {
