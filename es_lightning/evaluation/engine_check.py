@@ -156,7 +156,7 @@ class EngineCheck:
 
     def _sentence(self, centre: nn.Module, wrong: Comparison, groups: list[str]) -> str:
         engine, kind = type(self.rollouts.engine).__name__, type(centre).__name__
-        how = wrong.error or f"by {wrong.difference:.2g} nats for a token, and {wrong.bound:.2g} is allowed"
+        how = wrong.error or f"by {wrong.difference:.2g} nats per token, and {wrong.bound:.2g} is allowed"
         verb = "fails on" if wrong.error else "differs from transformers on"
         named = ", ".join(groups[:SHOWN]) + (
             f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""

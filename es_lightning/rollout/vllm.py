@@ -124,7 +124,7 @@ class VLLMEngine(RolloutEngine):
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
         # vLLM seeds the global generator when it starts.
-        with own_classes(self._form.model) as separate, torch.random.fork_rng(devices=[]):
+        with _model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
             self._llm = LLM(**(options | self.options))
             self.llm.apply_model(separate)
 
@@ -258,24 +258,31 @@ def _prepare_environment() -> None:
 
 @contextmanager
 def _model_errors(folder: Path) -> Iterator[None]:
-    """Turn vLLM's errors over a model into one sentence, without the traceback that it logs.
+    """Turn vLLM's errors over a model into one sentence, with the cause that it only logs.
 
     Raises:
         UsageError: vLLM cannot run the model.
     """
+    causes: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and str(error).strip():
+            causes.append(str(error).strip().splitlines()[-1])  # of a traceback in another process
+        return error is None
+
     logger = logging.getLogger("vllm.model_executor.models.registry")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logger.addFilter(collect)
     try:
         yield
     except Exception as error:
-        reason = shortened(" ".join(str(error).split()))
+        reason = shortened(" ".join((causes or [f"{type(error).__name__}: {error}"])[-1].split()))
         raise UsageError(
-            f"vLLM cannot run the model in {folder} ({type(error).__name__}: {reason}): take --model.engine "
-            "HFEngine, which runs whatever transformers does."
+            f"vLLM cannot run the model in {folder} ({reason}): mend that, or take --model.engine HFEngine, "
+            "which runs whatever transformers does."
         ) from error
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(collect)
 
 
 def _prompt_logprobs(output: Any) -> Tensor:

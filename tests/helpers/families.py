@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from es_lightning.models.embedded import tiny_folder
+from es_lightning.models.layout import persistent_buffers
 
 VOCABULARY = 260  # of the tiny tokenizer
 COMMON: Mapping[str, Any] = {
@@ -64,11 +64,18 @@ class Family:
         kind: its ``model_type`` in transformers.
         options: of its configuration, beside or instead of those in common.
         common: what its configuration shares with others.
+        vllm: what is expected of vLLM: ``right``; ``differs``, which the engine check refuses; or
+            ``refused``, before anything is loaded.
+        why: the reason, where it is not right; a note otherwise.
+        bound: nats per token that vLLM may differ by.
     """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
     common: Mapping[str, Any] = field(default_factory=lambda: COMMON)
+    vllm: str = "right"
+    why: str = ""
+    bound: float = 1e-3
 
 
 def _text(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,8 +189,6 @@ FAMILIES: dict[str, Family] = {
         ),
         {},
     ),
-    "Qwen2-VL": Family("qwen2_vl", _text({}), {}),
-    "Gemma 3 with images": Family("gemma3", _text({"head_dim": 32, "sliding_window": 8}), {}),
 }
 
 
@@ -206,11 +211,6 @@ def make(family: Family, folder: Path) -> None:
     AutoTokenizer.from_pretrained(tiny_folder()).save_pretrained(folder)
 
 
-def copy(folder: Path, target: Path) -> Path:
-    """Copy a model's folder."""
-    return Path(shutil.copytree(folder, target))
-
-
 def sequences() -> list[list[int]]:
     """Two sequences of token ids, the second longer than every sliding window."""
     generator = torch.Generator().manual_seed(2)
@@ -218,9 +218,10 @@ def sequences() -> list[list[int]]:
 
 
 def streamed(centre: nn.Module, scale: float = 0.0) -> Iterator[tuple[str, Tensor]]:
-    """The centre's parameters, each with noise in proportion to its own size."""
+    """What a checkpoint of the centre holds, each parameter with noise in proportion to its own size."""
     generator = torch.Generator().manual_seed(1)
     for name, parameter in centre.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         size = parameter.detach().square().mean().sqrt()
         yield name, parameter.detach() + scale * size * noise
+    yield from persistent_buffers(centre).items()
