@@ -80,7 +80,7 @@ def copied(folder: Path) -> list[Path]:
     beside = {
         path
         for path in folder.iterdir()
-        if path.suffix in {".json", ".jinja", ".txt", ".model"}
+        if path.suffix in {".json", ".jinja", ".txt", ".model", ".tiktoken"}
         and not path.name.endswith(".index.json")
         and path.is_file()
     }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "awq": (config(quantization_config={"quant_method": "awq", "bits": 4}), QUANTISED),
     "bitsandbytes": (config(quantization_config={"quant_method": "bitsandbytes"}), QUANTISED),
     "mxfp4": (config(quantization_config={"quant_method": "mxfp4"}), QUANTISED),
+    "compressed": (config(compression_config={"format": "dense"}), "config.json's compression_config"),
     "quantised text part": (config(text_config={"quantization_config": {"quant_method": "fp8"}}), QUANTISED),
     "codes without a word": (codes, r"holds F8_E4M3 numbers \(model\.layers\.0\.mlp\.up_proj\.weight\)"),
     "images": (config(vision_config={"depth": 1}), "also takes images"),
@@ -251,6 +253,15 @@ def test_other_files_are_not_the_model(folder: Path, layout: Change) -> None:
     assert base.hashes() == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 
+def test_an_export_of_a_file_of_its_own_name_loads(folder: Path, tmp_path: Path) -> None:
+    named_by_the_configuration(folder)
+    base = BaseModel(folder)
+    base.export(base.load(), tmp_path / "model", "")
+    assert checksum(loaded(tmp_path / "model").named_parameters()) == checksum(
+        loaded(folder).named_parameters()
+    )
+
+
 def test_one_file_comes_before_an_index(folder: Path) -> None:
     whole = checksum(loaded(folder).named_parameters())
     other = folder.parent / "other"
@@ -276,7 +287,9 @@ def test_a_journal_that_hashed_strays_is_of_the_same_files() -> None:
 def test_code_is_got_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
-    def snapshot(name: str, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert not any(fnmatch(WEIGHTS, pattern) for pattern in ignore_patterns)
+        assert any(fnmatch("consolidated.safetensors", pattern) for pattern in ignore_patterns)
         asked.append(allow_patterns)
         return str(resolve("tiny"))
 
