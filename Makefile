@@ -22,7 +22,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
-.PHONY: help install model demo ui smoke test test-all check lint types layers format hooks lock wheel-test \
+.PHONY: help install model demo ui smoke test test-all families check lint types layers format hooks lock wheel-test \
   wheel-test-full bench clean
 
 help: ## Show this list
@@ -76,6 +76,9 @@ test: model ## Run the quick tests
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)
+
+families: model ## Try tiny models of many families in both engines, and write the table in docs/models.md
+	FAMILIES_WRITE_TABLE=1 $(BIN)/python -m pytest -m families tests/rollout/test_families.py $(ARGS)
 
 check: lint types layers ## Check style, format, types and layers
 
