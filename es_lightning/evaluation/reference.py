@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 Change = Callable[[str, Tensor], Tensor]
 """From a parameter's name and its value, which stays as it is, to the value to compute with."""
 
+Named = Mapping[str, nn.Parameter]
+
 
 @torch.no_grad()
 def reference_logprobs(centre: nn.Module, tokens: Sequence[int], change: Change) -> Tensor:
     """Return the log-probability of each token given those before it, computed by transformers.
 
     No second model is made: a layer gets its changed weights when it is called, and its own afterwards. The
-    peak memory is that of the centre and one layer, and every bit of the centre is as before.
+    peak memory is that of the centre, a layer, and the embeddings and head again; every bit of the centre is
+    as before.
 
     Args:
         centre: a causal language model.
@@ -36,45 +39,47 @@ def reference_logprobs(centre: nn.Module, tokens: Sequence[int], change: Change)
 
 @contextmanager
 def _changed(centre: nn.Module, change: Change) -> Iterator[None]:
-    hooks = []
-    own: dict[int, list[Tensor]] = {}  # tensors that are out of their place, by unit
+    own: dict[str, Tensor] = {}  # what is out of its place
 
-    for unit, parameters in _units(centre):
+    def enter(parameters: Named) -> None:
+        for name, parameter in parameters.items():
+            own[name] = parameter.data
+            parameter.data = change(name, parameter.data)
 
-        def enter(module: nn.Module, args: Any, parameters: dict[str, nn.Parameter] = parameters) -> None:
-            own[id(module)] = [parameter.data for parameter in parameters.values()]
-            for name, parameter in parameters.items():
-                parameter.data = change(name, parameter.data)
+    def leave(parameters: Named) -> None:
+        for name, parameter in parameters.items():
+            if name in own:
+                parameter.data = own.pop(name)
 
-        def leave(
-            module: nn.Module, args: Any, output: Any, parameters: dict[str, nn.Parameter] = parameters
-        ) -> None:
-            for parameter, data in zip(parameters.values(), own.pop(id(module), ()), strict=False):
-                parameter.data = data
-
-        hooks += [unit.register_forward_pre_hook(enter), unit.register_forward_hook(leave, always_call=True)]
+    others, layers = _parts(centre)
+    hooks: list[Any] = []
     try:
+        for module, parameters in layers:
+            hooks.append(module.register_forward_pre_hook(_calls(enter, parameters)))
+            hooks.append(module.register_forward_hook(_calls(leave, parameters), always_call=True))
+        enter(others)
         yield
     finally:
+        leave(others)
         for hook in hooks:
             hook.remove()
 
 
-def _units(centre: nn.Module) -> Iterator[tuple[nn.Module, dict[str, nn.Parameter]]]:
-    """Yield what is changed together, with its parameters by their names: whole layers, and single modules.
+def _calls(function: Callable[[Named], None], parameters: Named) -> Callable[..., None]:
+    return lambda *called: function(parameters)
+
+
+def _parts(centre: nn.Module) -> tuple[Named, list[tuple[nn.Module, Named]]]:
+    """Split the parameters, by their names, into those outside of layers and those of each layer.
 
     A layer is a member of a ModuleList that is in no other one. It is taken as a whole, since modules may
-    read their children's weights without calling them. A tied tensor belongs to several modules under the
-    first of its names.
+    read their children's weights without calling them; and what is outside of layers is changed for the
+    whole pass, since models look at its precision before they call it.
     """
-    names = {id(parameter): name for name, parameter in centre.named_parameters()}
-    whole: set[str] = set()
+    others, layers = dict(centre.named_parameters()), list[tuple[str, nn.Module, Named]]()
     for path, module in centre.named_modules():
-        if any(path.startswith(f"{layer}.") for layer in whole):
-            continue
-        is_layer = isinstance(centre.get_submodule(path.rpartition(".")[0]), nn.ModuleList)
-        if is_layer:
-            whole.add(path)
-        parameters = {names[id(each)]: each for each in module.parameters(recurse=is_layer)}
-        if parameters:
-            yield module, parameters
+        is_inside = any(path.startswith(f"{layer}.") for layer, _, _ in layers)
+        if not is_inside and isinstance(centre.get_submodule(path.rpartition(".")[0]), nn.ModuleList):
+            names = [f"{path}.{name}" for name, _ in module.named_parameters()]
+            layers.append((path, module, {name: others.pop(name) for name in names if name in others}))
+    return others, [(module, parameters) for _, module, parameters in layers]

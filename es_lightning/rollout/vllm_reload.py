@@ -72,7 +72,8 @@ def _repack(model: nn.Module) -> None:
 
     A head that is tied to the embedding receives no tensor of its own, so vLLM does not process it again. On
     CPUs it multiplies with a packed copy of the embedding, made at the last processing. The experts' kernel
-    on CPUs is set up at the first load alone, and takes the weights of later ones as if they were packed.
+    on CPUs is set up at the first load alone, and takes the weights of later ones as if they were packed. A
+    Mamba layer keeps a view of its convolution, which on CPUs loses sight of it once that is packed.
     """
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -84,6 +85,10 @@ def _repack(model: nn.Module) -> None:
             layer.quant_method.process_weights_after_loading(layer)
         elif isinstance(layer, RoutedExperts) and current_platform.is_cpu():
             layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
+        elif "conv_weights" in module._buffers:
+            new = getattr(module.conv1d, "_cpu_unpacked_conv_weight", None)
+            if new is not None:
+                module.conv_weights.copy_(new)
 
 
 def _loads(late: list[tuple[str, Tensor]]) -> Callable[[Any], None]:

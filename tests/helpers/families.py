@@ -38,11 +38,11 @@ EXPERTS: Mapping[str, Any] = {
 }
 LATENT: Mapping[str, Any] = {
     "q_lora_rank": 32,
-    "kv_lora_rank": 32,
-    "qk_rope_head_dim": 32,
-    "qk_nope_head_dim": 32,
-    "v_head_dim": 32,
-    "head_dim": 32,
+    "kv_lora_rank": 512,  # the sizes that vLLM's kernels know
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+    "head_dim": 64,
     "num_key_value_heads": 4,
 }
 GPT: Mapping[str, Any] = {
@@ -64,18 +64,23 @@ class Family:
         kind: its ``model_type`` in transformers.
         options: of its configuration, beside or instead of those in common.
         common: what its configuration shares with others.
-        vllm: what is expected of vLLM: ``right``; ``differs``, which the engine check refuses; or
-            ``refused``, before anything is loaded.
-        why: the reason, where it is not right; a note otherwise.
+        refused: what in vLLM refuses it: ``at once``, before anything is loaded, or ``by the check``; empty
+            if it is right.
+        why: the reason, or a note.
         bound: nats per token that vLLM may differ by.
     """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
     common: Mapping[str, Any] = field(default_factory=lambda: COMMON)
-    vllm: str = "right"
+    refused: str = ""
     why: str = ""
     bound: float = 1e-3
+
+    @property
+    def vllm(self) -> str:
+        """The verdict."""
+        return "refused" if self.refused else "right"
 
 
 def _text(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +142,17 @@ FAMILIES: dict[str, Family] = {
     ),
     "DeepSeek-V2": Family(
         "deepseek_v2",
-        {**EXPERTS, **LATENT, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+        {
+            **EXPERTS,
+            **LATENT,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "topk_method": "greedy",
+            "scoring_func": "softmax",
+            "first_k_dense_replace": 1,
+        },
     ),
     "DeepSeek-V3": Family(
         "deepseek_v3",
@@ -148,6 +163,8 @@ FAMILIES: dict[str, Family] = {
             "n_shared_experts": 1,
             "n_group": 2,
             "topk_group": 1,
+            "topk_method": "noaux_tc",
+            "scoring_func": "sigmoid",
             "first_k_dense_replace": 1,
         },
     ),

@@ -22,8 +22,9 @@ def write(differences: Mapping[str, float]) -> None:
     old = rows()
     lines = []
     for name, family in FAMILIES.items():
+        note = ": ".join(filter(None, (family.refused, family.why)))
         nats = f"{differences[name]:.0e}" if name in differences else old.get(name, ("",))[-1]
-        lines.append(f"| {name} | `{family.kind}` | right | {family.vllm} | {nats} | {family.why} |\n")
+        lines.append(f"| {name} | `{family.kind}` | right | {family.vllm} | {nats} | {note} |\n")
     text = PAGE.read_text(encoding="utf-8")
     begin, end = text.index(HEAD), text.index("\n\n", text.index(HEAD) + len(HEAD) - 1)
     PAGE.write_text(text[:begin] + HEAD + "".join(lines).rstrip("\n") + text[end:], encoding="utf-8")
