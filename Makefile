@@ -22,7 +22,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
-.PHONY: help install model demo ui smoke test test-all check lint types layers format hooks lock wheel-test \
+.PHONY: help install model demo ui smoke test test-all families check lint types layers format hooks lock wheel-test \
   wheel-test-full bench clean
 
 help: ## Show this list
@@ -69,11 +69,16 @@ smoke: install ## Run every part once, in seconds
 ui: install ## Look at the runs in a browser; PORT=5000
 	@$(BIN)/es-lightning ui --port $(PORT) $(ARGS)
 
+# One process per core, each with whole files, since tests of a file share what is slow to make. At most four: each
+# takes 2 GB.
 test: model ## Run the quick tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)
+
+families: model ## Try tiny models of many families in both engines, and write the table in docs/models.md
+	FAMILIES_WRITE_TABLE=1 $(BIN)/python -m pytest -m families tests/rollout/test_families.py $(ARGS)
 
 check: lint types layers ## Check style, format, types and layers
 

@@ -26,7 +26,7 @@ RESULTS = ("val/", "reward/", "prior/")  # groups of metrics that a model card l
 
 
 class ExportHF(Periodic):
-    """Writes the centre to ``exported/step=<updates done>`` at the end of a run, and in between if asked to.
+    """Writes the centre to ``exported/step=<generations done>`` at the end of a run, and in between if asked.
 
     Each folder holds safetensors in the base model's precision, config, tokenizer, a model card, and the
     journal so far, from which anyone can rebuild the weights. If a folder cannot be written, there is a
@@ -85,7 +85,7 @@ class ExportHF(Periodic):
                 )
 
     def is_known(self, module: Tuning) -> bool:
-        """Never, at the end of a run: its export needs a folder of its own number of updates."""
+        """Never, at the end of a run: its export needs a folder of its own number of generations."""
         return False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

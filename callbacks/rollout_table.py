@@ -18,7 +18,16 @@ from es_lightning.reports.rollout_page import Answer, rollout_page
 
 KEPT_CHARACTERS = 20_000
 FIRST, LATEST = 1, 50  # how many of the first and of the latest measurements are kept
-COLUMNS = ("updates", "prompt_id", "sample", "prompt", "completion", "characters", "finish_reason", "tokens")
+COLUMNS = (
+    "generations",
+    "prompt_id",
+    "sample",
+    "prompt",
+    "completion",
+    "characters",
+    "finish_reason",
+    "tokens",
+)
 
 
 class RolloutTable(Periodic):
@@ -63,8 +72,8 @@ class RolloutTable(Periodic):
             self._act(trainer, tuning(pl_module))
 
     def acted(self, trainer: pl.Trainer) -> bool:
-        """Whether there are rows for this number of updates already."""
-        return any(row["updates"] == trainer.global_step for row in self.rows)
+        """Whether there are rows for this number of generations already."""
+        return any(row["generations"] == trainer.global_step for row in self.rows)
 
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
         """Ask the centre."""
@@ -80,7 +89,7 @@ class RolloutTable(Periodic):
         if self._asked != module.checksum():
             # Since then another callback has put an earlier centre back, or an average in the centre's place.
             module.rollouts.forget()
-            self.rows = [row for row in self.rows if row["updates"] != trainer.global_step]
+            self.rows = [row for row in self.rows if row["generations"] != trainer.global_step]
         if not self.acted(trainer):
             self._act(trainer, module)
 
@@ -95,22 +104,23 @@ class RolloutTable(Periodic):
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.rows = [dict(row) for row in state_dict["rows"]]
+        """Go on from a checkpoint; one of version 0.1.0 has the column ``updates``."""
+        names = {"updates": "generations"}
+        self.rows = [{names.get(key, key): value for key, value in row.items()} for row in state_dict["rows"]]
 
 
-def rows_of(evaluation: Evaluation, updates: int) -> list[dict[str, Any]]:
+def rows_of(evaluation: Evaluation, generations: int) -> list[dict[str, Any]]:
     """Make one row per completion, with prompt, answer and scores as plain values.
 
     Args:
         evaluation: P prompts with S completions each.
-        updates: number of updates that the centre had seen.
+        generations: generations done before the centre answered.
     """
     samples = len(evaluation.completions) // len(evaluation.prompts)
     pairs = zip(evaluation.completions, evaluation.scores, strict=True)
     return [
         _row(evaluation.prompts[i // samples], completion, i % samples)
-        | {"updates": updates, "scores": {key: _finite(value) for key, value in scores.items()}}
+        | {"generations": generations, "scores": {key: _finite(value) for key, value in scores.items()}}
         for i, (completion, scores) in enumerate(pairs)
     ]
 
@@ -129,9 +139,9 @@ def _row(prompt: Prompt, completion: Completion, sample: int) -> dict[str, Any]:
 
 def bounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keep only the rows of the first measurement and of the latest 50."""
-    moments = sorted({row["updates"] for row in rows})
+    moments = sorted({row["generations"] for row in rows})
     kept = {*moments[:FIRST], *moments[-LATEST:]}
-    return [row for row in rows if row["updates"] in kept]
+    return [row for row in rows if row["generations"] in kept]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

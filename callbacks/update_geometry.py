@@ -16,7 +16,7 @@ from es_lightning.analysis.random_walk import compared, independent, random_walk
 from es_lightning.callbacks.monitor import Monitor, Tuning, history_of, put_back, tuning, write_table
 from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
-from es_lightning.models.base_model import resolve
+from es_lightning.models import BaseModel
 from es_lightning.models.snapshot import Snapshot
 from es_lightning.models.weights import BaseWeights
 from es_lightning.reports import plots
@@ -78,15 +78,14 @@ class UpdateGeometry(Periodic, Monitor):
         self._told: set[str] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a base model that cannot be read, and a bad ``direction``, before the engine starts."""
+        """Refuse a bad ``direction`` before the engine starts."""
         if stage != "fit":
             return
         tuned = tuning(pl_module)
         tuned.configure_model()
-        for name, _ in tuned.centre.named_parameters():
-            tuned.base_model.weights.read(name)  # raises if the files lack the tensor
         if self.direction is not None:
-            self._target = BaseWeights(resolve(self.direction))
+            trust = tuned.base_model.trust_remote_code
+            self._target = BaseModel(self.direction, trust).weights
             _require_other_tuning(self._target, tuned)
 
     def on_train_batch_start(

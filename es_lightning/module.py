@@ -39,6 +39,7 @@ from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.metrics import means, measured, record_metrics
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
@@ -50,6 +51,7 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.system.cores import use_one_thread_if_tiny
+from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
@@ -77,6 +79,9 @@ class EvolutionStrategies(pl.LightningModule):
         seed: the run seed, which keys all noise; any integer.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
         trust_remote_code: run Python code that comes with the model.
+        chat_template_kwargs: options of the model's chat template, such as ``enable_thinking``.
+        check_engine: compare the engine with transformers before the first generation, and stop if it
+            computes with other weights than it was given.
 
     Raises:
         UsageError: a value is outside its range.
@@ -100,6 +105,8 @@ class EvolutionStrategies(pl.LightningModule):
         seed: int = 0,
         retry_member: bool = False,
         trust_remote_code: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        check_engine: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -107,8 +114,9 @@ class EvolutionStrategies(pl.LightningModule):
         self.noise, self.shaping = noise or GaussianNoise(), shaping
         self.base_model = BaseModel(base, trust_remote_code)
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
-        self.rollouts = Rollouts(engine, sampling, retry_member)
+        self.rollouts = Rollouts(engine, sampling, retry_member, chat_template_kwargs)
         self.history = History()
+        self.check_engine, self._engine_check = check_engine, dict[str, Any]()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
         self._adjusted: dict[str, Any] = {}
         self._configured = {"model.population": population, "model.sigma": sigma}
@@ -171,6 +179,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.ranks.check(self.population.size)
         self.base_model.check()
         self.base_model.check_heads(self.rollouts.engine.tensor_parallel_size)
+        self.rollouts.engine.check(self.base_model.folder)
         for split in self.data.splits_for(stage):
             self.data.encode(split, self.reserve)
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
@@ -178,6 +187,9 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
         self.ranks.check_precision(self.rollouts.engine.dtype)
         use_one_thread_if_tiny(self.centre)  # after the engine, which may choose its own number of threads
+        if self.check_engine and not self._engine_check:
+            with self.rollouts.announcer.stage("checking the engine"):
+                self._engine_check = EngineCheck(self.rollouts, self.noise, self.ranks).run(self.centre)
 
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
@@ -189,6 +201,8 @@ class EvolutionStrategies(pl.LightningModule):
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
 
+        Prompts that are too long are left out if the data module's ``drop_long_prompts`` says so.
+
         A callback calls this for its own prompts in ``setup``, which runs before the engine starts.
 
         Args:
@@ -198,7 +212,7 @@ class EvolutionStrategies(pl.LightningModule):
         Raises:
             UsageError: a prompt with its completion is longer than the model can take.
         """
-        return self.rollouts.reserve(self.base_model, prompts, max_tokens)
+        return self.rollouts.reserve(self.base_model, prompts, max_tokens, self.data.drop_long_prompts)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the centre's parameters, and its scheduler if there is one.
@@ -540,6 +554,7 @@ class EvolutionStrategies(pl.LightningModule):
             ranks=self.trainer.world_size,
             task=self.data.task.name,
             settings=self.settings(),
+            engine_check=self._engine_check or {"skipped": True},
             identity=self.identity(),
         )
 
@@ -555,6 +570,7 @@ class EvolutionStrategies(pl.LightningModule):
             "model.seed": self.population.run_seed,
             "model.shaping": self.settings()["shaping"],
             **{f"model.sampling.{name}": value for name, value in sampling.items()},
+            "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
             "data.seed": data.seed,

@@ -13,7 +13,7 @@ from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.tasks.answers.math_answers import final_answer, last_box
 from es_lightning.tasks.answers.math_equal import answers_equal
-from es_lightning.tasks.answers.math_sympy import library_verdict, load_library
+from es_lightning.tasks.answers.math_library import library_alone, load_library
 from es_lightning.tasks.datasets.rows import RowTask
 from es_lightning.tasks.datasets.sources import Row, Source
 
@@ -100,7 +100,7 @@ _BENCHMARKS = {
     ),
 }
 _PROMPTS = ("chat", "qwen_math")
-_JUDGES = ("exact", "math_verify")
+_JUDGES = ("math_verify", "library_alone")
 
 
 class MathTask(RowTask):
@@ -110,8 +110,8 @@ class MathTask(RowTask):
     the answer stood in a ``\boxed{}``, or after ``####`` for GSM8K, else 0.0.
     ``es_lightning.tasks.answers.math_answers.final_answer`` defines which text is the final answer, and
     ``es_lightning.tasks.answers.math_equal`` defines when two answers are equal. In short, the last box
-    counts, and numbers are compared exactly. If a row of OlympiadBench has a tolerance in its column
-    ``error``, numbers may differ by that much.
+    counts, numbers and lists of numbers are compared exactly, and math-verify compares formulas. If a row of
+    OlympiadBench has a tolerance in its column ``error``, numbers may differ by that much.
 
     Columns that are read: ``gsm8k`` question, answer (with ``#### 72`` at its end); ``math`` problem, level,
     solution (with a ``\boxed{}``); ``math500``, ``amc``, ``aime24`` problem, answer; ``minerva`` question,
@@ -128,10 +128,11 @@ class MathTask(RowTask):
             a template.
         flexible: whether a reply that states no answer is judged by its last formula or number. A reply of
             random numbers is then sometimes right, and a population will learn to exploit that.
-        judge: ``exact`` applies the rules above; they ask math-verify only if the right answer is a formula
-            without values. ``math_verify`` takes that library's verdict on the reply and nothing else, for
-            comparison with results that were graded in this way. It is slower (for some formulas without
-            bound) and accepts some wrong answers, such as 5 cm for 5 m.
+        judge: ``math_verify`` applies the rules above: our reading of the final answer, exact numbers, and
+            math-verify for formulas, within bounds and behind guards against what it takes wrongly.
+            ``library_alone`` takes that library's verdict on the whole reply and nothing else, for comparison
+            with results that were graded in this way. It is slower (for some formulas without bound) and
+            accepts some wrong answers, such as 5 cm for 5 m.
         levels: difficulties, from 1 to 5, in the train split of ``math``; its other splits hold all levels.
         n_train: training problems used; None takes all.
         n_val: the same for validation.
@@ -147,7 +148,7 @@ class MathTask(RowTask):
         data: str | None = None,
         prompt: str = "chat",
         flexible: bool = False,
-        judge: str = "exact",
+        judge: str = "math_verify",
         levels: Sequence[int] = (3, 4, 5),
         n_train: int | None = None,
         n_val: int | None = None,
@@ -158,7 +159,10 @@ class MathTask(RowTask):
         if prompt not in _PROMPTS:
             raise UsageError(f"prompt must be chat or qwen_math, not {prompt!r}.")
         if judge not in _JUDGES:
-            raise UsageError(f"judge must be exact or math_verify, not {judge!r}.")
+            gone = " exact, the rules of version 0.1, is gone." if judge == "exact" else ""
+            raise UsageError(
+                f"judge must be math_verify (the default) or library_alone, not {judge!r}.{gone}"
+            )
         if not levels or not set(levels) <= set(range(1, 6)):
             raise UsageError(f"levels must list some of 1 to 5, such as [3, 4, 5], not {list(levels)}.")
         super().__init__(data, _BENCHMARKS[dataset].source, n_train, n_val, n_test)
@@ -171,9 +175,8 @@ class MathTask(RowTask):
         return self.dataset
 
     def prepare(self) -> None:
-        """Load math-verify, if it is to judge every reply."""
-        if self.judge == "math_verify":
-            load_library()
+        """Load math-verify, so that no worker has to."""
+        load_library()
 
     def key(self, row: Row) -> str:
         """The problem's text."""
@@ -201,8 +204,8 @@ class MathTask(RowTask):
         """Return the ``reward`` of 0 or 1, ``accuracy``, which is the same number, and ``boxed``."""
         answer = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible)
         gold, tolerance = prompt.reference["answer"], prompt.reference["tolerance"]
-        if self.judge == "math_verify":
-            right = float(library_verdict(gold, completion))
+        if self.judge == "library_alone":
+            right = float(library_alone(gold, completion))
         else:
             right = float(answer.text is not None and answers_equal(gold, answer.text, tolerance))
         return {"reward": right, "accuracy": right, "boxed": float(answer.marked)}

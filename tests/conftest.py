@@ -29,6 +29,7 @@ settings.load_profile("es_lightning")
 LIBRARY_VARIABLES = (
     "CUDA_",
     "KMP_",
+    "LD_LIBRARY_PATH",
     "MLFLOW_",
     "OMP_",
     "PL_",

@@ -50,6 +50,7 @@ def quiet() -> None:
     )  # it warns of a new experiment at every first run
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings tell of NUMA nodes and host names
 
 
 def without_loading_bars() -> None:

@@ -122,6 +122,9 @@ def _without_init_args(key: str) -> str:
 
 
 def _unknown_class(case: Case, name: str) -> str:
+    if name.lower() in ("nan", "inf"):  # no number in YAML, so the parser looked for a class
+        keys = [each.key for each in case.given if each.value == name and each.key.startswith(case.key)]
+        return f"{_place_of_value(case, name)}{[case.key, *keys][-1]} is {name}: give a number."
     near = suggestion(name, plug_ins(hint(case.sections, case.key)))
     return f"{_place_of_value(case, name)}{case.key}: there is no class {name}.{near}"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.errors import DivergenceError, RolloutError, UsageError
 from es_lightning.evaluation.progress import Announcer
 from es_lightning.models import BaseModel
+from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
 from es_lightning.system.memory import trim_heap
@@ -20,6 +22,8 @@ from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
+
+SAMPLE = 64  # tokens of the run's own prompts, for the check of the engine
 
 
 class Rollouts:
@@ -34,29 +38,40 @@ class Rollouts:
         engine: generates completions.
         sampling: how completions are decoded; None decodes greedily, up to 256 tokens.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
+        chat_template_kwargs: options of the model's chat template, such as ``enable_thinking``.
 
     Raises:
         UsageError: a member cannot be tried again, because several ranks evaluate it together.
     """
 
     def __init__(
-        self, engine: RolloutEngine, sampling: Sampling | None = None, retry_member: bool = False
+        self,
+        engine: RolloutEngine,
+        sampling: Sampling | None = None,
+        retry_member: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if retry_member and engine.tensor_parallel_size > 1:
             raise UsageError(
                 "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
             )
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
+        self.chat_template_kwargs = dict(sorted((chat_template_kwargs or {}).items()))
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
+        self._seen: list[int] = []  # the beginning of the first prompts that were reserved
         self._room = 0  # tokens per sequence that the engine was started for
         self._held: str | None = None  # "centre" or "base"; None if the engine holds neither, as it is now
 
     # Starting -------------------------------------------------------------------------------------
 
     def reserve(
-        self, base: BaseModel, prompts: Sequence[Prompt], max_tokens: int | None = None
+        self,
+        base: BaseModel,
+        prompts: Sequence[Prompt],
+        max_tokens: int | None = None,
+        drop_long: bool = False,
     ) -> list[Prompt]:
         """Encode prompts, and make ``start`` reserve room for them and their completions.
 
@@ -64,6 +79,7 @@ class Rollouts:
             base: the base model, for its tokenizer and its longest sequence.
             prompts: at least one.
             max_tokens: most new tokens for each; None takes the limit of ``sampling``.
+            drop_long: leave out prompts that are longer than the model can take with their completions.
 
         Returns:
             The prompts with their token ids.
@@ -72,7 +88,7 @@ class Rollouts:
             UsageError: a prompt with its completion is longer than the model can take, or the tokenizer is
                 that of another model.
         """
-        encoded = encode(prompts, base.tokenizer)
+        encoded = encode(prompts, base.tokenizer, self.chat_template_kwargs)
         largest = max(max(_ids(prompt), default=0) for prompt in encoded)
         if base.vocabulary is not None and largest >= base.vocabulary:
             raise UsageError(
@@ -80,15 +96,21 @@ class Rollouts:
                 "not belong together. Get the model's files anew, or give another model.base."
             )
         new = self.sampling.max_tokens if max_tokens is None else max_tokens
-        longest = max(encoded, key=lambda prompt: _length(prompt, new))
-        length = _length(longest, new)
-        if base.max_length is not None and length > base.max_length:
-            raise UsageError(
-                f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {new} that is "
-                f"{length}, but the model ends at {base.max_length}: lower max_tokens."
-            )
+        if base.max_length is not None:
+            encoded = _that_fit(encoded, new, base.max_length, drop_long)
+        length = max(_length(prompt, new) for prompt in encoded)
         self._needed = max(self._needed, length)
+        for prompt in encoded:
+            if len(self._seen) >= SAMPLE:
+                break
+            self._seen += prompt.choices[0].token_ids if prompt.choices else prompt.token_ids
         return encoded
+
+    @property
+    def sample(self) -> list[int]:
+        """Between 2 and 64 tokens of the first prompts, as many as the engine has room for."""
+        tokens = self._seen * 2 if len(self._seen) == 1 else self._seen
+        return tokens[: min(SAMPLE, max(self._room - 1, 2))]  # vLLM generates one token more
 
     def start(self, base: BaseModel) -> None:
         """Start the engine, or restart it if more room has been reserved since it was started."""
@@ -123,12 +145,13 @@ class Rollouts:
             centre: gives the names of the tensors, and the devices that they are copied to on their way.
 
         Raises:
-            UsageError: the files use other tensor names than transformers does.
+            UsageError: the files cannot be read any more.
         """
         if self._held != "base":
             self.load(
-                (name, base.weights.read(name).to(parameter.device, self.engine.dtype))
-                for name, parameter in centre.named_parameters()
+                self.stream(
+                    centre, lambda name, theta: base.weights.read(name).to(theta.device, self.engine.dtype)
+                )
             )
             self._held = "base"
 
@@ -136,20 +159,36 @@ class Rollouts:
         """Make the next use load the weights again. Call this after every change of the centre's weights."""
         self._held = None
 
-    @torch.no_grad()
-    def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
-        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
-        for name, parameter in centre.named_parameters():
-            yield name, parameter.to(self.engine.dtype)
+    def holds_centre(self) -> None:
+        """Note that the centre has been loaded last."""
+        self._held = "centre"
 
     @torch.no_grad()
+    def stream(
+        self, centre: nn.Module, change: Callable[[str, Tensor], Tensor]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Stream what a checkpoint holds of a model: parameters, changed one by one, and buffers as they are.
+
+        Args:
+            centre: float32 parameters under Hugging Face names.
+            change: from a parameter's name and value to the tensor for the engine.
+        """
+        for name, parameter in centre.named_parameters():
+            yield name, change(name, parameter)
+        yield from persistent_buffers(centre).items()
+
+    def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
+        return self.stream(centre, lambda name, theta: theta.to(self.engine.dtype))
+
     def perturbed(
         self, centre: nn.Module, member: Member, noise: Noise, sigma: float
     ) -> Iterator[tuple[str, Tensor]]:
         """Stream (Hugging Face name, theta + sign * sigma * eps) in the engine's dtype, tensor by tensor."""
         scale, dtype = member.sign * sigma, self.engine.dtype
-        for name, parameter in centre.named_parameters():
-            yield name, noise.perturbed(member.seed, name, parameter, scale, dtype)
+        return self.stream(
+            centre, lambda name, theta: noise.perturbed(member.seed, name, theta, scale, dtype)
+        )
 
     # Generating -----------------------------------------------------------------------------------
 
@@ -241,6 +280,25 @@ def _ids(prompt: Prompt) -> Iterator[int]:
     yield from prompt.token_ids
     for choice in prompt.choices:
         yield from choice.token_ids
+
+
+def _that_fit(prompts: list[Prompt], max_tokens: int, most: int, drop_long: bool) -> list[Prompt]:
+    """Return the prompts that a model can take with their completions.
+
+    Raises:
+        UsageError: there is none, or one is too long and is not to be dropped.
+    """
+    fitting = [prompt for prompt in prompts if _length(prompt, max_tokens) <= most]
+    if len(fitting) == len(prompts) or (drop_long and fitting):
+        return fitting
+    longest = max(prompts, key=lambda prompt: _length(prompt, max_tokens))
+    advice = "lower max_tokens"
+    if not drop_long and fitting:
+        advice += ", or leave such problems out with data.drop_long_prompts: true"
+    raise UsageError(
+        f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {max_tokens} that is "
+        f"{_length(longest, max_tokens)}, but the model ends at {most}: {advice}."
+    )
 
 
 def _length(prompt: Prompt, max_tokens: int) -> int:

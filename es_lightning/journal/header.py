@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from es_lightning.algorithm.noise import Noise
 from es_lightning.journal.entry import FORMAT
 from es_lightning.journal.hyper import describe_optimizer
+from es_lightning.journal.identity import same_files
 from es_lightning.models import BaseModel
 from es_lightning.system.files import to_json
 from es_lightning.system.version import __version__
@@ -59,6 +60,8 @@ def _version(package: str) -> str | None:
 def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:
     """Say in words which of ``REPLAY_KEYS`` differ between two headers; empty if none does."""
     pairs = [(key, recorded.get(key), present.get(key)) for key in REPLAY_KEYS]
+    if same_files(recorded.get("base_files") or {}, present.get("base_files") or {}):
+        pairs = [pair for pair in pairs if pair[0] != "base_files"]
     return "; ".join(f"{key} was {_short(was)} and is {_short(now)}" for key, was, now in pairs if was != now)
 
 

@@ -11,13 +11,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.algorithm.tensors import checksum
+from es_lightning.algorithm.tensors import Weights, checksum
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
 from es_lightning.journal.restore import go_back
 from es_lightning.journal.run import Past, RunJournal
-from es_lightning.models.weights import BaseWeights
 from es_lightning.records import Generation
 from es_lightning.system.files import to_json
 
@@ -142,7 +141,7 @@ class History:
         centre: nn.Module,
         optimizer: Optimizer,
         noise: Noise,
-        base: BaseWeights,
+        base: Weights,
         folders: Iterable[Path] = (),
         ranks: Ranks | None = None,
     ) -> None:

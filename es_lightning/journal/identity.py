@@ -34,6 +34,10 @@ _OF_0_1_0 = {
 }
 
 
+# Settings that headers have only since they can be set -> what they were before.
+_SINCE = {"model.chat_template_kwargs": "{}"}
+
+
 def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]:
     """Describe an object by its class, those of its constructor's arguments that it keeps, and its functions.
 
@@ -77,6 +81,7 @@ def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
     }
     optimizer = header.get("optimizer", {})
     return {
+        **_SINCE,
         **_present(
             header, {"model.base": "base_files", "model.base's dtype": "dtype", "model.noise": "noise"}
         ),
@@ -99,6 +104,8 @@ def changed(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str
     """
     was, now = identity_of(recorded), identity_of(present)
     names = [name for name in was if name in now and was[name] != now[name]]
+    if "model.base" in names and same_files(was["model.base"], now["model.base"]):
+        names.remove("model.base")
     if "identity" not in recorded:  # a callback may have set these before the header was written
         steered = {f"model.{name}": present.get("settings", {}).get(name) for name in ("population", "sigma")}
         names = [name for name in names if was[name] != steered.get(name, now[name])]
@@ -107,6 +114,16 @@ def changed(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str
     # Where the class is another, its settings say nothing more.
     names = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
     return [_sentence(name, was[name], now[name], recorded, present) for name in names]
+
+
+def same_files(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a base model's files are what they were.
+
+    Args:
+        was: digests by file name. Headers of version 0.1.0 have those of files that are not the model, too.
+        now: digests of the files that are.
+    """
+    return all(was.get(file) == digest for file, digest in now.items())
 
 
 def _sentence(name: str, was: Any, now: Any, recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:

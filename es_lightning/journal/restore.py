@@ -10,12 +10,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.algorithm.tensors import checksum
+from es_lightning.algorithm.tensors import Weights, checksum
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import Entry
 from es_lightning.journal.replay import repeat
-from es_lightning.models.weights import BaseWeights
 from es_lightning.system.checkpoint import check_checkpoint, steps
 
 
@@ -25,7 +24,7 @@ def go_back(
     centre: nn.Module,
     optimizer: Optimizer,
     noise: Noise,
-    base: BaseWeights,
+    base: Weights,
     folders: Iterable[Path],
     ranks: Ranks,
 ) -> None:
@@ -43,7 +42,7 @@ def go_back(
         ranks: the run's ranks, which all have to start from the same file.
 
     Raises:
-        UsageError: the base model's files use other tensor names than transformers does.
+        UsageError: the base model's files cannot be read any more.
     """
     # Loading and repeating overwrite the settings in the parameter groups, so they are put back afterwards: a
     # checkpoint holds what schedulers had set by then, for example OneCycleLR's peak.
@@ -60,7 +59,7 @@ def _start(
     path: Sequence[Entry],
     centre: nn.Module,
     optimizer: Optimizer,
-    base: BaseWeights,
+    base: Weights,
     folders: Iterable[Path],
     ranks: Ranks,
 ) -> int:
@@ -125,11 +124,11 @@ def read_centre_(centre: nn.Module, file: Path, wanted: str) -> dict[str, Any] |
     return optimizer_state
 
 
-def read_base_(centre: nn.Module, base: BaseWeights) -> None:
+def read_base_(centre: nn.Module, base: Weights) -> None:
     """Read the base model's weights into the centre.
 
     Raises:
-        UsageError: the base model's files use other tensor names than transformers does.
+        UsageError: the base model's files cannot be read any more.
     """
     for name, parameter in centre.named_parameters():
         parameter.copy_(base.read(name))

@@ -37,6 +37,7 @@ _HEADER = {
     "task": TEXT,
     "settings": MAPPING,
     "device": TEXT,
+    "engine_check": MAPPING,
     "ranks": COUNT,
     "identity": MAPPING,
 }

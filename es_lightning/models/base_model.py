@@ -6,7 +6,7 @@ import hashlib
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,11 +14,18 @@ from torch import nn
 from es_lightning.errors import UsageError
 from es_lightning.models.embedded import embedded_folder, tiny_folder
 from es_lightning.models.export import export
-from es_lightning.models.reading import check_config, check_links, check_shapes, reading
+from es_lightning.models.files import weight_files
+from es_lightning.models.kinds import check_whole
+from es_lightning.models.layout import tensors_of
+from es_lightning.models.matching import check_tied
+from es_lightning.models.reading import check_config, check_links, reading
 from es_lightning.models.weights import BaseWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+NOT_THE_MODEL = ["consolidated*.safetensors", "*/*.safetensors"]
+"""Weights in other forms, which some models on the hub have beside those that transformers takes."""
 
 
 class BaseModel:
@@ -39,7 +46,7 @@ class BaseModel:
         Raises:
             UsageError: there is no such model.
         """
-        return resolve(self.name)
+        return resolve(self.name, self.trust_remote_code)
 
     @cached_property
     def config(self) -> PreTrainedConfig:
@@ -72,13 +79,29 @@ class BaseModel:
         return tokenizer
 
     @cached_property
+    def blueprint(self) -> PreTrainedModel:
+        """The model without values: names and shapes, on the meta device.
+
+        Raises:
+            UsageError: transformers has no model that writes text for this config.json.
+        """
+        from transformers import AutoModelForCausalLM
+
+        config = deepcopy(self.config)
+        with reading("config.json", self.folder), torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=self.trust_remote_code
+            )
+        return model
+
+    @cached_property
     def weights(self) -> BaseWeights:
         """The weights as stored, read tensor by tensor.
 
         Raises:
-            UsageError: a file is damaged, or one of several is missing.
+            UsageError: a file is damaged or missing, or the files do not hold all of the model.
         """
-        return BaseWeights(self.folder)
+        return BaseWeights(self.folder, self.blueprint)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -101,30 +124,24 @@ class BaseModel:
         """Load the model as the first centre: float32 parameters under their Hugging Face names.
 
         Tensors are copied one at a time, so the peak memory is that of the centre and one tensor.
-        transformers' own loader keeps the whole file mapped. It is used only for models whose files give the
-        tensors other names.
+        transformers' own loader keeps the whole file mapped, and draws what is missing at random.
 
         Raises:
             UsageError: the files do not have all of the model's weights, or have them in other shapes.
         """
         from transformers import AutoModelForCausalLM
 
-        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": self.trust_remote_code}
+        weights = self.weights  # refuses what does not fit, before anything is built
+        check_tied(self.blueprint, weights)
         config = deepcopy(self.config)  # transformers writes the new dtype into it
         with torch.random.fork_rng(devices=[]):  # from_config draws random weights first
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
-        if all(name in self.weights for name, _ in model.named_parameters()):
-            # copy_ would repeat a tensor that is too small.
-            check_shapes(_shapes(model), self.weights.shapes, self.folder)
-            for name, parameter in model.named_parameters():
-                parameter.data.copy_(self.weights.read(name))
-        else:
-            with reading("weights", self.folder):
-                model, found = AutoModelForCausalLM.from_pretrained(
-                    self.folder, output_loading_info=True, **options
-                )
-                if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
-                    raise ValueError(f"{len(missing)} tensors are missing, the first is {missing[0]}")
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=self.trust_remote_code
+            )
+        for name, tensor in tensors_of(model).items():
+            if name in weights:
+                with reading(name, self.folder):
+                    tensor.data.copy_(weights.read(name))
         return model.eval().requires_grad_(False)
 
     def check(self) -> None:
@@ -135,18 +152,8 @@ class BaseModel:
         Raises:
             UsageError: the message says which file is wrong, and how.
         """
-        from transformers import AutoModelForCausalLM
-
         check_links(self.folder)
-        config, stored = deepcopy(self.config), self.weights.shapes
-        if not stored and not any(self.folder.glob("*.bin")):
-            raise UsageError(
-                f"there are no weights in {self.folder} (*.safetensors): get the model's files anew, or give "
-                "another model.base."
-            )
-        with reading("config.json", self.folder), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
-        check_shapes(_shapes(model), stored, self.folder)
+        _ = self.weights
 
     def check_heads(self, tensor_parallel_size: int) -> None:
         """Refuse a split of the model that would cut a head in two.
@@ -167,7 +174,7 @@ class BaseModel:
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of configuration and weights by file name; hubs list the same digests."""
-        paths = [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]
+        paths = [self.folder / "config.json", *weight_files(self.folder)]
         hashes = {}
         for path in paths:
             with path.open("rb") as file:
@@ -185,16 +192,13 @@ class BaseModel:
         export(centre, self.folder, folder, self.dtype, card)
 
 
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def resolve(base: str) -> Path:
+def resolve(base: str, trust_remote_code: bool = False) -> Path:
     """Return the local folder of a base model.
 
     Args:
         base: ``embedded``, ``tiny``, a folder with a config.json, or a hub id such as
             ``Qwen/Qwen2.5-3B-Instruct``.
+        trust_remote_code: get Python code that comes with a model on the hub, too.
 
     Raises:
         UsageError: there is no such model; the message says where it was looked for.
@@ -202,6 +206,7 @@ def resolve(base: str) -> Path:
     if base == "tiny":
         return tiny_folder()
     folder = embedded_folder() if base == "embedded" else Path(base).expanduser()
+    check_whole(folder)
     if (folder / "config.json").is_file():
         return folder
     if base == "embedded":
@@ -212,15 +217,19 @@ def resolve(base: str) -> Path:
         place = folder.absolute()
         reason = f"{place} is a file" if folder.is_file() else f"there is no config.json in {place}"
         raise UsageError(_not_found(base, reason))
-    return _from_hub(base)
+    folder = _from_hub(base, trust_remote_code)
+    check_whole(folder)
+    return folder
 
 
-def _from_hub(base: str) -> Path:
+def _from_hub(base: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+    if trust_remote_code:
+        wanted.append("*.py")
     try:
-        return Path(snapshot_download(base, allow_patterns=patterns))
+        return Path(snapshot_download(base, allow_patterns=wanted, ignore_patterns=NOT_THE_MODEL))
     except Exception as error:  # the hub client raises many kinds; after any of them there is no model
         reason = f"no folder {Path(base).absolute()}, and the hub gave no {base} ({type(error).__name__})"
         raise UsageError(_not_found(base, reason)) from error

@@ -1,85 +1,108 @@
 """A model's weights on disk, read one tensor at a time."""
 
-import json
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from es_lightning.errors import UsageError
+from es_lightning.models.files import weight_files
+from es_lightning.models.matching import matched
 from es_lightning.models.reading import reading
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
-class BaseWeights:
-    """The base model's weights, read from its safetensors files one tensor at a time and never held.
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file.
 
     Args:
-        folder: the base model's folder.
+        file: the safetensors file.
+        shape: of the tensor.
+        dtype: its type by the name that safetensors has for it, such as ``BF16``.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class StoredTensors:
+    """The tensors in a model's safetensors files, under the names that they have there.
+
+    Args:
+        folder: the model's folder.
 
     Raises:
-        UsageError: a file is damaged, or one of several is missing.
+        UsageError: there is no file of weights, one is damaged, or one of several is missing.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with reading("model.safetensors.index.json", folder):
-            _check_shards(folder)
-        self._files = dict(_safetensors_names(folder))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __len__(self) -> int:
-        return len(self._files)
+        self.folder, self.files = folder, weight_files(folder)
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor by name; no tensor is read for it."""
+    def entries(self) -> dict[str, Stored]:
+        """What the files hold, by name; no tensor is read for it."""
         from safetensors import safe_open
 
-        shapes: dict[str, tuple[int, ...]] = {}
-        for path in sorted(set(self._files.values())):
+        entries: dict[str, Stored] = {}
+        for path in self.files:
             with reading(path.name, self.folder), safe_open(path, framework="pt") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        return shapes
+                for name in file.keys():  # noqa: SIM118
+                    held = file.get_slice(name)
+                    entries[name] = Stored(path, tuple(held.get_shape()), str(held.get_dtype()))
+        return entries
 
-    def read(self, name: str) -> Tensor:
-        """Return the tensor as stored.
+    def read(self, names: Sequence[str]) -> list[Tensor]:
+        """Return tensors as stored.
 
-        The file is opened anew each time: if it stayed open, its mapped pages would pile up in memory.
-
-        Raises:
-            UsageError: the files have no tensor of this name; they may use other names than transformers.
+        Files are opened anew each time: if they stayed open, their mapped pages would pile up in memory.
         """
         from safetensors import safe_open
 
+        tensors: dict[str, Tensor] = {}
+        for path in dict.fromkeys(self.entries[name].file for name in names):
+            with safe_open(path, framework="pt") as file:
+                for name in names:
+                    if self.entries[name].file == path:
+                        tensors[name] = file.get_tensor(name)
+        return [tensors[name] for name in names]
+
+
+class BaseWeights:
+    """A model's weights on disk, read one tensor at a time and never held.
+
+    Args:
+        folder: the model's folder.
+        model: the model in memory, on any device: weights have the names that they have there. Where the
+            files name them otherwise, or hold the parts of one tensor, transformers' own mapping applies.
+            Without a model, weights have the names of the files.
+
+    Raises:
+        UsageError: a file is damaged or missing, or the files do not hold all of the model.
+    """
+
+    def __init__(self, folder: Path, model: PreTrainedModel | None = None) -> None:
+        self.folder, self.stored = folder, StoredTensors(folder)
+        self.layout = None if model is None else matched(model, self.stored)
+
+    def __contains__(self, name: str) -> bool:
+        return name in (self.stored.entries if self.layout is None else self.layout)
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor in the precision of the files.
+
+        Raises:
+            UsageError: the files have nothing for this name.
+        """
         if name not in self:
-            raise UsageError(
-                f"{self.folder} holds no tensor {name}: load the model with transformers and save it anew."
-            )
-        with safe_open(self._files[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
-
-
-def _check_shards(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
-    if missing:
-        raise UsageError(
-            f"{folder} lacks {missing[0]}, one of {len(shards)} files of weights that its index names: get "
-            "the model's files anew, or give another model.base."
-        )
-
-
-def _safetensors_names(folder: Path) -> Iterator[tuple[str, Path]]:
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        with reading(path.name, folder), safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-        yield from ((name, path) for name in names)
+            raise UsageError(f"{self.folder} holds no tensor {name}: give another model.")
+        if self.layout is None:
+            return self.stored.read([name])[0]
+        return self.layout.read(name, self.stored.read)

@@ -27,7 +27,7 @@ class Answer:
     """One completion of a prompt.
 
     Args:
-        updates: updates that the centre had seen.
+        generations: generations done before the centre answered.
         sample: which of the prompt's completions of that moment.
         completion: its text, as far as it was kept.
         characters: its length before it was cut.
@@ -36,7 +36,7 @@ class Answer:
         scores: what the task's reward returned, ``reward`` among it.
     """
 
-    updates: int
+    generations: int
     sample: int
     completion: str
     characters: int
@@ -58,7 +58,7 @@ def rollout_page(
     Args:
         title: what was trained.
         facts: settings, shown below the title.
-        answers: (id, text) of each prompt -> its answers in the order of updates.
+        answers: (id, text) of each prompt -> its answers in the order of generations.
 
     Returns:
         HTML in which all that a task or a model wrote is escaped, and cut after 4000 characters.
@@ -115,7 +115,7 @@ class _Excerpt:
 
 @dataclass(frozen=True)
 class _Change:
-    """How a reward has moved since so many updates: ``up``, ``down`` or ``same``."""
+    """How a reward has moved since so many generations: ``up``, ``down`` or ``same``."""
 
     kind: str
     amount: str
@@ -156,14 +156,14 @@ class _Section:
 def _overall(prompts: Sequence[Sequence[Answer]]) -> _Overall | None:
     rewards: dict[int, list[float]] = {}
     for answer in (answer for rows in prompts for answer in rows):
-        rewards.setdefault(answer.updates, []).append(answer.reward)
+        rewards.setdefault(answer.generations, []).append(answer.reward)
     if not rewards:
         return None
-    means = {updates: sum(values) / len(values) for updates, values in rewards.items()}
+    means = {done: sum(values) / len(values) for done, values in rewards.items()}
     first, last = min(means), max(means)
     return _Overall(
         asked=_count(len(prompts), "prompt"),
-        means=[(_count(updates, "update"), f"{means[updates]:.4g}") for updates in sorted({first, last})],
+        means=[(_count(done, "generation"), f"{means[done]:.4g}") for done in sorted({first, last})],
         change=_change(means[first], means[last], first) if last != first else None,
     )
 
@@ -184,9 +184,9 @@ def _card(answer: Answer, before: Answer | None, numbered: bool) -> _Card:
     sample = f", sample {answer.sample + 1}" if numbered else ""
     scores = [f"{key} {_number(value)}" for key, value in answer.scores.items() if key != "reward"]
     return _Card(
-        moment=_count(answer.updates, "update") + sample,
+        moment=_count(answer.generations, "generation") + sample,
         reward=_number(answer.reward),
-        change=_change(before.reward, answer.reward, before.updates) if before else None,
+        change=_change(before.reward, answer.reward, before.generations) if before else None,
         completion=_cut(answer.completion, answer.characters),
         badges=[*scores, _count(answer.tokens, "token"), _ended(answer.finish_reason)],
     )

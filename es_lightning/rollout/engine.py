@@ -52,6 +52,10 @@ class Sampling:
             raise UsageError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
         if self.n < 1:
             raise UsageError(f"sampling.n is {self.n}: give at least 1.")
+        if not all(self.stop):
+            raise UsageError(
+                "sampling.stop holds an empty text, which would end every completion: remove it."
+            )
         if self.n > 1 and self.temperature == 0:
             raise UsageError(
                 f"sampling.n is {self.n} with temperature 0: greedy completions are all alike, "
@@ -83,6 +87,16 @@ class RolloutEngine(ABC):
     def dtype(self) -> torch.dtype:
         """Precision in which the engine takes weights; known after ``start``."""
 
+    def check(self, folder: Path) -> None:  # noqa: B027 (an engine may have nothing to refuse)
+        """Refuse a model that the engine cannot run; nothing is loaded for that. By default all are fine.
+
+        Args:
+            folder: a Hugging Face model folder.
+
+        Raises:
+            UsageError: the message says why.
+        """
+
     @abstractmethod
     def start(self, folder: Path, max_length: int) -> None:
         """Load the model.
@@ -97,9 +111,9 @@ class RolloutEngine(ABC):
         """Replace all weights.
 
         Args:
-            named_tensors: (Hugging Face parameter name, tensor of the engine's dtype) for every parameter,
-                tied ones once. The engine takes one tensor at a time, so a generator needs memory for only
-                one.
+            named_tensors: (Hugging Face name, tensor) for every parameter, tied ones once, in the engine's
+                dtype, and for every persistent buffer in its own. The engine takes one tensor at a time, so a
+                generator needs memory for only one.
         """
 
     @abstractmethod

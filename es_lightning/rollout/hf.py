@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from es_lightning.errors import UsageError
+from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.engine import (
     DTypeName,
@@ -19,6 +20,7 @@ from es_lightning.rollout.engine import (
     require_finite,
 )
 from es_lightning.rollout.hf_parallel import part_for, split
+from es_lightning.rollout.text import Completing
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -80,14 +82,25 @@ class HFEngine(RolloutEngine):
         return self._tokenizer
 
     def start(self, folder: Path, max_length: int) -> None:
-        """Load model and tokenizer; ``max_length`` is not needed, since nothing is allocated beforehand."""
+        """Load model and tokenizer; ``max_length`` is not needed, since nothing is allocated beforehand.
+
+        Raises:
+            UsageError: the files do not hold all of the model.
+        """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         trust = self.trust_remote_code
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
         device = _device(self.device_name)
         dtype = model_dtype(self.dtype_name, config.dtype or torch.float32, device)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust, output_loading_info=True
+        )
+        if missing := sorted(found["missing_keys"]):
+            raise UsageError(
+                f"{len(missing)} tensors are missing in {folder}, the first is {missing[0]}, and random ones "
+                "would take their place: get the model's files anew, or give another model.base."
+            )
         self._model = model.to(device).eval().requires_grad_(False)
         if self.tensor_parallel_size > 1:
             split(self.model, self.tensor_parallel_size)
@@ -98,13 +111,16 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Copy every tensor into the parameter of its name.
+        """Copy every tensor into the parameter or buffer of its name.
 
         Raises:
             KeyError: a name is unknown to the model or comes twice, or a parameter gets no tensor.
         """
-        missing = dict(self.model.named_parameters())
+        missing, buffers = dict(self.model.named_parameters()), persistent_buffers(self.model)
         for name, tensor in named_tensors:
+            if name in buffers:
+                buffers[name].copy_(tensor)
+                continue
             if name not in missing:
                 raise KeyError(f"{name} is no parameter of the model, or came twice.")
             parameter = missing.pop(name)
@@ -148,43 +164,61 @@ class HFEngine(RolloutEngine):
         for row, tokens in enumerate(token_ids):
             ids[row, width - len(tokens) :] = torch.tensor(tokens, device=ids.device)
             mask[row, width - len(tokens) :] = 1
+        rows = [tokens for tokens in token_ids for _ in range(sampling.n)]
         with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
             torch.manual_seed(sampling.seed + seed_offset)  # the offset gives each batch its own numbers
             output = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=self._generation_config(sampling),
-                tokenizer=self.tokenizer,
                 logits_processor=[_refuse_infinite],
+                stopping_criteria=[_AtStops(self._completing(rows, sampling))] if sampling.stop else [],
             )
-        return [self._completion(tokens, sampling) for tokens in output[:, width:].tolist()]
+        completing = self._completing(rows, sampling)
+        for completion, tokens in zip(completing, output[:, width:].tolist(), strict=True):
+            for token in tokens:
+                completion.add(token)
+            completion.finish()
+        return [
+            Completion(each.text, tuple(each.tokens), "stop" if each.has_ended else "length")
+            for each in completing
+        ]
 
-    def _completion(self, tokens: list[int], sampling: Sampling) -> Completion:
-        ends = [k for k, token in enumerate(tokens) if token in self._end_ids]
-        if ends:
-            tokens = tokens[: ends[0] + 1]
-        text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-        cuts = [text.find(stop) for stop in sampling.stop if stop in text]
-        stopped = bool(ends or cuts)
-        text = text[: min(cuts)] if cuts else text
-        return Completion(text, tuple(tokens), "stop" if stopped else "length")
+    def _completing(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Completing]:
+        return [Completing(self.tokenizer, prompt, self._end_ids, sampling.stop) for prompt in prompts]
 
     @property
     def _pad_id(self) -> int:
+        # Any token will do if the tokenizer has neither: padding is masked, or comes after the end.
         pad = self.tokenizer.pad_token_id
-        return self._end_ids[0] if pad is None else int(pad)
+        return next(iter(self._end_ids), 0) if pad is None else int(pad)
 
     def _generation_config(self, sampling: Sampling | None = None) -> GenerationConfig:
         from transformers import GenerationConfig
 
-        options: dict[str, Any] = {"eos_token_id": list(self._end_ids), "pad_token_id": self._pad_id}
+        options: dict[str, Any] = {
+            "eos_token_id": list(self._end_ids) or None,
+            "pad_token_id": self._pad_id,
+        }
         if sampling is not None:
             options |= {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
-            options |= {"num_return_sequences": sampling.n, "stop_strings": sampling.stop or None}
+            options |= {"num_return_sequences": sampling.n}
             if sampling.temperature > 0:
                 # top_k=0 switches off transformers' default of 50.
                 options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         return GenerationConfig(**options)
+
+
+class _AtStops:
+    """Tells transformers which rows a stop string has ended; its own criterion reads the prompt as well."""
+
+    def __init__(self, completing: Sequence[Completing]) -> None:
+        self._completing = completing
+
+    def __call__(self, ids: Tensor, scores: Any) -> Tensor:
+        for completion, token in zip(self._completing, ids[:, -1].tolist(), strict=True):
+            completion.add(token)
+        return torch.tensor([completion.has_ended for completion in self._completing], device=ids.device)
 
 
 def _refuse_infinite(ids: Tensor, logits: Tensor) -> Tensor:
@@ -222,4 +256,4 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = listed if isinstance(listed, list) else [listed]
     ids = [*ids, tokenizer.eos_token_id]
-    return tuple(dict.fromkeys(int(i) for i in ids if i is not None)) or (-1,)
+    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))

@@ -3,17 +3,23 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Completion, Prompt
+from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype, require_finite
+from es_lightning.rollout.own_classes import own_classes
+from es_lightning.rollout.text import with_its_end
+from es_lightning.rollout.vllm_reload import reload
+from es_lightning.system.text import shortened
 
 GIB = 2**30
 PROBE = 4  # tokens that are read to see whether new weights give finite log-probabilities
@@ -86,18 +92,23 @@ class VLLMEngine(RolloutEngine):
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    def check(self, folder: Path) -> None:
+        """Ask vLLM whether it can run the model, which it says from the configuration alone."""
+        _prepare_environment()
+        with _model_errors(folder):
+            from vllm.engine.arg_utils import EngineArgs
+
+            EngineArgs(**self._model_options(folder)).create_model_config()
+
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM with room for ``max_length`` tokens per sequence."""
         _prepare_environment()
         from vllm import LLM
 
-        options: dict[str, Any] = {
-            "model": str(folder),
-            "dtype": self._dtype_option(folder),
+        options = self._model_options(folder) | {
             "max_model_len": max_length,
             "enforce_eager": self.enforce_eager,
             "gpu_memory_utilization": self.memory_fraction,
-            "trust_remote_code": self.trust_remote_code,
             "enable_prefix_caching": self.prefix_caching,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -111,25 +122,36 @@ class VLLMEngine(RolloutEngine):
             _remove_stale_memory()
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
-        with torch.random.fork_rng(devices=[]):  # vLLM seeds the global generator when it starts
+        self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
+        # vLLM seeds the global generator when it starts.
+        with _model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
             self._llm = LLM(**(options | self.options))
-        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").addFilter(_is_worth_logging)
+            self.llm.apply_model(separate)
 
-    def _dtype_option(self, folder: Path) -> DTypeName | torch.dtype:
-        """Return what to ask vLLM for. On accelerators its own ``auto`` knows what the device can do."""
+    def _model_options(self, folder: Path) -> dict[str, Any]:
+        options = {
+            "model": str(folder),
+            "dtype": self._dtype_option(folder),
+            "trust_remote_code": self.trust_remote_code,
+        }
+        return options | {name: value for name, value in self.options.items() if name in options}
+
+    def _config(self, folder: Path) -> Any:
         from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+
+    def _dtype_option(self, folder: Path) -> torch.dtype:
+        """Return what to ask vLLM for, whose own ``auto`` turns float32 into bfloat16."""
         from vllm.platforms import current_platform
 
-        if not current_platform.is_cpu():
-            return self.dtype_name
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
-        return model_dtype(self.dtype_name, config.dtype or torch.float32, torch.device("cpu"))
+        stored = self._config(folder).dtype or torch.float32
+        return model_dtype(self.dtype_name, stored, torch.device(current_platform.device_type))
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights through vLLM's own loaders; they keep the addresses that CUDA graphs refer to."""
         self._is_checked = False
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named_tensors)})
-        self.llm.apply_model(_refresh_heads)
+        reload(self.llm, self._form.kind, self._form(named_tensors))
         # What is cached was computed with the weights before.
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM keeps parts of an earlier member's cache: a request is still running.")
@@ -152,10 +174,16 @@ class VLLMEngine(RolloutEngine):
         ]
         outputs = self._run([prompt.token_ids for prompt in prompts], params)
         return [
-            Completion(sample.text, tuple(sample.token_ids), str(sample.finish_reason))
+            Completion(self._text(output, sample), tuple(sample.token_ids), str(sample.finish_reason))
             for output in outputs
             for sample in output.outputs
         ]
+
+    def _text(self, output: Any, sample: Any) -> str:
+        if isinstance(sample.stop_reason, str):  # a stop string has cut it
+            return str(sample.text)
+        said = sample.token_ids[:-1] if sample.finish_reason == "stop" else sample.token_ids
+        return with_its_end(sample.text, self.llm.get_tokenizer(), output.prompt_token_ids, said)
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the log-probability of each token given the tokens before it."""
@@ -228,27 +256,33 @@ def _prepare_environment() -> None:
         )
 
 
-def _refresh_heads(model: nn.Module) -> None:
-    """Repack the language-model heads after weights were reloaded.
+@contextmanager
+def _model_errors(folder: Path) -> Iterator[None]:
+    """Turn vLLM's errors over a model into one sentence, with the cause that it only logs.
 
-    A head that is tied to the embedding receives no tensor of its own, so vLLM does not process it again. On
-    CPUs it multiplies with a packed copy of the embedding, made at the last processing. Without this call
-    that copy would still hold the previous member's weights.
+    Raises:
+        UsageError: vLLM cannot run the model.
     """
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    causes: list[str] = []
 
-    for module in model.modules():
-        head = getattr(module, "base_layer", module)
-        if isinstance(head, ParallelLMHead):
-            head.quant_method.process_weights_after_loading(head)
+    def collect(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and str(error).strip():
+            causes.append(str(error).strip().splitlines()[-1])  # of a traceback in another process
+        return error is None
 
-
-def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Drop vLLM's warning about layers that receive no weights of their own in a reload."""
-    return not (
-        record.msg == "%s: Failed to load weights"
-        and record.args in (("RotaryEmbedding",), ("ParallelLMHead",))
-    )
+    logger = logging.getLogger("vllm.model_executor.models.registry")
+    logger.addFilter(collect)
+    try:
+        yield
+    except Exception as error:
+        reason = shortened(" ".join((causes or [f"{type(error).__name__}: {error}"])[-1].split()))
+        raise UsageError(
+            f"vLLM cannot run the model in {folder} ({reason}): mend that, or take --model.engine HFEngine, "
+            "which runs whatever transformers does."
+        ) from error
+    finally:
+        logger.removeFilter(collect)
 
 
 def _prompt_logprobs(output: Any) -> Tensor:

@@ -295,13 +295,13 @@ class DurableMLFlowLogger(MLFlowLogger):
             path: the model's folder.
             name: the model's name in MLflow.
             chat: whether the model takes messages, or plain text.
-            step: number of updates that the model has seen.
+            step: generations done; one that was skipped counts.
             tags: tags of the model.
             params: settings that the model was made with.
             metrics: measurements of the model, for its page and the run's.
         """
         item = {"path": str(Path(path).absolute()), "name": re.sub("[/:.%\"']", "-", name), "chat": chat}
-        item |= {"step": step, "tags": {"updates": str(step), **(tags or {})}}
+        item |= {"step": step, "tags": {"generations": str(step), **(tags or {})}}
         item |= {"params": {key: str(value) for key, value in (params or {}).items()}}
         moment = {"timestamp": _milliseconds(), "step": step}
         named = [{"key": key, "value": value, **moment} for key, value in (metrics or {}).items()]

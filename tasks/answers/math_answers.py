@@ -6,22 +6,37 @@ The time is linear in the length of the reply: a few searches from its end, and 
 import re
 from typing import NamedTuple
 
-MAX_CHARS = 300
+from es_lightning.tasks.answers.tags import last_block
+
+MAX_CHARS = 600
+_BLOCK = 2_000
 TAIL = 300  # last characters that are searched for answers without a box (arXiv 2601.20861)
 
 # Every repetition is bounded, so that no reply can make these patterns slow.
+_N = r"[-+−]? ?\\?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?(?: ?%)?"
 _HASHES = re.compile(
-    r"[ *$]*(?P<number>[-+]? ?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?)"
-    r"(?!\d| ?[+*/^=(])",
+    rf"[ *$`]*(?:[A-Za-z] ?= ?)?(?P<number>{_N}(?: (?:dozen|hundred|thousand|[mbt]r?illion)\b)?)"
+    r"(?!\d| ?[-+*/^=(×·x]\s?[\d(]| ?\\(?:times|cdot|div))",
     re.ASCII,
 )
+_BELOW = re.compile(rf"[ *]*\r?\n[ *$`]*(?P<number>{_N})[*$`. ]*(?:\n|$)", re.ASCII)
 _HEADING = re.compile(r"[.)] ?[A-Za-z]")
-_ANSWER = re.compile(r"answer\b[^.\n:=]{0,60}?(?:\bis\b:?|[:=])[ *]*\n? *", re.IGNORECASE)
+_IS = (
+    r"(?:\b(?:is|are|equals|(?:must|should|will|would) be)\b"
+    r"(?:\s(?:therefore|thus|then|hence|simply|just|exactly))?:?|[:=])"
+)
+_ANSWER = re.compile(rf"answer\b(?:[^.\n:=]{{0,60}}?{_IS}|\**(?=\s{{0,3}}\n))[\s*`]{{0,6}}", re.IGNORECASE)
+_TOTAL = re.compile(rf"\b(?:total|result)\b[^.\n:=]{{0,60}}?{_IS}[\s*`]{{0,6}}", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?", re.ASCII)
 _MATH = re.compile(r"\$\$?([^$\n]{1,200})\$\$?|\\\(([^\n]{1,200}?)\\\)|\\\[([^$]{1,200}?)\\\]")
 _SENTENCE_END = re.compile(r"[.;!?](?:\s|$)|\n|,? (?:because|since|so|which|as|where)\b")
-_ALONE = re.compile(r"[*.,;:!?)]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b)|$)")
+_ALONE = re.compile(
+    r"[*.,;:!?)`]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b|(?:hundred|thousand|[mbt]r?illion)\b)|$)"
+)
 _BARE_BOX = re.compile(r"\s*([-+]?[A-Za-z0-9.]{1,40})")
+_OPEN_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+_MARKS = re.compile(r"\\(?:black)?square\b|\\(?:qed|Box)\b")
+_SENTENCE = re.compile(r"(?:[A-Za-z]{3,}\W.*){2}", re.ASCII)
 
 
 class FinalAnswer(NamedTuple):
@@ -39,27 +54,47 @@ class FinalAnswer(NamedTuple):
 def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> FinalAnswer:
     r"""Return the final answer of a reply, by the first of these rules that finds one.
 
-    1. With ``hashes``: the number after the last ``####``, on the same line. A heading does not count.
-    2. The content of the last ``\boxed{}`` or ``\fbox{}``, closed within 300 characters; what follows the box
+    1. With ``hashes``: the number after the last ``####``, on the same line, or alone on the next. The start
+       of a sum such as ``5 + 3`` or of a heading such as ``1. Add`` does not count.
+    2. The content of the last ``\boxed{}`` or ``\fbox{}``, closed within 600 characters; what follows the box
        does not matter, and earlier boxes do not count.
-    3. In the last 300 characters, what follows the last "answer is", "answer:" or "answer =": the formula
-       between dollar signs or the number it starts with, else the text to the end of the sentence or line.
-    4. With ``flexible``: in the last 300 characters, the last formula between dollar signs (or ``\(\)``,
-       ``\[\]``), else the last number. With ``hashes``, always the last number.
+    3. The last ``<answer>`` block.
+    4. In the last 300 characters, what follows the last "answer is", "answer:" or "answer =", or else the
+       last "total is" or "result is": the box, formula between dollar signs or number it starts with, else
+       the text to the end of the sentence or line.
+    5. With ``hashes``: the number of a heading.
+    6. With ``flexible``, unless there is a box: in the last 300 characters, the last formula between dollar
+       signs (or ``\(\)``, ``\[\]``), else the last number; with ``hashes``, always the last number. In a
+       sentence that rule 4 finds, what comes last counts.
 
     Args:
         reply: any text at all.
         hashes: whether ``####`` marks an answer, as in GSM8K.
-        flexible: whether rule 4 applies.
+        flexible: whether rule 6 applies.
     """
-    marked = (last_hashes(reply) if hashes else None) or last_box(reply)
+    hashed, heading = last_hashes(reply) if hashes else (None, False)
+    marked = (None if heading else hashed) or last_box(reply)
     if marked:
         return FinalAnswer(marked, True)
     tail = reply[-TAIL:]
-    stated = _stated(tail)
-    if stated is None and flexible:
-        stated = (None if hashes else _last_formula(tail)) or _last_number(tail)
+    stated = (last_block(reply[-_BLOCK:], "answer") or "").strip()[: MAX_CHARS + 1] or _stated(tail)
+    if stated and flexible and _SENTENCE.search(re.sub(r"\\[A-Za-z]+", "", stated)):
+        ends = [(m.start(), text) for m, text in _found(stated) if re.search(r"\d", text)]
+        stated = max(ends, default=(0, stated))[1]
+    if stated is None and heading:
+        return FinalAnswer(hashed, True)
+    if stated is None and flexible and not _OPEN_BOX.search(reply[-10_000:]):
+        formulas = [text for match, text in _found(tail) if match.re is _MATH and not hashes]
+        numbers = [text for match, text in _found(tail) if match.re is _NUMBER]
+        stated = next(iter(formulas[-1:] or numbers[-1:]), None)
     return FinalAnswer(stated, False)
+
+
+def _found(text: str) -> list[tuple[re.Match[str], str]]:
+    """Return the formulas and numbers in a text, without the signs that end a proof."""
+    formulas = [(match, _inside(match)) for match in _MATH.finditer(text)]
+    numbers = [(match, match[0].rstrip(",")) for match in _NUMBER.finditer(text)]
+    return [pair for pair in formulas if not _MARKS.search(pair[1])] + numbers
 
 
 def last_box(text: str) -> str | None:
@@ -92,41 +127,30 @@ def _closing_brace(text: str) -> int | None:
     return None
 
 
-def last_hashes(text: str) -> str | None:
-    """Return the number after the last ``####``; None if that starts a heading, such as ``#### Step 1``."""
+def last_hashes(text: str) -> tuple[str | None, bool]:
+    """Return the number after the last ``####``, if any, and whether it starts a heading: ``#### 1. Add``."""
     start = text.rfind("####")
-    if start < 0:
-        return None
-    line = text[start + 4 : start + 4 + MAX_CHARS].split("\n")[0]
-    match = _HASHES.match(line)
-    if match is None or _HEADING.match(line, match.end()):
-        return None
-    return match["number"].strip()
+    line = text[start + 4 : start + 4 + MAX_CHARS] if start >= 0 else ""
+    match = _BELOW.match(line) or _HASHES.match(line.split("\n")[0])
+    if match is None:
+        return None, False
+    return match["number"].strip(), _HEADING.match(line, match.end()) is not None
 
 
 def _stated(tail: str) -> str | None:
     """Return what the last statement of the kind "the answer is ..." says."""
-    phrases = [*_ANSWER.finditer(tail)]
+    phrases = [*_ANSWER.finditer(tail)] or [*_TOTAL.finditer(tail)]
     if not phrases:
         return None
     rest = tail[phrases[-1].end() :]
     formula, number = _MATH.match(rest), _NUMBER.match(rest.lstrip("$"))
     if formula:
-        return _inside(formula)
+        return last_box(_inside(formula)) or _inside(formula)
     if number and _ALONE.match(rest.lstrip("$"), number.end()):
         return number[0].rstrip(",")
-    return _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *.\n") or None
-
-
-def _last_formula(tail: str) -> str | None:
-    formulas = [_inside(match) for match in _MATH.finditer(tail)]
-    return formulas[-1] if formulas else None
+    sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(" *`.\n")
+    return last_box(sentence) or sentence or None
 
 
 def _inside(formula: re.Match[str]) -> str:
     return next(group for group in formula.groups() if group is not None).strip()
-
-
-def _last_number(tail: str) -> str | None:
-    numbers = _NUMBER.findall(tail)
-    return numbers[-1].rstrip(",") if numbers else None

@@ -3,22 +3,11 @@
 import re
 from typing import NamedTuple
 
-MAX_DEPTH = 10
+from es_lightning.tasks.answers.math_library import names
+from es_lightning.tasks.answers.math_text import depth, split
+from es_lightning.tasks.answers.math_value import ungrouped
 
-_OPEN, _CLOSE = "([{«", ")]}»"
-_NAME = re.compile(r"(?:[A-Za-z\\(](?:[\w\\{}'(), ]|\\text\{[^{}]*\}){0,40})", re.ASCII)
-_NO_NAME = re.compile(r"\\(?:frac|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|binom|begin)|[{(][^A-Za-z]*[)}]")
-_ELEMENT = re.compile(r"(?P<name>[A-Za-z]\w?|\\[a-z]+)\\in(?![a-z]) ?(?P<rest>.*)", re.ASCII)
-_INEQUALITY = re.compile(
-    r"(?:(?P<low>[^<>≤≥=,]+)(?P<first><|≤))?(?P<name>[A-Za-z]\w?|\\[a-z]+)(?P<second>[<>≤≥])(?P<high>[^<>≤≥=,]+)",
-    re.ASCII,
-)
-_FLIPPED = re.compile(r"(?P<side>[^<>≤≥=,]+)(?P<sign>[<>≤≥])(?P<name>[A-Za-z]\w?)", re.ASCII)
-_MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
-_MATRIX = re.compile(
-    r"\\begin\{(?:[bpvBV]?(?:small)?matrix|array)\}(?:\{[lcr|]*\})?(?P<cells>.*)\\end\{[A-Za-z]+\}"
-)
-_GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:%|(?: |\\text\{)[A-Za-z ]+\}?)?", re.ASCII)
+MAX_DEPTH = 10
 
 
 class Parts(NamedTuple):
@@ -33,39 +22,46 @@ class Parts(NamedTuple):
     items: tuple[str, ...]
 
 
+_MATRIX = re.compile(
+    r"[(\[]?\\begin\{(?:[bpB]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?(?P<cells>.*)\\end\{[A-Za-z]+\}[)\]]?"
+)
+
+
 def apart(text: str) -> Parts:
-    """Split a cleaned answer into its parts; one that is nested too deeply stays in one piece."""
-    if _depth(text) > MAX_DEPTH:
-        return Parts("single", (text,))
-    text = "(-\\infty,\\infty)" if text == "\\mathbb{R}" else _interval(text)
+    """Split a cleaned answer into its parts."""
     matrix = _MATRIX.fullmatch(text)
     if matrix:
-        rows = [row.split("&") for row in matrix["cells"].strip("¶").split("¶")]
+        rows = [row.split("&") for row in matrix["cells"].strip("¶ ").split("¶")]
         return Parts("matrix", (str(len(rows[0])), *(cell.strip() for row in rows for cell in row)))
-    union = _split(text, "\\cup")
-    if len(union) > 1:
-        return Parts("union", tuple(union))
-    items = [text] if _GROUPED.fullmatch(text) else _split(text, ",")
-    if len(items) > 1 and all(map(_INEQUALITY.fullmatch, items)):  # x < 1 or x > 3
-        return Parts("union", tuple(items))
-    if len(items) > 1:
-        return Parts("list", tuple(sign for item in items for sign in _both_signs(item)))
-    return _bracketed(text)
-
-
-def _bracketed(text: str) -> Parts:
-    """Split an answer that has no commas outside brackets."""
+    for separator, kind in (("\\cup", "union"), (":", "ratio")):
+        if len(pieces := split(text, separator)) > 1:
+            return Parts(kind, tuple(pieces))
+    related = re.search("[<>≤≥]", text)
+    if related and len(pieces := split(text, "∧")) > 1:
+        return Parts("both", tuple(pieces))
+    items = _items(text)
+    if len(items) > 1:  # x < 1 or x > 3
+        return Parts("union" if all(map(_interval, items)) else "list", tuple(items))
     inside, brackets = text[1:-1], text[:1] + text[-1:]
-    if brackets in ("()", "(]", "[)", "[]", "«»") and _depth(inside) >= 0:
-        items = _split(inside, ",")
-        if brackets == "«»":
-            return Parts("set", tuple(sign for item in items for sign in _both_signs(item)))
+    if brackets in ("()", "(]", "[)", "[]", "«»", "{}") and depth(inside) <= MAX_DEPTH:
+        items = _items(inside)
+        if brackets in ("«»", "{}"):
+            return Parts("set", tuple(items))
         if len(items) > 1:
             return Parts(brackets, tuple(items))
         if brackets == "()" and inside:
             return apart(inside)
-    signs = _both_signs(text)
-    return Parts("list" if len(signs) > 1 else "single", tuple(signs))
+    return Parts("single", (text,))
+
+
+def _items(text: str) -> list[str]:
+    """Split a list at its commas: ``1,000, 2,000`` has two items, ``2, 100`` has two, ``1,000`` is one."""
+    text = re.sub("[∧∨]", ", ", text)
+    for separator in ("", ", ", ","):
+        items = split(text, separator) if separator else [text]
+        if all(len(split(ungrouped(item), ",")) == 1 for item in items):
+            break
+    return [sign for item in items for sign in _both_signs(item)]
 
 
 def _both_signs(item: str) -> list[str]:
@@ -76,43 +72,16 @@ def _both_signs(item: str) -> list[str]:
     return [re.sub(r"\\mp ?", "-", plus).removeprefix("+"), re.sub(r"\\mp ?", "+", minus)]
 
 
-def _interval(text: str) -> str:
-    """Write an inequality for one name, such as ``1<x≤2`` or ``x>3``, as an interval; leave other texts."""
-    match = _INEQUALITY.fullmatch(text)
-    if match is None:
-        return text
-    second, high = match["second"], match["high"]
-    if second in "<≤":
-        low = match["low"] or "-\\infty"
-        return f"{'[' if match['first'] == '≤' else '('}{low},{high}{']' if second == '≤' else ')'}"
-    return text if match["low"] else f"{'[' if second == '≥' else '('}{high},\\infty)"
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Split the text at a separator wherever it stands outside brackets."""
-    if separator not in text:
-        return [text]
-    pieces, start, depth = [], 0, 0
-    for position, sign in enumerate(text):
-        depth += (sign in _OPEN) - (sign in _CLOSE)
-        if depth == 0 and text.startswith(separator, position):
-            pieces.append(text[start:position].strip())
-            start = position + len(separator)
-    return [*pieces, text[start:].strip()]
-
-
-def _depth(text: str) -> int:
-    """Return how deeply brackets of any kind are nested; negative if one is closed before it is opened."""
-    depth = deepest = 0
-    for sign in text:
-        depth += (sign in _OPEN) - (sign in _CLOSE)
-        deepest = max(deepest, depth)
-        if depth < 0:
-            return depth
-    return deepest
-
-
 # Names
+
+_NAME = re.compile(
+    r"(?:\\text\{[^{}]*\}|[A-Za-z\\(](?:[\w\\{}'(), ]|\\text\{[^{}]*\}){0,40})|[a-w](?:\+[a-w])+",
+    re.ASCII | re.I,
+)
+_NO_NAME = re.compile(
+    r"\\(?:frac|sqrt|(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|binom|begin|pi)"
+    r"|[{(][^A-Za-z]*[)}]|[xyz]{2}|^e$"
+)
 
 
 def without_names(gold: str, answer: str) -> tuple[str, str] | None:
@@ -121,38 +90,48 @@ def without_names(gold: str, answer: str) -> tuple[str, str] | None:
     ``x = 5`` becomes 5, and ``x in [1,2]`` becomes [1,2]. Two equations for different names are left whole,
     and so is an equation that is not a definition, such as ``2x + y = 1``.
     """
-    (name, right), (other, ours) = _named(_turned(gold)), _named(_turned(answer))
+    (name, right), (other, ours) = _named(gold), _named(answer)
     if name and other and name != other:
         return (gold, answer) if "=" in gold and "=" in answer else None
-    if (name and not other and "=" in answer) or (other and not name and "=" in gold):
+    if (name and not other and "=" in ours) or (other and not name and "=" in right):
         return gold, answer
     return right, ours
 
 
-def _turned(text: str) -> str:
-    """Write ``3<x`` as ``x>3``."""
-    match = _FLIPPED.fullmatch(text)
-    if match is None or _INEQUALITY.fullmatch(text):
-        return text
-    return match["name"] + _MIRROR[match["sign"]] + match["side"]
-
-
-def _named(text: str) -> tuple[str | None, str]:
-    """Return the name that an answer defines, if any, and what it says of that name."""
-    if len(_split(text, ",")) > 1 and not _GROUPED.fullmatch(text.rpartition("=")[2]):
-        return None, text
-    element, inequality = _ELEMENT.fullmatch(text), _INEQUALITY.fullmatch(text)
+def _named(text: str) -> tuple[str, str]:
+    """Return the name that an answer defines, or nothing, and what it says of that name."""
+    if len(_items(text)) > 1:
+        return "", text
+    exact, _, rounded = text.partition("\\approx")
+    sides = text.replace("\\approx", "=").split("=") if _is_name(exact) else exact.split("=")
+    element = re.fullmatch(r"(.{1,20}?)\\in(?![a-z]) ?(.*)", text)
+    interval = _interval(text)
+    if interval:
+        return interval
     if element:
-        return element["name"], element["rest"]
-    if inequality:
-        return inequality["name"], text
-    sides = text.split("=")
+        return element[1], element[2]
     if len(sides) > 1 and _is_name(sides[0]):
-        return sides[0], sides[-1]
+        return sides[0].replace(" ", ""), sides[-1].strip()
     if len(sides) == 2 and _is_name(sides[1]):
         return sides[1], sides[0]
-    return None, text
+    return "", sides[-1] if len(sides) > 1 and not names(sides[0]) else "=".join(sides)
 
 
 def _is_name(text: str) -> bool:
-    return _NAME.fullmatch(text) is not None and not _NO_NAME.search(text)
+    return _NAME.fullmatch(text.strip()) is not None and not _NO_NAME.search(text)
+
+
+def _interval(text: str) -> tuple[str, str] | None:
+    """Return the name in ``1<x≤2`` or ``x>3``, and the interval; None for any other text."""
+    terms = re.split("([<>≤≥])", text)
+    signs = terms[1::2]
+    if "=" in text or len(signs) not in (1, 2) or len({sign in "<≤" for sign in signs}) == 2:
+        return None
+    if signs[0] in ">≥":
+        terms = terms[::-1]
+    if len(signs) == 1:
+        terms = ["-\\infty", "<", *terms] if _is_name(terms[0]) else [*terms, "<", "\\infty"]
+    low, first, name, second, high = terms
+    if not _is_name(name):
+        return None
+    return name.strip(), f"{'[' if first in '≤≥' else '('}{low},{high}{']' if second in '≤≥' else ')'}"

@@ -1,173 +1,119 @@
-r"""One spelling for the many ways to write the same LaTeX answer, and units separated from the value.
+r"""One spelling for the many ways to write the same LaTeX answer, and the unit apart from its value.
 
-What ``clean`` returns is ASCII, except for ``≤``, ``≥`` and three signs of our own: ``«`` and ``»`` for the
-braces of a set (``\{``, ``\}``), and ``¶`` for the line break of a matrix.
+What ``clean`` returns is ASCII, except for ``≤``, ``≥``, ``≠``, ``∧`` (and), ``∨`` (or), and three signs of
+our own: ``«`` and ``»`` for the braces of a set (``\{``, ``\}``), and ``¶`` for the line break of a matrix.
 """
 
 import re
 
-MAX_CHARS = 300
+MAX_CHARS = 600
 
-_SIGNS = {
-    **{"−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "±": "\\pm "},
-    **{"π": "\\pi ", "∞": "\\infty ", "°": "^\\circ ", "∪": "\\cup ", "∈": "\\in "},
-    **{
-        "≤": "\\le ",
-        "≥": "\\ge ",
-        "≠": "\\ne ",
-        "²": "^2",
-        "³": "^3",
-        "½": "\\frac12 ",
-        "’": "'",
-        "\xa0": " ",
-    },
-    **{"θ": "\\theta ", "€": "\\$", "£": "\\$", "\u200b": "", "\u2009": " ", "\u202f": " "},
-}
-_TRANSLATION = str.maketrans(_SIGNS)
-_ROOT = re.compile(r"√\s*(\d+|\w)")
+_TRANSLATION = str.maketrans(
+    {
+        **{"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "±": r"\pm "},
+        **{"π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "°": r"^\circ ", "∪": r"\cup ", "∈": r"\in "},
+        **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "²": "^2", "³": "^3", "½": r"\frac12 ", "’": "'"},
+        **{
+            "\xa0": " ",
+            "\u2009": " ",
+            "\u202f": " ",
+            "\u200b": "",
+            "€": r"\text{euros}",
+            "£": r"\text{sterling}",
+            "≈": r"\approx ",
+            "∅": r"\emptyset ",
+        },
+        "√": r"\sqrt ",
+    }
+)
 _KEPT = re.compile(r"[\t\n\r -~]*")
+_SIGNS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|sqrt|pi"
 
 # Each rule is applied once, in this order; all are linear on a text of at most MAX_CHARS.
 _RULES = [
+    (r"(?<!\\)\\\\(?=[A-Za-z])(?!.*\\end)|(?:\\\\|\\newline)\s*$", r"\\"),
     (r"\\\\(?:\[[^\]]{0,9}\])?", "¶"),
-    (r"\\{", "«"),
-    (r"\\}", "»"),
-    (r"(?<=\d)(?:\\[,!] ?|\{,\}(?:\\! ?)?)(?=\d{3}(?!\d))", ","),
-    (r"(?<=\d),\\[!,] ?(?=\d{3}(?!\d))", ","),
-    (r"\\!|\\(?:displaystyle|textstyle|limits|nolimits)(?![A-Za-z])|\\label\{[^{}]*\}", ""),
-    (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])(?:\.)?", ""),
-    (r"\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\hspace\{[^{}]*\}", " "),
-    (r"\\\$|\$|\*\*|\\\(|\\\)|\\\[|\\\]", ""),
-    (r"\\%|\\?(?:text|mathrm)\{ ?(?:%|\\%|percent) ?\}|\bpercent\b", "%"),
-    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-    (r"\\(?:mathrm|mathbf|mathit|textbf|textit|textrm|textnormal|mbox|operatorname|rm)\s*\{", r"\\text{"),
-    (r"\\text\s*\{([A-Za-z0-9])\}", r"\1"),
-    (r",?\s*\\text\s*\{,? ?(?:and|or),? ?\}|,?\s+(?:and|or)\s+|;", ", "),
+    (r"\\(?:\{|lbrace(?![a-z]))", "«"),
+    (r"\\(?:\}|rbrace(?![a-z]))", "»"),
+    (r"(?<=\d)(?:,\\! ?|\\[,!] ?,?|\{,\}(?:\\! ?)?)(?=\d{3}(?!\d))", ","),
+    (r"\\!|\\(?:display|text)style|\\(?:no)?limits|\\label\{[^{}]*\}", ""),
+    (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
+    (
+        r"\\[,;: ]|~|\\q?quad(?![A-Za-z])|\\hspace\{[^{}]*\}|\\(?:math(?:bf|it)|boldsymbol|bm)(?![A-Za-z])",
+        " ",
+    ),
+    (r"\\\$ ?([\d.,]+(?: [mbt]r?illion| thousand)?)|\\\$", r"\1\\text{dollars}"),
+    (r"\\text\{(euros|sterling)\} ?([\d.,]+)", r"\2\\text{\1}"),
+    (r"\$|\*\*|`|\\[()\[\]]", ""),
+    (r"\\%|\\?(?:text|mathrm)\{ ?\\?(?:%|percent) ?\}|\bpercent\b", "%"),
+    (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac"),
+    (r"\\(?:mathrm|text(?:bf|it|rm|normal)|mbox|operatorname|rm)\s*\{", r"\\text{"),
+    (r"\\text\s*\{ ?([-+]?[\d.,/]+) ?\}", r"\1"),
+    (r"\\text\s*\{([eid])\}|(?<![\w)}\s/])\\text\s*\{([A-Za-z])\}|\\text\{\s*\}", r"\1\2"),
+    (r",?\s*\\text\s*\{,? ?and,? ?\}|,?\s+and\s+", " ∧ "),
+    (r",?\s*\\text\s*\{,? ?or,? ?\}|,?\s+or\s+", " ∨ "),
+    (r";", ","),
     (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\}|\\degree)|\\degree", r"\\text{degrees}"),
-    (r"\\(?:le|leq|leqslant)(?![A-Za-z])", "≤"),
-    (r"\\(?:ge|geq|geqslant)(?![A-Za-z])", "≥"),
-    (r"\\(?:langle)(?![A-Za-z])", "("),
-    (r"\\(?:rangle)(?![A-Za-z])", ")"),
-    (r"\\(?:lbrace)(?![A-Za-z])", "«"),
-    (r"\\(?:rbrace)(?![A-Za-z])", "»"),
-    (r"\\frac\s*(\d)\s*(\d)(?!\})", r"\\frac{\1}{\2}"),
-    (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
+    (r"\\(?:le|leq|leqslant)(?![A-Za-z])|<=", "≤"),
+    (r"\\(?:ge|geq|geqslant)(?![A-Za-z])|>=", "≥"),
+    (r"\\(?:ne|neq)(?![A-Za-z])|!=", "≠"),
+    (r"\\lt(?![A-Za-z])", "<"),
+    (r"\\gt(?![A-Za-z])", ">"),
+    (r"\\langle(?![A-Za-z])", "("),
+    (r"\\rangle(?![A-Za-z])", ")"),
+    (r"\\[lr]?vert(?![A-Za-z])", "|"),
+    (rf"(?<![\\A-Za-z{{])({_SIGNS})(?![A-Za-z])", r"\\\1"),
+    (r"\\frac\s*(\d|\s[A-Za-z])\s*(\d|[A-Za-z])(?!\})", r"\\frac{\1}{\2}"),
+    (r"\\frac\s*(\d|\s[A-Za-z])\s*\{", r"\\frac{\1}{"),
     (r"(\\frac\{[^{}]*\})\s*(\w)", r"\1{\2}"),
     (r"\\sqrt\s*(\w)", r"\\sqrt{\1}"),
-    (r"\\text\{\s*\}", ""),
+    (r"\\sqrt\[(3|5)\]\{-", r"-\\sqrt[\1]{"),
+    (r"(\w)\^ ?(?:\{ ?)?\\prime ?(?:\}|(?!\\prime))", r"\1'"),
+    (r"(\w)\^ ?\{ ?\\prime ?\\prime ?\}", r"\1''"),
+    (r"\\(sin|cos|tan|cot|sec|csc) ?[({]?(\d{1,9})\\text\{degrees\}[)}]?", r"\\\1(\\frac{\2\\pi}{180})"),
+    (r"\\overline\{([A-Z]{2,3})\}", r"\1"),
+    (r"^\s*(?:\\approx|=)", ""),
+    (r"\\mathbb\{R\}", r"(-\\infty,\\infty)"),
+    (r"«\s*»|\\varnothing", r"\\emptyset"),
+    (r"\+\\infty", r"\\infty"),
+    (r"\*", r"\\cdot "),
     (r"\s+", " "),
-    (r"(?<=\d),(?=\d{3}(?:,\d{3})*(?:\.\d+)?, )|(?<=, )(\d{1,3}),(?=\d{3}(?!\d))", r"\1"),
-    (r" ?([^\w\\ ]) ?", r"\1"),
-    (r" (?=\\)", ""),
+    (r" ?([^\w\\ ,]) ?", r"\1"),
+    (r" (?=[\\,])", ""),
 ]
-_COMPILED = [(re.compile(pattern, re.ASCII), replacement) for pattern, replacement in _RULES]
+_COMPILED = [(re.compile(pattern, re.ASCII | re.DOTALL), replacement) for pattern, replacement in _RULES]
 
 
 def clean(text: str) -> str | None:
     """Return the text in one spelling; None if it is too long or has characters that no answer has."""
     if len(text) > MAX_CHARS:
         return None
-    text = _ROOT.sub(r"\\sqrt{\1}", text).translate(_TRANSLATION)
+    text = text.translate(_TRANSLATION)
+    if text.count("$") == 1 + text.count("\\$"):  # a price, not a formula between dollar signs
+        text = re.sub(r"(?<!\\)\$", r"\\$", text)
     if not _KEPT.fullmatch(text):
         return None
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
-    text = text.strip().rstrip(".,:").strip()
+    text = text.strip().rstrip(".,:\\").strip()
     return text if 0 < len(text) <= MAX_CHARS else None
 
 
-# Units
-
-_UNITS = {
-    name: canonical
-    for canonical, names in {
-        "m": "m meter metre",
-        "cm": "cm centimeter centimetre",
-        "mm": "mm millimeter millimetre",
-        "km": "km kilometer kilometre",
-        "in": "in inch inches",
-        "ft": "ft foot feet",
-        "yd": "yd yard",
-        "mi": "mi mile",
-        "s": "s sec second",
-        "min": "min minute",
-        "h": "h hr hour",
-        "day": "day",
-        "week": "week",
-        "month": "month",
-        "year": "year yr",
-        "g": "g gram",
-        "kg": "kg kilogram",
-        "lb": "lb pound",
-        "oz": "oz ounce",
-        "L": "L liter litre",
-        "mL": "mL ml milliliter",
-        "dollar": "dollar",
-        "cent": "cent",
-        "degree": "degree deg",
-        "radian": "radian rad",
-        "mph": "mph",
-        "square": "square sq",
-        "cubic": "cubic cu",
-    }.items()
-    for name in names.split()
-}
-_POWERS = {"2": "square", "3": "cubic"}
-# Words after a number that change its value, and so are not units.
-_NO_UNIT = re.compile(
-    r"\b(?:pi|sqrt|sin|cos|tan|log|ln|exp|i|e|inf\w*|times|plus|minus|over|hundred|thousand|million|billion|"
-    r"trillion|dozen|hal[fv]\w*|thirds?|quarters?|fourths?|(?:fif|six|seven|eigh|nin|ten|hundred|thousand)ths?|squared|cubed|not|to|mod)\b",
-    re.ASCII | re.IGNORECASE,
-)
-_TEXT_UNIT = re.compile(r"(?P<core>.*[\w)}%»])\\text\{ ?(?P<words>[^{}]{1,60})\}(?:\^\{?(?P<power>[23])\}?)?")
-_WORD_UNIT = re.compile(
-    r"(?P<core>[-+]?[\d.,/]+%?|.*[\d}]\})(?: (?=[A-Za-z])|(?=[A-Za-z]{2}))"
-    r"(?P<words>[A-Za-z]+(?:[ /][A-Za-z]+){0,3})(?:\^\{?(?P<power>[23])\}?)?",
-    re.ASCII,
-)
+def depth(text: str) -> int:
+    """Return how deeply brackets of any kind are nested; a large number if they do not match."""
+    level = deepest = 0
+    for sign in text:
+        level += (sign in "([{«") - (sign in ")]}»")
+        deepest = max(deepest, level) if level >= 0 else 10**6
+    return deepest if level == 0 else 10**6
 
 
-def split_unit(text: str) -> tuple[str, tuple[str, ...]]:
-    r"""Return a cleaned answer without the unit after it, and the unit's parts in one spelling.
-
-    A unit is ``\text{...}`` after anything, or up to four words after a number. Words that change the value,
-    such as "million", are not units, and nor is a letter right after a number: ``5m`` is five times m.
-    """
-    core, parts = text, []
-    for _ in range(3):  # "5 square \text{cm}"
-        match = _TEXT_UNIT.fullmatch(core) or _WORD_UNIT.fullmatch(core)
-        if match is None or _NO_UNIT.search(match["words"]):
-            break
-        core = match["core"]
-        parts += [_spelled(word) for word in re.findall(r"[A-Za-z]+|[^\sA-Za-z]", match["words"])]
-        parts += [_POWERS[match["power"]]] if match["power"] else []
-    return core, tuple(sorted(parts))
-
-
-def _spelled(word: str) -> str:
-    """Return a unit in one spelling; an unknown one begins with a question mark."""
-    return _UNITS.get(word) or _UNITS.get(word.lower()) or _UNITS.get(word.lower().rstrip("s"), "?" + word)
-
-
-def units_conflict(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether two units are known and differ; a unit that is missing or unknown contradicts nothing."""
-    known = all(not part.startswith("?") for part in one + other)
-    return bool(one and other and known and one != other)
-
-
-# Words
-
-
-def as_words(text: str) -> str | None:
-    r"""Return a cleaned answer that is nothing but words, in lower case; None if it is anything else.
-
-    A single letter is a symbol, not a word, unless it stands alone in parentheses: the choice ``(C)``.
-    """
-    plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
-    choice = re.fullmatch(r"\s*\(?\s*([A-Z])\s*\)\s*", plain)
-    if choice:
-        return choice[1].lower()
-    bare = " ".join(re.sub(r"[^\w\s]", " ", plain).lower().split())
-    if "\\text" in text:
-        return bare if "\\" not in plain and not re.search(r"\d", plain) else None
-    return bare if re.fullmatch(r"[A-Za-z]{4,}(?: [A-Za-z]+)*", plain) else None
+def split(text: str, separator: str) -> list[str]:
+    """Split the text at a separator wherever it stands outside brackets."""
+    pieces, start, level = [], 0, 0
+    for position, sign in enumerate(text):
+        level += (sign in "([{«") - (sign in ")]}»")
+        if level == 0 and text.startswith(separator, position) and position >= start:
+            pieces.append(text[start:position].strip())
+            start = position + len(separator)
+    return [*pieces, text[start:].strip()]

@@ -45,13 +45,13 @@ def evaluation(*texts: str, samples: int = 1, **scores: float) -> Evaluation:
 def test_rows_hold_what_the_centre_of_then_answers_and_earns(tmp_path: Path) -> None:
     watched, task = RolloutTable(prompts=2, every=2), Letters()
     tuned, _ = fit(task, tmp_path, steps=5, callbacks=[watched])
-    assert [(row["updates"], row["prompt_id"]) for row in watched.rows] == [
+    assert [(row["generations"], row["prompt_id"]) for row in watched.rows] == [
         (updates, f"val/{i}") for updates in (0, 2, 4, 5) for i in range(2)
     ]
     for updates in (0, 2, 4, 5):
         tuned.restore(updates)
         tuned.rollouts.hold_centre(tuned.centre)
-        rows = [row for row in watched.rows if row["updates"] == updates]
+        rows = [row for row in watched.rows if row["generations"] == updates]
         for row, prompt in zip(rows, tuned.reserve(task.problems("val")[:2]), strict=True):
             (completion,) = tuned.rollouts.complete([prompt])
             assert row["completion"] == completion.text
@@ -66,7 +66,7 @@ def test_pandas_reads_the_table(tmp_path: Path) -> None:
     assert frame["completion"].tolist() == [row["completion"] for row in watched.rows]
     assert frame["reward"].tolist() == [len(row["completion"]) for row in watched.rows]
     assert frame["score tokens"].tolist() == [7.0] * 6
-    assert frame["updates"].tolist() == [0, 0, 0, 2, 2, 2]
+    assert frame["generations"].tolist() == [0, 0, 0, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_first_and_the_latest_fifty_measurements_are_kept(count: int) -> Non
         rows = bounded(rows + rows_of(evaluation("a", "b"), updates))
     every = list(range(0, 3 * count, 3))
     expected = [u for i, u in enumerate(every) if i == 0 or i >= count - 50]
-    assert [row["updates"] for row in rows] == [u for u in expected for _ in range(2)]
+    assert [row["generations"] for row in rows] == [u for u in expected for _ in range(2)]
 
 
 def test_a_task_without_validation_is_asked_its_training_prompts(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_the_final_centre_is_the_average_where_there_is_one(
     tuned, records = fit(Letters(), tmp_path, steps=2, callbacks=[EMAWeightAveraging(decay=0.5), watched])
     assert asked == [records.checksums[0], records.checksums[3], tuned.checksum()]
     assert tuned.checksum() != records.checksums[3]
-    assert [row["updates"] for row in watched.rows] == [0, 2]
+    assert [row["generations"] for row in watched.rows] == [0, 2]
 
 
 def test_table_and_page_are_handed_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,3 +183,11 @@ def test_table_and_page_are_handed_to_mlflow(tmp_path: Path, monkeypatch: pytest
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         RolloutTable(**options)
+
+
+def test_rows_of_version_0_1_0_are_taken_over() -> None:
+    rows = rows_of(evaluation("a"), 3)
+    old = [{("updates" if key == "generations" else key): row[key] for key in row} for row in rows]
+    table = RolloutTable()
+    table.load_state_dict({"rows": old})
+    assert table.rows == rows

@@ -326,3 +326,9 @@ def test_a_missing_config_is_named(name: str, word: str | None, refused) -> None
 )
 def test_the_nearest_word(word: str, candidates: list[str], expected: str) -> None:
     assert suggestion(word, candidates) == expected
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_words_for_what_is_no_number_are_no_classes(value: str, refused) -> None:
+    sentence = refused("fit", *SMOKE, "--model.optimizer.init_args.lr", value)
+    assert sentence == f"model.optimizer.init_args.lr is {value}: give a number."

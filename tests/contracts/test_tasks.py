@@ -136,7 +136,7 @@ CASES = {
     "countdown-raw": Case(lambda: Countdown(4, 4, 4, numbers=[3], seed=5, chat=False), solved_countdown, 1.1),
     **{name: Case(partial(MathTask, name, "sample"), boxed, 1.0) for name in MATHS},
     "math-raw": Case(lambda: MathTask("math", "sample", prompt="qwen_math", flexible=False), boxed, 1.0),
-    "math-verify": Case(lambda: MathTask("gsm8k", "sample", judge="math_verify"), boxed, 1.0),
+    "math-verify": Case(lambda: MathTask("gsm8k", "sample", judge="library_alone"), boxed, 1.0),
     **{name: Case(partial(MultipleChoice, name, "sample"), lettered, 1.0) for name in CHOICES},
     **{
         f"{name}-loglikelihood": Case(

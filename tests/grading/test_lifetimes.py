@@ -100,7 +100,11 @@ def test_what_a_hung_grader_started_in_other_sessions_dies_with_it(monkeypatch: 
     scorer = Scorer(Spawning(), Grading(workers=1, timeout_seconds=0.5, **TOLERANT))
     scorer.start()
     scorer.submit(PROMPTS[:1], ["x"])[0].result()
-    sleeping = {p for p in _marked(str(os.getpid())) if p.name() == "sleep"}
+    for _ in range(500):  # a process has its name a moment after its start
+        sleeping = {p for p in _marked(str(os.getpid())) if p.name() == "sleep"}
+        if len(sleeping) == 6:
+            break
+        time.sleep(0.02)
     assert len(sleeping) == 6  # three of prepare, three of the first reward
     [first, second] = scorer.round(2).add(PROMPTS, completions("hang", "x")).scores()
     assert (first["failed_timeout"], second["reward"]) == (1, 1)

@@ -3,7 +3,8 @@
 from es_lightning.tasks.answers.math_answers import final_answer
 from es_lightning.tasks.answers.math_equal import answers_equal
 
-# One case a line: gold answer, reply, whether it counts. A reply without a box is put into one.
+# One case a line: gold answer, reply, whether it counts. A reply without a box is put into one. "refused" is
+# an answer that is right and does not count; docs/tasks.md says why.
 CASES = r"""
 # numbers
 12 | 12 | yes
@@ -222,7 +223,7 @@ x^2 | x^3 | no
 e^{-50} | 2e^{-50} | no
 \frac{x^2-1}{x-1} | x+1 | yes
 \frac{n(n+1)}{2} | \frac{n^2+n}{2} | yes
-\cos\frac{\pi}{7}\cos\frac{2\pi}{7}\cos\frac{3\pi}{7} | \frac{1}{8} | yes
+\cos\frac{\pi}{7}\cos\frac{2\pi}{7}\cos\frac{3\pi}{7} | \frac{1}{8} | refused
 \binom{10}{3} | 120 | yes
 10! | 3628800 | yes
 \log_2 8 | 3 | yes
@@ -266,14 +267,356 @@ x_1 | x_2 | no
 7 | \boxed{ | no
 """
 
+# More pairs of every kind that a policy could exploit, and of every way to write a right answer.
+MORE = r"""
+7x | 7 | no
+7 | 7x | no
+8pq | 8 | no
+8pq | 8rs | no
+3ab^2 | 3 | no
+\frac{3}{4}gt^2 | \frac{3}{4} | no
+\pi r^2 | \pi | no
+2\pi r | 2\pi | no
+5 k | 5 | no
+5 | 5 k | no
+15 y | 15 z | no
+9 z^3 | 9 z^2 | no
+5 \text{ seconds} | 5 t | no
+7 h | 7 | no
+4 s | 4 h | no
+12 cm | 12 m | no
+3 g | 3 | no
+2 d | 2 | no
+10:00 | 5:00 | no
+3:45 | 1:15 | no
+6:20\text{ a.m.} | 3:10\text{ a.m.} | no
+7:15 | 14:30 | no
+2/0 | 3/0 | no
+\frac{1}{0} | \frac{5}{0} | no
+0/0 | 1/0 | no
+8\text{ p.m.} | 8\text{ a.m.} | no
+3\text{ feet} | 3\text{ inches} | no
+\$2 | 2\text{ cents} | no
+25\text{ cents} | \$25 | no
+10\text{ cm}^2 | 10\text{ cm}^3 | no
+12\text{ square units} | 12\text{ cubic units} | no
+5\text{ kg} | 5\text{ g} | no
+5\text{ km} | 5\text{ miles} | no
+€5 | \$5 | no
+90^\circ | 90\text{ radians} | no
+\frac{1}{4} | 0.25\% | no
+0.3 | 0.3\% | no
+25\% | 0.25\% | no
+\frac{3}{4} | \frac{3}{4}\% | no
+0.5\% | \frac12 | no
+q(0)e^{-t} | 0 | no
+f(2) | f | no
+f(2) | 2f | no
+f(3) | f(2) | no
+g(0)+1 | 1 | no
+y(0) \cos t | y(0) \sin t | no
+N(0)2^{-t} | 2^{-t} | no
+\frac{dy}{dx}=2x | \frac{y}{x}=2x | no
+\frac{dP}{dt}=rP | \frac{P}{t}=rP | no
+\frac{dy}{dx} | \frac{y}{x} | no
+x(0) | x | no
+u(1) | u | no
+2^{500} | 2^{500}+1 | no
+3^{1000} | 3^{1000}-1 | no
+10^{2020}-1 | 10^{2020} | no
+\frac{3^{1009}-1}{2} | \frac{3^{1009}+1}{2} | no
+2^{2020} | 2^{2019} | no
+100! | 99! | no
+100! | 100!+1 | no
+2^{1000}+3^{500} | 2^{1000} | no
+\frac{1}{3^{99}} | \frac{1}{3^{98}} | no
+\lfloor n/3 \rfloor | \lfloor n/4 \rfloor | no
+\lceil \frac{n}{2} \rceil | \lfloor \frac{n}{2} \rfloor | no
+\lfloor \frac{n}{4} \rfloor | \frac{n}{4} | no
+\lceil x \rceil | x | no
+\lfloor \sqrt{n} \rfloor | \lceil \sqrt{n} \rceil | no
+n-\lfloor n/10\rfloor | n-\lfloor n/11\rfloor | no
+1, 234 | 1234 | no
+3, 500 | 3500 | no
+1,2,3 | 123 | no
+12, 345, 678 | 12345678 | no
+10, 200 | 10,200 | no
+-221_3 | 221_3 | no
+101_2 | 101_3 | no
+10 | 10_3 | no
+5 | 101_2 | no
+x<2\text{ or }x>5 | x<2\text{ and }x>5 | no
+x>1\text{ and }x<4 | x>1\text{ or }x<4 | no
+\text{Bob} > \text{Amy} | \text{Bob} < \text{Amy} | no
+A<B | A>B | no
+\text{Tom} = \text{Ann} | \text{Tom} > \text{Ann} | no
+p \text{ and } q | p \text{ or } q | no
+x=2 | 2x=4 | no
+3 | x+2=5 | no
+3 | x^2=3 | no
+7 | 2x=7 | no
+x \in (1,2) | \{1,2\} | no
+[1,2] | \{1,2\} | no
+(1,2] | [1,2) | no
+(a,b) | (b,a) | no
+(a,b) | [a,b] | no
+x=1,y=2 | x=2,y=1 | no
+|ac| | ac | no
+\begin{vmatrix}1&2\\3&4\end{vmatrix} | \begin{pmatrix}1&2\\3&4\end{pmatrix} | no
+\begin{pmatrix}1&2\end{pmatrix} | \begin{pmatrix}2&1\end{pmatrix} | no
+A | a | no
+X^2 | x^2 | no
+mM | m^2 | no
+I | i | no
+2I | 2i | no
+\omega_1 | \omega_2 | no
+x' | x | no
+\vec{v} | v | no
+\overline{z} | z | no
+\hat{y} | y | no
+e^{-40} | 3e^{-40} | no
+10^{-30} | 2\cdot 10^{-30} | no
+e^{-x} | e^{x} | no
+\sin x | \sin y | no
+\ln 2 | \log 2 | no
+\log_2 x | \log_3 x | no
+\sqrt[3]{x} | \sqrt{x} | no
+x^2=4 | x=2 | no
+x=x+1 | y=y+2 | no
+x+y\le 2 | x+y\ge 2 | no
+x+y< 2 | x+y\le 2 | no
+2x+y=1 | 2x+y=0 | no
+\infty | -\infty | no
+[0,\infty) | [0,-\infty) | no
+(0,\infty) | (0,10^{99}) | no
+\pm 3 | 3 | no
+1\pm i | 1+i | no
+\frac{\pi}{2}+k\pi | \frac{\pi}{2}+2k\pi | no
+\cos(t)=0 \text{ when } t=\frac{\pi}{2}+\pi k | \cos(t)=0 \text{ when } t=\frac{\pi}{3}+\pi k | no
+\text{June 20} | \text{June 21} | no
+\text{yes} | \text{no} | no
+\text{3 red, 2 blue} | \text{2 red, 3 blue} | no
+1.5 | 15 | no
+1.5\times 10^{8} | 1.5\times 10^{7} | no
+6.02 \times 10^{23} | 6.03\times 10^{23} | no
+5 | \text{5 is not the answer} | no
+5 | 5! | no
+5 | -5 | no
+5 | 5^2 | no
+5 | 5i | no
+5 | |5-10|+1 | no
+5 | 55 | no
+2 | \sqrt{2} | no
+4 | 4\sqrt{3} | no
+12 | 1 2 | no
+12 | 12 or 13 | no
+12 | 12, 13 | no
+12 | \{12, 13\} | no
+12 | 12=13 | no
+0 | 0x | no
+0 | x-x | no
+x | \text{x marks the spot} | no
+3:4 | 4:3 | no
+1:2:3 | 1:3:2 | no
+5\frac{1}{2} | \frac{5}{2} | no
+\frac{1}{2} | 1\frac{1}{2} | no
+5 | 5\text{ hundred} | no
+5 | 5 thousand | no
+5 | 5 dozen | no
+2\pi | 2 | no
+2\pi | 6.28 | no
+90 | \frac{\pi}{2} | no
+45 | 45\%x | no
+3y | 3 y | yes
+5x^3 | 5 x^3 | yes
+y=3x | y = 3 x | yes
+8pq | 8p q | yes
+6ab | 2a\cdot 3b | yes
+\frac{3}{4}gt^2 | \frac{3}{4} g t^2 | yes
+5-2g(x) | 5 - 2 g(x) | yes
+2 n | 2n | yes
+g(x)=3 x | g(x)=3x | yes
+f(x) = 2x+1 | 2x+1 | yes
+3^{2020} | 3\cdot 3^{2019} | yes
+2^{100} | 4^{50} | yes
+\frac{1}{100!} | 1/100! | yes
+10! | 3,628,800 | yes
+\frac{100!}{99!} | 100 | yes
+\lfloor n/2\rfloor | \lceil (n-1)/2\rceil | yes
+\lceil \frac{n}{3}\rceil | \lfloor \frac{n+2}{3}\rfloor | yes
+\lfloor n/2 \rfloor +1 | 1+\lfloor \frac{n}{2}\rfloor | yes
+60, 120 | 120, 60 | yes
+7, 343 | \{7, 343\} | yes
+30^\circ, 150^\circ | 30, 150 | yes
+(2,5,101, 103) | (2, 5, 101, 103) | yes
+100, 200, 300 | 300, 200, 100 | yes
+-1011_2 | -1011_{2} | yes
+0.101_2 | 0.101_{2} | yes
+2A_{16} | 2A_{16} | yes
+\text{25} | 25 | yes
+7 | \textbf{7} | yes
+7 | \mathbf{7} | yes
+7 | \mathrm{7} | yes
+7 | \boldsymbol{7} | yes
+7 | \text{ 7 } | yes
+\frac{3}{4} | \mathbf{\frac{3}{4}} | yes
+\frac{3}{4} | \boldsymbol{\frac{3}{4}} | yes
+2500 | \frac{\mathrm{5,000}}{2} | yes
+1000 | \mathrm{1,000} | yes
+-3 | \mathbf{-3} | yes
+\text{2:15 p.m.} | 2:15 \text{ p.m.} | yes
+\text{11:59 AM} | 11:59 \text{ a.m.} | yes
+\text{11:59 AM} | 11:59 AM | yes
+\text{June 20} | June 20 | yes
+\text{May 5} | \text{May } 5 | yes
+7\text{ p.m.} | 7:00 \text{ PM} | yes
+2400 | 2,400 \text{ m}^2 | yes
+12{,}500 | 12,500\text{ dollars} | yes
+12000 | 12,000 cm^3 | yes
+1,500 | 1,500\text{ km} | yes
+3600 | \$3,600 | yes
+7 | 7\text{s} | yes
+\frac{5}{3} | \frac{5}{3}\,\mathrm{s} | yes
+2\sqrt{3} | 2\sqrt{3}\text{ m} | yes
+15 | 15\,\mathrm{N} | yes
+25 | 25^\circ\text{F} | yes
+9.8 | 9.8\,\mathrm{m/s^2} | yes
+9.8 | 9.8\,\text{m/s}^2 | yes
+9.8 | 9.8\,\mathrm{m}/\mathrm{s}^2 | yes
+9.8 | 9.8\,\mathrm{m}\,\mathrm{s}^{-2} | yes
+300 | 300\text{ K} | yes
+\sqrt{2/n} | \frac{\sqrt{2}}{\sqrt{n}} | yes
+\sqrt{xy} | \sqrt{x}\sqrt{y} | yes
+3a\sqrt{2a} | \sqrt{18a^3} | yes
+\sqrt[4]{x} | x^{1/4} | yes
+\ln(ab) | \ln a+\ln b | yes
+\ln x^2 | 2\ln x | yes
+\log_2 (ab) | \log_2 a+\log_2 b | yes
+\frac{1}{\sqrt{x}} | x^{-1/2} | yes
+\sqrt{a^2b} | a\sqrt{b} | yes
+\frac{\alpha_{1}}{\beta^2} | \frac{\alpha_1}{\beta^{2}} | yes
+\mu_{\text{max}} | \mu_{\mathrm{max}} | yes
+2\rho_{0} | 2\rho_0 | yes
+y^{\prime\prime}+y=0 | y''+y=0 | yes
+y^{\prime}=2y | y'=2y | yes
+T_{\mathrm{eff}} | T_\text{eff} | yes
+\theta_i | \theta_{i} | yes
+\Delta x | \Delta x | yes
+\omega_0^2 | \omega_{0}^{2} | yes
+k_B T | k_{B}T | yes
+\overline{AB} | AB | yes
+\overline{XYZ} | XYZ | yes
+\angle ABC | \angle ABC | yes
+x>5 | x \gt 5 | yes
+x\ne 0 | x \neq 0 | yes
+x\ge 3 | x >= 3 | yes
+x\geqslant 3 | x\geq 3 | yes
+2<y<7 | 7>y>2 | yes
+[0,1] | 0\le f(x)\le 1 | yes
+0<x\leq 5 | (0,5] | yes
+a<x<b | (a,b) | yes
+x\neq 2 | x != 2 | yes
+(1,\infty) | x > 1 | yes
+\begin{pmatrix}5 & 6\\7 & 8\end{pmatrix} | \left[\begin{array}{cc}5 & 6\\7 & 8\end{array}\right] | yes
+\begin{pmatrix}1\\0\end{pmatrix} | \left(\begin{array}{c}1\\0\end{array}\right) | yes
+\begin{pmatrix}1\\0\end{pmatrix} | \begin{bmatrix}1\\0\end{bmatrix} | yes
+\begin{bmatrix}1&2\end{bmatrix} | \begin{matrix}1&2\end{matrix} | yes
+3,4 | {3,4} | yes
+3,4 | \lbrace 3,4\rbrace | yes
+\emptyset | \varnothing | yes
+\{\} | \emptyset | yes
+\pm 5 | \{-5, 5\} | yes
+\pm 5 | 5, -5 | yes
+\left[1,2\right) | [1,2) | yes
+\langle 1,2,3\rangle | (1,2,3) | yes
+(2) | 2 | yes
+\frac{\sqrt{2}}{2} | \frac{\sqrt{2}}{2} \approx 0.707 | yes
+\frac{1}{3} | \frac{1}{3} \approx 0.333 | yes
+\pi | \pi \approx 3.14 | yes
+56 | 7 \times 8 = 56 | yes
+56 | 56 \\ | yes
+56 | 56. | yes
+56 | = 56 | yes
+56 | \approx 56 | yes
+12 | 3+4+5=12 | yes
+100 | p+q=100 | yes
+73 | m + n = 73 | yes
+33 | a+b = 16+17 = 33 | yes
+28 | N = 28 | yes
+28 | \text{Total} = 28 | yes
+28 | AB = 28 | yes
+\frac{2}{3} | \\frac{2}{3} | yes
+\frac{2}{3} | \\dfrac{2}{3} | yes
+2\sqrt{3} | 2\\sqrt{3} | yes
+5 | 5\% | yes
+x=3 | x = 3.0 | yes
+y = 2x + 3 | y=3+2x | yes
+x^2+y^2=25 | y^2+x^2=25 | yes
+\frac{x^2}{4}+\frac{y^2}{9}=1 | 9x^2+4y^2=36 | yes
+(x-1)^2 | x^2-2x+1 | yes
+x(x+1) | x^2+x | yes
+\frac{1}{x}-\frac{1}{x+1} | \frac{1}{x(x+1)} | yes
+2\cos^2 x-1 | \cos 2x | yes
+\binom{5}{2} | 10 | yes
+\binom{n}{2} | \frac{n(n-1)}{2} | yes
+n! | n\cdot(n-1)! | yes
+\tan^{-1} x | \arctan x | yes
+\sqrt{-4} | 2i | yes
+(1+i)^2 | 2i | yes
+e^{i\pi/2} | i | yes
+|x-1| | |1-x| | yes
+|a||b| | |ab| | yes
+x^{1/2} | \sqrt{x} | yes
+2^{n+1} | 2\cdot 2^n | yes
+\frac{a}{b+c} | a/(b+c) | yes
+\frac{a}{b+c} | \frac{a}{c+b} | yes
+0.5 | \frac{1}{2} | yes
+1/3 | 0.\overline{3} | yes
+3.14159265 | \pi | yes
+\text{(B)} | B | yes
+\text{B} | (B) | yes
+B | \textbf{(B)} | yes
+\text{Tuesday} | Tuesday | yes
+\text{even} | Even | yes
+1 \text{ hour } 30 \text{ minutes} | 1 \text{ hour } 30 \text{ minutes} | yes
+3 + 2\sqrt{2} | 2\sqrt{2}+3 | yes
+\frac{-1+\sqrt{5}}{2} | \frac{\sqrt5-1}{2} | yes
+\frac{\sqrt{6}+\sqrt{2}}{4} | \sin 75^\circ | yes
+\sin 30^\circ | \frac12 | yes
+3 : 4 | 3:4 | yes
+5\text{ apples} | 5 | yes
+2\frac{1}{3} | \frac73 | yes
+x \in [1,2] | [1,2] | yes
+[-1,1] | x\in[-1,1] | yes
+\mathbb{R} | (-\infty, \infty) | yes
+1.5 \times 10^{8} | 150000000 | yes
+1.5 \times 10^{8} | 1.5e8 | yes
+4\pi \text{ cm}^2 | 4\pi | yes
+4\pi | 4\pi \text{ square inches} | yes
+2x^2-3x+1 | 2 x^{2} - 3 x + 1 | yes
+\frac{3}{4} | 0.75 | yes
+\frac{3}{4} | 75\% | yes
+12 | \mathbf{12} | yes
+12 | {12} | yes
+12 | \displaystyle 12 | yes
+12 | 12\;\text{units} | yes
+12 | 12 \text{ ways} | yes
+12 | \quad 12 | yes
+1+\sqrt{2}, 1-\sqrt{2} | 1\pm\sqrt{2} | yes
+x = 1 \text{ or } x=2 | 1, 2 | yes
+-2, 1 | x=-2, 1 | yes
+-2, 1 | x = 1, x = -2 | yes
+(3,4) | (x,y)=(3,4) | yes
+"""
+
 
 def grade(gold: str, reply: str, **rules: bool) -> bool:
     found = final_answer(reply, **rules)
     return found.text is not None and answers_equal(gold, found.text)
 
 
-def cases() -> list[tuple[str, str, bool]]:
-    lines = [line for line in CASES.strip().split("\n") if not line.startswith("#")]
+def cases(table: str = CASES) -> list[tuple[str, str, bool]]:
+    lines = [line for line in table.strip().split("\n") if not line.startswith("#")]
     rows = [line.rsplit(" | ", 1) for line in lines]
     pairs = [(*front.split(" | ", 1), verdict == "yes") for front, verdict in rows]
     return [(gold, reply if "box" in reply else f"\\boxed{{{reply}}}", right) for gold, reply, right in pairs]

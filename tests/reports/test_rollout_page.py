@@ -53,9 +53,9 @@ class Reader(HTMLParser):
         raise AssertionError(data)
 
 
-def answer(updates: int, text: str, reward: float, **fields: object) -> Answer:
+def answer(generations: int, text: str, reward: float, **fields: object) -> Answer:
     values = {"sample": 0, "characters": len(text), "finish_reason": "stop", "tokens": 3} | fields
-    return Answer(updates, completion=text, scores={"reward": reward, "format": 1.0}, **values)  # type: ignore[arg-type]
+    return Answer(generations, completion=text, scores={"reward": reward, "format": 1.0}, **values)  # type: ignore[arg-type]
 
 
 def page(rows: list[Answer], prompt: str = "a prompt", name: str = "task/val/0") -> str:
@@ -127,14 +127,14 @@ def test_a_change_is_told_in_words() -> None:
     assert "better by 0.5 since 0" in text
     assert "worse by 0.25 since 5" in text
     assert "as after 10" in text
-    assert "after 0 updates 0.25, after 15 updates 0.5" in text
+    assert "after 0 generations 0.25, after 15 generations 0.5" in text
 
 
 def test_each_sample_is_compared_with_its_own_past() -> None:
     rows = [answer(u, "x", r, sample=s) for u, s, r in [(0, 0, 0.0), (0, 1, 1.0), (1, 0, 0.5), (1, 1, 0.5)]]
     text = Reader(page(rows)).text
-    assert "after 1 update, sample 1reward 0.5\u25b2 better by 0.5" in text
-    assert "after 1 update, sample 2reward 0.5\u25bc worse by 0.5" in text
+    assert "after 1 generation, sample 1reward 0.5\u25b2 better by 0.5" in text
+    assert "after 1 generation, sample 2reward 0.5\u25bc worse by 0.5" in text
 
 
 @pytest.mark.parametrize("samples", [1, 2])
@@ -145,7 +145,7 @@ def test_every_answer_is_on_the_page_once_and_the_middle_is_folded(moments: int,
     shown, _, folded = made.partition("<details>")
     assert [made.count(row.completion) for row in rows] == [1] * len(rows)
     unasked = {0, moments - 2, moments - 1}
-    assert all((row.completion in shown) == (row.updates in unasked) for row in rows)
+    assert all((row.completion in shown) == (row.generations in unasked) for row in rows)
     assert ("measurement" in folded) == (moments > 3)
 
 

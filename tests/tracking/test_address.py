@@ -34,7 +34,7 @@ __all__ = ["_mlflow_forgets_the_server"]
         ("sqlite:////proc/no/mlflow.db", "mend the permissions"),
         ("sqlite:////dev/null/mlflow.db", "mend the permissions"),
         ("sqlite:////proc", "mend the permissions"),
-        (f"postgresql://user:secret@127.0.0.1:{free_port()}/db", "refused"),
+        ("postgresql://user:secret@127.0.0.1:1/db", "refused"),
         ("./mlruns", "sqlite:///mlflow.db"),
     ],
 )

@@ -177,7 +177,7 @@ def test_the_models_page_has_its_rewards(folder: Path, client: MlflowClient, run
         "held_out/before": (summary["held_out_before"], 5, run.info.run_id),
         "held_out/after": (summary["held_out_after"], 5, run.info.run_id),
     }
-    assert logged.tags["updates"] == "5"
+    assert logged.tags["generations"] == "5"
 
 
 @pytest.mark.slow

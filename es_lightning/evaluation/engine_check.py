@@ -1,0 +1,192 @@
+"""Whether an engine computes with the weights that it is given: seconds long, before the first generation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.noise.base import hash64
+from es_lightning.distributed.ranks import Ranks
+from es_lightning.errors import UsageError
+from es_lightning.evaluation.reference import reference_logprobs
+from es_lightning.evaluation.rollouts import Rollouts
+from es_lightning.system.signals import interruptible
+from es_lightning.system.text import shortened
+
+NOISE = 0.1  # in units of each tensor's own root mean square
+LEAST = 0.01  # for tensors of zeros
+BOUND = 1e-3  # nats per token, in float32
+COARSE_BOUND = 1e-2  # where float32 is less: TF32 of accelerators, vLLM's approximate soft caps
+FACTOR = 3.0  # how many times as far as transformers in half precision an engine may be from float32
+SEED = hash64("engine check")
+SMALL = 2**29  # bytes of perturbed weights that are kept instead of made two or three times
+SHOWN = 4  # groups of tensors that a message names
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far an engine's log-probabilities are from transformers' own.
+
+    Args:
+        difference: in nats; the largest of a token where float32 is exact, else the median.
+        bound: the largest difference that is allowed.
+        error: what the engine raised; empty if nothing.
+    """
+
+    difference: float
+    bound: float
+    error: str = ""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the engine has done what it should."""
+        return not self.error and self.difference <= self.bound
+
+
+class EngineCheck:
+    """Compares the engine's log-probabilities with those of the centre itself, computed by transformers.
+
+    First every tensor gets noise of the run's kind, large enough to show whether it has arrived; then the
+    centre is loaded again. Several ranks have to call this at the same time; if the engine of one is wrong,
+    all stop.
+
+    In float32 no token may differ by more than 0.001 nats. Elsewhere the median counts, since rounding can
+    lead single tokens to other experts. It may be 0.01 nats where an accelerator multiplies in TF32 or the
+    model has soft caps. In half precision it may be three times that of transformers' own forward pass in that
+    precision, which is measured with the same rounded weights.
+
+    Args:
+        rollouts: holds the engine, which has to be started, and whose room has been reserved for prompts.
+        noise: kind of noise of the run.
+        ranks: the ranks that share the work; None for a single process.
+    """
+
+    def __init__(self, rollouts: Rollouts, noise: Noise, ranks: Ranks | None = None) -> None:
+        self.rollouts, self.noise, self.ranks = rollouts, noise, ranks or Ranks()
+
+    def run(self, centre: nn.Module) -> dict[str, Any]:
+        """Check the engine; it holds the centre afterwards.
+
+        Args:
+            centre: theta, float32 parameters under Hugging Face names; not changed.
+
+        Returns:
+            The result, for the journal's header.
+
+        Raises:
+            UsageError: the engine of a rank is wrong; the message names the tensors that it has not taken.
+        """
+        compared = [
+            self._shared(lambda: self._compare(centre, self._noisy)),
+            self._shared(lambda: self._compare(centre, lambda name, theta: theta)),
+        ]
+        wrong = [each for results in compared for each in results if not each.is_right]
+        if wrong:
+            groups = [] if wrong[0].error else self._groups(centre)
+            raise UsageError(self._sentence(centre, wrong[0], groups))
+        self.rollouts.holds_centre()
+        worst = max((each for results in compared for each in results), key=lambda each: each.difference)
+        return {
+            "tokens": len(self._tokens),
+            "difference": float(f"{worst.difference:.1e}"),
+            "bound": float(f"{worst.bound:.1e}"),
+        }
+
+    @property
+    def _tokens(self) -> list[int]:
+        return self.rollouts.sample
+
+    def _noisy(self, name: str, theta: Tensor) -> Tensor:
+        return self.noise.perturbed(SEED, name, theta, max(NOISE * _size(theta), LEAST), torch.float32)
+
+    def _compare(self, centre: nn.Module, change: Callable[[str, Tensor], Tensor]) -> Comparison:
+        """Load weights into the engine, and compare."""
+        engine = self.rollouts.engine
+
+        def rounded(name: str, theta: Tensor) -> Tensor:
+            return kept[name] if name in kept else change(name, theta).to(engine.dtype)
+
+        kept: dict[str, Tensor] = {}
+        with torch.no_grad():
+            numbers = sum(parameter.numel() for parameter in centre.parameters())
+            if numbers * engine.dtype.itemsize <= SMALL:
+                kept = {name: rounded(name, theta) for name, theta in centre.named_parameters()}
+            self.rollouts.load(self.rollouts.stream(centre, rounded))
+        with interruptible():
+            found = torch.cat(engine.logprobs([self._tokens]))
+        exact = reference_logprobs(centre, self._tokens, lambda name, theta: rounded(name, theta).float())
+        if not exact.isfinite().all():
+            return Comparison(0.0, 0.0)  # generating says so, in words of its own
+        off = (found - exact).abs()
+        if not off.isfinite().all():
+            return Comparison(torch.inf, BOUND)
+        if engine.dtype != torch.float32:
+            own = (reference_logprobs(centre, self._tokens, rounded) - exact).abs()
+            return Comparison(float(off.median()), max(FACTOR * float(own.median()), BOUND))
+        if _is_coarse(centre):
+            return Comparison(float(off.median()), COARSE_BOUND)
+        return Comparison(float(off.max()), BOUND)
+
+    def _shared(self, compare: Callable[[], Comparison]) -> list[Comparison]:
+        """Compare on every rank, and return the results of all."""
+        try:
+            result = compare()
+        except Exception as error:  # another rank must not wait for this one
+            if self.ranks.world == 1 and isinstance(error, UsageError):
+                raise
+            reason = shortened(" ".join(str(error).split()))
+            result = Comparison(0.0, 0.0, f"{type(error).__name__}: {reason}")
+        packed = self.ranks.exchange(json.dumps(asdict(result)).encode())
+        return [Comparison(**json.loads(each)) for each in packed]
+
+    def _groups(self, centre: nn.Module) -> list[str]:
+        """Perturb one group of tensors after the other; returns those that then differ."""
+        wrong = []
+        for group in dict.fromkeys(_group(name) for name, _ in centre.named_parameters()):
+
+            def change(name: str, theta: Tensor, group: str = group) -> Tensor:
+                return self._noisy(name, theta) if _group(name) == group else theta
+
+            results = self._shared(lambda change=change: self._compare(centre, change))
+            if not all(each.is_right for each in results):
+                wrong.append(group)
+        return wrong
+
+    def _sentence(self, centre: nn.Module, wrong: Comparison, groups: list[str]) -> str:
+        engine, kind = type(self.rollouts.engine).__name__, type(centre).__name__
+        verb, how = "fails on", wrong.error
+        if not how:
+            verb = "differs from transformers on"
+            how = f"by {wrong.difference:.2g} nats per token, and {wrong.bound:.2g} is allowed"
+        named = ", ".join(groups[:SHOWN]) + (
+            f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+        )
+        return (
+            f"{engine} {verb} new weights of a {kind} ({how}), so its rewards would belong to other models"
+            f"{f'; off: {named}' if named else ''}. Take --model.engine HFEngine, or another version of the "
+            "engine's library; --model.check_engine false goes on all the same."
+        )
+
+
+def _size(tensor: Tensor) -> float:
+    """Return the root mean square."""
+    return float(tensor.square().mean(dtype=torch.float64).sqrt())
+
+
+def _group(name: str) -> str:
+    """Return the module of a parameter, in all layers: ``model.layers.*.mlp.up_proj``."""
+    return re.sub(r"\.\d+\.", ".*.", name).rpartition(".")[0] or name
+
+
+def _is_coarse(centre: nn.Module) -> bool:
+    config: Any = getattr(centre, "config", None)
+    caps = ("attn_logit_softcapping", "final_logit_softcapping")
+    on_accelerator = next(centre.parameters()).device.type != "cpu"
+    return on_accelerator or any(getattr(config, cap, None) for cap in caps)

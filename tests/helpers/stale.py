@@ -1,0 +1,74 @@
+"""Engines that compute with other weights than they were given."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from es_lightning.rollout import HFEngine
+
+
+class Drops(HFEngine):
+    """Keeps the first weights of every tensor whose name holds a word.
+
+    Args:
+        word: in the names.
+        dtype: precision of the weights.
+        rank: the only rank that does so; None for all.
+    """
+
+    def __init__(self, word: str, dtype: str = "float32", rank: int | None = None) -> None:
+        super().__init__(dtype, device="cpu")  # type: ignore[arg-type]
+        self.word, self.rank = word, rank
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Load what the engine does not drop."""
+        kept = {name: tensor.clone() for name, tensor in self.model.named_parameters()}
+        drops = self.rank in (None, int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))))
+        super().load_weights(
+            (name, kept[name] if drops and self.word in name else tensor) for name, tensor in named_tensors
+        )
+
+
+class StaleHead(HFEngine):
+    """Multiplies with a copy of the tied head that was made at the start."""
+
+    def start(self, folder: Path, max_length: int) -> None:
+        """Copy the head."""
+        super().start(folder, max_length)
+        head = self.model.get_output_embeddings()
+        kept = head.weight.detach().clone()
+        head.forward = lambda hidden: torch.nn.functional.linear(hidden, kept)
+
+
+class OneBehind(HFEngine):
+    """Takes new experts or MLPs one load too late."""
+
+    _late: dict[str, Tensor] | None = None
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Load the MLPs of the time before."""
+        new = dict(named_tensors)
+        late = {name: tensor.clone() for name, tensor in new.items() if "mlp" in name}
+        super().load_weights((new | (self._late or late)).items())
+        self._late = late
+
+
+class Raises(HFEngine):
+    """Knows no names of its model."""
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Fail as a library does."""
+        raise ValueError("There is no module or parameter named\n'layers.0.mlp' in MixtralModel.")
+
+
+class NotFinite(HFEngine):
+    """Gives NaN where the model does not."""
+
+    def logprobs(self, sequences: object) -> list[Tensor]:
+        """Spoil the last one."""
+        rows = super().logprobs(sequences)  # type: ignore[arg-type]
+        rows[-1][-1] = torch.nan
+        return rows

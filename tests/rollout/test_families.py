@@ -1,0 +1,127 @@
+"""Tiny random models of many families: right in transformers, and right or refused in vLLM.
+
+``make families`` runs all of this and writes the table in docs/models.md.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from es_lightning.algorithm.noise import GaussianNoise
+from es_lightning.algorithm.tensors import checksum
+from es_lightning.errors import UsageError
+from es_lightning.evaluation import Rollouts
+from es_lightning.evaluation.engine_check import EngineCheck
+from es_lightning.journal.replay import replay
+from es_lightning.models import BaseModel
+from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine
+from tests.helpers import family_table
+from tests.helpers.families import FAMILIES, make, sequences, streamed
+from tests.helpers.fits import Letters, fit
+
+NOISE = GaussianNoise(compile=False)
+DIFFERENCES: dict[str, float] = {}
+OF_EVERY_DAY = ("Mixtral", "DeepSeek-V3", "GPT-NeoX")  # split experts, a buffer, another name
+SELDOM = [pytest.mark.slow, pytest.mark.long, pytest.mark.families]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield tmp_path_factory.mktemp("families")
+    if os.environ.get("FAMILIES_WRITE_TABLE"):
+        family_table.write(DIFFERENCES)
+
+
+def made(name: str, folders: Path) -> Path:
+    folder = folders / name.replace(" ", "-")
+    if not folder.exists():
+        make(FAMILIES[name], folder)
+    return folder
+
+
+def logprobs(engine: RolloutEngine) -> Tensor:
+    return torch.cat(engine.logprobs(sequences()))
+
+
+def of_transformers(folder: Path) -> list[Tensor]:
+    """Log-probabilities after the start, with the base loaded again, and with a perturbed member."""
+    engine, centre = HFEngine("float32", device="cpu"), BaseModel(folder).load()
+    engine.start(folder, 128)
+    found = [logprobs(engine)]
+    for scale in (0.0, 0.3):
+        engine.load_weights(streamed(centre, scale))
+        found.append(logprobs(engine))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+    assert (found[2] - found[1]).abs().max() > 0.05  # the perturbation is one that can be seen
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OF_EVERY_DAY else SELDOM) for name in FAMILIES]
+)
+def test_transformers_fits_exports_reloads_and_replays(name: str, folders: Path, tmp_path: Path) -> None:
+    folder = made(name, folders)
+    sampling = Sampling(max_tokens=6, temperature=1.0)  # greedy completions may all be alike
+    tuned, records = fit(
+        Letters(), tmp_path / "run", steps=2, base=str(folder), noise=NOISE, sampling=sampling
+    )
+    assert 0 < records.generations[-1].drift < float("inf")
+    tuned.base_model.export(tuned.centre, tmp_path / "export", "")
+    again = BaseModel(tmp_path / "export").load()
+    assert checksum(again.named_parameters()) == tuned.centre_checksum
+    ids = torch.tensor([sequences()[1]])
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, tuned.centre(ids).logits, atol=1e-5, rtol=0)
+    entry = replay(tmp_path / "run" / "journal.jsonl", tmp_path / "replayed")
+    assert entry.checksum == tuned.centre_checksum
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.families
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vllm_is_right_or_refuses(name: str, folders: Path) -> None:
+    family, folder = FAMILIES[name], made(name, folders)
+    engine, centre = VLLMEngine("float32", enforce_eager=True, kv_cache_gib=0.05), BaseModel(folder).load()
+    if family.refused == "at once":
+        with pytest.raises(
+            UsageError, match="vLLM cannot run the model in .*or take --model.engine HFEngine"
+        ):
+            engine.check(folder)
+        return
+    engine.check(folder)
+    started, base, perturbed = of_transformers(folder)
+    engine.start(folder, 128)
+    rollouts = Rollouts(engine)
+    rollouts._seen, rollouts._room = sequences()[1], 128
+    try:
+        if family.refused:
+            with pytest.raises(UsageError, match=r"VLLMEngine (differs|fails) .*on new weights of a"):
+                EngineCheck(rollouts, NOISE).run(centre)
+            return
+        differences = [logprobs(engine) - started]
+        for scale, expected in ((0.0, base), (0.3, perturbed), (0.0, base)):
+            engine.load_weights(streamed(centre, scale))
+            differences.append(logprobs(engine) - expected)
+        DIFFERENCES[name] = max(float(each.abs().max()) for each in differences)
+        assert DIFFERENCES[name] < family.bound
+        EngineCheck(rollouts, NOISE).run(centre)
+    finally:
+        engine.close()
+
+
+def test_the_table_of_families_says_what_these_tests_expect() -> None:
+    found = family_table.rows()
+    assert list(found) == list(FAMILIES)
+    for name, family in FAMILIES.items():
+        kind, transformers, vllm, nats = found[name]
+        assert (kind, transformers, vllm) == (family.kind, "right", family.vllm)
+        assert bool(nats) == (not family.refused)
+        assert not nats or float(nats) < family.bound
