@@ -44,7 +44,7 @@ def apart(text: str) -> Parts:
         return Parts("union" if all(map(_interval, items)) else "list", tuple(items))
     inside, brackets = text[1:-1], text[:1] + text[-1:]
     if brackets in ("()", "(]", "[)", "[]", "«»", "{}") and depth(inside) <= MAX_DEPTH:
-        items = _items(inside)
+        items = _items(inside, numbers=False)
         if brackets in ("«»", "{}"):
             return Parts("set", tuple(items))
         if len(items) > 1:
@@ -54,10 +54,13 @@ def apart(text: str) -> Parts:
     return Parts("single", (text,))
 
 
-def _items(text: str) -> list[str]:
-    """Split a list at its commas: ``1,000, 2,000`` has two items, ``2, 100`` has two, ``1,000`` is one."""
+def _items(text: str, numbers: bool = True) -> list[str]:
+    """Split a list at its commas: ``1,000, 2,000`` has two items, ``2, 100`` has two, ``1,000`` is one.
+
+    Without ``numbers``, in brackets, ``1,000`` has two items.
+    """
     text = re.sub("[∧∨]", ", ", text)
-    for separator in ("", ", ", ","):
+    for separator in ("", ", ", ",") if numbers else (", ", ",") if ", " in text else (",",):
         items = split(text, separator) if separator else [text]
         if all(len(split(ungrouped(item), ",")) == 1 for item in items):
             break
@@ -80,7 +83,7 @@ _NAME = re.compile(
 )
 _NO_NAME = re.compile(
     r"\\(?:frac|sqrt|(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|binom|begin|pi)"
-    r"|[{(][^A-Za-z]*[)}]|[xyz]{2}|^e$"
+    r"|(?<![A-Wa-w])\([^A-Za-z]*\)|(?<!_)\{[^A-Za-z]*\}|[xyz]{2}|^e$"
 )
 
 

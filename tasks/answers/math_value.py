@@ -64,7 +64,7 @@ def same(gold: tuple[Fraction, bool], answer: tuple[Fraction, bool]) -> bool:
     if percent == other_percent:
         return value == other
     share, number = (value, other) if percent else (other, value)
-    return number == share / 100 or (number == share and abs(share) >= 1)
+    return number == share / 100 or (number == share and abs(share) > 1)
 
 
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))? ?(?:([ap])\.? ?m\.?)?", re.ASCII | re.IGNORECASE)
