@@ -44,6 +44,16 @@ LATENT: Mapping[str, Any] = {
     "v_head_dim": 128,
     "head_dim": 64,
     "num_key_value_heads": 4,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    },
 }
 GPT: Mapping[str, Any] = {
     "vocab_size": VOCABULARY,
