@@ -79,6 +79,6 @@ def _nothing_to_read(folder: Path, named: object) -> str:
         f"; {variants[0]} is not a file that transformers takes" if variants else "; no other format is read"
     )
     return (
-        f"there are no weights in {folder} ({SINGLE}, or {INDEX} and its files; {has}): get the model's files "
+        f"there are no weights in {folder} ({SINGLE}, or {INDEX} and its files; {has}): get the files "
         "anew, or give another model.base."
     )
