@@ -75,9 +75,7 @@ def _nothing_to_read(folder: Path, named: object) -> str:
     if others:
         return f"the weights in {folder} are {others[0]}, and only safetensors are read: {_CONVERT}"
     variants = sorted(path.name for path in folder.glob("*.safetensors"))
-    has = (
-        f"; {variants[0]} is not a file that transformers takes" if variants else "; no other format is read"
-    )
+    has = f"{variants[0]} is not a file that transformers takes" if variants else "no other format is read"
     return (
         f"there are no weights in {folder} ({SINGLE}, or {INDEX} and its files; {has}): get the files "
         "anew, or give another model.base."
