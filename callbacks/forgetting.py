@@ -103,7 +103,8 @@ class Forgetting(Periodic, Monitor):
             self._splits[name], chosen = self._chosen(name)
             self._prompts[name] = tuning(pl_module).reserve(chosen, self.max_tokens)
             if trainer.is_global_zero:
-                log.info("Prior task %s: %d of its %s problems.", name, len(chosen), self._splits[name])
+                count = len(self._prompts[name])
+                log.info("Prior task %s: %d of its %s problems.", name, count, self._splits[name])
             self.scorers[name].start()
 
     def _chosen(self, name: str) -> tuple[str, list[Prompt]]:

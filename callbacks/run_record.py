@@ -74,6 +74,8 @@ class RunRecord(Callback):
             "hardware": machine(trainer.world_size),
             "es_lightning": __version__,
         }
+        if dropped := module.data.dropped:
+            tags["dropped_problems"] = ", ".join(f"{split} {count}" for split, count in dropped.items())
         if self.recipe is not None:
             tags["recipe"] = self.recipe
         git = commit(Path.cwd())

@@ -142,6 +142,7 @@ class RunReport(Callback):
             **held_out.comparison(self.before, self.after),
             "generations": module.generation,
             "skipped_generations": sum(entry.skipped for entry in module.history.entries),
+            **({"dropped_problems": module.data.dropped} if module.data.dropped else {}),
             "centre_of_generation": _seen(module),
             "training_seconds": round(self.seconds, 3),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
@@ -229,6 +230,9 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
         unchanged = skipped == summary["generations"]
         what = "the model is still the base model" if unchanged else "they changed nothing"
         table.add_row("skipped", f"{skipped} generations: all members earned the same, and {what}")
+    if dropped := summary.get("dropped_problems"):
+        counts = ", ".join(f"{count} of {split}" for split, count in dropped.items())
+        table.add_row("too long", f"problems that were left out: {counts}")
     rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
     table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")

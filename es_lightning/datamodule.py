@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from es_lightning.errors import UsageError
@@ -15,6 +17,7 @@ from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Prompt
 from es_lightning.task import Task
 
+log = logging.getLogger(__name__)
 Encoder = Callable[[list[Prompt]], list[Prompt]]
 
 
@@ -29,6 +32,8 @@ class TaskDataModule(pl.LightningDataModule):
         test_prompts: number of test problems to use, from the first on; None takes all.
         seed: seed of the order in which training prompts are drawn.
         grading: how completions are graded; None takes the defaults.
+        drop_long_prompts: leave out problems that are longer than the model can take with ``max_tokens``,
+            instead of refusing them.
 
     Raises:
         UsageError: a number is below 1, a split is empty, or it has fewer prompts than one generation needs.
@@ -42,6 +47,7 @@ class TaskDataModule(pl.LightningDataModule):
         test_prompts: int | None = None,
         seed: int = 0,
         grading: Grading | None = None,
+        drop_long_prompts: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"prompts_per_generation": prompts_per_generation, "val_prompts": val_prompts}
@@ -52,7 +58,9 @@ class TaskDataModule(pl.LightningDataModule):
         self.scorer = Scorer(task, grading)
         self.prompts_per_generation = prompts_per_generation
         self.limits = {"train": None, "val": val_prompts, "test": test_prompts}
-        self.seed = seed
+        self.seed, self.drop_long_prompts = seed, drop_long_prompts
+        self.dropped: dict[str, int] = {}
+        """By split, how many problems were left out because they are too long."""
         self._prompts: dict[str, list[Prompt]] = {}
 
     def prompts(self, split: str) -> list[Prompt]:
@@ -99,9 +107,26 @@ class TaskDataModule(pl.LightningDataModule):
         return bool(self.task.problems(split))
 
     def encode(self, split: str, encoder: Encoder) -> list[Prompt]:
-        """Encode the prompts of a split, keep them with their token ids, and return them."""
-        self._prompts[split] = encoder(self.prompts(split))
-        return self._prompts[split]
+        """Encode the prompts of a split, keep them with their token ids, and return them.
+
+        The encoder may leave some out, which are counted in ``dropped``.
+        """
+        all_of_them = self.prompts(split)
+        kept = self._prompts[split] = encoder(all_of_them)
+        if len(kept) < len(all_of_them):
+            self.dropped[split] = len(all_of_them) - len(kept)
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                remaining = {prompt.id for prompt in kept}
+                first = next(prompt.id for prompt in all_of_them if prompt.id not in remaining)
+                log.warning(
+                    "%d of %d problems of split %s are too long for the model and left out, %s first "
+                    "(data.drop_long_prompts).",
+                    self.dropped[split],
+                    len(all_of_them),
+                    split,
+                    first,
+                )
+        return kept
 
     @property
     def batch_size(self) -> int:

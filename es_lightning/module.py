@@ -50,6 +50,7 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.system.cores import use_one_thread_if_tiny
+from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
@@ -77,6 +78,7 @@ class EvolutionStrategies(pl.LightningModule):
         seed: the run seed, which keys all noise; any integer.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
         trust_remote_code: run Python code that comes with the model.
+        chat_template_kwargs: options of the model's chat template, such as ``enable_thinking``.
         check_engine: compare the engine with transformers before the first generation, and stop if it
             computes with other weights than it was given.
 
@@ -102,6 +104,7 @@ class EvolutionStrategies(pl.LightningModule):
         seed: int = 0,
         retry_member: bool = False,
         trust_remote_code: bool = False,
+        chat_template_kwargs: dict[str, Any] | None = None,
         check_engine: bool = True,
     ) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.noise, self.shaping = noise or GaussianNoise(), shaping
         self.base_model = BaseModel(base, trust_remote_code)
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
-        self.rollouts = Rollouts(engine, sampling, retry_member)
+        self.rollouts = Rollouts(engine, sampling, retry_member, chat_template_kwargs)
         self.history = History()
         self.check_engine, self._engine_check = check_engine, dict[str, Any]()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
@@ -197,6 +200,8 @@ class EvolutionStrategies(pl.LightningModule):
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
 
+        Prompts that are too long are left out if the data module's ``drop_long_prompts`` says so.
+
         A callback calls this for its own prompts in ``setup``, which runs before the engine starts.
 
         Args:
@@ -206,7 +211,7 @@ class EvolutionStrategies(pl.LightningModule):
         Raises:
             UsageError: a prompt with its completion is longer than the model can take.
         """
-        return self.rollouts.reserve(self.base_model, prompts, max_tokens)
+        return self.rollouts.reserve(self.base_model, prompts, max_tokens, self.data.drop_long_prompts)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the centre's parameters, and its scheduler if there is one.
@@ -561,6 +566,7 @@ class EvolutionStrategies(pl.LightningModule):
             "model.seed": self.population.run_seed,
             "model.shaping": self.settings()["shaping"],
             **{f"model.sampling.{name}": value for name, value in sampling.items()},
+            "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
             "data.seed": data.seed,

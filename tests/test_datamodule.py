@@ -98,3 +98,15 @@ def test_sizes_below_one_are_refused(option: str) -> None:
 
 def test_limits_take_the_first_problems() -> None:
     assert ids(TaskDataModule(Numbers(), val_prompts=2).prompts("val")) == ["val/0", "val/1"]
+
+
+def test_problems_that_the_encoder_leaves_out_are_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    data = TaskDataModule(Numbers(), drop_long_prompts=True)
+    for _ in range(2):
+        kept = data.encode("train", lambda prompts: [prompt for prompt in prompts if prompt.text != "3"])
+        assert ids(kept) == ids(data.prompts("train")) == [f"train/{i}" for i in range(10) if i != 3]
+    data.encode("val", lambda prompts: prompts)
+    assert data.dropped == {"train": 1}
+    assert data.batch_size == 9
+    assert caplog.text.count("1 of 10 problems of split train are too long") == 1
+    assert "train/3 first" in caplog.text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,19 +38,25 @@ class Rollouts:
         engine: generates completions.
         sampling: how completions are decoded; None decodes greedily, up to 256 tokens.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
+        chat_template_kwargs: options of the model's chat template, such as ``enable_thinking``.
 
     Raises:
         UsageError: a member cannot be tried again, because several ranks evaluate it together.
     """
 
     def __init__(
-        self, engine: RolloutEngine, sampling: Sampling | None = None, retry_member: bool = False
+        self,
+        engine: RolloutEngine,
+        sampling: Sampling | None = None,
+        retry_member: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if retry_member and engine.tensor_parallel_size > 1:
             raise UsageError(
                 "retry_member needs tensor_parallel_size 1: the other ranks of a lane could not follow."
             )
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
+        self.chat_template_kwargs = dict(sorted((chat_template_kwargs or {}).items()))
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
@@ -60,7 +67,11 @@ class Rollouts:
     # Starting -------------------------------------------------------------------------------------
 
     def reserve(
-        self, base: BaseModel, prompts: Sequence[Prompt], max_tokens: int | None = None
+        self,
+        base: BaseModel,
+        prompts: Sequence[Prompt],
+        max_tokens: int | None = None,
+        drop_long: bool = False,
     ) -> list[Prompt]:
         """Encode prompts, and make ``start`` reserve room for them and their completions.
 
@@ -68,6 +79,7 @@ class Rollouts:
             base: the base model, for its tokenizer and its longest sequence.
             prompts: at least one.
             max_tokens: most new tokens for each; None takes the limit of ``sampling``.
+            drop_long: leave out prompts that are longer than the model can take with their completions.
 
         Returns:
             The prompts with their token ids.
@@ -76,7 +88,7 @@ class Rollouts:
             UsageError: a prompt with its completion is longer than the model can take, or the tokenizer is
                 that of another model.
         """
-        encoded = encode(prompts, base.tokenizer)
+        encoded = encode(prompts, base.tokenizer, self.chat_template_kwargs)
         largest = max(max(_ids(prompt), default=0) for prompt in encoded)
         if base.vocabulary is not None and largest >= base.vocabulary:
             raise UsageError(
@@ -84,13 +96,9 @@ class Rollouts:
                 "not belong together. Get the model's files anew, or give another model.base."
             )
         new = self.sampling.max_tokens if max_tokens is None else max_tokens
-        longest = max(encoded, key=lambda prompt: _length(prompt, new))
-        length = _length(longest, new)
-        if base.max_length is not None and length > base.max_length:
-            raise UsageError(
-                f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {new} that is "
-                f"{length}, but the model ends at {base.max_length}: lower max_tokens."
-            )
+        if base.max_length is not None:
+            encoded = _that_fit(encoded, new, base.max_length, drop_long)
+        length = max(_length(prompt, new) for prompt in encoded)
         self._needed = max(self._needed, length)
         for prompt in encoded:
             if len(self._seen) >= SAMPLE:
@@ -272,6 +280,25 @@ def _ids(prompt: Prompt) -> Iterator[int]:
     yield from prompt.token_ids
     for choice in prompt.choices:
         yield from choice.token_ids
+
+
+def _that_fit(prompts: list[Prompt], max_tokens: int, most: int, drop_long: bool) -> list[Prompt]:
+    """Return the prompts that a model can take with their completions.
+
+    Raises:
+        UsageError: there is none, or one is too long and is not to be dropped.
+    """
+    fitting = [prompt for prompt in prompts if _length(prompt, max_tokens) <= most]
+    if len(fitting) == len(prompts) or (drop_long and fitting):
+        return fitting
+    longest = max(prompts, key=lambda prompt: _length(prompt, max_tokens))
+    advice = "lower max_tokens"
+    if not drop_long and fitting:
+        advice += ", or leave such problems out with data.drop_long_prompts: true"
+    raise UsageError(
+        f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {max_tokens} that is "
+        f"{_length(longest, max_tokens)}, but the model ends at {most}: {advice}."
+    )
 
 
 def _length(prompt: Prompt, max_tokens: int) -> int:

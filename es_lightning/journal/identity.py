@@ -34,6 +34,10 @@ _OF_0_1_0 = {
 }
 
 
+# Settings that headers have only since they can be set -> what they were before.
+_SINCE = {"model.chat_template_kwargs": "{}"}
+
+
 def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]:
     """Describe an object by its class, those of its constructor's arguments that it keeps, and its functions.
 
@@ -77,6 +81,7 @@ def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
     }
     optimizer = header.get("optimizer", {})
     return {
+        **_SINCE,
         **_present(
             header, {"model.base": "base_files", "model.base's dtype": "dtype", "model.noise": "noise"}
         ),

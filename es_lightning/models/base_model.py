@@ -24,6 +24,9 @@ from es_lightning.models.weights import BaseWeights
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+NOT_THE_MODEL = ["consolidated*.safetensors", "*/*.safetensors"]
+"""Weights in other forms, which some models on the hub have beside those that transformers takes."""
+
 
 class BaseModel:
     """The model that a run starts from; its files are located and read when they are first needed.
@@ -222,9 +225,11 @@ def resolve(base: str, trust_remote_code: bool = False) -> Path:
 def _from_hub(base: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+    if trust_remote_code:
+        wanted.append("*.py")
     try:
-        return Path(snapshot_download(base, allow_patterns=patterns + ["*.py"] * trust_remote_code))
+        return Path(snapshot_download(base, allow_patterns=wanted, ignore_patterns=NOT_THE_MODEL))
     except Exception as error:  # the hub client raises many kinds; after any of them there is no model
         reason = f"no folder {Path(base).absolute()}, and the hub gave no {base} ({type(error).__name__})"
         raise UsageError(_not_found(base, reason)) from error

@@ -46,11 +46,19 @@ def export(centre: PreTrainedModel, base: Path, folder: Path, dtype: torch.dtype
         check_links(base)
         for path in copied(base):
             shutil.copyfile(path, scratch / path.name)
+        _forget_named_weights(scratch / "config.json")
         _write_weights(_Files(centre, base, dtype), scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         replace_folder(folder, by=scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only help to fill the disk
+
+
+def _forget_named_weights(path: Path) -> None:
+    """Remove the name of the base model's own file of weights from a configuration."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("transformers_weights", None) is not None:
+        path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 class _Files:

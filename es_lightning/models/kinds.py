@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,12 @@ def check_kind(config: Mapping[str, Any], folder: Path) -> None:
     Raises:
         UsageError: the message says which kind of model it is.
     """
-    for part in (config, config.get("text_config")):
-        found = part.get("quantization_config") if isinstance(part, Mapping) else None
-        if found:
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, Mapping)]
+    for part, key in product(parts, ("quantization_config", "compression_config")):
+        if found := part.get(key):
             method = found.get("quant_method") if isinstance(found, Mapping) else None
             kind = f"{method} in " if method else ""
-            raise UsageError(
-                f"the model in {folder} is quantised ({kind}config.json's quantization_config), and {_PLAIN}"
-            )
+            raise UsageError(f"the model in {folder} is quantised ({kind}config.json's {key}), and {_PLAIN}")
     if sense := next((word for key, word in _SENSES.items() if config.get(key)), None):
         raise UsageError(
             f"the model in {folder} also takes {sense} ({config.get('model_type')}), and only models that "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,14 +76,40 @@ def check_links(folder: Path) -> None:
 
 
 def copied(folder: Path) -> list[Path]:
-    """Return the files of a base model that an export takes over: configuration, tokenizer, chat template."""
-    return [
+    """Return the files that an export takes over: configuration, tokenizer, chat template, and their code."""
+    beside = {
         path
-        for path in sorted(folder.iterdir())
-        if path.suffix in {".json", ".jinja", ".txt", ".model"}
+        for path in folder.iterdir()
+        if path.suffix in {".json", ".jinja", ".txt", ".model", ".tiktoken"}
         and not path.name.endswith(".index.json")
         and path.is_file()
-    ]
+    }
+    return sorted(beside | _code(folder))
+
+
+def _code(folder: Path) -> set[Path]:
+    """Return the Python files that ``auto_map`` names, and those that they import from beside them."""
+    named = {name for path in folder.glob("*config.json") for name in _modules(path)}
+    files, new = set[Path](), {folder / f"{name}.py" for name in named}
+    while new := {path for path in new if path.is_file()} - files:
+        from transformers.dynamic_module_utils import get_relative_imports
+
+        files |= new
+        new = {folder / f"{name}.py" for path in new for name in get_relative_imports(path)}
+    return files
+
+
+def _modules(path: Path) -> Iterator[str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # whoever reads it for what it says will complain
+    listed = content.get("auto_map") if isinstance(content, Mapping) else None
+    for value in listed.values() if isinstance(listed, Mapping) else ():
+        for reference in value if isinstance(value, list) else [value]:
+            # Those with dashes are somewhere on the hub, and an export may go on pointing there.
+            if isinstance(reference, str) and re.fullmatch(r"\w+\.\w+", reference):
+                yield reference.partition(".")[0]
 
 
 def _whole(folder: Path) -> Path:

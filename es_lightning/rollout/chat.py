@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
@@ -16,13 +18,23 @@ LARGEST_TEMPLATE = 10**6
 MOST_ADDED = 10**5
 """Characters that a template may put around the messages."""
 MOST_SECONDS = 10.0
+OURS = ("messages", "add_generation_prompt", "tokenize", "bos_token", "eos_token", "pad_token", "unk_token")
+"""What a template gets from the run or from the tokenizer, and not from ``chat_template_kwargs``."""
 
 
-def from_template(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+def from_template(
+    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None = None
+) -> str:
     """Return a prompt's messages as the model's chat template writes them.
 
+    Args:
+        prompt: of one user message, with a system message before it if it has one.
+        tokenizer: the model's tokenizer, which has the template.
+        options: of the template, such as ``enable_thinking``.
+
     Raises:
-        UsageError: there is no template; or it is too large, fails, does not end, or writes too much.
+        UsageError: there is no template; or it is too large, fails, does not end, writes too much, or knows
+            no such option.
     """
     if tokenizer.chat_template is None:
         raise UsageError(
@@ -32,15 +44,16 @@ def from_template(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     size = len(str(tokenizer.chat_template))
     if size > LARGEST_TEMPLATE:
         raise UsageError(f"{_whose(tokenizer)} has {size:,} characters, and {_ADVICE}")
+    _check_options(options or {}, tokenizer)
     messages = [{"role": "user", "content": prompt.text}]
     if prompt.system is not None:
         messages.insert(0, {"role": "system", "content": prompt.system})
     try:
-        with time_limit(MOST_SECONDS):
-            text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        text = _written(messages, tokenizer, options)
     except Exception as error:  # a template may raise whatever its author liked
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(f"{_whose(tokenizer)} failed on prompt {prompt.id} ({said}): {_ADVICE}") from error
+        advice = _SYSTEM if _refuses_the_system(messages, tokenizer, options) else _ADVICE
+        raise UsageError(f"{_whose(tokenizer)} failed on prompt {prompt.id} ({said}): {advice}") from error
     added = len(text) - sum(len(message["content"]) for message in messages)
     if added > MOST_ADDED:
         raise UsageError(f"{_whose(tokenizer)} adds {added:,} characters to prompt {prompt.id}: {_ADVICE}")
@@ -48,6 +61,43 @@ def from_template(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 _ADVICE = "mend it in the model's folder, or set the task's option chat: false."
+
+
+_SYSTEM = (
+    "it takes no system message, so put that text into the user's message and leave the task's option system "
+    "out, or set the task's option chat: false."
+)
+
+
+def _written(
+    messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None
+) -> str:
+    with time_limit(MOST_SECONDS):
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **(options or {})
+        )
+    return str(text)
+
+
+def _refuses_the_system(
+    messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None
+) -> bool:
+    if len(messages) == 1:
+        return False
+    try:
+        return bool(_written(messages[1:], tokenizer, options))
+    except Exception:
+        return False
+
+
+def _check_options(options: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    template = str(tokenizer.chat_template)
+    for name in options:
+        if name in OURS or not re.search(rf"\b{re.escape(name)}\b", template):
+            known = "is the run's own to give" if name in OURS else f"is not in {_whose(tokenizer)}"
+            raise UsageError(
+                f"model.chat_template_kwargs has {name}, which {known}: remove it, or mend its spelling."
+            )
 
 
 def _whose(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from es_lightning.records import Choice, Prompt
 from es_lightning.rollout.chat import from_template
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def encode(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+def encode(
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[Prompt]:
     """Return the prompts with their ``token_ids`` filled in.
 
     Template, user text and prefill are rendered to one text and encoded together. Encoded separately, they
@@ -22,15 +26,17 @@ def encode(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> lis
     Args:
         prompts: P prompts; those that already have token ids are kept as they are.
         tokenizer: the model's tokenizer.
+        chat_template_kwargs: options of the chat template, such as ``enable_thinking``.
 
     Raises:
         UsageError: a prompt asks for a chat template, and the tokenizer has none, or one that fails.
     """
-    return [prompt if prompt.token_ids else _encoded(prompt, tokenizer) for prompt in prompts]
+    options = chat_template_kwargs
+    return [prompt if prompt.token_ids else _encoded(prompt, tokenizer, options) for prompt in prompts]
 
 
-def _encoded(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    text = render(prompt, tokenizer)
+def _encoded(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any] | None) -> Prompt:
+    text = render(prompt, tokenizer, options)
     ids = _token_ids(text, prompt.chat, tokenizer)
     choices = tuple(_encoded_choice(choice, text, prompt.chat, tokenizer) for choice in prompt.choices)
     return replace(prompt, token_ids=tuple(ids), choices=choices)
@@ -49,7 +55,11 @@ def _encoded_choice(choice: Choice, text: str, chat: bool, tokenizer: PreTrained
     return replace(choice, token_ids=tuple(whole), scored=scored)
 
 
-def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+def render(
+    prompt: Prompt,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> str:
     """Return the exact text that the model continues, with the special tokens of the chat template.
 
     Raises:
@@ -57,7 +67,7 @@ def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     """
     if not prompt.chat:
         return prompt.text + prompt.prefill
-    return from_template(prompt, tokenizer) + prompt.prefill
+    return from_template(prompt, tokenizer, chat_template_kwargs) + prompt.prefill
 
 
 def _token_ids(text: str, chat: bool, tokenizer: PreTrainedTokenizerBase) -> list[int]:

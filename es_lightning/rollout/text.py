@@ -16,6 +16,8 @@ INCOMPLETE = "\ufffd"
 """Stands in for the first bytes of a character whose other bytes are still to come."""
 CONTEXT = 5
 """Tokens of the prompt that are decoded with the completion, as in vLLM."""
+TAIL = 16
+"""Tokens at the end of a completion that are looked at for an incomplete character."""
 
 
 class Completing:
@@ -58,7 +60,9 @@ class Completing:
 
     def finish(self) -> None:
         """Add what the last tokens say where a character stays incomplete; there is no more to come."""
-        self.text += str(self._tokenizer.decode(self._unsaid, skip_special_tokens=True))
+        said = [token for token in self.tokens if token not in self._end_ids]
+        if self._unsaid and _is_cut(self._tokenizer, said):
+            self.text += str(self._tokenizer.decode(self._unsaid, skip_special_tokens=True))
         self._unsaid = []
 
     def _first(self, stop: str, known: int) -> int:
@@ -77,13 +81,18 @@ def with_its_end(
         prompt: its token ids.
         said: those of the completion, without an end token.
     """
-    if not str(tokenizer.decode(list(said[-CONTEXT:]), skip_special_tokens=True)).endswith(INCOMPLETE):
+    if not _is_cut(tokenizer, said):
         return text
     whole = Completing(tokenizer, prompt, (), ())
     for token in said:
         whole.add(token)
     whole.finish()
     return whole.text
+
+
+def _is_cut(tokenizer: PreTrainedTokenizerBase, said: Sequence[int]) -> bool:
+    """Whether the last character of a completion is incomplete."""
+    return str(tokenizer.decode(list(said[-TAIL:]), skip_special_tokens=True)).endswith(INCOMPLETE)
 
 
 class _Stream(Protocol):

@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from mlflow.tracking import MlflowClient
 
-from es_lightning.callbacks import RunReport
+from es_lightning.callbacks import RolloutTable, RunReport
+from es_lightning.callbacks.run_record import RunRecord
 from es_lightning.callbacks.run_report import _printable_line
 from es_lightning.cli import command_line as cli
 from es_lightning.cli.commands import replay
 from es_lightning.datamodule import TaskDataModule
-from es_lightning.errors import StorageError
+from es_lightning.errors import StorageError, UsageError
 from es_lightning.grading.scorer import Grading
 from es_lightning.models.weights import BaseWeights
 from es_lightning.records import Prompt
@@ -177,3 +178,23 @@ def test_a_curve_is_drawn_from_one_generation_on(tmp_path: Path) -> None:
     rows = [{"generation": 0.0, "mean": -3.0, "min": -5.0, "max": -1.0}]
     reward_curve(tmp_path / "plots" / "curve.png", rows, {"centre": [(0.0, -4.0), (1.0, -3.0)]}, "a title")
     assert (tmp_path / "plots" / "curve.png").stat().st_size > 5000
+
+
+class TooLong(Letters):
+    """One of its problems is longer than the tiny model."""
+
+    def problems(self, split: str) -> list[Prompt]:
+        return [*super().problems(split), *[Prompt(f"{split}/long", "a" * 2000)] * (split == "train")]
+
+
+def test_problems_that_are_too_long_are_refused_or_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="prompt train/long has .* data.drop_long_prompts: true"):
+        fit(TooLong(), tmp_path / "refused", 1)
+    data, report = {"drop_long_prompts": True}, RunReport(export=False)
+    tuned, records = fit(TooLong(), tmp_path / "run", 1, data, [report, RolloutTable(split="train")])
+    assert [prompt.id for prompt in records.generations[0].prompts] == [f"train/{i}" for i in range(4)]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["dropped_problems"] == {"train": 1}
+    assert "1 of train" in capsys.readouterr().out
+    assert RunRecord().tags(tuned.trainer, tuned)["dropped_problems"] == "train 1"

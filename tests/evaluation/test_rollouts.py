@@ -88,6 +88,19 @@ def test_prompts_longer_than_the_model_are_refused(base: BaseModel) -> None:
         Rollouts(Engine(), Sampling(max_tokens=1023)).reserve(base, PROMPTS)
 
 
+def test_prompts_longer_than_the_model_can_be_left_out(base: BaseModel) -> None:
+    rollouts = Rollouts(Engine(), Sampling(max_tokens=1000))
+    lengths = {prompt.id: len(prompt.token_ids) for prompt in rollouts.reserve(base, PROMPTS, 1)}
+    room = 1024 - min(lengths.values())
+    kept = rollouts.reserve(base, PROMPTS, room, drop_long=True)
+    assert [prompt.id for prompt in kept] == [each for each in lengths if lengths[each] + room <= 1024]
+    assert 0 < len(kept) < len(PROMPTS)
+    with pytest.raises(UsageError, match="lower max_tokens, or leave such problems out with data.drop_long"):
+        rollouts.reserve(base, PROMPTS, room)
+    with pytest.raises(UsageError, match=r"the model ends at 1024: lower max_tokens\."):
+        rollouts.reserve(base, PROMPTS, 1024, drop_long=True)
+
+
 def test_weights_are_loaded_once_as_long_as_they_are_held(base: BaseModel, centre: nn.Module) -> None:
     engine = Engine()
     rollouts, prompts = started(base, engine)

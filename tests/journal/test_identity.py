@@ -74,6 +74,10 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"sampling": Sampling(max_tokens=7)},
         ["model.sampling.max_tokens was 6 in the run and is 7"],
     ),
+    "chat template": (
+        {"chat_template_kwargs": {"message": True}},
+        ['model.chat_template_kwargs was {} in the run and is {"message":true} now'],
+    ),
     "lr": (
         {"optimizer": lambda p: torch.optim.SGD(p, lr=0.1)},
         ["model.optimizer.lr was 0.05 in the run and is 0.1 now"],
