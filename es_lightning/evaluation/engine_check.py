@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,8 +60,8 @@ class EngineCheck:
 
     In float32 no token may differ by more than 0.001 nats. Elsewhere the median counts, since rounding can
     lead single tokens to other experts. It may be 0.01 nats where an accelerator multiplies in TF32 or the
-    model has soft caps. In half precision it may be three times that of transformers' own forward pass in that
-    precision, which is measured with the same rounded weights.
+    model has soft caps. In half precision it may be three times that of transformers' own forward pass in
+    that precision, which is measured with the same rounded weights.
 
     Args:
         rollouts: holds the engine, which has to be started, and whose room has been reserved for prompts.
@@ -106,6 +107,9 @@ class EngineCheck:
     def _noisy(self, name: str, theta: Tensor) -> Tensor:
         return self.noise.perturbed(SEED, name, theta, max(NOISE * _size(theta), LEAST), torch.float32)
 
+    def _noisy_in(self, group: str) -> Callable[[str, Tensor], Tensor]:
+        return lambda name, theta: self._noisy(name, theta) if _group(name) == group else theta
+
     def _compare(self, centre: nn.Module, change: Callable[[str, Tensor], Tensor]) -> Comparison:
         """Load weights into the engine, and compare."""
         engine = self.rollouts.engine
@@ -150,11 +154,7 @@ class EngineCheck:
         """Perturb one group of tensors after the other; returns those that then differ."""
         wrong = []
         for group in dict.fromkeys(_group(name) for name, _ in centre.named_parameters()):
-
-            def change(name: str, theta: Tensor, group: str = group) -> Tensor:
-                return self._noisy(name, theta) if _group(name) == group else theta
-
-            results = self._shared(lambda change=change: self._compare(centre, change))
+            results = self._shared(partial(self._compare, centre, self._noisy_in(group)))
             if not all(each.is_right for each in results):
                 wrong.append(group)
         return wrong

@@ -33,7 +33,7 @@ def reference_logprobs(centre: nn.Module, tokens: Sequence[int], change: Change)
     """
     ids = torch.tensor([list(tokens)], device=next(centre.parameters()).device)
     with _changed(centre, change):
-        logits = centre(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        logits: Tensor = centre(input_ids=ids, use_cache=False).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu()
 
 

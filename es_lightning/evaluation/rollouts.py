@@ -17,6 +17,7 @@ from es_lightning.models import BaseModel
 from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
+from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
@@ -41,7 +42,8 @@ class Rollouts:
         chat_template_kwargs: options of the model's chat template, such as ``enable_thinking``.
 
     Raises:
-        UsageError: a member cannot be tried again, because several ranks evaluate it together.
+        UsageError: a member cannot be tried again, because several ranks evaluate it together; or an option
+            of the chat template is no plain JSON.
     """
 
     def __init__(
@@ -57,6 +59,12 @@ class Rollouts:
             )
         self.engine, self.sampling, self.retry_member = engine, sampling or Sampling(), retry_member
         self.chat_template_kwargs = dict(sorted((chat_template_kwargs or {}).items()))
+        try:
+            to_json(self.chat_template_kwargs)  # the journal has to hold them
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"model.chat_template_kwargs is no plain JSON ({error}): give texts, numbers, true or false."
+            ) from error
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion

@@ -11,12 +11,7 @@ from es_lightning.errors import UsageError
 from es_lightning.models.reading import reading
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-OTHER_FORMATS = ("pytorch_model*.bin", "*.gguf", "*.pt", "*.pth", "*.h5", "*.msgpack")
-_CONVERT = (
-    "convert them once with transformers, "
-    'AutoModelForCausalLM.from_pretrained(FOLDER, dtype="auto").save_pretrained(NEW_FOLDER), copy the '
-    "tokenizer's files there, and give the new folder."
-)
+OTHER_FORMATS = ("pytorch_model*.bin", "*.gguf")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -73,12 +68,15 @@ def _nothing_to_read(folder: Path, named: object) -> str:
         )
     others = [path.name for pattern in OTHER_FORMATS for path in sorted(folder.glob(pattern))]
     if others:
-        return f"the weights in {folder} are {others[0]}, and only safetensors are read: {_CONVERT}"
+        more = f', gguf_file="{others[0]}"' if others[0].endswith(".gguf") else ""
+        return (
+            f"the weights in {folder} are {others[0]}, and only safetensors are read: convert them once with "
+            f'transformers, AutoModelForCausalLM.from_pretrained(FOLDER, dtype="auto"{more})'
+            ".save_pretrained(NEW_FOLDER), copy the tokenizer's files there, and give the new folder."
+        )
     variants = sorted(path.name for path in folder.glob("*.safetensors"))
-    has = (
-        f"; {variants[0]} is not a file that transformers takes" if variants else "; no other format is read"
-    )
+    has = f"{variants[0]} is not a file that transformers takes" if variants else "no other format is read"
     return (
-        f"there are no weights in {folder} ({SINGLE}, or {INDEX} and its files; {has}): get the model's files "
+        f"there are no weights in {folder} ({SINGLE}, or {INDEX} and its files; {has}): get the files "
         "anew, or give another model.base."
     )

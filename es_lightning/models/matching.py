@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from es_lightning.models.weights import BaseWeights, StoredTensors
+
+log = logging.getLogger(__name__)
 
 SHOWN = 3
 COMPILED = "_orig_mod."
@@ -55,7 +59,22 @@ def matched(model: PreTrainedModel, stored: StoredTensors) -> Layout:
                 f"the weights in {folder} do not fit its config.json: {name} is {list(layout.shape(name))} "
                 f"in the file and {list(wanted[name].shape)} in the configuration. {_ANEW}"
             )
+    _tell_of(sorted(layout.unused), model, folder)
     return layout
+
+
+def _tell_of(unused: list[str], model: PreTrainedModel, folder: Path) -> None:
+    """Log which stored tensors the model has no place for, unless transformers knows them as leftovers."""
+    patterns = (*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq", "position_ids$")
+    unknown = [name for name in unused if not any(re.search(pattern, name) for pattern in patterns)]
+    if unknown and os.environ.get("RANK", "0") == "0":
+        log.warning(
+            "%d tensors in %s have no place in the model that its config.json describes, the first is %s: "
+            "they are not tuned, and exports do not have them.",
+            len(unknown),
+            folder,
+            unknown[0],
+        )
 
 
 def check_tied(model: PreTrainedModel, weights: BaseWeights) -> None:

@@ -75,6 +75,7 @@ class VLLMEngine(RolloutEngine):
         self.kv_cache_gib, self.prefix_caching = kv_cache_gib, prefix_caching
         self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
+        self._dtypes: dict[Path, torch.dtype] = {}  # resolved once, since that is logged
         self._is_checked = False  # whether the present weights have given finite log-probabilities
         self._llm: Any = None  # a vllm.LLM; no annotation names it, since resolving that would load vLLM
 
@@ -145,8 +146,11 @@ class VLLMEngine(RolloutEngine):
         """Return what to ask vLLM for, whose own ``auto`` turns float32 into bfloat16."""
         from vllm.platforms import current_platform
 
-        stored = self._config(folder).dtype or torch.float32
-        return model_dtype(self.dtype_name, stored, torch.device(current_platform.device_type))
+        if folder not in self._dtypes:
+            stored = self._config(folder).dtype or torch.float32
+            device = torch.device(current_platform.device_type)
+            self._dtypes[folder] = model_dtype(self.dtype_name, stored, device)
+        return self._dtypes[folder]
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights through vLLM's own loaders; they keep the addresses that CUDA graphs refer to."""

@@ -85,10 +85,10 @@ def _repack(model: nn.Module) -> None:
             layer.quant_method.process_weights_after_loading(layer)
         elif isinstance(layer, RoutedExperts) and current_platform.is_cpu():
             layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
-        elif "conv_weights" in module._buffers:
+        elif isinstance(view := getattr(module, "conv_weights", None), Tensor):
             new = getattr(module.conv1d, "_cpu_unpacked_conv_weight", None)
             if new is not None:
-                module.conv_weights.copy_(new)
+                view.copy_(new)
 
 
 def _loads(late: list[tuple[str, Tensor]]) -> Callable[[Any], None]:

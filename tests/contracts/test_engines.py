@@ -334,6 +334,40 @@ def test_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         VLLMEngine()
 
 
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("stored", "device"), [("float32", "cuda"), ("bfloat16", "cuda"), ("float32", "cpu")]
+)
+def test_vllm_is_told_the_precision_of_the_base(
+    stored: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own ``auto`` turns float32 into bfloat16 on accelerators."""
+    from vllm.platforms import current_platform
+
+    config = json.loads((resolve("tiny") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": stored}))
+    monkeypatch.setattr(current_platform, "device_type", device)
+    assert VLLMEngine()._model_options(tmp_path)["dtype"] == getattr(torch, stored)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"architectures": ["NobodyForCausalLM"]}, "NobodyForCausalLM"),
+        ({"architectures": ["MptForCausalLM"], "model_type": "mpt"}, "MptForCausalLM was supported in vLLM"),
+    ],
+)
+def test_a_family_that_vllm_does_not_know_is_refused_before_anything_is_loaded(
+    change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    config = json.loads((resolve("tiny") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UsageError, match=f"vLLM cannot run the model in .*{reason}.*HFEngine") as raised:
+        VLLMEngine().check(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [

@@ -101,6 +101,12 @@ def test_prompts_longer_than_the_model_can_be_left_out(base: BaseModel) -> None:
         rollouts.reserve(base, PROMPTS, 1024, drop_long=True)
 
 
+def test_options_of_the_chat_template_are_plain_json() -> None:
+    with pytest.raises(UsageError, match=r"model.chat_template_kwargs is no plain JSON \("):
+        Rollouts(Engine(), chat_template_kwargs={"date": object()})
+    assert list(Rollouts(Engine(), chat_template_kwargs={"b": 1, "a": 2}).chat_template_kwargs) == ["a", "b"]
+
+
 def test_weights_are_loaded_once_as_long_as_they_are_held(base: BaseModel, centre: nn.Module) -> None:
     engine = Engine()
     rollouts, prompts = started(base, engine)

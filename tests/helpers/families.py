@@ -44,6 +44,16 @@ LATENT: Mapping[str, Any] = {
     "v_head_dim": 128,
     "head_dim": 64,
     "num_key_value_heads": 4,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    },
 }
 GPT: Mapping[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -92,7 +102,12 @@ FAMILIES: dict[str, Family] = {
     "Qwen2": Family("qwen2"),
     "Qwen3": Family("qwen3", {"head_dim": 32}),
     "Gemma": Family("gemma", {"head_dim": 32}),
-    "Gemma 2": Family("gemma2", {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8}),
+    "Gemma 2": Family(
+        "gemma2",
+        {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8},
+        why="soft caps",
+        bound=1e-2,
+    ),
     "Gemma 3": Family("gemma3_text", {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8}),
     "GPT-2": Family("gpt2", common=GPT),
     "Mistral": Family("mistral", {"sliding_window": 8}),
@@ -111,7 +126,7 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "Cohere": Family("cohere"),
-    "Cohere 2": Family("cohere2", {"sliding_window": 8}),
+    "Cohere 2": Family("cohere2", why="up to its sliding window; vLLM differs behind it"),
     "Granite": Family("granite"),
     "StableLM": Family("stablelm"),
     "GLM": Family("glm", {"head_dim": 32}),
@@ -129,8 +144,14 @@ FAMILIES: dict[str, Family] = {
     "GPT-J": Family("gptj", {"rotary_dim": 16}, GPT),
     "GPT-BigCode": Family("gpt_bigcode", common=GPT),
     "BLOOM": Family("bloom", {"n_layer": 2, "n_head": 4}, ALL_HEADS),
-    "MPT": Family("mpt", {"d_model": 128, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}, ALL_HEADS),
-    "Mamba": Family("mamba", {"state_size": 16}),
+    "MPT": Family(
+        "mpt",
+        {"d_model": 128, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
+        ALL_HEADS,
+        "at once",
+        "vLLM has dropped it",
+    ),
+    "Mamba": Family("mamba", {"state_size": 16}, refused="by the check", why="no kernel for CPUs"),
     "Mamba 2": Family("mamba2", {"state_size": 16, "num_heads": 8, "head_dim": 32, "n_groups": 1}),
     "Mixtral": Family("mixtral", EXPERTS),
     "Qwen2-MoE": Family("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 64}),
@@ -178,6 +199,8 @@ FAMILIES: dict[str, Family] = {
             "block_dim": 128,
             "block_ff_dim": 256,
         },
+        refused="by the check",
+        why="its attention differs",
     ),
     "Qwen3-Next": Family(
         "qwen3_next",
@@ -191,6 +214,8 @@ FAMILIES: dict[str, Family] = {
             "linear_num_key_heads": 2,
             "linear_num_value_heads": 4,
         },
+        refused="by the check",
+        why="no float32 kernel for CPUs",
     ),
     "Qwen3.5": Family(
         "qwen3_5",
@@ -205,6 +230,8 @@ FAMILIES: dict[str, Family] = {
             }
         ),
         {},
+        "at once",
+        "vLLM wants torchvision for it",
     ),
 }
 

@@ -84,6 +84,10 @@ def only_bin(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
 
 
+def only_gguf(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "own.gguf")
+
+
 def only_a_variant(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "model.fp16.safetensors")
 
@@ -141,6 +145,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         only_bin,
         r"are pytorch_model\.bin, and only safetensors are read: convert",
     ),
+    "gguf": (only_gguf, r'are own\.gguf, .*dtype="auto", gguf_file="own\.gguf"\)\.save_pretrained'),
     "a variant": (
         only_a_variant,
         r"no weights in .*model\.fp16\.safetensors is not a file that",
@@ -202,6 +207,19 @@ def test_a_missing_part_of_a_joined_tensor_is_refused(name: str, tmp_path: Path)
     without(part)(tmp_path)
     with pytest.raises(UsageError, match="do not fit its config.json"):
         BaseModel(tmp_path).check()
+
+
+def test_tensors_without_a_place_are_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    BaseModel(folder).check()
+    tensors(lambda held: held.update({"rotary_emb.inv_freq": torch.ones(1)}))(folder)
+    BaseModel(folder).check()
+    assert caplog.text == ""
+    config(num_hidden_layers=1)(folder)
+    BaseModel(folder).check()
+    assert "9 tensors in " in caplog.text
+    assert "the first is model.layers.1.input_layernorm.weight: they are not tuned" in caplog.text
 
 
 def test_a_missing_buffer_is_refused(tmp_path: Path) -> None:

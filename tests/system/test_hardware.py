@@ -29,6 +29,7 @@ RASPBERRY = {"architecture": "aarch64", "neon": True, "bf16": False}
         ("auto", F16, CPU, F32, F32),  # as above
         ("auto", BF16, GPU, BF16, BF16),
         ("auto", F16, GPU, F16, F16),
+        ("auto", F32, GPU, F32, F32),  # vLLM's own "auto" would take bfloat16
         ("bfloat16", BF16, CPU, BF16, BF16),  # what the user names is taken
         ("float32", BF16, CPU, F32, F32),
         ("float16", BF16, GPU, F16, F16),
@@ -46,6 +47,15 @@ def test_auto_takes_the_fastest_precision_that_loses_nothing(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     assert model_dtype(name, base, device) == (with_instructions if fast else without)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_an_old_gpu_computes_in_float16_where_the_base_is_bfloat16(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    assert model_dtype("auto", BF16, GPU) == (BF16 if has else F16)
 
 
 def test_the_choice_is_said_with_its_reason(
