@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 settings.register_profile("es_lightning", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("es_lightning")
 
-# Libraries set variables with these beginnings for themselves.
+# Libraries set variables with these beginnings for themselves, or the command line for them.
 LIBRARY_VARIABLES = (
     "CUDA_",
     "KMP_",
@@ -35,6 +35,7 @@ LIBRARY_VARIABLES = (
     "PL_",
     "PYTEST_",
     "PYTORCH_",
+    "TORCH_CPP_LOG_LEVEL",
     "TORCHINDUCTOR_",
     "TRITON_",
     "_TORCHINDUCTOR",
