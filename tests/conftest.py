@@ -27,6 +27,7 @@ settings.load_profile("es_lightning")
 
 # Libraries set variables with these beginnings for themselves, or the command line for them.
 LIBRARY_VARIABLES = (
+    "AITER_",
     "CUDA_",
     "KMP_",
     "LD_LIBRARY_PATH",

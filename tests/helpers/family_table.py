@@ -13,8 +13,8 @@ ROW = re.compile(r"\| ([^|]+) \| `(\w+)` \| (\w+) \| (\w+) \| ([^|]*) \|")
 
 def rows() -> dict[str, tuple[str, str, str, str]]:
     """The rows by family: kind, transformers, vLLM, nats."""
-    found = map(ROW.match, PAGE.read_text(encoding="utf-8").splitlines())
-    return {match[1]: (match[2], match[3], match[4], match[5].strip()) for match in found if match}
+    found = filter(None, map(ROW.match, PAGE.read_text(encoding="utf-8").splitlines()))
+    return {row[1]: (row[2], row[3], row[4], row[5].strip()) for row in found if row[1] != "family"}
 
 
 def write(differences: Mapping[str, float]) -> None:

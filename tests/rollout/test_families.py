@@ -37,6 +37,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         family_table.write(DIFFERENCES)
 
 
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """What vLLM sets while it starts is gone afterwards."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 def made(name: str, folders: Path) -> Path:
     folder = folders / name.replace(" ", "-")
     if not folder.exists():
@@ -86,6 +95,7 @@ def test_transformers_fits_exports_reloads_and_replays(name: str, folders: Path,
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.families
+@pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_vllm_is_right_or_refuses(name: str, folders: Path) -> None:
     family, folder = FAMILIES[name], made(name, folders)

@@ -111,7 +111,9 @@ def engine_saying(
         bos_token_id=None,
         pad_token_id=None,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     engine = HFEngine(dtype="float32", device="cpu")
     engine.start(folder, 64)
@@ -153,7 +155,11 @@ def test_a_tokenizer_with_neither_end_nor_padding_works(
 def test_generation_ends_soon_after_a_stop_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = like_llama_2()
     engine, prompt = engine_saying(tokenizer, [], tmp_path, monkeypatch), Prompt("a", "", token_ids=(1, 4))
+    with torch.no_grad():
+        engine.model.lm_head.weight[3:259] = 0  # words, and no bytes
     whole = engine.generate([prompt], Sampling(max_tokens=200))[0]
+    assert len(whole.text) > 6
+    assert "\ufffd" not in whole.text
     calls = []
     engine.model.register_forward_hook(lambda *_: calls.append(1))
     cut = engine.generate([prompt], Sampling(max_tokens=200, stop=[whole.text[3:6]]))[0]
