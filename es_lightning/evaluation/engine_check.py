@@ -153,7 +153,7 @@ class EngineCheck:
     def _groups(self, centre: nn.Module) -> list[str]:
         """Perturb one group of tensors after the other; returns those that then differ."""
         wrong = []
-        for group in dict.fromkeys(_group(name) for name, _ in centre.named_parameters()):
+        for group in _all_groups(centre):
             results = self._shared(partial(self._compare, centre, self._noisy_in(group)))
             if not all(each.is_right for each in results):
                 wrong.append(group)
@@ -165,9 +165,11 @@ class EngineCheck:
         if not how:
             verb = "differs from transformers on"
             how = f"by {wrong.difference:.2g} nats per token, and {wrong.bound:.2g} is allowed"
-        named = ", ".join(groups[:SHOWN]) + (
-            f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
-        )
+        named = ", ".join(groups[:SHOWN])
+        if len(groups) == len(_all_groups(centre)):
+            named = "the whole model, with the base's own weights too"
+        elif len(groups) > SHOWN:
+            named += f" and {len(groups) - SHOWN} more"
         return (
             f"{engine} {verb} new weights of a {kind} ({how}), so its rewards would belong to other models"
             f"{f'; off: {named}' if named else ''}. Take --model.engine HFEngine, or another version of the "
@@ -178,6 +180,10 @@ class EngineCheck:
 def _size(tensor: Tensor) -> float:
     """Return the root mean square."""
     return float(tensor.square().mean(dtype=torch.float64).sqrt())
+
+
+def _all_groups(centre: nn.Module) -> list[str]:
+    return list(dict.fromkeys(_group(name) for name, _ in centre.named_parameters()))
 
 
 def _group(name: str) -> str:

@@ -254,6 +254,8 @@ def _prepare_environment() -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # vLLM sets it only after it has looked at the model.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0":
         raise UsageError(
             "VLLM_ENABLE_V1_MULTIPROCESSING is set: unset it, since weights are streamed inside one process."
