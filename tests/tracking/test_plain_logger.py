@@ -10,6 +10,9 @@ from mlflow.tracking import MlflowClient
 
 from es_lightning.errors import UsageError
 from es_lightning.tracking.plain_logger import prepare
+from tests.tracking.test_logger import _mlflow_forgets_the_server
+
+__all__ = ["_mlflow_forgets_the_server"]
 
 
 def options(uri: str | None, **more: str) -> Namespace:
