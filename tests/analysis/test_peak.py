@@ -77,6 +77,7 @@ def test_a_collapse_is_noticed_before_it_looks_like_correlation(collapse: int, s
     assert alarms.any(axis=1).mean() > share
 
 
+@pytest.mark.slow
 def test_a_decaying_toy_is_noticed_and_its_peak_found() -> None:
     toy = two_groups((100, 1.0, 0.1), (400, 0.02, 0.0), dimension=1000, sigma=0.4, population=10)
     true = toy.simulate(480, 100, 4)[:, 5::5]

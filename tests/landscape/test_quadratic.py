@@ -47,6 +47,7 @@ def test_the_reward_is_a_sum_of_exponentials() -> None:
     assert (TOY.amplitudes[8:16] > 0).all()
 
 
+@pytest.mark.slow
 def test_the_peak_is_where_a_fine_grid_is_highest() -> None:
     amplitudes, rates = TOY.amplitudes, TOY.rates
     peak = peak_of_two_modes((amplitudes[:8].sum(), rates[0]), (amplitudes[8:16].sum(), rates[8]))

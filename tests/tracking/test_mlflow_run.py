@@ -311,7 +311,12 @@ def assert_there_once(uri: str) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["create_logged_model", "log_model_artifacts", "log_batch", "log_outputs", "finalize_logged_model"],
+    [
+        "create_logged_model",
+        "log_model_artifacts",
+        *(pytest.param(step, marks=pytest.mark.slow) for step in ("log_batch", "log_outputs")),
+        "finalize_logged_model",
+    ],
 )
 def test_a_model_is_stored_once_wherever_its_delivery_is_cut_off(
     uri: str, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
