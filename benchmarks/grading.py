@@ -70,6 +70,7 @@ def maths() -> list[float]:
     times = []
     for name in ("gsm8k", "math", "math500", "minerva", "olympiadbench", "amc", "aime24"):
         task = MathTask(name, "sample")
+        task.prepare()
         problems = task.problems("test")
         for prompt in problems:
             for other in problems:

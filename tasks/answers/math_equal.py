@@ -56,7 +56,7 @@ def answers_equal(gold: str, answer: str, tolerance: float | None = None) -> boo
 
 def _equal(gold: str, answer: str, how: _How) -> bool:
     """Compare two cleaned answers; each of their parts is such an answer again."""
-    if gold == answer:
+    if gold == answer or _same_words(gold, answer):
         return True
     if {"∧", "∨"} <= {*gold, *answer} and not re.search(r"\d", gold + answer):  # p and q, p or q
         return False

@@ -41,7 +41,8 @@ _COMMANDS = frozenset(
 _OURS = frozenset(["le", "ge", "ne", "lvert", "rvert"])
 _INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\text\{[^{}]*\}|\\[A-Za-z]+)"
 _NAME = re.compile(
-    r"\\log(?=_)|(?P<base>\\(?:vec|bar|overline|hat|dot|tilde|text)\{[^{}]{1,20}\}|\\[A-Za-z]+|[A-Za-z])"
+    rf"\\(?:{'|'.join(sorted(_COMMANDS))})(?![A-Za-z])|"
+    r"(?P<base>\\(?:vec|bar|overline|hat|dot|tilde|text)\{[^{}]{1,20}\}|\\[A-Za-z]+|[A-Za-z])"
     rf"(?P<marks>(?:{_INDEX})?'*)(?P<call>\((?:\d{{1,9}}|[a-z])\)|(?<=[fghFGHPQ'])\([^()]{{1,40}}\)|(?=\())?",
     re.ASCII,
 )
@@ -60,8 +61,8 @@ def names(text: str) -> frozenset[str]:
 
 def _name(match: re.Match[str]) -> str:
     """Return a name, or a value such as f(x), in one spelling; nothing for commands, e and i."""
-    base, marks = match["base"] or "\\log", match["marks"] or ""
-    if base[1:] in _COMMANDS or (base in ("e", "i") and not marks):
+    base, marks = match["base"], match["marks"]
+    if not base or (base in ("e", "i") and not marks and not match["call"]):
         return ""
     terms = sorted(re.findall(r"[-+]?[^-+]+", re.sub(r"^\((?!-)", "(+", match["call"] or "")[1:-1]))
     return re.sub(r"\\text|[{} ]", "", base + marks + "".join(f"({term})" for term in terms))
@@ -99,7 +100,7 @@ def _parsed(text: str) -> Any:
         latex = re.sub(r"\^(\d{2,})", r"^{\1}", _in_letters(text))
         latex = re.sub(r"\|([^|]*)\|", r"\\lvert \1\\rvert ", latex)
         latex = latex.replace("≤", r"\le ").replace("≥", r"\ge ").replace("≠", r"\ne ")
-        if not {*re.findall(r"\\([A-Za-z]+)", latex)} <= _COMMANDS | _OURS:
+        if "'" in latex or not {*re.findall(r"\\([A-Za-z]+)", latex)} <= _COMMANDS | _OURS:
             return None
         found = parse(f"${latex}$", config, parsing_timeout=None, fallback_mode="no_fallback")
         fits = found and isinstance(found[0], Expr | Relational) and _bits(found[0]) <= MAX_BITS
@@ -139,7 +140,11 @@ def formulas_equal(gold: str, answer: str, steps: Steps, tolerance: float | None
             right, ours = _parsed(gold), _parsed(answer)
             if right is None or ours is None or right.is_Relational != ours.is_Relational:
                 return False
-            return _relations_equal(right, ours) if right.is_Relational else _values_equal(right, ours, tolerance)
+            return (
+                _relations_equal(right, ours)
+                if right.is_Relational
+                else _values_equal(right, ours, tolerance)
+            )
     except (Exception, OutOfStepsError):  # as above
         return False
 

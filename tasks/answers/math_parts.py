@@ -30,7 +30,7 @@ def apart(text: str) -> tuple[str, list[str]]:
         return "union" if together else "set", items
     inside, brackets = text[1:-1], text[:1] + text[-1:]
     if brackets in _BRACKETS and depth(inside) <= MAX_DEPTH:
-        items = _items(inside)
+        items = _items(inside, bracketed=True)
         if brackets in ("«»", "{}"):
             return "set", items
         if len(items) > 1:
@@ -40,10 +40,13 @@ def apart(text: str) -> tuple[str, list[str]]:
     return "single", [text]
 
 
-def _items(text: str) -> list[str]:
-    """Split a list at its commas: ``1,000, 2,000`` has two items, ``2, 100`` has two, ``1,000`` is one."""
+def _items(text: str, bracketed: bool = False) -> list[str]:
+    """Split a list at its commas: ``1,000, 2,000`` has two items, ``2, 100`` has two, ``1,000`` is one.
+
+    In brackets, ``(1,000)`` has two items as well.
+    """
     text = re.sub("[∧∨]", ", ", text)
-    for separator in ("(?!)", ", ", ","):  # nowhere, at a comma and a space, at every comma
+    for separator in ("," if bracketed and ", " not in text else "(?!)", ", ", ","):  # "(?!)" is nowhere
         items = split(text, separator)
         if all(len(split(ungrouped(item), ",")) == 1 for item in items):
             break
@@ -65,7 +68,7 @@ _NAME = re.compile(  # x, (x,y), f(x), x_{\text{max}}, \text{Area}, m+n
 )
 _NO_NAME = re.compile(
     r"\\(?:frac|sqrt|(?:arc)?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|binom|begin|pi)"
-    r"|[{(][^A-Za-z]*[)}]|[xyz]{2}|^e$"
+    r"|(?<![A-Wa-w])\([^A-Za-z]*\)|(?<!_)\{[^A-Za-z]*\}|[xyz]{2}|^e$"
 )
 
 

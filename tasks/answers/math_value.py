@@ -27,7 +27,7 @@ class Number(NamedTuple):
         if self.percent == other.percent:
             return self.value == other.value
         share, number = (self.value, other.value) if self.percent else (other.value, self.value)
-        return number == share / 100 or (number == share and abs(share) >= 1)
+        return number == share / 100 or (number == share and abs(share) > 1)
 
 
 def read_number(text: str) -> Number | None:

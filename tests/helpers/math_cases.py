@@ -607,6 +607,366 @@ x = 1 \text{ or } x=2 | 1, 2 | yes
 -2, 1 | x=-2, 1 | yes
 -2, 1 | x = 1, x = -2 | yes
 (3,4) | (x,y)=(3,4) | yes
+3mn | 3 | no
+14ab | 14a | no
+xyz | xy | no
+5x^2y | 5x^2 | no
+2\sqrt{3}x | 2\sqrt{3} | no
+7 r | 7 | no
+6 p | 6 q | no
+4 \text{ liters} | 4 x | no
+8 w^2 | 8 w^4 | no
+11 | 11 uv | no
+100 m | 100 | no
+3 s | 3 | no
+20 mg | 20 | no
+2 kg | 2 g | no
+16 \text{ft} | 16 \text{in} | no
+3 \text{ dozen} | 3 | no
+1:30 | 2:60 | no
+12:15 | 4:05 | no
+8:40 | 2:10 | no
+5:45\text{ PM} | 5:45\text{ AM} | no
+5/0 | 6/0 | no
+\frac{x}{0} | \frac{2x}{0} | no
+7\text{ a.m.} | 7\text{ p.m.} | no
+\$7 | 7\text{ cents} | no
+12\text{ hours} | 12\text{ minutes} | no
+3\text{ cm} | 3\text{ mm} | no
+9\text{ square feet} | 9\text{ square inches} | no
+16\text{ units}^3 | 16\text{ units}^2 | no
+16\text{ in}^2 | 16\text{ in} | no
+60\text{ mph} | 60\text{ km/h} | no
+60\text{ m/s} | 60\text{ m/s}^2 | no
+1 | 1\% | no
+\frac{1}{5} | 0.2\% | no
+0.05 | 0.05\% | no
+5\% | 0.05\% | no
+P(0)e^{kt} | 0 | no
+P(0)e^{kt} | P(0)e^{-kt} | no
+h(3) | h | no
+h(3) | 3h | no
+v(t)=gt | v=g | no
+\frac{dv}{dt}=g | \frac{v}{t}=g | no
+\frac{d^2x}{dt^2} | \frac{x}{t^2} | no
+\frac{\partial u}{\partial t} | \frac{u}{t} | no
+f'(2) | f(2) | no
+f^{-1}(x) | f(x) | no
+f(g(x)) | g(f(x)) | no
+2^{2019} | 2^{2019}+2 | no
+2^{1000}-1 | 2^{1000} | no
+7^{777} | 7^{778} | no
+\frac{2^{2020}-1}{3} | \frac{2^{2020}+1}{3} | no
+50! | 50!-1 | no
+\frac{1}{2^{100}} | \frac{1}{2^{101}} | no
+1+10^{-40} | 1 | no
+10^{100}+1 | 10^{100} | no
+\lfloor \frac{n+1}{2} \rfloor | \lfloor \frac{n}{2} \rfloor | no
+\lceil n/2\rceil | n/2 | no
+\lfloor x \rfloor | x | no
+\lfloor n/7\rfloor+1 | \lceil n/7\rceil | no
+\left\lfloor \frac{n^2}{4} \right\rfloor | \frac{n^2}{4} | no
+4, 500 | 4500 | no
+10, 100, 1000 | 101001000 | no
+1, 000 | 1 | no
+6, 28, 496 | 628496 | no
+77_8 | 77_9 | no
+1A_{16} | 1A_{12} | no
+21 | 21_5 | no
+0.1_2 | 0.1_3 | no
+101_2 | -101_2 | no
+x<0\text{ or }x>1 | x<0\text{ and }x>1 | no
+x\le -1 \text{ or } x \ge 1 | x\le -1 \text{ and } x\ge 1 | no
+\text{Alice} < \text{Bob} < \text{Carl} | \text{Carl} < \text{Bob} < \text{Alice} | no
+P \land Q | P \lor Q | no
+\text{true} | \text{false} | no
+\text{A and B} | \text{A or B} | no
+a>b | b>a | no
+a=b | a=c | no
+\frac{x}{y} | \frac{y}{x} | no
+x=\frac{1}{2} | 2x=1 | no
+4 | x-4=0 | no
+y=x | x=y^2 | no
+(1,2),(3,4) | (1,2),(4,3) | no
+(1,2,3) | (1,2,3,4) | no
+[1,2)\cup(3,4] | [1,2]\cup(3,4] | no
+(-1,1) | [-1,1] | no
+\{1,2,3\} | \{1,2\} | no
+\{x: x>1\} | \{x: x<1\} | no
+\begin{pmatrix}1\\2\end{pmatrix} | (2,1) | no
+\begin{pmatrix}1&0\\0&1\end{pmatrix} | \begin{pmatrix}1&0\\0&-1\end{pmatrix} | no
+\begin{vmatrix}a&b\\c&d\end{vmatrix} | \begin{pmatrix}a&b\\c&d\end{pmatrix} | no
+|a-b| | a-b | no
+|x|+|y| | |x+y| | no
+\sqrt{x^2+y^2} | x+y | no
+(a+b)^2 | a^2+b^2 | no
+\sin(x+y) | \sin x+\sin y | no
+\log(ab) | \log a\log b | no
+e^{x+y} | e^x+e^y | no
+\frac{1}{a+b} | \frac{1}{a}+\frac{1}{b} | no
+\sqrt{a+b} | \sqrt{a}+\sqrt{b} | no
+a^{bc} | a^b a^c | no
+x^{-1} | -x | no
+-x^2 | (-x)^2 | no
+2^{-3} | -8 | no
+\tan^{-1} x | \frac{1}{\tan x} | no
+\sin^{-1}(1/2) | \frac{1}{\sin(1/2)} | no
+\pi | 3.14 | no
+\pi | \frac{22}{7} | no
+e | 2.718 | no
+\sqrt{2} | 1.41 | no
+\frac{2}{3} | 0.67 | no
+\frac{2}{3} | 0.6667 | no
+0.1 | 0.10001 | no
+100 | 100.01 | no
+1,000 | 1,00 | no
+12.5 | 12,5 | no
+1000000 | 1,000,00 | no
+3.0\times10^8 | 3.0\times10^{-8} | no
+\text{three} | \text{two} | no
+\text{Sunday} | \text{Saturday} | no
+\text{isosceles} | \text{equilateral} | no
+\text{(A)} | \text{(B)} | no
+A | B | no
+\text{all real numbers except } 2 | \text{all real numbers except } 3 | no
+\text{15 apples, 3 pears} | \text{3 apples, 15 pears} | no
+x_1 | x_{12} | no
+a_{n} | a_{n+1} | no
+a_n=2^n | a_n=2^{n+1} | no
+\alpha+\beta | \alpha-\beta | no
+\Omega | \omega | no
+\Delta | \delta | no
+\Gamma | \gamma | no
+\vec{a}\cdot\vec{b} | ab | no
+\bar{x} | x | no
+N | n | no
+K=3k | k=3k | no
+3 | 3' | no
+\infty | 10^{99} | no
+\infty | x | no
+(-\infty, 5) | (5, \infty) | no
+5 | 5\text{ or }6 | no
+5 | 5, 6 | no
+5 | \pm 5 | no
+5 | \{5,6\} | no
+5 | 4 < x < 6 | no
+5 | [5,5] | no
+5 | x | no
+0 | \emptyset | no
+\emptyset | 0 | no
+1 | \text{true} | no
+42 | 6\cdot 7 = 43 | no
+42 | 42 = 43 | no
+42 | 43 \approx 42 | no
+42 | 42 \ne 43 | no
+10 | 10_{10} | no
+2 | \binom{2}{2} | no
+2 | 2\frac{1}{2} | no
+\frac{1}{2} | \frac{1}{2}\frac{1}{2} | no
+-1 | i | no
+i | -i | no
+2+3i | 3+2i | no
+\text{No solution} | \text{one solution} | no
+\cos(t)=0 \text{ for } t=\frac{\pi}{2} | \cos(t)=1 \text{ for } t=\frac{\pi}{2} | no
+\sin(t)+a | \sin(a)+t | no
+\sin(x)+a | \sin(x)+x | no
+\ln(u)-v | \ln(v)-u | no
+\cos(x)+b | \cos(y)+b | no
+\log_{a}(b)+c | \log_{b}(a)+c | no
+\sqrt{x}+\sin(y) | \sqrt{y}+\sin(x) | no
+4m | 4 m | yes
+2b | 2 b | yes
+3s^2 | 3 s^2 | yes
+10xy | 10x \cdot y | yes
+7x^2y | 7 x^2 y | yes
+-2x+1 | 1 - 2 x | yes
+\frac{1}{3}bh | \frac{1}{3} b h | yes
+\frac{2x}{3} | \frac{2}{3} x | yes
+2f(x)+1 | 1+2 f(x) | yes
+f(x)=x+1 | f(x) = 1+x | yes
+n^2-n | n (n-1) | yes
+6^{100} | 2^{100}\cdot 3^{100} | yes
+2^{1000} | 4^{500} | yes
+\frac{1}{50!} | \frac{1}{50!} | yes
+5! | 120 | yes
+\frac{10!}{8!} | 90 | yes
+20! | 20\cdot 19! | yes
+\lfloor \frac{n}{2}\rfloor | \left\lfloor \frac{n}{2}\right\rfloor | yes
+\lceil \frac{n-1}{2} \rceil | \lfloor \frac{n}{2} \rfloor | yes
+2\lfloor n/2\rfloor+1 | 1+2\left\lfloor\frac n2\right\rfloor | yes
+90, 180 | 180, 90 | yes
+1, 2, 3 | 3, 2, 1 | yes
+120^\circ, 60^\circ | 60, 120 | yes
+\{100, 200\} | 100, 200 | yes
+(1,2),(3,4) | (3,4),(1,2) | yes
+(0,0), (1,100) | (1, 100), (0, 0) | yes
+1,000 | 1000 | yes
+2112_3 | 2112_{3} | yes
+-12_5 | -12_{5} | yes
+1010_{\text{two}} | 1010_{\text{two}} | yes
+\text{7} | 7 | yes
+\text{1,200} | 1200 | yes
+100 | \mathrm{100} | yes
+-\frac{1}{2} | \mathbf{-\frac{1}{2}} | yes
+8 | \mathit{8} | yes
+8 | \textit{8} | yes
+8 | \bm{8} | yes
+8 | \mathbf{\text{8}} | yes
+5.5 | \mathrm{5.5} | yes
+x+1 | \mathbf{x+1} | yes
+\text{5 cm} | 5\text{ cm} | yes
+\text{8:00 a.m.} | 8:00 \text{ a.m.} | yes
+\text{8:00 a.m.} | 8\text{ AM} | yes
+\text{10:30} | 10:30 | yes
+\text{July 4} | July 4 | yes
+\text{Friday, March 3} | Friday, March 3 | yes
+8000 | 8,000 \text{ cm}^3 | yes
+9{,}000 | 9,000\text{ m} | yes
+1200 | 1,200 dollars | yes
+45000 | \$45,000 | yes
+6,000 | 6000\text{ sq ft} | yes
+25000 | 25,000 miles | yes
+30 | 30\text{h} | yes
+\frac{7}{2} | \frac{7}{2}\text{ m} | yes
+5\sqrt{3} | 5\sqrt{3}\,\mathrm{cm} | yes
+15 | 15\mathrm{L} | yes
+20 | 20^\circ\text{ C} | yes
+20 | 20^{\circ}\mathrm{C} | yes
+0.5 | 0.5\,\mathrm{A} | yes
+100 | 100\,\mathrm{J} | yes
+\sqrt{6/n} | \sqrt{6}/\sqrt{n} | yes
+\sqrt{pq} | \sqrt{q}\sqrt{p} | yes
+\sqrt{8x^3} | 2x\sqrt{2x} | yes
+x\sqrt{x} | x^{3/2} | yes
+\sqrt[5]{y^2} | y^{2/5} | yes
+\log\frac{x}{y} | \log x-\log y | yes
+\ln\sqrt{x} | \frac{1}{2}\ln x | yes
+\log_3 9x | 2+\log_3 x | yes
+\frac{\sqrt{a}}{\sqrt{b}} | \sqrt{\frac{a}{b}} | yes
+\sigma_{x}^{2} | \sigma_x^2 | yes
+\lambda_{1}+\lambda_{2} | \lambda_2+\lambda_1 | yes
+\frac{v_{0}^{2}}{2 g} | \frac{v_0^2}{2g} | yes
+E_{\text{max}} | E_{\mathrm{max}} | yes
+\phi_{0} e^{-\mu x} | \phi_0 e^{-\mu x} | yes
+y^{\prime} | y' | yes
+y^{\prime \prime}+y=0 | y''+y=0 | yes
+x_{\alpha} | x_\alpha | yes
+\epsilon_0 | \epsilon_{0} | yes
+\overline{PQ} | PQ | yes
+\overline{ABC} | ABC | yes
+y<5 | y \lt 5 | yes
+x>=2 | x\ge 2 | yes
+x \neq 1 | x\ne 1 | yes
+x\ne 1 | x \not= 1 | yes
+5>a | a<5 | yes
+-1\le x\le 1 | 1\ge x\ge -1 | yes
+[2,5) | 2\le t<5 | yes
+(-\infty,4] | x\leq 4 | yes
+x\in(0,1) | 0<x<1 | yes
+\left(\begin{array}{c}1\\2\\3\end{array}\right) | \begin{pmatrix}1\\2\\3\end{pmatrix} | yes
+\begin{pmatrix}-1 & 0\\0 & 1\end{pmatrix} | \begin{bmatrix}-1 & 0\\ 0 & 1\end{bmatrix} | yes
+\left[\begin{matrix}1&2\end{matrix}\right] | \begin{pmatrix}1&2\end{pmatrix} | yes
+\begin{pmatrix} 1/2 \\ 3 \end{pmatrix} | \begin{pmatrix} \frac{1}{2} \\ 3 \end{pmatrix} | yes
+5,6 | {5, 6} | yes
+5,6 | (5),(6) | yes
+\{5\} | 5 | yes
+\{a,b\} | \{b,a\} | yes
+\emptyset | \{ \} | yes
+\pm 2 | {-2,2} | yes
+\pm\sqrt{3} | -\sqrt{3}, \sqrt{3} | yes
+x=\pm 2 | x=2 \text{ or } x=-2 | yes
+\frac{\sqrt{5}}{5} | \frac{\sqrt{5}}{5} \approx 0.447 | yes
+\frac{2}{7} | \frac{2}{7} \approx 0.2857 | yes
+\ln 2 | \ln 2 \approx 0.693 | yes
+30 | 5 \times 6 = 30 | yes
+30 | 10+20=30 | yes
+30 | 30.0 | yes
+30 | 30, | yes
+155 | m+n=155 | yes
+155 | m + n = 150 + 5 = 155 | yes
+77 | a+b+c=77 | yes
+77 | p + q + r = 77 | yes
+12 | a\cdot b = 12 | yes
+12 | ab=12 | yes
+12 | n(A) = 12 | yes
+12 | f(3) = 12 | yes
+12 | \angle A = 12 | yes
+12 | S_5 = 12 | yes
+12 | \text{Answer: } 12 | yes
+\frac{3}{5} | \\frac{3}{5} | yes
+\frac{3}{5} | \\tfrac{3}{5} | yes
+2\pi | 2\\pi | yes
+\sqrt{7} | \\sqrt{7} | yes
+x=2,y=3 | y=3,x=2 | yes
+(2,3) | (x, y) = (2, 3) | yes
+(2,3) | \left(2, 3\right) | yes
+y=\frac{1}{2}x+3 | x-2y+6=0 | yes
+x^2+y^2-4x=0 | x^2-4x+y^2=0 | yes
+2x+3y=6 | y=-\frac{2}{3}x+2 | yes
+y=x^2 | y-x^2=0 | yes
+3x+2 | 2+3x | yes
+\frac{x^2-4}{x-2} | x+2 | yes
+1+\tan^2 x | \frac{1}{\cos^2 x} | yes
+\frac{n(n+1)(2n+1)}{6} | \frac{2n^3+3n^2+n}{6} | yes
+2\sin x\cos x | \sin 2x | yes
+\frac{1}{1-x} | \frac{-1}{x-1} | yes
+e^{2\ln x} | x^2 | yes
+\sqrt{12} | 2\sqrt{3} | yes
+\frac{1}{\sqrt{2}} | \frac{\sqrt{2}}{2} | yes
+\frac{3}{\sqrt{3}} | \sqrt{3} | yes
+\sqrt{3+2\sqrt{2}} | 1+\sqrt{2} | yes
+\sqrt[3]{27} | 3 | yes
+\log_{10} 100 | 2 | yes
+\binom{6}{2} | 15 | yes
+\binom{n}{3} | \frac{n(n-1)(n-2)}{6} | yes
+\cos 60^\circ | \frac{1}{2} | yes
+\frac{5\pi}{6} | \frac{5}{6}\pi | yes
+5\pi/6 | \frac{5\pi}{6} | yes
+3-i | -i+3 | yes
+\frac{1+i}{2} | \frac{1}{2}+\frac{i}{2} | yes
+-1+2i | 2i-1 | yes
+0.\overline{12} | \frac{4}{33} | yes
+1.2\overline{3} | \frac{37}{30} | yes
+12\% | 0.12 | yes
+12\% | 12 | yes
+3\frac{3}{4} | 3.75 | yes
+3\frac{3}{4} | \frac{15}{4} | yes
+-1\frac{1}{2} | -1.5 | yes
+\text{(D)} | D | yes
+D | \text{D} | yes
+\text{Yes} | yes | yes
+\text{parabola} | Parabola | yes
+\text{no solution} | No solution | yes
+\text{none} | \text{None} | yes
+1:2:3 | 1 : 2 : 3 | yes
+3:2 | 3 : 2 | yes
+7 \text{ hours and } 30 \text{ minutes} | 7 \text{ hours and } 30 \text{ minutes} | yes
+\frac{a}{b} | \dfrac{a}{b} | yes
+\frac{a}{b} | a/b | yes
+\frac{a}{b} | {a \over b} | yes
+a \cdot b | ab | yes
+ab | a*b | yes
+2^x | 2^{x} | yes
+x^{10} | x^10 | yes
+-(x-1) | 1-x | yes
+(x-1)(x+1) | (x+1)(x-1) | yes
+x(x-1)(x+1) | x^3-x | yes
+\frac{1}{2} | 1/2 | yes
+\frac12 | \frac{1}{2}. | yes
+8 | 8\,\text{units} | yes
+8 | $8$ | yes
+8 | \(8\) | yes
+x \equiv 3 \pmod{7} | x\equiv 3 \pmod 7 | yes
+3+\sqrt{5},3-\sqrt{5} | 3\pm\sqrt{5} | yes
+\frac{1\pm\sqrt{5}}{2} | \frac{1+\sqrt{5}}{2}, \frac{1-\sqrt{5}}{2} | yes
+\left(\frac{1}{2},\frac{3}{4}\right) | (0.5, 0.75) | yes
+\left(-\infty,\frac{1}{2}\right] | (-\infty, 0.5] | yes
+\sin(t)+a | a+\sin(t) | yes
+\ln(u)-v | -v+\ln u | yes
+\text{5 cm} | 5 | yes
+\text{3 hours} | 3 | yes
+12 | \text{The answer is } 12 | yes
+12 | {24 \over 2} | yes
 """
 
 

@@ -1,6 +1,7 @@
 """Answers that graders of other projects, or earlier ones of ours, judged wrongly; and more of every kind."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.helpers.math_cases import CASES, MORE, cases, grade
 ROWS = [
     json.loads(line) for line in (Path(__file__).parents[1] / "data" / "maths.jsonl").open(encoding="utf-8")
 ]
-DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+DOCS = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 
 
 @cache
@@ -41,6 +42,16 @@ def test_more_of_every_kind(gold, reply, right):
 
 def test_what_is_right_and_refused_stands_in_the_docs():
     refused = [line.rsplit(" | ", 1)[0] for line in CASES.splitlines() if line.endswith("| refused")]
-    text = DOCS.read_text(encoding="utf-8")
     assert refused
-    assert all(f"`{part}`" in text for line in refused for part in line.split(" | "))
+    assert all(f"`{part}`" in DOCS for line in refused for part in line.split(" | "))
+
+
+def test_the_tables_in_the_docs_are_true():
+    """The guards against wrong answers, and the right answers that do not count."""
+    wrong = re.findall(r"`([^`]+)` for `([^`]+)`", DOCS.partition("| guard |")[2].partition("\n\n")[0])
+    refused = re.findall(
+        r"^\| `([^`]+)` \| `([^`]+)`", DOCS.partition("does not count | why |")[2].partition("\n\n")[0], re.M
+    )
+    assert (len(wrong), len(refused)) == (18, 8)
+    for gold, answer in [(gold, answer) for answer, gold in wrong] + refused:
+        assert not grade(gold, f"\\boxed{{{answer}}}"), (gold, answer)
