@@ -56,7 +56,7 @@ def answers_equal(gold: str, answer: str, tolerance: float | None = None) -> boo
 
 def _equal(gold: str, answer: str, how: _How) -> bool:
     """Compare two cleaned answers; each of their parts is such an answer again."""
-    if gold == answer or _same_words(gold, answer):
+    if gold == answer or (_WORD.search(gold) and _words(gold) == _words(answer)):
         return True
     if {"∧", "∨"} <= {*gold, *answer} and not re.search(r"\d", gold + answer):  # p and q, p or q
         return False
@@ -92,8 +92,8 @@ def _singles_equal(gold: str, answer: str, how: _How) -> bool:
         return right.same(ours) or (close and right.percent == ours.percent)
     if based := _DIGITS_OF_BASE.fullmatch(gold):
         return answer == based[1]
-    if _WORD.search(gold) or _WORD.search(answer):
-        return _words(gold) == _words(answer)
+    if _WORD.search(gold) or _WORD.search(answer):  # as words, they differ
+        return False
     return formulas_equal(ungrouped(gold), ungrouped(answer), how.steps, how.tolerance)
 
 

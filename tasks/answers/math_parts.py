@@ -32,7 +32,7 @@ def apart(text: str) -> tuple[str, list[str]]:
     if brackets in _BRACKETS and depth(inside) <= MAX_DEPTH:
         items = _items(inside, bracketed=True)
         if brackets in ("«»", "{}"):
-            return "set", items
+            return "set", list(dict.fromkeys(items))
         if len(items) > 1:
             return brackets, items
         if brackets == "()":
