@@ -1,7 +1,7 @@
 """Formulas and lists that a model wrote, read in bounded time and without running code.
 
-Python's own parser turns the text into a syntax tree, which is never compiled. Numbers are doubles or small
-fractions, so no power is ever large. Whatever is no formula raises a ValueError.
+Python's own parser turns the text into a syntax tree, which is never compiled. Whatever is no formula raises
+a ValueError.
 """
 
 import ast
@@ -31,10 +31,8 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 }
 _MAX_EXPONENT = 99
 _MAX_DEPTH = 400
-_MAX_BASE = 10**12
-
-Powers = tuple[str, ...]
-"""The letters of a product, in order: ``x**2 * y`` is ``("x", "x", "y")``."""
+# A sum of monomials is known by its value here: no problem has coefficients of so many digits.
+_LARGE = {letter: Fraction(10**9 + 7 * k**3) for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
 
 
 def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
@@ -59,16 +57,32 @@ def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
     return True
 
 
-def polynomial(text: str) -> Mapping[Powers, Fraction]:
-    """Read a sum of monomials, in any order and with any one-letter variables, as coefficients by powers.
+def polynomial(text: str) -> Fraction:
+    """Return the value of a sum of monomials at one point, which tells it from every other one.
 
     A product of sums is refused: multiplying it out is what the problem asks for.
 
     Raises:
-        ValueError: the text is not such a sum, or an exponent is above 99.
+        ValueError: the text is not such a sum of small letters, or an exponent is above 99.
         ArithmeticError: it divides by zero.
     """
-    return {powers: factor for powers, factor in _terms(_parsed(text, _FORMULA)).items() if factor}
+    tree = _parsed(text, _FORMULA)
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(op=ast.Add() | ast.Sub()):
+                continue
+            case ast.BinOp(op=ast.Div(), right=right) if not isinstance(right, ast.Constant):
+                raise ValueError("a divisor that is no number")
+            case ast.BinOp(op=ast.Pow(), left=base, right=exponent):
+                whole = isinstance(exponent, ast.Constant) and exponent.value in range(_MAX_EXPONENT + 1)
+                if not whole or not isinstance(base, ast.Name):
+                    raise ValueError("a power that no problem needs")
+            case ast.BinOp() if any(isinstance(part, ast.Add | ast.Sub) for part in ast.walk(node)):
+                raise ValueError("a product of sums")
+            case ast.Call():
+                raise ValueError("a function")
+    value: Fraction = _value(tree, _LARGE, Fraction)
+    return value
 
 
 def literal(text: str) -> Any:
@@ -97,57 +111,17 @@ def _parsed(text: str, tokens: re.Pattern[str]) -> ast.expr:
     return tree
 
 
-def _value(node: ast.expr, names: Mapping[str, complex]) -> complex:
-    """Evaluate a formula in doubles: powers of Python's integers could become arbitrarily large."""
+def _value(node: ast.expr, names: Mapping[str, Any], number: Callable[[Any], Any] = complex) -> Any:
+    """Evaluate a formula, by default in doubles: powers of Python's integers could become arbitrarily large."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            return complex(value)
+            return number(value)
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-            return _value(operand, names) * (1 if isinstance(sign, ast.UAdd) else -1)
+            return _value(operand, names, number) * (1 if isinstance(sign, ast.UAdd) else -1)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
-            return complex(_OPERATORS[type(sign)](_value(left, names), _value(right, names)))
+            return number(_OPERATORS[type(sign)](_value(left, names, number), _value(right, names, number)))
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in _FUNCTIONS:
-            return complex(_FUNCTIONS[name](_value(argument, names)))
+            return number(_FUNCTIONS[name](_value(argument, names, number)))
     raise ValueError("not a formula")
-
-
-def _terms(node: ast.expr) -> dict[Powers, Fraction]:
-    """Return the coefficients of a sum of monomials; a coefficient may be 0."""
-    match node:
-        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            return {(): Fraction(value)}
-        case ast.Name(id=name) if len(name) == 1:
-            return {(name,): Fraction(1)}
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-            return _product(_terms(operand), {(): Fraction(1 if isinstance(sign, ast.UAdd) else -1)})
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
-            total, negative = _terms(left), isinstance(sign, ast.Sub)
-            for powers, factor in _terms(right).items():
-                total[powers] = total.get(powers, Fraction(0)) + (-factor if negative else factor)
-            return total
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _product(_terms(left), _terms(right))
-        case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return _product(_terms(left), {(): 1 / _number(right)})
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            [(powers, factor), *others], exponent = _terms(left).items(), _number(right)
-            if others or exponent not in range(_MAX_EXPONENT + 1) or abs(factor) > _MAX_BASE:
-                raise ValueError("a power that no problem needs")
-            return {tuple(sorted(powers * int(exponent))): Fraction(factor ** int(exponent))}
-    raise ValueError("not a sum of monomials")
-
-
-def _product(left: dict[Powers, Fraction], right: dict[Powers, Fraction]) -> dict[Powers, Fraction]:
-    many, one = (left, right) if len(right) == 1 else (right, left)
-    if len(one) > 1 or (len(many) > 1 and () not in one):
-        raise ValueError("a product of sums")
-    return {tuple(sorted(a + b)): x * y for a, x in one.items() for b, y in many.items()}
-
-
-def _number(node: ast.expr) -> Fraction:
-    terms = _terms(node)
-    if {*terms} != {()}:
-        raise ValueError("a variable where a number belongs")
-    return terms[()]

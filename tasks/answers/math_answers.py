@@ -33,7 +33,7 @@ _SENTENCE_END = re.compile(r"[.;!?](?:\s|$)|\n|,? (?:because|since|so|which|as|w
 _ALONE = re.compile(
     r"[*.,;:!?)`]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b|(?:hundred|thousand|[mbt]r?illion)\b)|$)"
 )
-_BARE_BOX = re.compile(r"\s*([-+]?[A-Za-z0-9.]{1,40})")
+_BOX = re.compile(r"\\f?box(?:ed)?\s{0,20}(?:(?=\{)|(?P<bare>[-+]?[A-Za-z0-9.]{1,40}))", re.ASCII)
 _OPEN_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _MARKS = re.compile(r"\\(?:black)?square\b|\\(?:qed|Box)\b")
 _SENTENCE = re.compile(r"(?:[A-Za-z]{3,}\W.*){2}", re.ASCII)
@@ -103,27 +103,14 @@ def last_box(text: str) -> str | None:
     A box without content counts as none.
     """
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
-    if start < 0:
-        return None
-    start += len("\\boxed") if text.startswith("\\boxed", start) else len("\\fbox")
-    piece = text[start : start + MAX_CHARS + 20]
-    inside = piece.lstrip()[: MAX_CHARS + 2]
-    if not inside.startswith("{"):
-        bare = _BARE_BOX.match(piece)
-        return bare[1].rstrip(".") if bare else None
-    end = _closing_brace(inside)
-    return inside[1:end].strip() or None if end else None
-
-
-def _closing_brace(text: str) -> int | None:
-    r"""Return where the brace that opens the text is closed; ``\{`` and ``\}`` do not count as braces."""
-    depth, escaped = 0, False
-    for position, sign in enumerate(text):
-        if not escaped:
-            depth += (sign == "{") - (sign == "}")
-            if depth == 0:
-                return position
-        escaped = sign == "\\" and not escaped
+    box = _BOX.match(text, start) if start >= 0 else None
+    if box is None or box["bare"]:
+        return box["bare"].rstrip(".") or None if box else None
+    depth, inside = 0, text[box.end() : box.end() + MAX_CHARS + 2]
+    for brace in re.finditer(r"\\.|[{}]", inside):  # \{ and \} are no braces
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return inside[1 : brace.start()].strip() or None
     return None
 
 

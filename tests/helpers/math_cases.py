@@ -44,8 +44,8 @@ CASES = r"""
 2000000 | 2 million | yes
 5 | 5 million | no
 2^{10} | 1024 | yes
-0.1\overline{6} | \frac{1}{6} | yes
-0.\overline{3} | 1/3 | yes
+0.1\overline{6} | \frac{1}{6} | refused
+0.\overline{3} | 1/3 | refused
 0.\overline{3} | 0.3 | no
 0 | \infty | no
 0 | nan | no
@@ -571,7 +571,7 @@ x^{1/2} | \sqrt{x} | yes
 \frac{a}{b+c} | a/(b+c) | yes
 \frac{a}{b+c} | \frac{a}{c+b} | yes
 0.5 | \frac{1}{2} | yes
-1/3 | 0.\overline{3} | yes
+1/3 | 0.\overline{3} | refused
 3.14159265 | \pi | yes
 \text{(B)} | B | yes
 \text{B} | (B) | yes
@@ -925,8 +925,8 @@ e^{2\ln x} | x^2 | yes
 3-i | -i+3 | yes
 \frac{1+i}{2} | \frac{1}{2}+\frac{i}{2} | yes
 -1+2i | 2i-1 | yes
-0.\overline{12} | \frac{4}{33} | yes
-1.2\overline{3} | \frac{37}{30} | yes
+0.\overline{12} | \frac{4}{33} | refused
+1.2\overline{3} | \frac{37}{30} | refused
 12\% | 0.12 | yes
 12\% | 12 | yes
 3\frac{3}{4} | 3.75 | yes
