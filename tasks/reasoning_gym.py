@@ -6,8 +6,8 @@ from typing import Any
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.task import Task
-from es_lightning.tasks.answers.puzzle_answers import grade, last_answer
-from es_lightning.tasks.answers.puzzle_library import check, generate, open_dataset
+from es_lightning.tasks.puzzles.answers import grade, last_answer
+from es_lightning.tasks.puzzles.library import check, generate, open_dataset
 
 _PREPARE_SECONDS = 20.0
 _ORDER = ("test", "val", "train")  # the order in which the splits are filled
@@ -33,7 +33,7 @@ class ReasoningGym(Task):
     ``accuracy`` is 1 where the reward is 1, else 0. The score is the library's for most generators: many give
     from 0.01 to 0.1 for a wrong answer of the right form, and some give more for one that is partly right. If
     the library would run the model's text, or pays for text that answers nothing, our own grader replaces the
-    library's: see ``puzzle_graders``. The right answer counts however it is set (``puzzle_text``).
+    library's: see ``puzzles.graders``. The right answer counts however it is set (``puzzle_text``).
 
     A reply without an answer block earns 0. So does an answer that has more than 1,000 characters plus four
     times the length of the right one, and an answer that would keep the grader busy for long (a move repeated

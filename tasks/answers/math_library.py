@@ -32,8 +32,9 @@ _SIZES = (0.7, 1.3, 2.9)  # of the values that letters take
 _WHOLE = (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
 
 _COMMANDS = frozenset(
-    "frac sqrt cdot times div binom lfloor rfloor lceil rceil pi sin cos tan cot sec csc arcsin arccos arctan"
-    " sinh cosh tanh log ln exp le ge ne lvert rvert".split()
+    ["frac", "sqrt", "cdot", "times", "div", "binom", "lfloor", "rfloor", "lceil", "rceil", "lvert", "rvert"]
+    + ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"]
+    + ["log", "ln", "exp", "pi", "le", "ge", "ne"]
 )
 _INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\text\{[^{}]*\}|\\[A-Za-z]+)"
 _CALL = r"\((?:\d{1,9}|[a-z])\)|(?<=[fghFGHPQ'])\([^()]{1,40}\)|(?=\()"  # x(0), f(x+1); a product before "("

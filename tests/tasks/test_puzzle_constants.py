@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from reasoning_gym.factory import DATASETS
 
-from es_lightning.tasks.answers import formula
-from es_lightning.tasks.answers.puzzle_answers import grade
-from es_lightning.tasks.answers.puzzle_library import generate, open_dataset
-from es_lightning.tasks.answers.puzzle_text import decimal, said_number, same
+from es_lightning.tasks.puzzles import formula
+from es_lightning.tasks.puzzles.answers import grade
+from es_lightning.tasks.puzzles.library import generate, open_dataset
+from es_lightning.tasks.puzzles.text import decimal, said_number, same
 
 OPTIONS = {"composite": {"datasets": [{"name": "gcd"}, {"name": "mini_sudoku"}]}}
 SLOW_TO_MAKE = {"knight_swap", "futoshiki", "zebra_puzzles", "puzzle24", "sokoban"}

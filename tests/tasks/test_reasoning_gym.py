@@ -22,8 +22,8 @@ from reasoning_gym.factory import DATASETS
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.task import Task
-from es_lightning.tasks.answers import formula
-from es_lightning.tasks.answers.puzzle_answers import last_answer
+from es_lightning.tasks.puzzles import formula
+from es_lightning.tasks.puzzles.answers import last_answer
 from es_lightning.tasks.reasoning_gym import ReasoningGym
 
 SPLITS = ("train", "val", "test")

@@ -3,7 +3,7 @@
 Some of the library's graders run the answer as Python code, loop as often as a number in it says, or pay for
 a text that answers nothing. Here no answer is run, every grade takes bounded time, and what is wrong earns
 hardly more than a guess. An answer earns 0 if it is too long, or does not match its puzzle's pattern in
-``_ADMITTED``. The graders of ``puzzle_graders`` replace those of the library.
+``_ADMITTED``. The graders of ``puzzles.graders`` replace those of the library.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from es_lightning.tasks.answers.puzzle_graders import GRADERS, Grader, by_library, only_the_answer
-from es_lightning.tasks.answers.puzzle_text import same, unwrapped
 from es_lightning.tasks.answers.tags import last_block
+from es_lightning.tasks.puzzles.graders import GRADERS, Grader, by_library, only_the_answer
+from es_lightning.tasks.puzzles.text import same, unwrapped
 
 _SPARE_CHARS = 1_000
 _CHARS_WITHOUT_REFERENCE = 2_000

@@ -1,7 +1,7 @@
 """Our own graders of puzzles, for those where reasoning-gym's would run text, or pay for a wrong answer.
 
 Each docstring begins with what the grader gives, and says why it is not the library's. ``grade`` of
-``puzzle_answers`` has given 1 already to the reference itself, however it is written.
+``puzzles.answers`` has given 1 already to the reference itself, however it is written.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from es_lightning.tasks.answers import formula
 from es_lightning.tasks.answers.arithmetic import evaluate
-from es_lightning.tasks.answers.puzzle_text import decimal, said_number
+from es_lightning.tasks.puzzles import formula
+from es_lightning.tasks.puzzles.text import decimal, said_number
 
 Grader = Callable[[Any, Mapping[str, Any], str], float]
 

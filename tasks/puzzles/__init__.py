@@ -1,0 +1,1 @@
+"""reasoning-gym: its problems, how an answer may be written, and what it is worth."""
