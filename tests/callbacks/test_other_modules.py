@@ -129,7 +129,7 @@ def test_every_measurement_is_there(run: tuple[Path, Gradients, dict[str, Any]])
     assert first == 0 != last
     assert [generation for generation, _ in watching["peak"].watch.points] == [1, 2]
     assert [row["generation"] for row in watching["forgetting"].rows] == [0, 1, 2]
-    assert sorted({row["updates"] for row in watching["table"].rows}) == [0, 1, 2]
+    assert sorted({row["generations"] for row in watching["table"].rows}) == [0, 1, 2]
     assert "method <b>gradients</b>" in (folder / "tables" / "rollouts.html").read_text()
     assert json.loads((folder / "tables" / "forgetting.json").read_text())["bytes"]["problems"] == 3
 
