@@ -112,7 +112,7 @@ def _parsed(text: str, tokens: re.Pattern[str]) -> ast.expr:
 
 
 def _value(node: ast.expr, names: Mapping[str, Any], number: Callable[[Any], Any] = complex) -> Any:
-    """Evaluate a formula, by default in doubles: powers of Python's integers could become arbitrarily large."""
+    """Evaluate a formula, in doubles: powers of Python's integers could become arbitrarily large."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return number(value)

@@ -10,12 +10,14 @@ from itertools import accumulate
 MAX_CHARS = 600
 MAX_DEPTH = 10
 
-_PAIRS = (
-    r"− - – - × \times · \cdot ⋅ \cdot ÷ \div ± \pm π \pi θ \theta ∞ \infty ° ^\circ ∪ \cup ∈ \in"
-    r" ² ^2 ³ ^3 ½ \frac12 ’ ' ≈ \approx √ \sqrt"
-).split()
-_UNICODE = str.maketrans(dict(zip(_PAIRS[::2], (f"{latex} " for latex in _PAIRS[1::2]), strict=True)))
-_UNICODE |= str.maketrans(dict.fromkeys("\xa0\u2009\u202f", " "))
+_SIGNS = re.findall(
+    r"(\S)(\S+)",
+    r"−- –- ×\times ·\cdot ⋅\cdot ÷\div ±\pm π\pi θ\theta ∞\infty °^\circ ∪\cup ∈\in"
+    r" ²^2 ³^3 ½\frac12 ’' ≈\approx √\sqrt",
+)
+_UNICODE = str.maketrans(
+    {sign: f"{latex} " for sign, latex in _SIGNS} | dict.fromkeys("\xa0\u2009\u202f", " ")
+)
 _KEPT = re.compile(r"[\t\n\r -~≤≥≠]*")
 
 _COMMANDS = {
@@ -41,7 +43,10 @@ _RULES = [
     (r"\\\$ ?([\d.,]+)|\\\$", r"\1\\text{dollars}"),
     (r"\$|\*\*|`|\\[()\[\]]", ""),
     (r"\\%|\\?(?:text)?\{ ?\\?(?:%|percent) ?\}|\bpercent\b", "%"),
-    (r"\\text\s*\{ ?([-+]?[\d.,/]+|\([A-Z]\)|\d{1,2}:[^{}]*) ?\}", r"\1"),  # \text{25}, \text{(C)}, \text{1:03 PM}
+    (
+        r"\\text\s*\{ ?([-+]?[\d.,/]+|\([A-Z]\)|\d{1,2}:[^{}]*) ?\}",
+        r"\1",
+    ),  # \text{25}, \text{(C)}, \text{1:03 PM}
     (r"\\text\s*\{ ?([-+]?\d[\d.,/]*) ([A-Za-z ]+)\}", r"\1\\text{\2}"),  # \text{5 cm}
     (r"^\s*\\text\s*\{[^{}]*(?i:answer)[^{}]*\}", ""),
     (r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}", r"\\frac{\1}{\2}"),
@@ -57,7 +62,7 @@ _RULES = [
     (r"<=", "≤"),
     (r">=", "≥"),
     (r"\\not ?=|!=", "≠"),
-    (r"(?<![\\A-Za-z{])(sin|cos|tan|log|ln|sqrt|pi)(?![A-Za-z])", r"\\\1"),
+    (r"(?<![\\A-Za-z{])((?:arc)?(?:sin|cos|tan)|log|ln|sqrt|pi)(?![A-Za-z])", r"\\\1"),
     (r"\\frac\s*(\d|\s[A-Za-z])", r"\\frac{\1}"),
     (r"(\\frac\{[^{}]*\})\s*(\w)", r"\1{\2}"),  # \frac12, \frac{a+b}2
     (r"\^ ?\{?('(?: ?')*) ?\}?", r"\1"),  # y^{\prime\prime}
