@@ -8,6 +8,8 @@ from importlib import resources
 import pytest
 
 from es_lightning.errors import UsageError
+from es_lightning.records import Prompt
+from es_lightning.tasks.answers.math_library import load_library
 from es_lightning.tasks.math import MathTask
 
 SPLITS = ("train", "val", "test")
@@ -28,6 +30,7 @@ COLUMNS = {
     "amc": {"problem": str, "answer": float},
     "aime24": {"problem": str, "answer": str, "solution": str},
 }
+REPLIES = ("\\boxed{5}", "\\boxed{5\\text{ m}}", "The answer is 5.")
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -182,11 +185,32 @@ def test_flexible_judges_the_last_number():
         assert task.reward(prompt, reply)["reward"] == float(flexible)
 
 
+def test_the_library_alone_may_judge():
+    """It takes what the guards refuse, and reads no plain text, which SymPy would run."""
+    prompt = Prompt("m/0", "?", {"answer": "5 cm", "tolerance": None})
+    rewards = {
+        judge: [MathTask("math", "sample", judge=judge).reward(prompt, reply)["reward"] for reply in REPLIES]
+        for judge in ("math_verify", "library_alone")
+    }
+    assert rewards == {"math_verify": [1.0, 0.0, 1.0], "library_alone": [1.0, 1.0, 0.0]}
+
+
+def test_the_task_loads_the_library_before_it_grades():
+    load_library.cache_clear()
+    MathTask("gsm8k", "sample").prepare()
+    assert load_library.cache_info().currsize == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"dataset": "gsm9k"}, "dataset must be one of gsm8k, math, .* not 'gsm9k'"),
         ({"prompt": "raw"}, "prompt must be chat or qwen_math, not 'raw'"),
+        (
+            {"judge": "exact"},
+            "judge must be math_verify .* not 'exact'. exact, the rules of version 0.1, is gone",
+        ),
+        ({"judge": "sympy"}, "judge must be math_verify .* or library_alone, not 'sympy'.$"),
         ({"levels": [0, 3]}, "levels must list some of 1 to 5"),
         ({"levels": []}, "levels must list some of 1 to 5"),
         ({"n_val": -1}, "n_val is -1"),
