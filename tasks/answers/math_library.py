@@ -31,6 +31,7 @@ _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 _SIZES = (0.7, 1.3, 2.9)  # of the values that letters take
 _WHOLE = (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
 
+_FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log"
 _COMMANDS = frozenset(
     ["frac", "sqrt", "cdot", "times", "div", "binom", "lfloor", "rfloor", "lceil", "rceil", "lvert", "rvert"]
     + ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"]
@@ -49,7 +50,7 @@ _REFUSED = re.compile(
     r"\d{40}|\d_|[¶&#@%\"?~«»,;:∧∨]|!.?!|\d[eE]\d|(?:.*\|){6}|(?:.*/){5}|\^[^{]?\^|(?<!sqrt)\[|\{\{\{|\(\(\("
     r"|[fghFGHPQ']\([^()]*\("  # a function of a function
     r"|\\binom(?!\{[\w+-]{1,4}\}\{[\w+-]{1,4}\})|\\sqrt\[(?!\w{1,2}\])"
-    r"|\\(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log(?:_\w|_\{\w+\})?) ?(?:[-+*/)=]|\\cdot|$)"
+    rf"|\\(?:{_FUNCTIONS})(?:_\w|_\{{\w+\}})? ?(?:[-+*/)=]|\\cdot|$)"  # of nothing
 )
 
 
