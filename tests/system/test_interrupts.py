@@ -132,7 +132,15 @@ def test_a_second_ctrl_c_ends_a_run_that_hangs(folder: Path) -> None:
 @pytest.mark.faults
 def test_ctrl_c_while_modules_load_is_one_line(folder: Path) -> None:
     command = [sys.executable, "-m", "es_lightning", "fit", "-c", SMOKE]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell in the background ignores it
+    )
     wait_until(lambda: "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text())
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
