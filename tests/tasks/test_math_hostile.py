@@ -1,9 +1,12 @@
 """Replies made to stall the maths grader, whatever the right answer is."""
 
 import builtins
+import importlib
 import random
 import re
 import time
+from collections.abc import Callable
+from typing import Any
 
 import math_verify.parser
 import pytest
@@ -178,19 +181,30 @@ def test_no_wrong_formula_takes_more_than_a_second(gold, reply):
 
 
 def test_nothing_that_a_model_wrote_is_run(monkeypatch):
-    """SymPy runs plain text as Python code; it must never get any."""
+    """SymPy's reader of plain text runs Python code; of a formula it gets single numbers and nothing else."""
     load_library()
+    importlib.import_module("sympy.physics.units")  # reads names of its own when it is first imported
+    read: list[str] = []  # the graders catch whatever would be raised here
 
-    def run(text: str, *_: object, **__: object) -> None:
-        raise AssertionError(f"{text} would be run")
+    def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(text: object, *others: object, **options: object) -> Any:
+            read.append(str(text))
+            return function(text, *others, **options)
+
+        return run
 
     for module in (sympy.parsing.sympy_parser, math_verify.parser, latex2sympy2):
-        monkeypatch.setattr(module, "parse_expr", run)
-    monkeypatch.setattr(builtins, "eval", run)
+        monkeypatch.setattr(module, "parse_expr", recorded(module.parse_expr))
+    monkeypatch.setattr(builtins, "eval", recorded(eval))
     monkeypatch.setattr(math_library, "_parsed", math_library._parsed.__wrapped__)
     for gold, reply in [*hostile()[:300], *((gold, reply) for gold, reply, _ in cases())]:
         answers_equal.cache_clear()
         grade(gold, reply)
+    number = re.compile(
+        r"[\d.]+|Integer \(\d+ \)|Float \('[\d.]+' \)"
+    )  # as text, and as code that SymPy makes
+    assert read
+    assert [text for text in read if not number.fullmatch(text)] == []
 
 
 @settings(max_examples=300, deadline=None)
