@@ -105,7 +105,8 @@ class EngineCheck:
         return self.rollouts.sample
 
     def _noisy(self, name: str, theta: Tensor) -> Tensor:
-        return self.noise.perturbed(SEED, name, theta, max(NOISE * _size(theta), LEAST), torch.float32)
+        dtype = self.rollouts.engine.dtype  # as members have it, so that no other kernel is compiled
+        return self.noise.perturbed(SEED, name, theta, max(NOISE * _size(theta), LEAST), dtype)
 
     def _noisy_in(self, group: str) -> Callable[[str, Tensor], Tensor]:
         return lambda name, theta: self._noisy(name, theta) if _group(name) == group else theta

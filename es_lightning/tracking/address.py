@@ -160,6 +160,14 @@ def refusal(address: str, error: Exception) -> str:
     )
 
 
+def deleted(receiver: str, name: str, experiment_id: str) -> UsageError:
+    """Return the refusal of an experiment that was deleted, with what to do."""
+    return UsageError(
+        f"{receiver} has deleted the experiment {name}: choose another experiment_name for the logger, or "
+        f"take it back by 'mlflow experiments restore --experiment-id {experiment_id}'."
+    )
+
+
 def _cause_and_advice(shown: str, error: Exception) -> tuple[str, str]:
     schemes = getattr(error, "supported_uri_schemes", None)
     if schemes is not None:

@@ -25,7 +25,6 @@ from es_lightning.system.files import replacing
 from es_lightning.tracking import address
 from es_lightning.tracking.outbox import Outbox, Parcel
 from es_lightning.tracking.places import MLFLOW_RUN
-from es_lightning.tracking.plain_logger import deleted
 from es_lightning.tracking.secrets import root_cause, without_password
 from es_lightning.tracking.sender import LARGE, PER_REQUEST, SYSTEM, Sender, cut, fail_fast, may_pass
 from es_lightning.tracking.system_metrics import SystemMetrics
@@ -200,7 +199,7 @@ class DurableMLFlowLogger(MLFlowLogger):
             self._known_run = None
         experiment = client.get_experiment_by_name(self._wanted_experiment)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
-            raise deleted(self._receiver, self._wanted_experiment, experiment.experiment_id)
+            raise address.deleted(self._receiver, self._wanted_experiment, experiment.experiment_id)
 
     def _begin(self) -> None:
         """Queue what makes the run, or what says that it goes on."""

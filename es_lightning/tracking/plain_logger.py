@@ -31,14 +31,6 @@ def prepare(loggers: Any) -> None:
             _make(str(uri), options.get("experiment_name"), options.get("artifact_location"))
 
 
-def deleted(receiver: str, name: str, experiment_id: str) -> UsageError:
-    """Return the refusal of an experiment that was deleted, with what to do."""
-    return UsageError(
-        f"{receiver} has deleted the experiment {name}: choose another experiment_name for the logger, or "
-        f"take it back by 'mlflow experiments restore --experiment-id {experiment_id}'."
-    )
-
-
 def _of_lightning(loggers: Any) -> Iterator[Mapping[str, Any]]:
     for each in loggers if isinstance(loggers, list) else [loggers]:
         if str(getattr(each, "class_path", "")).rpartition(".")[2] == "MLFlowLogger":
@@ -57,4 +49,4 @@ def _make(uri: str, name: str | None, artifact_location: str | None) -> None:
     except Exception as error:  # of MLflow, its database or its server
         raise UsageError(address.refusal(uri, error)) from error
     if experiment is not None and experiment.lifecycle_stage == "deleted":
-        raise deleted(f"MLflow at {shown}", str(name), experiment.experiment_id)
+        raise address.deleted(f"MLflow at {shown}", str(name), experiment.experiment_id)

@@ -1,8 +1,8 @@
 r"""math-verify's verdict on two formulas, within bounds, and not where it takes a wrong one for a right one.
 
 math-verify reads LaTeX with a grammar (ANTLR), which runs nothing, and compares SymPy's objects. It is never
-given plain text, for which it has SymPy's own reader: that runs Python code. Of a formula in LaTeX that reader
-gets single numbers alone. Before math-verify is asked:
+given plain text, for which it has SymPy's own reader, and that runs Python code. Of a formula in LaTeX this
+reader gets single numbers alone. Before math-verify is asked:
 
 - Every name becomes one small letter: math-verify reads capitals as small letters, ``I(0)`` as a product with
   the imaginary unit, and ``\frac{dx}{dt}`` as 0. The right answer and the given one must have the same names.

@@ -50,8 +50,12 @@ def test_two_runs_at_once_make_one_database_and_one_experiment(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("loggers", [None, True, False, [], [True], options(None)])
-def test_other_loggers_are_left_alone(loggers: object) -> None:
+def test_other_loggers_are_left_alone(
+    loggers: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     prepare(loggers)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_address_that_cannot_be_used_is_one_sentence() -> None:
