@@ -36,6 +36,13 @@ EXPERTS: Mapping[str, Any] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
+LINEAR: Mapping[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
 LATENT: Mapping[str, Any] = {
     "q_lora_rank": 32,
     "kv_lora_rank": 512,  # the sizes that vLLM's kernels know
@@ -208,11 +215,7 @@ FAMILIES: dict[str, Family] = {
             **EXPERTS,
             "head_dim": 32,
             "shared_expert_intermediate_size": 64,
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_key_head_dim": 32,
-            "linear_value_head_dim": 32,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
+            **LINEAR,
         },
         refused="by the check",
         why="no float32 kernel for CPUs",
@@ -222,11 +225,7 @@ FAMILIES: dict[str, Family] = {
         _text(
             {
                 "head_dim": 32,
-                "layer_types": ["linear_attention", "full_attention"],
-                "linear_key_head_dim": 32,
-                "linear_value_head_dim": 32,
-                "linear_num_key_heads": 2,
-                "linear_num_value_heads": 4,
+                **LINEAR,
             }
         ),
         {},
