@@ -15,8 +15,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.algorithm.shaping import comparable
+from es_lightning.algorithm.signal import signal
 from es_lightning.analysis.diagnosis import against, sentence, symptoms
-from es_lightning.analysis.health import informative, linear_share, signal, variance_shares
+from es_lightning.analysis.health import informative, linear_share, variance_shares
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import means, measured

@@ -1,14 +1,18 @@
 """Functions that turn rewards [N, P] into weights, float64 [N]; YAML names them by their import path.
 
-Notation: N members, P prompts; R_n is the mean reward of member n over the prompts.
+Notation: N members, P prompts; r_np is the reward of member n on prompt p, R_n its mean over the prompts, and
+std that of the population (divisor N). The update is lr * (1/N) * sum_n w_n eps_n, so a shaping decides
+the length of a step as well as its direction.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from es_lightning.algorithm.bounds import check_rewards, check_weights
+from es_lightning.errors import UsageError
 
 
 def z_score(rewards: Tensor) -> Tensor:
@@ -36,6 +40,114 @@ def none(rewards: Tensor) -> Tensor:
         float64 [N].
     """
     return rewards.double().mean(dim=1)
+
+
+def centered_rank(rewards: Tensor) -> Tensor:
+    """Return w_n = (rank of R_n) / (N - 1) - 1/2, from -1/2 to 1/2 (Salimans et al. 2017, arXiv 1703.03864).
+
+    Members with the same R_n get the mean of their ranks. Outliers count no more than their rank.
+
+    Args:
+        rewards: [N, P], higher is better.
+
+    Returns:
+        float64 [N], mean 0.
+    """
+    means = rewards.double().mean(dim=1)
+    # Rank, from 0: how many are worse, and half of those that are alike, oneself left out.
+    ranks = ((means[:, None] - means[None, :]).sign().sum(dim=1) + len(means) - 1) / 2
+    return ranks / (len(means) - 1) - 0.5
+
+
+def prompt_centred(rewards: Tensor) -> Tensor:
+    """Centre each prompt, then divide by one std: w_n = mean over p of (r_np - mean_n r_np) / sqrt(v + 1e-5).
+
+    v is the variance of all N * P rewards (arXiv 2511.16652, EGGROLL). Since all members see the same
+    prompts, this is a z-score by another scale: one that differences between prompts enlarge.
+
+    Args:
+        rewards: [N, P], higher is better.
+
+    Returns:
+        float64 [N], mean 0.
+    """
+    rewards = rewards.double()
+    return (rewards - rewards.mean(dim=0)).mean(dim=1) / (rewards.var(correction=0) + 1e-5).sqrt()
+
+
+def prompt_z_score(rewards: Tensor) -> Tensor:
+    """Standardise each prompt: w_n = mean over p of (r_np - mean_n r_np) / (std_n r_np + 1e-8).
+
+    A prompt that few members solve counts as much as one that half of them solve, as in GRPO's groups
+    (arXiv 2402.03300, equation 1, there over samples). One on which all members earned the same counts not.
+
+    Args:
+        rewards: [N, P], higher is better.
+
+    Returns:
+        float64 [N], mean 0.
+    """
+    rewards = rewards.double()
+    return ((rewards - rewards.mean(dim=0)) / (rewards.std(dim=0, correction=0) + 1e-8)).mean(dim=1)
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Subtract the mean of the others: w_n = R_n - mean over m != n of R_m = N / (N - 1) * (R_n - mean R).
+
+    It is the baseline of RLOO (arXiv 2402.14740), and of ES in arXiv 2609.10980. The step grows with the
+    reward's scale.
+
+    Args:
+        rewards: [N, P], higher is better.
+
+    Returns:
+        float64 [N], mean 0.
+    """
+    means = rewards.double().mean(dim=1)
+    return (means - means.mean()) * len(means) / (len(means) - 1)
+
+
+def best_of_n(rewards: Tensor) -> Tensor:
+    """Let the winner take all: w_n = N for the best member, 0 for the others; the best share it if several.
+
+    With SGD the step is lr * eps of the best member; lr = sigma makes that member the next centre, which is
+    random search (arXiv 2603.12228).
+
+    Args:
+        rewards: [N, P], higher is better.
+
+    Returns:
+        float64 [N], mean 1.
+    """
+    means = rewards.double().mean(dim=1)
+    best = (means == means.max()).double()
+    return best * len(means) / best.sum()
+
+
+class FixedScale:
+    """Centre, and divide by a scale that never changes: w_n = (R_n - mean R) / scale.
+
+    Unlike z-scores, the weights shrink together with the differences between members: a generation that
+    agrees makes a small step. The scale is the std R at which both are the same.
+
+    Args:
+        scale: in units of the reward, above 0.
+
+    Raises:
+        UsageError: the scale is not above 0.
+    """
+
+    def __init__(self, scale: float = 0.1) -> None:
+        if not 0 < scale < math.inf:
+            raise UsageError(
+                f"FixedScale.scale is {scale}: give a number above 0, such as std R at the start."
+            )
+        self.scale = scale
+
+    def __call__(self, rewards: Tensor) -> Tensor:
+        """Return the weights, float64 [N], of rewards [N, P]."""
+        means = rewards.double().mean(dim=1)
+        return (means - means.mean()) / self.scale
 
 
 def weigh(

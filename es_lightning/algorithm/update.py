@@ -4,7 +4,7 @@ Source: arXiv 2509.24372, the decomposed form, with 1/sigma absorbed into alpha.
 ascent direction, so that any ``torch.optim`` optimizer, which descends, can take the step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.tensors import StoredWeights, distance_squared, sample
+from es_lightning.errors import UsageError
 from es_lightning.records import Member
 
 
@@ -62,8 +64,11 @@ def apply_update(
     weights: Tensor,
     noise: Noise,
     base: StoredWeights | None = None,
+    regularisers: Sequence[Regulariser] = (),
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
+
+    Parameters that the noise does not perturb stay as they are: no optimizer and no decay moves them.
 
     Args:
         optimizer: a ``torch.optim`` optimizer over these parameters; it skips those without a gradient.
@@ -72,15 +77,50 @@ def apply_update(
         weights: float64 [N].
         noise: the kind of noise that the members were made with.
         base: the base model's weights, from which the drift is measured.
+        regularisers: parts that change the update, in this order.
+
+    Raises:
+        UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
+            tensor.
     """
+    named, lr = list(named_parameters), float(optimizer.param_groups[0]["lr"])
+    tuned = [(name, parameter) for name, parameter in named if noise.perturbs(name, parameter.shape)]
+
+    def estimates(parts: Sequence[Regulariser]) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in tuned:
+            estimate = gradient(name, parameter, members, weights, noise)
+            for part in parts:
+                estimate = part.change(name, estimate)
+            yield name, estimate
+
+    for index, part in enumerate(regularisers):
+        part.check_lr(lr)
+        if part.looks_first:
+            part.look(estimates(regularisers[:index]))
     update_squared = drift_squared = 0.0
-    for name, parameter in named_parameters:
-        before = sample(parameter)
-        parameter.grad = gradient(name, parameter, members, weights, noise)
-        optimizer.step()  # moves this parameter only: no other one has a gradient
-        parameter.grad = None
-        scale = parameter.numel() / before.numel()
-        update_squared += scale * distance_squared(sample(parameter), before)
-        has_base = base is not None and name in base
-        drift_squared += distance_squared(parameter, base.read(name)) if base and has_base else float("nan")
+    changed = estimates(regularisers)
+    for name, parameter in named:
+        origin = base.read(name) if base is not None and name in base else None
+        if noise.perturbs(name, parameter.shape):
+            before = sample(parameter)
+            _, parameter.grad = next(changed)
+            optimizer.step()  # moves this parameter only: no other one has a gradient
+            parameter.grad = None
+            for part in regularisers:
+                part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
+            scale = parameter.numel() / before.numel()
+            update_squared += scale * distance_squared(sample(parameter), before)
+        drift_squared += float("nan") if origin is None else distance_squared(parameter, origin)
     return StepSize(update_squared**0.5, drift_squared**0.5)
+
+
+def _origin(part: Regulariser, name: str, origin: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """Return the base model's tensor in float32, for a part that needs it."""
+    if not part.needs_base:
+        return None
+    if origin is None:
+        raise UsageError(
+            f"{type(part).__name__} needs the base model's {name}, which its files do not hold: leave it out "
+            "of model.regularisers."
+        )
+    return origin.to(parameter.device, torch.float32)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from es_lightning.analysis.health import mean_squares, odd_and_even
+from es_lightning.algorithm.signal import mean_squares, odd_and_even
 
 RESAMPLES = 400
 SHUFFLES = 999

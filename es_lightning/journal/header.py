@@ -46,7 +46,7 @@ def replayed_from(base: BaseModel, noise: Noise) -> dict[str, Any]:
     return {
         "base_files": base.hashes(),
         "dtype": str(base.dtype).removeprefix("torch."),
-        "noise": noise.version,
+        "noise": noise.identity,
     }
 
 

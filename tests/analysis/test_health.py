@@ -11,14 +11,8 @@ from torch import Tensor
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.shaping import comparable, z_score
-from es_lightning.analysis.health import (
-    above,
-    informative,
-    linear_share,
-    mean_squares,
-    signal,
-    variance_shares,
-)
+from es_lightning.algorithm.signal import mean_squares, signal
+from es_lightning.analysis.health import above, informative, linear_share, variance_shares
 
 seeds = st.integers(0, 2**32 - 1)
 

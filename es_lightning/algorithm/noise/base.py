@@ -6,10 +6,11 @@ slicing therefore sees the same perturbation.
 Notation: n elements in a tensor, N members; the update sums w_n eps_n (Salimans et al. 2017, equation 1).
 """
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -39,12 +40,48 @@ def member_seed(run_seed: int, generation: int, index: int) -> int:
 class Noise(ABC):
     """A distribution of eps with mean 0 and variance 1, and the two operations that ES needs.
 
-    A new kind defines ``version`` and ``sample``. It overrides the other two methods if it can do without a
-    full tensor of eps.
+    A new kind defines ``version`` and ``sample``, and ``settings`` if its constructor takes any that change
+    the bits. It overrides ``perturbed`` and ``accumulate_`` if it can do without a full tensor of eps, and
+    ``perturbs`` if it leaves parameters alone.
     """
 
     version: ClassVar[str]
     """Identifies the bits. If the bits change, the version must change, so that a replay can refuse it."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments that change the bits, in types that JSON has."""
+        return {}
+
+    @property
+    def identity(self) -> str:
+        """What the journal's header records: the version, and the settings as JSON if there are any."""
+        settings = self.settings()
+        text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return f"{self.version} {text}" if settings else self.version
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Make the kind of noise that has these settings; the opposite of ``settings``."""
+        return cls(**settings)
+
+    def perturbs(self, name: str, shape: Sequence[int]) -> bool:
+        """Tell whether a parameter gets noise at all; one that does not is frozen."""
+        return True
+
+    def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Refuse a model of which nothing would be perturbed.
+
+        Args:
+            shapes: the model's parameters, by their Hugging Face names.
+
+        Raises:
+            UsageError: every parameter is frozen.
+        """
+        if not any(self.perturbs(name, shape) for name, shape in shapes.items()):
+            raise UsageError(
+                f"model.noise leaves nothing to tune: all {len(shapes)} parameters are frozen. Let it "
+                f"perturb some of them, for example {next(iter(shapes), 'none')}."
+            )
 
     @abstractmethod
     def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
@@ -106,21 +143,29 @@ def require_float32(tensor: Tensor) -> None:
         raise TypeError(f"noise is added in float32, not {tensor.dtype}; keep the centre in float32")
 
 
-def noise_of(version: str) -> Noise:
-    """Return the kind of noise that a version identifies.
+def noise_of(identity: str) -> Noise:
+    """Return the kind of noise that an identity stands for, with its settings; see ``Noise.identity``.
 
     Raises:
-        UsageError: this library has no kind with that version.
+        UsageError: this library has no kind with that version, or the kind does not take these settings.
     """
     # Abstract kinds, such as TableNoise, have no version.
     kinds = {kind.version: kind for kind in _kinds(Noise) if hasattr(kind, "version")}
+    version, _, text = identity.partition(" ")
     if version not in kinds:
         raise UsageError(
             f"the run's noise was {version}, and this library makes {', '.join(sorted(kinds))}: use the "
             "version that the run was made with."
         )
-    kind: Noise = kinds[version]()
-    return kind
+    kind: type[Noise] = kinds[version]
+    try:
+        noise = kind.from_settings(json.loads(text or "{}"))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"the run's noise {identity} has settings that {kind.__name__} does not take ({error}): use the "
+            "version that the run was made with."
+        ) from error
+    return noise
 
 
 def _kinds(kind: type) -> Iterator[type]:

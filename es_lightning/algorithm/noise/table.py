@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from es_lightning.algorithm.noise.base import Device, Noise, hash64, require_float32
-from es_lightning.algorithm.noise.threefry import PIECE, SUPERBLOCK, Kernel, normal_table, stream_words
+from es_lightning.algorithm.noise.threefry import (
+    LEVELS,
+    PIECE,
+    SUPERBLOCK,
+    Kernel,
+    normal_table,
+    stream_words,
+)
 
 
 class TableNoise(Noise):
@@ -120,6 +127,19 @@ class GaussianNoise(TableNoise):
     def table(self) -> Tensor:
         """Return quantiles of the standard normal."""
         return normal_table()
+
+
+class RademacherNoise(TableNoise):
+    """eps is +1 or -1 with equal chance: mean 0, variance 1 (Spall 1992, IEEE Trans. Automatic Control 37).
+
+    All perturbations have exactly the same norm.
+    """
+
+    version = "rademacher-1"
+
+    def table(self) -> Tensor:
+        """Half of the entries are -1, half are +1."""
+        return torch.cat([-torch.ones(LEVELS // 2), torch.ones(LEVELS // 2)])
 
 
 class CorrelatedNoise(TableNoise):
