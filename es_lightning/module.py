@@ -30,7 +30,9 @@ from torchmetrics.aggregation import MeanMetric
 from es_lightning.algorithm.bounds import check_centre, check_optimizer, checked_sigma
 from es_lightning.algorithm.noise import GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
-from es_lightning.algorithm.shaping import reward_statistics, weigh, z_score
+from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.schedules import Schedule, Scheduled
+from es_lightning.algorithm.shaping import comparable, reward_statistics, weigh, z_score
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
 from es_lightning.analysis.skipped import why_skipped
@@ -44,7 +46,7 @@ from es_lightning.evaluation.metrics import means, measured, record_metrics
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
-from es_lightning.journal.identity import PROBLEMS, described, digest
+from es_lightning.journal.identity import PROBLEMS, described, digest, named
 from es_lightning.journal.run import Past
 from es_lightning.journal.start import check_content_for
 from es_lightning.models import BaseModel
@@ -76,6 +78,9 @@ class EvolutionStrategies(pl.LightningModule):
         noise: kind of noise; None takes independent Gaussian noise.
         shaping: from rewards [N, P] to weights [N], for example ``es_lightning.algorithm.shaping.z_score``.
         antithetic: whether members come in pairs with the same noise and opposite signs.
+        sigma_schedule: how sigma changes from one generation to the next; None keeps it constant.
+        population_schedule: how the number of members changes, rounded to what ``antithetic`` allows.
+        regularisers: parts that change the update, in this order, such as ``AnchoredDecay``.
         seed: the run seed, which keys all noise; any integer.
         retry_member: try a member once more if the engine fails on it, instead of stopping at once.
         trust_remote_code: run Python code that comes with the model.
@@ -102,6 +107,9 @@ class EvolutionStrategies(pl.LightningModule):
         noise: Noise | None = None,
         shaping: Callable[[Tensor], Tensor] = z_score,
         antithetic: bool = False,
+        sigma_schedule: Schedule | None = None,
+        population_schedule: Schedule | None = None,
+        regularisers: list[Regulariser] | None = None,
         seed: int = 0,
         retry_member: bool = False,
         trust_remote_code: bool = False,
@@ -110,8 +118,11 @@ class EvolutionStrategies(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.population, self.sigma = Population(population, seed, antithetic), checked_sigma(sigma)
+        self._members = Population(population, seed, antithetic)
+        self._sigma = Scheduled(checked_sigma(sigma), sigma_schedule)
+        self._size = Scheduled(population, population_schedule)
         self.noise, self.shaping = noise or GaussianNoise(), shaping
+        self.regularisers = tuple(regularisers or ())
         self.base_model = BaseModel(base, trust_remote_code)
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
         self.rollouts = Rollouts(engine, sampling, retry_member, chat_template_kwargs)
@@ -162,6 +173,20 @@ class EvolutionStrategies(pl.LightningModule):
         return Evaluator(self.rollouts, self.data.scorer, self.ranks, self.generation)
 
     @property
+    def sigma(self) -> float:
+        """Noise scale of the present generation, in units of the weights."""
+        return self._sigma.at(self._now(self._sigma))
+
+    @property
+    def population(self) -> Population:
+        """Members of the present generation."""
+        return self._members.resized(self._size.at(self._now(self._size)))
+
+    def _now(self, scheduled: Scheduled) -> int:
+        # Without a schedule, sigma and population are known before there is a Trainer.
+        return 0 if scheduled.schedule is None else self.generation
+
+    @property
     def lr(self) -> float:
         """Learning rate of the next update; alpha in the papers."""
         return float(self._optimizer.param_groups[0]["lr"])
@@ -184,6 +209,7 @@ class EvolutionStrategies(pl.LightningModule):
             self.data.encode(split, self.reserve)
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
+        self.noise.check({name: parameter.shape for name, parameter in self.centre.named_parameters()})
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
         self.ranks.check_precision(self.rollouts.engine.dtype)
         use_one_thread_if_tiny(self.centre)  # after the engine, which may choose its own number of threads
@@ -233,6 +259,8 @@ class EvolutionStrategies(pl.LightningModule):
             raise UsageError(
                 "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
             )
+        for part in self.regularisers:
+            part.check_lr(float(optimizer.param_groups[0]["lr"]))
         scheduler = None if self._make_scheduler is None else self._make_scheduler(optimizer)
         # Now, since a checkpoint overwrites the scheduler's settings with those that it had then.
         self._scheduler_identity = described("model.lr_scheduler", scheduler)
@@ -295,6 +323,7 @@ class EvolutionStrategies(pl.LightningModule):
             hyper = hyper_parameters(self._optimizer)  # before the scheduler's step changes them
             with watch.phase("update"):
                 step = StepSize(0.0, float(self.drift)) if record.skipped else self._update(record)
+                self._observe(record)
                 self._count_generation(record.rewards)
                 centre = self.checksum()
         if record.skipped and past is None:
@@ -312,9 +341,11 @@ class EvolutionStrategies(pl.LightningModule):
             UsageError: a scheduler has made a setting of the optimizer infinite or NaN.
         """
         check_optimizer(self._optimizer)
-        members = self.population.members(self.generation)
+        population, sigma = self.population, checked_sigma(self.sigma)
+        self.ranks.check(population.size)  # a schedule may have made it too small for them
+        members = population.members(self.generation)
         outcome = self.evaluator.members(
-            self.centre, members, self.noise, self.sigma, prompts, self.centre_checksum, watch
+            self.centre, members, self.noise, sigma, prompts, self.centre_checksum, watch
         )
         groups = [prompt.group for prompt in prompts]
         weights, skipped = weigh(outcome.rewards, self.shaping, groups, self.data.task.group_weights())
@@ -324,7 +355,7 @@ class EvolutionStrategies(pl.LightningModule):
             prompts=tuple(prompts),
             rewards=outcome.rewards,
             weights=weights,
-            sigma=self.sigma,
+            sigma=sigma,
             lr=self.lr,
             skipped=skipped,
             update_norm=0.0,
@@ -354,12 +385,25 @@ class EvolutionStrategies(pl.LightningModule):
             DivergenceError: the step has ruined the centre.
         """
         named, base = self.centre.named_parameters(), self.base_model.weights
-        step = apply_update(self._optimizer, named, record.members, record.weights, self.noise, base)
+        members, weights = record.members, record.weights
+        step = apply_update(self._optimizer, named, members, weights, self.noise, base, self.regularisers)
         self.drift.fill_(step.drift)
         self.rollouts.forget()
         check_centre(self.centre.named_parameters(), record.index, self.lr)
         trim_heap()
         return step
+
+    def _observe(self, record: Generation) -> None:
+        """Show the rewards to the schedules that adapt to them."""
+        groups, scales = [prompt.group for prompt in record.prompts], self.data.task.group_weights()
+        rewards = comparable(record.rewards, groups, scales) if scales else record.rewards
+        pairs = any(member.sign < 0 for member in record.members)
+        for schedule in self._schedules().values():
+            schedule.observe(rewards, groups if scales else (), pairs)
+
+    def _schedules(self) -> dict[str, Schedule]:
+        scheduled = {"sigma": self._sigma.schedule, "population": self._size.schedule}
+        return {name: schedule for name, schedule in scheduled.items() if schedule is not None}
 
     def _warn_of_skipping(self, record: Generation) -> None:
         """Say at the first generation without an update why there is none; later ones are only counted."""
@@ -457,7 +501,7 @@ class EvolutionStrategies(pl.LightningModule):
             if isinstance(each, ModelCheckpoint) and each.dirpath
         }
         base = self.base_model.weights
-        place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks)
+        place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks, self.regularisers)
         self.history.restore(generation, *place)
         self.drift.fill_(drift(base, self.centre))
         self.rollouts.forget()
@@ -471,22 +515,23 @@ class EvolutionStrategies(pl.LightningModule):
         Checkpoints keep the new settings.
 
         Args:
-            sigma: new noise scale, in units of the weights.
-            population: new number of members.
+            sigma: new noise scale of the present generation, from which a schedule goes on.
+            population: new number of members; the same holds for it.
             lr_factor: factor on the learning rate, and on the rates that a scheduler computes with.
 
         Raises:
             UsageError: a value is outside its range.
         """
         if sigma is not None:
-            self.sigma = checked_sigma(sigma)
+            self._sigma.steer(checked_sigma(sigma), self._now(self._sigma))
         if population is not None:
-            old = self.population
-            self.population = Population(population, old.run_seed, old.antithetic)
+            old = self._members
+            self._members = Population(population, old.run_seed, old.antithetic)
+            self._size.steer(population, self._now(self._size))
         if lr_factor is not None:
             scale_lr(self._optimizer, self.lr_schedulers(), lr_factor)
         # Not lr: checkpoints keep it in the states of the optimizer and the scheduler.
-        self._adjusted = {"sigma": self.sigma, "population": self.population.size}
+        self._adjusted = {"sigma": self._sigma.first, "population": self._size.first}
 
     # The end, and checkpoints ---------------------------------------------------------------------
 
@@ -498,6 +543,7 @@ class EvolutionStrategies(pl.LightningModule):
         """Put the journal so far into the checkpoint, and the settings that callbacks have changed."""
         checkpoint["journal"] = list(self.history.lines)
         checkpoint["steered"] = {"after": self.history.parent, **self._adjusted}
+        checkpoint["schedules"] = {name: each.state_dict() for name, each in self._schedules().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the journal and the changed settings from the checkpoint.
@@ -511,8 +557,18 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.forget()
         steered = dict(checkpoint.get("steered", {}))
         self.history.parent = steered.pop("after", None)
-        if steered:
-            self.adjust(**steered)
+        for name, scheduled in {"sigma": self._sigma, "population": self._size}.items():
+            scheduled.first = steered.get(name, scheduled.first)
+        self._adjusted = steered
+        states = checkpoint.get("schedules", {})
+        for name, schedule in self._schedules().items():
+            try:
+                schedule.load_state_dict(states.get(name) or {})
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(
+                    f"{path} is damaged: it holds no state that model.{name}_schedule can go on from. Give "
+                    "another --ckpt_path."
+                ) from error
 
     # Reports --------------------------------------------------------------------------------------
 
@@ -550,6 +606,7 @@ class EvolutionStrategies(pl.LightningModule):
             self.base_model,
             self.noise,
             self._optimizer,
+            self.regularisers,
             device=self.device.type,
             ranks=self.trainer.world_size,
             task=self.data.task.name,
@@ -569,6 +626,8 @@ class EvolutionStrategies(pl.LightningModule):
             "model.antithetic": self.population.antithetic,
             "model.seed": self.population.run_seed,
             "model.shaping": self.settings()["shaping"],
+            **described("model.sigma_schedule", self._sigma.schedule),
+            **described("model.population_schedule", self._size.schedule),
             **{f"model.sampling.{name}": value for name, value in sampling.items()},
             "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
             **self._scheduler_identity,
@@ -586,12 +645,14 @@ class EvolutionStrategies(pl.LightningModule):
             "sigma": self.sigma,
             "lr": self.lr,
             "optimizer": type(self._optimizer).__name__,
-            "noise": type(self.noise).__name__,
-            "shaping": getattr(self.shaping, "__name__", str(self.shaping)),
+            "noise": named(self.noise),
+            "shaping": named(self.shaping),
             "antithetic": self.population.antithetic,
             "prompts_per_generation": self.data.batch_size,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "engine": f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}",
             "seed": self.population.run_seed,
+            **{f"{name}_schedule": named(schedule) for name, schedule in self._schedules().items()},
+            **({"regularisers": ", ".join(map(named, self.regularisers))} if self.regularisers else {}),
         }

@@ -28,6 +28,11 @@ class Population:
         self.run_seed = run_seed
         self.antithetic = antithetic
 
+    def resized(self, size: float) -> "Population":
+        """Return the population with about that many members: at least 2, and whole pairs."""
+        step = 2 if self.antithetic else 1
+        return Population(max(2, step * round(size / step)), self.run_seed, self.antithetic)
+
     def members(self, generation: int) -> tuple[Member, ...]:
         """Return the members of a generation, a pure function of the run seed and the generation's index."""
         if not self.antithetic:

@@ -1,4 +1,4 @@
-"""How sigma and the population's size change from one generation to the next: factors on their first value.
+"""How sigma and the population's size change from one generation to the next: factors on their first values.
 
 Some schedules are functions of the generation's index. Others adapt to the rewards of the generations so far;
 their state is kept in checkpoints, and repeated generations are shown to them again, so that a resumed run
@@ -257,6 +257,26 @@ class SignalRule(AdaptiveSchedule):
         """Return rate * (target - reliability); 0 if there is one prompt alone, or no difference at all."""
         measured = signal(rewards, groups, pairs)
         return 0.0 if measured is None else self.rate * (self.target - max(0.0, measured.reliability))
+
+
+class Scheduled:
+    """A number that a schedule may change: its first value times the schedule's factor.
+
+    Args:
+        first: the value at factor 1.
+        schedule: None leaves it constant.
+    """
+
+    def __init__(self, first: float, schedule: Schedule | None = None) -> None:
+        self.first, self.schedule = first, schedule
+
+    def at(self, generation: int) -> float:
+        """Return the value in a generation, see ``Schedule.factor``."""
+        return self.first if self.schedule is None else self.first * self.schedule.factor(generation)
+
+    def steer(self, value: float, generation: int) -> None:
+        """Set the value in a generation; the schedule goes on from there."""
+        self.first = value if self.schedule is None else value / self.schedule.factor(generation)
 
 
 def _checked(kind: str, generations: int, end: float) -> tuple[int, float]:

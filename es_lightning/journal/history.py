@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.algorithm.tensors import Weights, checksum
+from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.tensors import StoredWeights, checksum
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
@@ -141,9 +142,10 @@ class History:
         centre: nn.Module,
         optimizer: Optimizer,
         noise: Noise,
-        base: Weights,
+        base: StoredWeights,
         folders: Iterable[Path] = (),
         ranks: Ranks | None = None,
+        regularisers: Sequence[Regulariser] = (),
     ) -> None:
         """Put centre and optimizer back in their state before a generation; all ranks have to call it.
 
@@ -155,6 +157,7 @@ class History:
             base: weights of the base model.
             folders: folders with checkpoints, which save repeating the updates before them.
             ranks: the run's ranks.
+            regularisers: the run's parts that change the update.
 
         Raises:
             UsageError: the journal does not lead to that centre.
@@ -165,7 +168,7 @@ class History:
                 f"the centre of generation {generation} cannot be restored: it is still to come."
             )
         path = lineage(entries, generation - 1)
-        go_back(path, centre, optimizer, noise, base, folders, ranks or Ranks())
+        go_back(path, centre, optimizer, noise, base, folders, ranks or Ranks(), regularisers)
         self.checksum = checksum(centre.named_parameters())
         if path and self.checksum != path[-1].checksum:
             raise UsageError(

@@ -35,7 +35,12 @@ _OF_0_1_0 = {
 
 
 # Settings that headers have only since they can be set -> what they were before.
-_SINCE = {"model.chat_template_kwargs": "{}"}
+_SINCE: dict[str, Any] = {
+    "model.chat_template_kwargs": "{}",
+    "model.sigma_schedule": None,
+    "model.population_schedule": None,
+    "model.regularisers": [],
+}
 
 
 def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]:
@@ -57,6 +62,15 @@ def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]
     for index, part in enumerate(getattr(thing, "_schedulers", ())):
         settings |= described(f"{name}.{index}", part)
     return settings
+
+
+def named(thing: Any) -> str:
+    """Return a function's name, or an object's class and what it keeps of its arguments: ``Clip(bound=2.0)``."""
+    if hasattr(thing, "__name__"):
+        return str(thing.__name__)
+    settings = described("", thing, "")
+    told = ", ".join(f"{name[1:]}={value}" for name, value in settings.items() if name)
+    return f"{type(thing).__name__}({told})" if told else type(thing).__name__
 
 
 def digest(prompts: Iterable[Prompt]) -> str:
@@ -83,7 +97,13 @@ def identity_of(header: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_SINCE,
         **_present(
-            header, {"model.base": "base_files", "model.base's dtype": "dtype", "model.noise": "noise"}
+            header,
+            {
+                "model.base": "base_files",
+                "model.base's dtype": "dtype",
+                "model.noise": "noise",
+                "model.regularisers": "regularisers",
+            },
         ),
         **identity,
         **_present(optimizer, {"model.optimizer": "class", "model.optimizer.groups": "groups"}),

@@ -1,25 +1,23 @@
 """Rebuild the centre of any generation from a base model and a journal, bit for bit, without rollouts."""
 
-import importlib
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise, noise_of
-from es_lightning.algorithm.tensors import checksum
+from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.tensors import StoredWeights, checksum
 from es_lightning.algorithm.update import apply_update
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import FORMAT, MENDING, Entry, lineage, read_journal
 from es_lightning.journal.header import differences, replayed_from
 from es_lightning.journal.hyper import set_hyper_parameters
+from es_lightning.journal.parts import optimizer_of, regulariser_of
 from es_lightning.journal.schema import replay_fault
 from es_lightning.models import BaseModel
 from es_lightning.models.card import rebuilt_card
-from es_lightning.system.fields import fault, like
 
 
 def replay(
@@ -56,9 +54,10 @@ def replay(
     if different := differences(header, present):
         raise UsageError(f"this is not what the run was made with: {different}. Give its base with --base.")
     centre = model.load()
-    optimizer = _optimizer(header["optimizer"], centre, trust_remote_code)
+    optimizer = optimizer_of(header["optimizer"], centre, trust_remote_code)
+    regularisers = [regulariser_of(each, trust_remote_code) for each in header.get("regularisers", [])]
     for entry in wanted:
-        repeat(entry, centre, optimizer, noise)
+        repeat(entry, centre, optimizer, noise, model.weights, regularisers)
         actual = checksum(centre.named_parameters())
         if actual != entry.checksum:
             raise UsageError(
@@ -83,7 +82,14 @@ def _up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> l
     return lineage(entries, last)
 
 
-def repeat(entry: Entry, centre: nn.Module, optimizer: Optimizer, noise: Noise) -> None:
+def repeat(
+    entry: Entry,
+    centre: nn.Module,
+    optimizer: Optimizer,
+    noise: Noise,
+    base: StoredWeights | None = None,
+    regularisers: Sequence[Regulariser] = (),
+) -> None:
     """Repeat the update of a generation.
 
     Args:
@@ -91,39 +97,11 @@ def repeat(entry: Entry, centre: nn.Module, optimizer: Optimizer, noise: Noise) 
         centre: the centre before that update, changed in place.
         optimizer: the centre's optimizer, in its state before that update.
         noise: the run's noise.
+        base: weights of the base model, which are read only if a regulariser needs them.
+        regularisers: the run's parts that change the update.
     """
     set_hyper_parameters(optimizer, entry.hyper)
     if not entry.skipped:
-        apply_update(optimizer, centre.named_parameters(), entry.members, entry.weights, noise)
-
-
-def _optimizer(described: dict[str, Any], centre: nn.Module, trust_remote_code: bool) -> Optimizer:
-    module, _, name = described["class"].rpartition(".")
-    if not f"{module}.".startswith("torch.optim.") and not trust_remote_code:
-        raise UsageError(
-            f"the run's optimizer {described['class']} is not torch's own: look at its code, then give "
-            "--trust_remote_code true to import it."
-        )
-    if described["groups"] != 1:
-        raise UsageError("the run's optimizer has several parameter groups, which a journal does not hold.")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"the run's optimizer {described['class']} is nowhere here: install what the run was made with."
-        ) from error
-    # Not every default is an argument: AdamW has decoupled_weight_decay from Adam and does not take it.
-    known = inspect.signature(kind.__init__).parameters if inspect.isclass(kind) else {}
-    settings = {key: value for key, value in described["settings"].items() if key in known}
-    starts = {
-        key: known[key].default for key in settings if known[key].default is not inspect.Parameter.empty
-    }
-    wrong = fault(settings, {key: like(start) for key, start in starts.items()})
-    try:
-        optimizer = kind(centre.parameters(), **settings)
-    except (TypeError, ValueError, RuntimeError) as error:
-        wrong = wrong or f"is refused by {name} ({str(error).splitlines()[0]})"
-    if wrong or not isinstance(optimizer, Optimizer) or isinstance(optimizer, LBFGS):
-        wrong = wrong or f"has the class {described['class']}, which is no optimizer of a run"
-        raise UsageError(f"the journal's header is damaged: its optimizer {wrong}.")
-    return optimizer
+        named = centre.named_parameters()
+        base = base if any(part.needs_base for part in regularisers) else None
+        apply_update(optimizer, named, entry.members, entry.weights, noise, base, regularisers)

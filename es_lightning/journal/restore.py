@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.algorithm.tensors import Weights, checksum
+from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.tensors import StoredWeights, Weights, checksum
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import Entry
@@ -24,9 +25,10 @@ def go_back(
     centre: nn.Module,
     optimizer: Optimizer,
     noise: Noise,
-    base: Weights,
+    base: StoredWeights,
     folders: Iterable[Path],
     ranks: Ranks,
+    regularisers: Sequence[Regulariser] = (),
 ) -> None:
     """Put centre and optimizer in their state after the updates of a lineage; all ranks have to call it.
 
@@ -40,6 +42,7 @@ def go_back(
         base: weights of the base model.
         folders: folders with checkpoints.
         ranks: the run's ranks, which all have to start from the same file.
+        regularisers: the run's parts that change the update.
 
     Raises:
         UsageError: the base model's files cannot be read any more.
@@ -50,7 +53,7 @@ def go_back(
         {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
     ]
     for entry in path[_start(path, centre, optimizer, base, folders, ranks) :]:
-        repeat(entry, centre, optimizer, noise)
+        repeat(entry, centre, optimizer, noise, base, regularisers)
     for group, settings in zip(optimizer.param_groups, present, strict=True):
         group.update(settings)
 

@@ -25,6 +25,7 @@ from es_lightning.system.fields import (
 log = logging.getLogger(__name__)
 
 _OPTIMIZER = {"class": TEXT, "settings": MAPPING, "groups": COUNT}
+_PART = {"class": TEXT, "settings": MAPPING}
 _HEADER = {
     "versions": mapping_of(TEXT),
     "base": TEXT,
@@ -33,6 +34,9 @@ _HEADER = {
     "noise": TEXT,
     "optimizer": Kind(
         'a mapping with "class", "settings" and "groups"', lambda value: not fault(value, _OPTIMIZER)
+    ),
+    "regularisers": list_of(
+        Kind('a mapping with "class" and "settings"', lambda value: not fault(value, _PART))
     ),
     "task": TEXT,
     "settings": MAPPING,

@@ -109,10 +109,11 @@ _MODEL = {
     "state_dict": mapping_of(Kind("a tensor", lambda value: isinstance(value, Tensor))),
 }
 _JOURNAL = {"journal": Kind("a list of lines", lambda value: list_of(TEXT).fits(value) and len(value) > 0)}
-_STEERED = {"after": INTEGER | NOTHING, "sigma": POSITIVE, "population": COUNT}
+_STEERED = {"after": INTEGER | NOTHING, "sigma": POSITIVE, "population": POSITIVE}
 _OPTIONAL = {
     "current_model_state": _MODEL["state_dict"],  # WeightAveraging's name for the centre
     "steered": Kind("the settings that callbacks have changed", lambda value: _is_steered(value)),
+    "schedules": mapping_of(MAPPING),
 }
 _TRAINING = {
     "epoch": COUNT,
