@@ -65,7 +65,7 @@ def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]
 
 
 def named(thing: Any) -> str:
-    """Return a function's name, or an object's class and what it keeps of its arguments: ``Clip(bound=2.0)``."""
+    """Return a function's name, or an object's class and arguments as it keeps them: ``Clip(max=2)``."""
     if hasattr(thing, "__name__"):
         return str(thing.__name__)
     settings = described("", thing, "")
