@@ -1,0 +1,289 @@
+"""Every kind of noise, shaping and recipe: the direction that it finds, and the optimum that it reaches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import special, stats
+from torch import Tensor
+from torch.optim import SGD
+
+from es_lightning.algorithm import shaping
+from es_lightning.algorithm.noise import (
+    CorrelatedNoise,
+    GaussianNoise,
+    LowRankNoise,
+    Noise,
+    RademacherNoise,
+)
+from es_lightning.algorithm.population import Population
+from es_lightning.algorithm.regularisers import AnchoredDecay, ClipNorm, Regulariser, SparseUpdate
+from tests.helpers.ascent import DIMENSION, Ascent, epsilon, estimate
+from tests.helpers.recipes import NAMES, recipe
+
+Array = NDArray[np.float64]
+N, DRAWS = 50, 100
+SLOPE = torch.from_numpy(np.random.default_rng(3).standard_normal(DIMENSION))
+SLOPE /= SLOPE.norm()
+
+
+def cosines(
+    noise: Noise, shape: Callable[[Tensor], Tensor], antithetic: bool = False, offset: float = 0.0
+) -> Array:
+    """Cosines of 100 estimates with the gradient of a linear reward."""
+    found = []
+    for draw in range(DRAWS):
+        members = Population(N, draw, antithetic).members(0)
+        steps = torch.stack([epsilon(noise, member) for member in members])
+        direction = estimate(noise, members, (offset + steps @ SLOPE)[:, None], shape)
+        found.append(float(direction @ SLOPE / direction.norm()))
+    return np.array(found)
+
+
+def agrees(found: Array, expected: float) -> bool:
+    """Whether the mean is within three standard errors."""
+    return bool(abs(found.mean() - expected) < 3 * found.std(ddof=1) / np.sqrt(len(found)))
+
+
+def mean_cosine(degrees: int) -> float:
+    """E cos for cos^2 ~ Beta(k / 2, (d - 1) / 2), with k degrees of freedom of the weights.
+
+    The component along the gradient is a sum of k squares over N, those across it are k numbers as large times
+    independent normals, so this law is exact; for large k it is sqrt(k / (k + d - 1)).
+    """
+    a, b = degrees / 2, (DIMENSION - 1) / 2
+    return float(np.exp(special.betaln(a + 0.5, b) - special.betaln(a, b)))
+
+
+def simulated_cosine(weigh: Callable[[Array], Array]) -> float:
+    """E cos for weights that are any function of the projections, from 20,000 populations of NumPy's normals."""
+    generator = np.random.default_rng(8)
+    projections = generator.standard_normal((20_000, N))
+    weights = np.apply_along_axis(weigh, 1, projections)
+    along = (weights * projections).mean(1)
+    across = (weights**2).sum(1) / N**2 * generator.chisquare(DIMENSION - 1, len(weights))
+    return float((along / np.sqrt(along**2 + across)).mean())
+
+
+# Shaping
+
+
+def ranks(rewards: Array) -> Array:
+    """SciPy's ranks, from -1/2 to 1/2."""
+    return np.asarray((stats.rankdata(rewards) - 1) / (len(rewards) - 1) - 0.5)
+
+
+LAWS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "z_score": (shaping.z_score, mean_cosine(N - 1)),
+    "none": (shaping.none, mean_cosine(N)),
+    "leave_one_out": (shaping.leave_one_out, mean_cosine(N - 1)),
+    "prompt_centred": (shaping.prompt_centred, mean_cosine(N - 1)),
+    "prompt_z_score": (shaping.prompt_z_score, mean_cosine(N - 1)),
+    "FixedScale": (shaping.FixedScale(0.3), mean_cosine(N - 1)),
+    "centered_rank": (shaping.centered_rank, simulated_cosine(ranks)),
+    "best_of_n": (shaping.best_of_n, simulated_cosine(lambda rewards: rewards == rewards.max())),
+}
+
+
+def test_every_shaping_has_its_law() -> None:
+    helpers = {"weigh", "comparable", "all_alike", "reward_statistics"}
+    public = {
+        name
+        for name, value in vars(shaping).items()
+        if getattr(value, "__module__", "") == shaping.__name__ and not name.startswith("_")
+    }
+    assert public - helpers == LAWS.keys()
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_the_direction_is_as_good_as_the_law_of_its_shaping_says(name: str) -> None:
+    shape, expected = LAWS[name]
+    assert agrees(cosines(GaussianNoise(compile=False), shape), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in LAWS if name != "none"])
+def test_a_constant_added_to_all_rewards_changes_no_direction(name: str) -> None:
+    shape, expected = LAWS[name]
+    assert agrees(cosines(GaussianNoise(compile=False), shape, offset=1000.0), expected)
+
+
+def test_the_law_of_the_papers_is_the_limit() -> None:
+    """sqrt(N / (N + d)) differs from the exact law by what centring and curvature of the root cost."""
+    assert mean_cosine(N - 1) == pytest.approx(np.sqrt(N / (N + DIMENSION)), abs=0.01)
+
+
+# Noise
+
+KINDS: dict[str, Noise] = {
+    "gaussian": GaussianNoise(compile=False),
+    "correlated": CorrelatedNoise(compile=False),
+    "rademacher": RademacherNoise(compile=False),
+    "rank 1": LowRankNoise(1, compile=False),
+    "rank 3": LowRankNoise(3, compile=False),
+    "rank 2, vectors frozen": LowRankNoise(2, "frozen", compile=False),
+}
+
+
+def fourth_moment(kind: str) -> float:
+    """E (slope . eps)^2 |eps|^2 for a slope of unit length; d + 2 for independent normals.
+
+    For A B^T / sqrt(r) in one matrix of m x n it is mn + 2 + 2 (m + n + 1) / r: sum over pairs of columns, each
+    with E (a . Gb)^2 |a|^2 |b|^2 = (m + 2)(n + 2) |G|^2. Two matrices are independent of one another: a slope
+    in both adds the product of the first's squared slope and the second's dimension, and the other way round.
+    """
+    if kind == "rademacher":
+        return DIMENSION  # |eps|^2 is d
+    if not kind.startswith("rank"):
+        return DIMENSION + 2
+    rank = int(kind.split()[1].rstrip(","))
+    first = float(SLOPE[:30].square().sum())
+    parts = [(first, 5, 6, 20), (1 - first, 4, 5, 30)]
+    return sum(share * (m * n + 2 + 2 * (m + n + 1) / rank + other) for share, m, n, other in parts)
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_estimates_are_unbiased_and_vary_as_the_law_of_their_noise_says(kind: str, antithetic: bool) -> None:
+    """E g = slope, E |g|^2 = 1 + (E u^2 |eps|^2 - 1) / K, of K independent draws: N, or N / 2 pairs."""
+    along, squares = [], []
+    for draw in range(4 * DRAWS):
+        members = Population(N, draw, antithetic).members(0)
+        steps = torch.stack([epsilon(KINDS[kind], member) for member in members])
+        direction = estimate(KINDS[kind], members, (steps @ SLOPE)[:, None], shaping.none)
+        along.append(float(direction @ SLOPE))
+        squares.append(float(direction @ direction))
+    draws = N // 2 if antithetic else N
+    assert agrees(np.array(along), 1.0)
+    assert agrees(np.array(squares), 1 + (fourth_moment(kind) - 1) / draws)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "correlated", "rademacher"])
+def test_the_direction_is_as_good_as_the_law_of_normal_noise_says(kind: str) -> None:
+    assert agrees(cosines(KINDS[kind], shaping.z_score), mean_cosine(N - 1))
+
+
+def test_pairs_are_as_good_as_half_of_the_members() -> None:
+    found = cosines(KINDS["gaussian"], shaping.none, antithetic=True, offset=1000.0)
+    assert agrees(found, mean_cosine(N // 2))
+
+
+# Optima
+
+CURVATURES = torch.from_numpy(np.linspace(0.2, 1.0, DIMENSION))
+OPTIMUM = torch.from_numpy(np.random.default_rng(5).standard_normal(DIMENSION))
+
+
+def reward(points: Tensor) -> Tensor:
+    """J(x) = -1/2 sum_i c_i (x_i - x*_i)^2."""
+    return -0.5 * ((points - OPTIMUM).square() * CURVATURES).sum(-1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a recipe is given on the quadratic, and how near to the optimum it has to come.
+
+    Args:
+        generations: number of updates.
+        sigma: noise scale; the quadratic is as large as 1.
+        lr: learning rate; steps are as long as those that its own lr makes on a model, in proportion.
+        tolerance: of the distance that there was, in the norm of the curvature.
+        options: more options in place of the recipe's, so that schedules end with the ascent.
+    """
+
+    generations: int = 400
+    sigma: float = 0.02
+    lr: float = 0.1
+    tolerance: float = 0.15
+    population: int = 30
+    options: dict[str, Any] | None = None
+
+
+def sgd(lr: float) -> dict[str, Any]:
+    """The optimizer in YAML."""
+    return {"class_path": "torch.optim.SGD", "init_args": {"lr": lr}}
+
+
+RECIPES = {
+    "paper_es": Case(),
+    "paper_es_correlated": Case(),
+    "openai_es": Case(options={"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.03}}}),
+    "eggroll": Case(),
+    "mezo": Case(4000, lr=20.0, population=2),
+    "anchored": Case(
+        options={"regularisers": [{"class_path": "AnchoredDecay", "init_args": {"l2": 0.01}}]}
+    ),
+    "sparse": Case(),
+    "annealed": Case(
+        tolerance=0.05,
+        options={
+            "lr_scheduler": {
+                "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
+                "init_args": {"T_max": 400, "eta_min": 0.005},
+            },
+            "sigma_schedule": {"class_path": "CosineSchedule", "init_args": {"generations": 400, "end": 0.1}},
+            "population_schedule": {
+                "class_path": "LinearSchedule",
+                "init_args": {"generations": 400, "end": 2.0},
+            },
+        },
+    ),
+}
+
+
+def ascent_of(name: str, case: Case) -> Ascent:
+    """The parts of a recipe, with numbers that fit the quadratic."""
+    options = {"population": case.population, "sigma": case.sigma, "optimizer": sgd(case.lr)}
+    made = recipe(name, **(options | (case.options or {})))
+    return Ascent(
+        population=case.population,
+        sigma=case.sigma,
+        optimizer=made._make_optimizer,
+        noise=made.noise,
+        shaping=made.shaping,
+        antithetic=made.population.antithetic,
+        sigma_schedule=made._sigma.schedule,
+        population_schedule=made._size.schedule,
+        regularisers=made.regularisers,
+        make_scheduler=made._make_scheduler,
+    )
+
+
+def test_every_recipe_is_tried() -> None:
+    assert RECIPES.keys() == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
+    case = RECIPES[name]
+    path = ascent_of(name, case).run(reward, case.generations, torch.zeros(DIMENSION))
+    distances = [float(torch.sqrt(-2 * reward(point))) for point in (path[0], path[-1])]
+    assert distances[1] < case.tolerance * distances[0]
+
+
+@pytest.mark.parametrize("name", [name for name in LAWS if name != "none"])
+def test_every_shaping_comes_nearer(name: str) -> None:
+    """With pairs of a quadratic, whose differences are linear in the noise."""
+    lr = {"best_of_n": 0.02, "centered_rank": 0.3, "leave_one_out": 1.0, "FixedScale": 0.3}.get(name, 0.1)
+    ascent = Ascent(30, 0.02, lambda p: SGD(p, lr=lr), shaping=LAWS[name][0], antithetic=True)
+    path = ascent.run(reward, 300, torch.zeros(DIMENSION))
+    assert float(reward(path[-1])) > 0.3 * float(reward(path[0]))
+
+
+REGULARISERS: dict[str, Regulariser] = {
+    "AnchoredDecay, l2": AnchoredDecay(l2=0.01),
+    "AnchoredDecay, l1": AnchoredDecay(l1=0.005),
+    "ClipNorm": ClipNorm(1.0),
+    "SparseUpdate, tensor": SparseUpdate(0.1),
+    "SparseUpdate, model": SparseUpdate(0.1, "model"),
+}
+
+
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_every_regulariser_lets_the_ascent_come_near(name: str) -> None:
+    ascent = Ascent(30, 0.02, lambda p: SGD(p, lr=0.1), regularisers=[REGULARISERS[name]])
+    path = ascent.run(reward, 400, torch.zeros(DIMENSION))
+    assert float(torch.sqrt(reward(path[-1]) / reward(path[0]))) < 0.2
