@@ -160,7 +160,7 @@ class MathTask(RowTask):
             raise UsageError(f"prompt must be chat or qwen_math, not {prompt!r}.")
         if judge not in _JUDGES:
             gone = (
-                " exact, the rules of version 0.1, is gone; a run that began with it cannot go on: start anew."
+                " exact, the rules of version 0.1, is gone; a run that began with it cannot go on."
                 if judge == "exact"
                 else ""
             )
