@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.task import Task
-from es_lightning.tasks.answers.arithmetic import MAX_NUMBER, OPERATIONS, evaluate
 from es_lightning.tasks.answers.tags import format_score, last_block
+from es_lightning.tasks.puzzles.formula import MAX_NUMBER, OPERATIONS, evaluate
 
 _SPLITS = ("train", "val", "test")
 _DRAWN = range(1, 100)

@@ -159,7 +159,11 @@ class MathTask(RowTask):
         if prompt not in _PROMPTS:
             raise UsageError(f"prompt must be chat or qwen_math, not {prompt!r}.")
         if judge not in _JUDGES:
-            gone = " exact, the rules of version 0.1, is gone." if judge == "exact" else ""
+            gone = (
+                " exact, the rules of version 0.1, is gone; a run that began with it cannot go on."
+                if judge == "exact"
+                else ""
+            )
             raise UsageError(
                 f"judge must be math_verify (the default) or library_alone, not {judge!r}.{gone}"
             )

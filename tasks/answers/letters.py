@@ -15,7 +15,7 @@ _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # str.lower turns a Ke
 _OPTION = r"(?i:(?:the\s{1,3})?(?:(?:correct|right|best)\s{1,3})?(?:option|choice|letter)\b[\s:]{1,3})"
 _STATEMENT = re.compile(
     r"(?i:\b(?:answer|(?:correct|right|best)\s{1,3}(?:option|choice|letter))\b)(?i:\s{1,3}(?:choice|option)\b)?"
-    r"[\s*_]{0,6}(?:(?i:(?:is|would be|should be|must be)\b)|[:=])"
+    r"[\s*_]{0,6}(?:(?i:(?:is|would be|should be|must be)\b)|[:=]|-\s)"
     rf"[\s*_:\"'`]{{0,8}}(?i:(?:therefore|thus|hence|clearly|probably|definitely)\b[\s,]{{1,3}})?(?:{_OPTION}[*_\"'`]{{0,2}})?",
     re.ASCII,
 )
@@ -32,11 +32,14 @@ _BRACKETED = r"\\?[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?\\?[)\]}]"
 # A and I are words too: without brackets, they count only before a mark that no article and no pronoun has
 # behind it, before a word of reason, or at the end of a line or a clause. Small letters count at ends alone.
 _END = r"(?=[*_$\"'`]{0,3}[ \t]{0,3}(?:[.,;:!?)\]}<]|[\r\n]|\Z))"
-_REASON = r"(?=[ \t]{1,3}(?:[-\u2013\u2014(\[=]|(?:because|since|as|due|which|where|and|but|not|so)\b))"
+_REASON = (
+    r"(?=[ \t]{1,3}(?:[-\u2013\u2014(\[=]|(?:because|since|as|due|rather|which|where|and|but|not|so)\b))"
+)
 _BARE = rf"([B-HJ-Z])(?![\w+#&/-]|'\w|[^\x00-\x7f])|([AI])(?:(?=[*_$\"`])|{_END}|{_REASON})|([a-z]){_END}"
 _LETTER = re.compile(rf"\$?(?:{_BRACKETED}|{_BARE})", re.ASCII)
 _ANOTHER = re.compile(
-    rf"[\s*_$)\]}}]{{0,4}}(?:[,/&]|(?i:or|and)\b)\s{{0,3}}(?:(?i:or|and)\s{{1,3}})?[*_]{{0,2}}{_LETTER.pattern}",
+    r"[\s*_$)\]}]{0,4}"
+    rf"(?:(?:[,;/&]|(?i:or|and)\b)\s{{0,3}}(?:(?i:or|and)\s{{1,3}})?[*_]{{0,2}}{_LETTER.pattern}|{_BRACKETED})",
     re.ASCII,
 )
 _ALONE = re.compile(

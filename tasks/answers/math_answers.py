@@ -15,11 +15,12 @@ TAIL = 300  # last characters that are searched for answers without a box (arXiv
 # Every repetition is bounded, so that no reply can make these patterns slow.
 _N = r"[-+−]? ?\\?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?(?: ?%)?"
 _HASHES = re.compile(
-    rf"[ *$`]*(?:[A-Za-z] ?= ?)?(?P<number>{_N}(?: (?:dozen|hundred|thousand|[mbt]r?illion)\b)?)"
-    r"(?!\d| ?[-+*/^=(×·x]\s?[\d(]| ?\\(?:times|cdot|div))",
+    rf"(?:.{{0,60}}=)?[ *$`]*(?P<number>{_N}(?: (?:dozen|hundred|thousand|[mbt]r?illion)\b)?)"
+    r"(?!k?\d|k\b| \d| ?[-+*/^=×·x–−÷,:]\s?[\d(]|\(\d| ?\\(?:times|cdot|div)"
+    r"| (?:or|and|to|plus|minus|times) \$?\d)",
     re.ASCII,
 )
-_BELOW = re.compile(rf"[ *]*\r?\n[ *$`]*(?P<number>{_N})[*$`. ]*(?:\n|$)", re.ASCII)
+_BELOW = re.compile(rf"[ *]*(?:\r?\n){{1,2}}[ *$`]*(?P<number>{_N})[*$`. ]*(?:\n|$)", re.ASCII)
 _HEADING = re.compile(r"[.)] ?[A-Za-z]")
 _IS = (
     r"(?:\b(?:is|are|equals|(?:must|should|will|would) be)\b"
@@ -28,10 +29,12 @@ _IS = (
 _ANSWER = re.compile(rf"answer\b(?:[^.\n:=]{{0,60}}?{_IS}|\**(?=\s{{0,3}}\n))[\s*`]{{0,6}}", re.IGNORECASE)
 _TOTAL = re.compile(rf"\b(?:total|result)\b[^.\n:=]{{0,60}}?{_IS}[\s*`]{{0,6}}", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?", re.ASCII)
-_MATH = re.compile(r"\$\$?([^$\n]{1,200})\$\$?|\\\(([^\n]{1,200}?)\\\)|\\\[([^$]{1,200}?)\\\]")
+_MATH = re.compile(
+    r"\$\$([^$]{1,200})\$\$|\$([^$\n]{1,200})\$|\\\(([^\n]{1,200}?)\\\)|\\\[([^$]{1,200}?)\\\]"
+)
 _SENTENCE_END = re.compile(r"[.;!?](?:\s|$)|\n|,? (?:because|since|so|which|as|where)\b")
 _ALONE = re.compile(
-    r"[*.,;:!?)`]*(?:\s+(?![-+*/^=<>(\\\d]|and\b|or\b|(?:hundred|thousand|[mbt]r?illion)\b)|$)"
+    r"[*.,;:!?)`]*(?:\s+(?![-+*/^=<>\\\d]|\((?!\w{3})|and\b|or\b|(?:hundred|thousand|[mbt]r?illion)\b)|$)"
 )
 _BOX = re.compile(r"\\f?box(?:ed)?\s{0,20}(?:(?=\{)|(?P<bare>[-+]?[A-Za-z0-9.]{1,40}))", re.ASCII)
 _OPEN_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
@@ -77,7 +80,8 @@ def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> Fin
     if marked:
         return FinalAnswer(marked, True)
     tail = reply[-TAIL:]
-    stated = (last_block(reply[-_BLOCK:], "answer") or "").strip()[: MAX_CHARS + 1] or _stated(tail)
+    block = (last_block(reply[-_BLOCK:], "answer") or "").strip()[: MAX_CHARS + 1]
+    stated = _stated(block) or block or _stated(tail)
     if stated and flexible and _SENTENCE.search(re.sub(r"\\[A-Za-z]+", "", stated)):
         ends = [(m.start(), text) for m, text in _found(stated) if re.search(r"\d", text)]
         stated = max(ends, default=(0, stated))[1]

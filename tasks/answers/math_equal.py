@@ -6,7 +6,7 @@ wrong without a closer look.
 
 - Numbers are compared exactly: 0.333 is not 1/3, and 3.50 is 7/2. A percent sign may be missing on one side:
   50% equals both 50 and 1/2.
-- Units may be missing on one side or both. Two different units are different.
+- Units may be missing on one side or both, but not a.m. and p.m. Two different units are different.
 - ``x = 5`` and ``m + n = 5`` equal 5, but not ``y = 5`` if the right answer is ``x = 5``; ``2x = 5`` is an
   equation. Of ``6*7 = 42`` the last side counts, of ``1/3 \approx 0.33`` the first.
 - The kind of brackets counts: (1,2) is neither [1,2] nor {1,2}. A list without brackets is a set.
@@ -17,7 +17,6 @@ wrong without a closer look.
 import re
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
 
 from es_lightning.system.steps import Steps
 from es_lightning.tasks.answers.math_library import formulas_equal
@@ -29,13 +28,6 @@ MAX_PARTS = 24
 MAX_STEPS = 2_500_000  # of math-verify, for one answer: less than a second
 _DIGITS_OF_BASE = re.compile(r"(-?[0-9A-F.]+)_\w+")
 _WORD = re.compile(r"(?<!_)(?<!_\{)\\text\{[^{}]*[A-Za-z]{2}|(?<![\\A-Za-z{_])[A-Za-z]{4}", re.ASCII)
-
-
-class _How(NamedTuple):
-    """How two answers are compared: the benchmark's tolerance, if any, and what math-verify may take."""
-
-    tolerance: float | None
-    steps: Steps
 
 
 @lru_cache(maxsize=4096)
@@ -51,50 +43,51 @@ def answers_equal(gold: str, answer: str, tolerance: float | None = None) -> boo
     right, ours = clean(gold), clean(answer)
     if right is None or ours is None or max(depth(right), depth(ours)) > MAX_DEPTH:
         return right is not None and right == ours
-    return _equal(right, ours, _How(tolerance, Steps(MAX_STEPS)))
+    return _equal(right, ours, tolerance, Steps(MAX_STEPS))
 
 
-def _equal(gold: str, answer: str, how: _How) -> bool:
+def _equal(gold: str, answer: str, tolerance: float | None, steps: Steps) -> bool:
     """Compare two cleaned answers; each of their parts is such an answer again."""
-    if gold == answer or (_WORD.search(gold) and _words(gold) == _words(answer)):
+    has_words = _WORD.search(gold) or _WORD.search(answer)
+    if gold == answer or (has_words and _words(gold) == _words(answer)):
         return True
     if {"∧", "∨"} <= {*gold, *answer} and not re.search(r"\d", gold + answer):  # p and q, p or q
         return False
     (kind, right), (other, ours) = map(apart, without_names(gold, answer))
     if kind == other == "single":
-        return _singles_equal(right[0], ours[0], how)
+        return _singles_equal(right[0], ours[0], tolerance, steps)
     if len(right) != len(ours) or len(right) > MAX_PARTS:
         return False
     if {kind, other} <= {"set", "single"} or kind == other == "union":
-        return _sets_equal(right, ours, how)
-    return kind == other and all(_equal(*pair, how) for pair in zip(right, ours, strict=True))
+        return _sets_equal(right, ours, tolerance, steps)
+    return kind == other and all(_equal(*pair, tolerance, steps) for pair in zip(right, ours, strict=True))
 
 
-def _sets_equal(gold: list[str], answer: list[str], how: _How) -> bool:
+def _sets_equal(gold: list[str], answer: list[str], tolerance: float | None, steps: Steps) -> bool:
     """Whether each part can be paired with an equal one on the other side."""
     left = list(answer)
     for part in gold:
-        equal = next((other for other in left if _equal(part, other, how)), None)
+        equal = next((other for other in left if _equal(part, other, tolerance, steps)), None)
         if equal is None:
             return False
         left.remove(equal)
     return True
 
 
-def _singles_equal(gold: str, answer: str, how: _How) -> bool:
+def _singles_equal(gold: str, answer: str, tolerance: float | None, steps: Steps) -> bool:
     """Compare two answers, each of which is a single number, formula, relation or text."""
-    (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
-    if unit and other_unit and unit != other_unit:
+    (gold, unit), (answer, other) = split_unit(gold), split_unit(answer)
+    if unit != other and ((unit and other) or {"am", "pm"} & {*unit, *other}):
         return False
     right, ours = read_number(gold), read_number(answer)
     if right and ours:
-        close = how.tolerance is not None and abs(right.value - ours.value) <= Fraction(how.tolerance)
+        close = tolerance is not None and abs(right.value - ours.value) <= Fraction(tolerance)
         return right.same(ours) or (close and right.percent == ours.percent)
     if based := _DIGITS_OF_BASE.fullmatch(gold):
         return answer == based[1]
     if _WORD.search(gold) or _WORD.search(answer):  # as words, they differ
         return False
-    return formulas_equal(ungrouped(gold), ungrouped(answer), how.steps, how.tolerance)
+    return formulas_equal(ungrouped(gold), ungrouped(answer), steps, tolerance)
 
 
 def _words(text: str) -> str:

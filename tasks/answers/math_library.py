@@ -18,6 +18,7 @@ since no library proves it.
 
 import logging
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +29,10 @@ MAX_CHARS = 200
 MAX_DEPTH = 5
 MAX_BITS = 50_000  # of any number that SymPy may have to write out
 _PRECISION = 1e-9  # relative difference of values that count as equal
+_EXACT = (
+    1e-50  # the same for numbers without decimals and letters, whose difference SymPy knows to 100 digits
+)
+_ZERO = 1e-100  # what SymPy gives for a difference of equal numbers is smaller
 _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 _SIZES = (0.7, 1.3, 2.9)  # of the values that letters take
 _WHOLE = (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
@@ -40,8 +45,12 @@ _COMMANDS = frozenset(
 )
 _INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\text\{[^{}]*\}|\\[A-Za-z]+)"
 _CALL = r"\((?:\d{1,9}|[a-z])\)|(?<=[fghFGHPQ'])\([^()]{1,40}\)|(?=\()"  # x(0), f(x+1); a product before "("
+_GREEK = (
+    r"alpha|beta|[gG]amma|[dD]elta|(?:var)?epsilon|zeta|eta|(?:var)?theta|Theta|iota|kappa|[lL]ambda|mu|nu|[xX]i"
+    r"|rho|[sS]igma|tau|(?:var)?phi|Phi|chi|[pP]si|[oO]mega|Pi|hbar|ell|partial|nabla"
+)
 _NAME = re.compile(
-    rf"\\(?:{'|'.join(sorted(_COMMANDS))})(?![A-Za-z])|"
+    rf"\\(?!(?:{_GREEK})(?![A-Za-z])|(?:vec|bar|overline|hat|dot|tilde|text)\{{)[A-Za-z]+|"
     r"(?P<base>\\(?:vec|bar|overline|hat|dot|tilde|text)\{[^{}]{1,20}\}|\\[A-Za-z]+|[A-Za-z])"
     rf"(?P<marks>(?:{_INDEX})?'*)(?P<call>{_CALL})?",
     re.ASCII,
@@ -66,7 +75,7 @@ def _name(match: re.Match[str]) -> str:
     if not base or (base in ("e", "i") and not marks and not call):
         return ""
     terms = sorted(re.findall(r"[-+]?[^-+]+", re.sub(r"^\((?!-)", "(+", call)[1:-1]))
-    return re.sub(r"\\text|[{} ]", "", base + marks + "".join(f"({term})" for term in terms))
+    return re.sub(r"\\(?:text)?|[{} ]", "", base + marks + "".join(f"({term})" for term in terms))
 
 
 def _in_letters(text: str) -> str:
@@ -151,19 +160,23 @@ def formulas_equal(gold: str, answer: str, steps: Steps, tolerance: float | None
 
 def _equal(gold: Any, answer: Any, tolerance: float | None = None) -> bool:
     from math_verify import verify
-    from sympy import Abs, Float, Pow, Symbol, ceiling, floor, log
+    from sympy import Abs, Float, Pow, Rational, Symbol, ceiling, floor, log
 
     if gold is None or answer is None or gold.is_Relational != answer.is_Relational:
         return False
     pair, letters = (gold, answer), gold.free_symbols
     whole = bool(letters) and all(side.has(floor, ceiling) for side in pair)
-    ours, theirs = (_values(side.lhs - side.rhs if side.is_Relational else side, whole) for side in pair)
+    written = {part for side in pair for n in side.atoms(Rational) for part in (abs(n.p), n.q)}
+    ours, theirs = (_values(side, {*_WHOLE, *written} if whole else ()) for side in pair)
     if whole:
-        return ours == theirs and not gold.is_Relational
+        return not gold.is_Relational and all(map(_close, ours, theirs))
     if tolerance is not None and not letters:
         return bool(abs(ours[0] - theirs[0]) <= tolerance)
     if gold.is_Relational:  # the same up to a constant factor
         theirs = [value * ours[0] / theirs[0] for value in theirs]
+    exact = not (letters or gold.is_Relational or gold.has(Float) or answer.has(Float))
+    if exact and abs((gold - answer).evalf(15)) > _EXACT * max(abs(ours[0]), abs(theirs[0])) + _ZERO:
+        return False
     rounded = gold.has(Float) != answer.has(Float)
     if not all(_close(one, other, rounded) for one, other in zip(ours, theirs, strict=True)):
         return False
@@ -174,18 +187,20 @@ def _equal(gold: Any, answer: Any, tolerance: float | None = None) -> bool:
     return bool(verify(gold, answer, timeout_seconds=None))
 
 
-def _values(expression: Any, whole: bool) -> list[Any]:
-    """Return the values of a formula where its letters are certain positive numbers."""
-    symbols = sorted(expression.free_symbols, key=str)
-    points = [{s: size * (1 + 0.618034 * k) for k, s in enumerate(symbols)} for size in _SIZES]
-    if whole:
-        points = [{s: size * (1 + k) for k, s in enumerate(symbols)} for size in _WHOLE]
-    return [expression.evalf(15, subs=point) for point in points]
+def _values(formula: Any, whole: Collection[int]) -> list[Any]:
+    """Return the values of a formula where its letters are certain positive numbers, or ``whole`` ones."""
+    symbols, step = sorted(formula.free_symbols, key=str), 1 if whole else 0.618034
+    points = [{s: size * (1 + step * k) for k, s in enumerate(symbols)} for size in whole or _SIZES]
+    difference = formula.lhs - formula.rhs if formula.is_Relational else formula
+    return [difference.evalf(15, subs=point) for point in points]
 
 
-def _close(one: Any, other: Any, rounded: bool) -> bool:
+def _close(one: Any, other: Any, rounded: bool = False) -> bool:
     scale, difference = max(abs(one), abs(other)), abs(one - other)
-    return bool(difference <= _PRECISION * scale or (rounded and difference <= _DECIMAL * min(scale, 1)))
+    noise = 0 in (one, other) and scale < _ZERO
+    return bool(
+        noise or difference <= _PRECISION * scale or (rounded and difference <= _DECIMAL * min(scale, 1))
+    )
 
 
 @lru_cache(maxsize=1)

@@ -23,13 +23,13 @@ def apart(text: str) -> tuple[str, list[str]]:
         rows = [row.split("&") for row in matrix["cells"].strip("¶ ").split("¶")]
         return "matrix", [str(len(rows[0])), *(cell.strip() for row in rows for cell in row)]
     for separator, kind in ((r"\\cup", "union"), (":", "ratio")):
-        if len(parts := split(text, separator)) > 1:
+        if len(parts := split(text, separator)) > 1 and not (kind == "ratio" and "%" in text):
             return kind, parts
     if len(items := _items(text)) > 1:
         together = "∧" not in text and all(map(_interval, items))  # x < 1 or x > 3
         return "union" if together else "set", items
     inside, brackets = text[1:-1], text[:1] + text[-1:]
-    if brackets in _BRACKETS and depth(inside) <= MAX_DEPTH:
+    if brackets in _BRACKETS and depth(inside) <= MAX_DEPTH and inside != "\\emptyset":
         items = _items(inside, bracketed=True)
         if brackets in ("«»", "{}"):
             return "set", list(dict.fromkeys(items))
@@ -55,7 +55,7 @@ def _items(text: str, bracketed: bool = False) -> list[str]:
 
 def _both_signs(item: str) -> list[str]:
     r"""Return the two values that ``1 \pm \sqrt{2}`` stands for; any other item stays alone."""
-    if item.count("\\pm") != 1:
+    if item.count("\\pm") != 1 or item.startswith("«"):
         return [item]
     return [re.sub(r"\\pm ?", sign, item).removeprefix("+") for sign in "+-"]
 
@@ -63,7 +63,7 @@ def _both_signs(item: str) -> list[str]:
 # Names
 
 _NAME = re.compile(  # x, (x,y), f(x), x_{\text{max}}, \text{Area}, m+n
-    r"(?:\\text\{[^{}]*\}|[A-Za-z\\(](?:[\w\\{}'(), ]|\\text\{[^{}]*\}){0,40})|[a-w](?:\+[a-w])+",
+    r"(?:\\text\{[^{}]*\}|[A-Za-z\\(](?:[\w\\{}'(), ]|\\text\{[^{}]*\}){0,40})|[a-w](?:[-+][a-w])+",
     re.ASCII | re.IGNORECASE,
 )
 _NO_NAME = re.compile(
@@ -80,7 +80,8 @@ def without_names(gold: str, answer: str) -> tuple[str, str]:
     (name, right), (other, ours) = _definition(gold), _definition(answer)
     if name and other:
         return (right, ours) if name == other else (gold, answer)
-    return (gold, answer) if "=" in (ours if name else right if other else "") else (right, ours)
+    whole = re.search("[=<>≤≥]", ours if name else right if other else "")
+    return (gold, answer) if whole else (right, ours)
 
 
 def _definition(text: str) -> tuple[str, str]:
@@ -94,7 +95,7 @@ def _definition(text: str) -> tuple[str, str]:
         return sides[0].replace(" ", ""), sides[-1].strip()
     if len(sides) == 2 and _is_name(sides[1]):
         return sides[1], sides[0]
-    return "", text if names(sides[0]) else sides[-1]
+    return "", text if names(text) else sides[-1]
 
 
 def _is_name(text: str) -> bool:

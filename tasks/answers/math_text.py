@@ -23,9 +23,10 @@ _COMMANDS = {
     **{"≤": "le leq leqslant", "≥": "ge geq geqslant", "≠": "ne neq", "<": "lt", ">": "gt"},
     **{"(": "langle", ")": "rangle", "|": "vert lvert rvert", "«": "lbrace", "»": "rbrace"},
     **{"\\frac": "dfrac tfrac cfrac", "\\emptyset": "varnothing", "'": "prime", "^\\circ": "degree"},
-    "\\text": "mathrm textbf textit textrm textnormal mbox operatorname",
-    " ": "quad qquad mathbf mathit boldsymbol bm",
-    "": "left right displaystyle textstyle big Big bigg Bigg bigl bigr Bigl Bigr",
+    **{"\\ldots": "dots dotsc cdots", "\\pm": "mp", "\\log_{10}": "lg"},
+    "\\text": "mathrm textbf textit textrm textsf texttt textnormal mbox operatorname",
+    " ": "quad qquad mathbf mathit mathsf mathtt boldsymbol bm underline bf",
+    "": "left right displaystyle textstyle big Big bigg Bigg bigl bigr Bigl Bigr large Large LARGE huge Huge",
 }
 _SPELLED = {command: sign for sign, commands in _COMMANDS.items() for command in commands.split()}
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
@@ -36,21 +37,23 @@ _RULES = [
     (r"\\\\", "¶"),
     (r"\\\{", "«"),
     (r"\\\}", "»"),
-    (r"(?<=\d)(?:,\\! ?|\\[,!] ?,?|\{,\}(?:\\! ?)?)(?=\d{3}(?!\d))", ","),  # 10\,000 and 10{,}000
-    (r"\\!", ""),
-    (r"\\[,;: ]|~", " "),
+    (r"(?<=\d)(?:,\\! ?|\\[,!] ?,?| ?\{ ?, ?\}(?:\\! ?)?)(?=\d{3}(?!\d))", ","),  # 10\,000 and 10{,}000
+    (r"\\[,;:! ]|~", " "),
     (r"\\\$ ?([\d.,]+)|\\\$", r"\1\\text{dollars}"),
+    (r"(?<=[\w)])\*\*(?=[\w(])", "^"),  # x**2
     (r"\$|\*\*|`|\\[()\[\]]", ""),
-    (r"\\%|\\?(?:text)?\{ ?\\?(?:%|percent) ?\}|\bpercent\b", "%"),
-    # \text{25}, \text{(C)}, \text{1:03 PM}
-    (r"\\text\s*\{ ?([-+]?[\d.,/]+|\([A-Z]\)|\d{1,2}:[^{}]*) ?\}", r"\1"),
-    (r"\\text\s*\{ ?([-+]?\d[\d.,/]*) ([A-Za-z ]+)\}", r"\1\\text{\2}"),  # \text{5 cm}
+    (r"\\%|\\?(?:text)?\{ ?\\?(?:%|percent) ?\}|\b(?:percent(?:age)?|pct)\b", "%"),
+    # \text{25}, \text{50%}, \text{(C)}, \text{1:03 PM}, \text{x}, \mathrm{i}, \text{\frac12}
+    (r"\\text\s*\{ ?([-+]?[\d.,/]+%?|\([A-Z]\)|\d{1,2}:[^{}]*|[ei]|[nxyz]{1,3}) ?\}", r"\1"),
+    (r"\\text\s*\{ ?([-+]?\d[\d.,/]*) ([A-Za-z .]+)\}", r"\1\\text{\2}"),  # \text{5 cm}
+    (r"\\text\s*\{(?=\\[fs])", "{"),
     (r"^\s*\\text\s*\{[^{}]*(?i:answer)[^{}]*\}", ""),
     (r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}", r"\\frac{\1}{\2}"),
     (r"(\d):00(?= ?(?:\\text\{ ?)?[apAP]\.?[mM])", r"\1"),  # 9:00 a.m.
     (r"(?<![\w\\.])(\d[\d.]*)[eE]([-+]?\d{1,2})(?!\d)", r"\1\\cdot10^{\2}"),  # 6.5e-7
     (r"(?<=\d) ?(?:\\text\{ ?)?million ?\}?", r"\\cdot10^{6} "),
-    (r"(?<=\d)_\{(\w+)\}", r"_\1"),  # 2210_{5}
+    (r"\(?([\dA-F.]+)\)?_(?:\{(\w+)\}|(\d+))", r"\1_\2\3"),  # 2210_{5}, (2210)_5
+    (r"\\pmod ?\{?(\w+)\}?", r"\\pmod{\1}"),
     (r"(?<![\w)}\s/])\\text\s*\{([A-Za-z])\}|\\text\{\s*\}", r"\1"),  # \mathrm{e}, but not 12\mathrm{m}
     (r",?\s*\\text\s*\{,? ?and,? ?\}|,?\s+and\s+", " ∧ "),
     (r",?\s*\\text\s*\{,? ?or,? ?\}|,?\s+or\s+", " ∨ "),
@@ -66,11 +69,11 @@ _RULES = [
     (r"\\sqrt\[(3|5)\]\{-", r"-\\sqrt[\1]{"),
     (r"\\(sin|cos|tan) ?[({]?(\d{1,9})\\text\{degrees\}[)}]?", r"\\\1(\\frac{\2\\pi}{180})"),
     (r"\\overline\{([A-Z]{2,3})\}", r"\1"),  # a segment
-    (r"^\s*(?:\\approx|=)|(?<=\S)\s*\\approx.*", ""),
+    (r"^\s*(?:[A-Za-df-z]?\s*\\approx|=)|(?<=\S)\s*\\approx.*", ""),
+    (r"^\s*\{(\w)\}", r"\1"),  # {v}, which was \mathbf{v}
     (r"\\mathbb\{R\}", r"(-\\infty,\\infty)"),
     (r"«\s*»", r"\\emptyset"),
     (r"\+\\infty", r"\\infty"),
-    (r"\*", r"\\cdot "),
     (r"\s+", " "),
     (r" ?([^\w\\ ,]) ?", r"\1"),
     (r" (?=[\\,])", ""),

@@ -57,17 +57,18 @@ _SPELLED = {word: line.split()[0] for line in _SPELLINGS.split("/") for word in 
 # Words after a number that change its value, and so are not units.
 _NO_UNIT = re.compile(
     r"\b(?:times|plus|minus|over|dozen|hundred|thousand|\w*illion|hal[fv]\w*|thirds?|quarters?|(?!mon)\w+ths?"
-    r"|squared|cubed|not|to|mod|base|or)\b",
+    r"|squared|cubed|factorial|pi|not|to|mod|base|or)\b",
     re.ASCII | re.IGNORECASE,
 )
 _POWER = r"(?:\^\{?-?[1-3]\}?)?"
 _WORD = (
-    r"(?:[A-Za-z]{4,20}|[ckm]m|km/h|m/s|in|ft|yd|mi|kg|lbs?|oz|hrs?|min|sec|mph|m[lL]|sq|cu|deg|[aApP]\.?[mM]"
-    rf"|m(?=\^)){_POWER}"
+    r"(?:(?=[A-Za-z]+(?:[aeiou][A-Za-z]|s\b))[A-Za-z]{4,20}|[ckm]m|km/h|m/s|in|inch|ft|yd|mi|kg|lbs?|oz|hrs?"
+    rf"|min|sec|mph|m[lL]|sq|cu|deg|[aApP]\.?[mM]|m(?=\^)){_POWER}"
 )
+_TEXT = r"\\text\{ ?[A-Za-z](?:[A-Za-z ./^23-]|\\cdot)*\}"
 _UNIT = re.compile(
     r"(?P<value>.*?[A-Za-z\d)}%»])(?P<unit>"
-    rf"(?: ?/?\\text\{{ ?[A-Za-z][A-Za-z ./^23]*\}}{_POWER})+(?: {_WORD})*"  # \text{ cm}^2
+    rf"(?: ?(?:/|\\cdot)? ?{_TEXT}{_POWER})+(?: {_WORD})*"  # \text{ cm}^2
     rf"|(?<=[\d)}}%])(?: ?(?<![A-Za-z]){_WORD}(?:/(?:h|s|{_WORD}))?)(?: {_WORD})*)",  # 5 cm^2, 5 apples
     re.ASCII,
 )
@@ -76,13 +77,15 @@ _UNIT = re.compile(
 def split_unit(text: str) -> tuple[str, list[str]]:
     r"""Return a cleaned answer without the unit after it, and the unit's words in one spelling, sorted.
 
-    A unit is ``\text{...}`` after anything, or words after a number: known units, or any word of four letters
-    or more. A single letter is none, even behind a space: ``5 m`` is five times m; ``5 m^2`` is an area.
+    A percent sign counts as a unit, but stays with its number. Any other unit is ``\text{...}`` after
+    anything, or words after a number: known units, or any word of four letters or more that can be
+    pronounced. A single letter is none, even behind a space: ``5 m`` is five times m; ``5 m^2`` is an area.
     """
     match = _UNIT.fullmatch(text)
-    words = re.sub(r"\\text|\.", " ", match["unit"]).lower() if match else ""
+    words = re.sub(r"\\text|\\cdot|\.", " ", match["unit"]).lower() if match else ""
     words = words.replace("a m", "am").replace("p m", "pm")
-    if match is None or _NO_UNIT.search(words):
-        return text, []
-    singular = (re.sub("(?<=..)s$", "", word) for word in re.findall(r"[a-z]+|\d", words))
-    return match["value"].strip(), sorted(_SPELLED.get(word, word) for word in singular if word != "unit")
+    value = match["value"].strip() if match and not _NO_UNIT.search(words) else text
+    if value.endswith("%"):
+        return value, ["%"]
+    singular = (re.sub("(?<=..)s$", "", word) for word in re.findall(r"[a-z]+|\d", words) if value != text)
+    return value, sorted(_SPELLED.get(word, word) for word in singular)

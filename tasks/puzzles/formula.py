@@ -1,7 +1,6 @@
-"""Formulas and lists that a model wrote, read in bounded time and without running code.
+"""Sums, formulas and lists that a model wrote, read in bounded time and without running code.
 
-Python's own parser turns the text into a syntax tree, which is never compiled. Whatever is no formula raises
-a ValueError.
+Python's own parser turns the text into a syntax tree, which is never compiled; sums are exact fractions.
 """
 
 import ast
@@ -10,8 +9,25 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
+MAX_CHARS = 256
+MAX_NUMBER = 999_999_999
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    **dict(zip((ast.Add, ast.Sub, ast.Mult, ast.Div), OPERATIONS.values(), strict=True)),
+    ast.Pow: operator.pow,
+}
+
+# Whole numbers of at most nine digits and without leading zeros; neither ** nor //; a plus behind a value.
+_SUM = re.compile(
+    r"(?:(?:0|[1-9]\d{0,8}+)(?!\d)|\*(?!\*)|/(?!/)|(?<=[\d)])\+|(?<=[\d)] )\+|[-() ])*+", re.ASCII
+)
 _FORMULA = re.compile(r"(?:\d{1,12}(?:\.\d{1,12})?(?![\w.])|[A-Za-z]+(?![\w.])|\*\*?|[-+/() ])*+", re.ASCII)
 _LIST = re.compile(r"(?:'[^'\\\n]*'|\"[^\"\\\n]*\"|-?\d{1,18}(?![\w.])|[\[\](), \n])*+", re.ASCII)
 
@@ -25,14 +41,45 @@ _FUNCTIONS = {"ln": cmath.log} | {
     name: getattr(cmath, name)
     for name in ("sin", "cos", "tan", "exp", "log", "sqrt", "asin", "acos", "atan", "sinh", "cosh", "tanh")
 }
-_OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
-    ast.Pow: operator.pow,
-}
 _MAX_EXPONENT = 99
 _MAX_DEPTH = 400
 # A sum of monomials is known by its value here: no problem has coefficients of so many digits.
 _LARGE = {letter: Fraction(10**9 + 7 * k**3) for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+
+
+class Evaluated(NamedTuple):
+    """A well-formed sum.
+
+    Args:
+        value: its exact value.
+        numbers: the numbers written in it, from left to right, without signs.
+    """
+
+    value: Fraction
+    numbers: tuple[int, ...]
+
+
+def evaluate(text: str) -> Evaluated | None:
+    """Evaluate whole numbers combined by ``+ - * /`` and parentheses, with the usual precedence.
+
+    A minus sign may stand before an operand; it makes no positive value possible that the binary operators
+    alone cannot reach. Refused: other operators (``**``, ``//``), a plus sign before an operand,
+    juxtaposition such as ``2(3)``, decimals, leading zeros, digits other than 0 to 9, numbers above
+    ``MAX_NUMBER``, and texts of more than ``MAX_CHARS`` characters.
+
+    Args:
+        text: any text at all.
+
+    Returns:
+        The value and the numbers used, or None if the text is refused, malformed or divides by zero.
+    """
+    if len(text) > MAX_CHARS:
+        return None
+    try:
+        tree = _parsed(re.sub(r"\s+", " ", text, flags=re.ASCII), _SUM)
+        return Evaluated(_value(tree, {}, Fraction), tuple(map(int, re.findall(r"\d+", text))))
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def is_antiderivative(text: str, integrand: str, variable: str) -> bool:
@@ -96,7 +143,7 @@ def literal(text: str) -> Any:
 
 def _parsed(text: str, tokens: re.Pattern[str]) -> ast.expr:
     """Parse a text that consists of the given tokens only, and is not nested too deeply to be evaluated."""
-    text = text.strip()
+    text = text.strip(" \n")
     if not tokens.fullmatch(text):
         raise ValueError("a character, or a number, that does not belong there")
     try:

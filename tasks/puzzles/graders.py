@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from es_lightning.tasks.answers.arithmetic import evaluate
 from es_lightning.tasks.puzzles import formula
 from es_lightning.tasks.puzzles.text import decimal, said_number
 
@@ -44,7 +43,7 @@ def countdown(_: Any, entry: Mapping[str, Any], answer: str) -> float:
 
     The answer is read by exact arithmetic, which refuses powers and decimals. SymPy's parser would run it.
     """
-    result = evaluate(answer)
+    result = formula.evaluate(answer)
     if result is None:
         return 0.01
     metadata = entry["metadata"]
@@ -57,7 +56,7 @@ def puzzle24(_: Any, entry: Mapping[str, Any], answer: str) -> float:
 
     The library accepts any four small numbers, so one expression would solve every problem.
     """
-    result = evaluate(answer)
+    result = formula.evaluate(answer)
     numbers = sorted(entry["metadata"]["numbers"])
     return 1.0 if result is not None and result.value == 24 and sorted(result.numbers) == numbers else 0.01
 

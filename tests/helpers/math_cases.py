@@ -967,6 +967,65 @@ x \equiv 3 \pmod{7} | x\equiv 3 \pmod 7 | yes
 \text{3 hours} | 3 | yes
 12 | \text{The answer is } 12 | yes
 12 | {24 \over 2} | yes
+4 abcd | 4 | no
+12 xyzw | 12 | no
+5 | 5 wxyz | no
+3\text{ n} | 3 | no
+2\text{x} | 2 | no
+3 | 3\text{x} | no
+6 \mathrm{xy} | 6 | no
+7 | 3+4\mathrm{i} | no
+3+4i | 3+4\mathrm{i} | yes
+10:30 | 10:30\% | no
+8\text{ p.m.} | 8 | no
+8 | 8\text{ p.m.} | no
+45\text{ units}^2 | 45\text{ units} | no
+8\% | 8\text{ dollars} | no
+8\% | \$8 | no
+8\text{ cm} | 8\% | no
+5 | 5 factorial | no
+1-2^{-100} | 1-2^{-101} | no
+2-\frac{1}{2^{99}} | 2 | no
+\lfloor \frac{n}{100}\rfloor | \lfloor \frac{n}{101}\rfloor | no
+\lfloor n/3000\rfloor | \lfloor n/4000\rfloor | no
+p \implies q | q \implies p | no
+A \subset B | B \subset A | no
+a \mid b | b \mid a | no
+f \circ g | g \circ f | no
+x \equiv 3 \pmod 7 | x \equiv 7 \pmod 3 | no
+1+2+\cdots+n | 2+1+\cdots+n | no
+7=11a+c | 11a+c | no
+\emptyset | \{\emptyset\} | no
+3s^2 | 3*s**2 | yes
+2x(15x^2-4x+10) | 2*x*(15*x**2 - 4*x + 10) | yes
+28\% | 28 pct | yes
+\lfloor \frac{n-1}{2} \rfloor | \lceil\frac{n}{2}\rceil-1 | yes
+\{1\pm\sqrt{5},-2\} | -2, 1+\sqrt5, 1-\sqrt5 | yes
+1, 2, \ldots, 10 | 1,2,\dots,10 | yes
+1101_2 | (1101)_2 | yes
+(1101)_2 | 1101_2 | yes
+5 | x \approx 5 | yes
+17 | \mathsf{17} | yes
+17 | \texttt{17} | yes
+17 | {\bf 17} | yes
+17 | \underline{17} | yes
+17 | \Large{17} | yes
+\frac{1}{2} | \mathrm{\frac{1}{2}} | yes
+50 | \text{50\%} | yes
+10\text{ a.m.} | \text{10 a.m.} | yes
+14916 | 14 {, }916 | yes
+12 | 12\,\text{N}\cdot\text{m} | yes
+12 | 12\,\mathrm{N\cdot m} | yes
+\lg 2 | \log_{10} 2 | yes
+\theta_{\max} | \theta_{max} | yes
+\overline{CD} | \text{CD} | yes
+x<1 | -x>-1 | yes
+x\le 1 | -x\ge -1 | yes
+\begin{pmatrix}1\\2\end{pmatrix} | \mathbf{v}=\begin{pmatrix}1\\2\end{pmatrix} | yes
+\pm 4 | \mp 4 | yes
+0 | 1-1 | yes
+0 | \sin\pi | yes
+73 | m-n=73 | yes
 """
 
 

@@ -17,7 +17,7 @@ from es_lightning.journal.identity import changed, described
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.task import Task
-from es_lightning.tasks import Conciseness, Mixture, PythonRewards
+from es_lightning.tasks import Conciseness, MathTask, Mixture, PythonRewards
 from tests.helpers.fits import Letters, module, trainer
 
 
@@ -216,3 +216,16 @@ def test_a_base_model_is_told_by_its_files(
     found = changed(of_today(), present)
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
+
+
+def test_a_maths_run_of_a_judge_that_is_gone_says_so_in_one_sentence() -> None:
+    task = MathTask("gsm8k", "sample")
+    now = described("data.task", task, task.name)
+    assert changed({"identity": {**now, "data.task.judge": "exact"}}, {"identity": now}) == [
+        "data.task.judge was exact in the run and is math_verify now"
+    ]
+    with pytest.raises(
+        UsageError, match="exact, .*, is gone; a run that began with it cannot go on"
+    ) as error:
+        MathTask("gsm8k", "sample", judge="exact")
+    assert "\n" not in str(error.value)

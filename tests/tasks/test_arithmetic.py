@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from es_lightning.tasks.answers.arithmetic import MAX_CHARS, MAX_NUMBER, evaluate
+from es_lightning.tasks.puzzles.formula import MAX_CHARS, MAX_NUMBER, evaluate
 
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 AST_SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}

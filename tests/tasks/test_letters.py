@@ -235,6 +235,11 @@ REPORTED = [
     ("Answer: A/B", None),
     ("The answer is a red one.", None),
     ("The answer is I think", None),
+    ("The answer is (A)(B).", None),
+    ("The answer is (A) (B).", None),
+    ("The answer is A; B", None),
+    ("The answer is A rather than B", "A"),
+    ("Answer - b", "B"),
 ]
 
 
