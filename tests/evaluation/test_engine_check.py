@@ -21,8 +21,8 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling
 from tests.helpers import ranks
-from tests.helpers.fits import Letters, fit
 from tests.helpers.families import FAMILIES, make
+from tests.helpers.fits import Letters, fit
 from tests.helpers.stale import (
     Drops,
     NotFinite,
@@ -207,7 +207,9 @@ def test_weights_are_put_back_when_a_layer_fails(centre: nn.Module) -> None:
         reference_logprobs(centre, [[1, 10**6]], lambda name, theta: theta + 1)
     with pytest.raises(ZeroDivisionError):
         reference_logprobs(
-            centre, [[1, 2]], lambda name, theta: theta + 1 if "layers.1.mlp" not in name else theta / (1 // 0)
+            centre,
+            [[1, 2]],
+            lambda name, theta: theta + 1 if "layers.1.mlp" not in name else theta / (1 // 0),
         )
     assert all(torch.equal(old, new) for old, new in zip(before, centre.parameters(), strict=True))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in centre.modules())
