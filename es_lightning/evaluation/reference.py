@@ -16,7 +16,7 @@ Named = Mapping[str, nn.Parameter]
 
 
 @torch.no_grad()
-def reference_logprobs(centre: nn.Module, tokens: Sequence[int], change: Change) -> Tensor:
+def reference_logprobs(centre: nn.Module, rows: Sequence[Sequence[int]], change: Change) -> Tensor:
     """Return the log-probability of each token given those before it, computed by transformers.
 
     No second model is made: a layer gets its changed weights when it is called, and its own afterwards. The
@@ -25,16 +25,16 @@ def reference_logprobs(centre: nn.Module, tokens: Sequence[int], change: Change)
 
     Args:
         centre: a causal language model.
-        tokens: L token ids, at least 2.
+        rows: R sequences of L token ids, at least 2.
         change: makes the weights to compute with; a layer computes in their precision.
 
     Returns:
-        Float32 CPU tensor [L - 1], in nats.
+        Float32 CPU tensor [R, L - 1], in nats.
     """
-    ids = torch.tensor([list(tokens)], device=next(centre.parameters()).device)
+    ids = torch.tensor([list(row) for row in rows], device=next(centre.parameters()).device)
     with _changed(centre, change):
-        logits: Tensor = centre(input_ids=ids, use_cache=False).logits[0, :-1].float()
-    return logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu()
+        logits: Tensor = centre(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    return logits.log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0].cpu()
 
 
 @contextmanager

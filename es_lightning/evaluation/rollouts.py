@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -115,10 +116,16 @@ class Rollouts:
         return encoded
 
     @property
-    def sample(self) -> list[int]:
-        """Between 2 and 64 tokens of the first prompts, as many as the engine has room for."""
-        tokens = self._seen * 2 if len(self._seen) == 1 else self._seen
-        return tokens[: min(SAMPLE, max(self._room - 1, 2))]  # vLLM generates one token more
+    def sample(self) -> list[list[int]]:
+        """Rows of the first prompts' tokens, all as long as the engine has room for, at most 64.
+
+        Together they have 64 or more: short rows begin one token after the other, and prompts that have less
+        come again and again.
+        """
+        length = min(SAMPLE, max(self._room - 1, 2))  # vLLM generates one token more
+        count = ceil(SAMPLE / length)
+        tokens = self._seen * ceil((count + length) / max(len(self._seen), 1))
+        return [tokens[first : first + length] for first in range(count)]
 
     def start(self, base: BaseModel) -> None:
         """Start the engine, or restart it if more room has been reserved since it was started."""

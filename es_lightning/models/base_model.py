@@ -173,12 +173,14 @@ class BaseModel:
             )
 
     def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of configuration and weights by file name; hubs list the same digests."""
+        """Return the SHA-256 of configuration and weights by path in the folder, as hubs list them."""
         paths = [self.folder / "config.json", *weight_files(self.folder)]
         hashes = {}
         for path in paths:
             with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+                hashes[path.relative_to(self.folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
         return hashes
 
     def export(self, centre: nn.Module, folder: Path, card: str) -> None:

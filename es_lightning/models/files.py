@@ -11,7 +11,9 @@ from es_lightning.errors import UsageError
 from es_lightning.models.reading import reading
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-OTHER_FORMATS = ("pytorch_model*.bin", "*.gguf")
+OTHER_FORMATS = ("*.bin", "*.bin.index.json", "*.gguf")
+"""Those that transformers converts."""
+UNREADABLE = ("*.pth", "*.pt", "*.ckpt", "*.h5", "*.msgpack", "*.npz", "*.onnx")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -29,7 +31,8 @@ def weight_files(folder: Path) -> list[Path]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     named = config.get("transformers_weights") if isinstance(config, Mapping) else None
     first = str(named or (SINGLE if (folder / SINGLE).is_file() else INDEX))
-    if not _is_inside(first) or not (folder / first).is_file():
+    is_one = first.endswith((".safetensors", ".safetensors.index.json")) and _is_inside(first)
+    if not is_one or not (folder / first).is_file():
         raise UsageError(_nothing_to_read(folder, named))
     if (folder / INDEX).is_file():
         with reading(INDEX, folder):
@@ -63,8 +66,8 @@ def _is_inside(name: str) -> bool:
 def _nothing_to_read(folder: Path, named: object) -> str:
     if named:
         return (
-            f"config.json in {folder} names {named} as its weights, and that file is not there: get the "
-            "model's files anew, or give another model.base."
+            f"config.json in {folder} names {named} as its weights (transformers_weights), and there is no "
+            "file of safetensors with that name: get the model's files anew, or give another model.base."
         )
     others = [path.name for pattern in OTHER_FORMATS for path in sorted(folder.glob(pattern))]
     if others:
@@ -74,8 +77,17 @@ def _nothing_to_read(folder: Path, named: object) -> str:
             f'transformers, AutoModelForCausalLM.from_pretrained(FOLDER, dtype="auto"{more})'
             ".save_pretrained(NEW_FOLDER), copy the tokenizer's files there, and give the new folder."
         )
-    variants = sorted(path.name for path in folder.glob("*.safetensors"))
-    has = f"{variants[0]} is not a file that transformers takes" if variants else "no other format is read"
+    parts = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
+    if parts:
+        return (
+            f"{folder} has {parts[0]}, but not {INDEX}, which says what is in it: get that file too, or give "
+            "another model.base."
+        )
+    beside = [path.name for pattern in UNREADABLE for path in sorted(folder.glob(pattern))]
+    variants = sorted(str(path.relative_to(folder)) for path in folder.glob("**/*.safetensors"))
+    has = "no other format is read"
+    if variants or beside:
+        has = f"{(variants or beside)[0]} is not a file that transformers takes"
     return (
         f"there are no weights in {folder} ({SINGLE}, or {INDEX} and its files; {has}): get the files "
         "anew, or give another model.base."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from es_lightning.errors import UsageError
-from es_lightning.models.kinds import check_plain
+from es_lightning.models.kinds import check_leftovers, check_plain
 from es_lightning.models.layout import Layout, persistent_buffers, tensors_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def matched(model: PreTrainedModel, stored: StoredTensors) -> Layout:
     missing = [name for name in wanted if name not in layout and not _may_lack(model, name)]
     if missing:
         raise UsageError(_missing(missing, len(wanted), sorted(layout.unused), folder))
+    check_leftovers(sorted(layout.unused), folder)
     parts = (part for name, _ in model.named_parameters() for part in layout.piece(name).stored)
     check_plain({part: stored.entries[part].dtype for part in parts}, folder)
     for name in filter(layout.__contains__, wanted):
@@ -111,6 +112,13 @@ def _missing(missing: list[str], count: int, unused: list[str], folder: Path) ->
             "they were saved from a compiled model: save model._orig_mod with save_pretrained, or take "
             f"{COMPILED} out of the names."
         )
+    elif any(".base_layer." in name for name in unused):
+        advice = "they are of an adapter that is not merged: save what peft's merge_and_unload() gives."
+    elif prefix := _wrapper(missing, unused):
+        advice = (
+            f"they were saved from a wrapper, which puts {prefix} before their names: save the model within "
+            "it with save_pretrained, or take that out of the names."
+        )
     elif all(name.startswith(("lm_head.", "embed_out.")) for name in missing):
         advice = (
             "without it no text can be written, and a random one would take its place: give the model for "
@@ -119,3 +127,10 @@ def _missing(missing: list[str], count: int, unused: list[str], folder: Path) ->
     else:
         advice = "random ones would take their place. " + _ANEW
     return f"{tensors}{instead}: {advice}"
+
+
+def _wrapper(missing: list[str], unused: list[str]) -> str:
+    """Return what stands before the names of all missing tensors in the files; empty if nothing does."""
+    prefixes = {name.removesuffix(missing[-1]) for name in unused if name.endswith(missing[-1])}
+    names = set(unused)
+    return next((each for each in prefixes if each and all(each + name in names for name in missing)), "")

@@ -33,8 +33,8 @@ def from_template(
         options: of the template, such as ``enable_thinking``.
 
     Raises:
-        UsageError: there is no template; or it is too large, fails, does not end, writes too much, or knows
-            no such option.
+        UsageError: there is no template; or it is too large, fails, does not end, writes too much, leaves a
+            message out, or knows no such option.
     """
     if tokenizer.chat_template is None:
         raise UsageError(
@@ -57,6 +57,13 @@ def from_template(
     added = len(text) - sum(len(message["content"]) for message in messages)
     if added > MOST_ADDED:
         raise UsageError(f"{_whose(tokenizer)} adds {added:,} characters to prompt {prompt.id}: {_ADVICE}")
+    for message in messages:
+        if not _is_within(message["content"], text):
+            advice = _SYSTEM if message["role"] == "system" else _ADVICE
+            raise UsageError(
+                f"{_whose(tokenizer)} leaves the {message['role']} message of prompt {prompt.id} out: "
+                f"{advice}"
+            )
     return text
 
 
@@ -77,6 +84,12 @@ def _written(
             messages, tokenize=False, add_generation_prompt=True, **(options or {})
         )
     return str(text)
+
+
+def _is_within(content: str, text: str) -> bool:
+    """Whether a template has written a message, by its longest word: templates trim and escape."""
+    longest = max(re.findall(r"[^\W_]+", content), key=len, default="")
+    return longest in text
 
 
 def _refuses_the_system(

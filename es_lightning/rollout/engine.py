@@ -162,9 +162,9 @@ def require_finite(logprobs: Iterable[Tensor]) -> None:
 def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the torch dtype that an engine's option names.
 
-    ``auto`` is the base model's own on an accelerator, and float16 for bfloat16 on GPUs that are too old for
-    it. On a CPU it is the fastest that loses nothing: half precision is bfloat16 where the CPU computes in
-    it, and float32 where that would be slower.
+    ``auto`` is the base model's own on an accelerator, but float16 for bfloat16 on GPUs that are too old for
+    it, and float32 for float64, for which nobody has kernels. On a CPU it is the fastest that loses nothing:
+    half precision is bfloat16 where the CPU computes in it, and float32 where that would be slower.
 
     Args:
         name: the option.
@@ -174,6 +174,8 @@ def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device) -> tor
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name != "auto":
         return dtypes[name]
+    if base == torch.float64:
+        return torch.float32
     if device.type == "cuda" and base == torch.bfloat16 and torch.cuda.is_available():
         return base if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type != "cpu" or base == torch.float32:

@@ -32,6 +32,26 @@ class Drops(HFEngine):
         )
 
 
+class SwapsExperts(HFEngine):
+    """Takes two experts of the last layer in the wrong order."""
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Swap the first two."""
+        super().load_weights(
+            (name, tensor[[1, 0, *range(2, len(tensor))]] if "layers.1.mlp.experts" in name else tensor)
+            for name, tensor in named_tensors
+        )
+
+
+class OtherKernels(HFEngine):
+    """Is right, and rounds in another way than transformers does by default."""
+
+    def start(self, folder: Path, max_length: int) -> None:
+        """Take another implementation of attention."""
+        super().start(folder, max_length)
+        self.model.set_attn_implementation("eager")
+
+
 class StaleHead(HFEngine):
     """Multiplies with a copy of the tied head that was made at the start."""
 

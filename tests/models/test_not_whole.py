@@ -69,6 +69,34 @@ def renamed(of: Callable[[str], str]) -> Change:
     return tensors(lambda held: {of(name): each for name, each in held.items()})
 
 
+def with_tensor(name: str) -> Change:
+    return tensors(lambda held: held | {name: torch.ones(1)})
+
+
+def as_format(name: str) -> Change:
+    return lambda folder: (folder / WEIGHTS).rename(folder / name)
+
+
+def no_index(folder: Path) -> None:
+    in_shards(folder)
+    (folder / f"{WEIGHTS}.index.json").unlink()
+
+
+def in_a_subfolder(folder: Path) -> None:
+    (folder / "last").mkdir()
+    as_format(f"last/{WEIGHTS}")(folder)
+
+
+def named_bin(folder: Path) -> None:
+    only_bin(folder)
+    config(transformers_weights="pytorch_model.bin")(folder)
+
+
+def index_of_a_bin(folder: Path) -> None:
+    """As the hub gives it, without the files."""
+    as_format("pytorch_model.bin.index.json")(folder)
+
+
 def classification(folder: Path) -> None:
     AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder)
 
@@ -134,7 +162,20 @@ REFUSED: dict[str, tuple[Change, str]] = {
         renamed("_orig_mod.{}".format),
         r"21 of .* a compiled model: save model\._orig_mod",
     ),
-    "wrapped": (renamed("module.{}".format), r"there are 21 others, such as module\.lm_head\.weight"),
+    "wrapped": (renamed("module.{}".format), r"such as module\.lm_head\.weight.*puts module\. before"),
+    "wrapped by FSDP": (renamed("_fsdp_wrapped_module.{}".format), r"puts _fsdp_wrapped_module\. before"),
+    "compiled layer by layer": (
+        renamed(lambda name: name.replace(".0.", ".0._orig_mod.")),
+        r"9 of .* a compiled model",
+    ),
+    "within an adapter's wrapper": (renamed("base_model.model.{}".format), "puts base_model.model. before"),
+    "an adapter that is not merged": (
+        renamed(lambda name: name.replace("q_proj", "q_proj.base_layer")),
+        r"such as model\.layers\.0.*q_proj\.base_layer\.weight: they are of an adapter that is not merged",
+    ),
+    "an adapter beside": (with_tensor("model.layers.0.self_attn.q_proj.lora_A.weight"), "is not merged"),
+    "scales": (with_tensor("model.layers.0.mlp.up_proj.weight_scale_inv"), "belongs to codes"),
+    "a classifier beside": (with_tensor("score.weight"), r"score\.weight, a head that writes no text"),
     "other names": (renamed(lambda name: name.replace("self_attn", "attn")), r"the first is .*\.self_attn\."),
     "classification": (classification, "is a LlamaForSequenceClassification, which has no head that writes"),
     "classification by its tensors": (classification_by_tensors, NO_HEAD),
@@ -146,6 +187,22 @@ REFUSED: dict[str, tuple[Change, str]] = {
         r"are pytorch_model\.bin, and only safetensors are read: convert",
     ),
     "gguf": (only_gguf, r'are own\.gguf, .*dtype="auto", gguf_file="own\.gguf"\)\.save_pretrained'),
+    "an index of .bin": (
+        index_of_a_bin,
+        r"are pytorch_model\.bin\.index\.json, and only safetensors are read",
+    ),
+    "a .bin named in config.json": (
+        named_bin,
+        r"names pytorch_model\.bin as its weights \(transformers_weights",
+    ),
+    "TensorFlow": (as_format("tf_model.h5"), r"tf_model\.h5 is not a file that transformers takes"),
+    "Flax": (as_format("flax_model.msgpack"), r"flax_model\.msgpack is not a file that"),
+    "Meta's own": (as_format("consolidated.00.pth"), r"consolidated\.00\.pth is not a file that"),
+    "parts without an index": (
+        no_index,
+        r"model-00001-of-0\d+\.safetensors, but not model\.safetensors\.index",
+    ),
+    "a folder too high": (in_a_subfolder, r"last/model\.safetensors is not a file that transformers takes"),
     "a variant": (
         only_a_variant,
         r"no weights in .*model\.fp16\.safetensors is not a file that",
@@ -160,6 +217,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "compressed": (config(compression_config={"format": "dense"}), "config.json's compression_config"),
     "quantised text part": (config(text_config={"quantization_config": {"quant_method": "fp8"}}), QUANTISED),
     "codes without a word": (codes, r"holds F8_E4M3 numbers \(model\.layers\.0\.mlp\.up_proj\.weight\)"),
+    "an empty quantization": (config(quantization_config={}), "is quantised"),
+    "an architecture alone": (
+        config(architectures="LlamaForTokenClassification"),
+        "LlamaForTokenClassification",
+    ),
+    "an encoder of words": (config(model_type="bert"), r"is an encoder \(bert\)"),
+    "codes of images": (config(vq_config={"codes": 1}), "also takes images"),
+    "LLaVA": (config(mm_vision_tower="clip"), "also takes images"),
+    "a thinker": (config(thinker_config={"a": 1}), "also takes images and sound"),
     "images": (config(vision_config={"depth": 1}), "also takes images"),
     "sound": (config(audio_config={"depth": 1}), "also takes sound"),
     "an encoder": (encoder_decoder, "is an encoder with a decoder"),
@@ -269,6 +335,20 @@ def test_other_files_are_not_the_model(folder: Path, layout: Change) -> None:
     assert checksum(base.load().named_parameters()) == checksum(loaded(folder).named_parameters())
     assert set(base.hashes()) == names == {"config.json", *(path.name for path in base.weights.stored.files)}
     assert base.hashes() == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(folder: Path) -> None:
+    in_shards(folder)
+    index = json.loads((folder / f"{WEIGHTS}.index.json").read_text())
+    for name in set(index["weight_map"].values()):
+        (folder / name.split(".")[0]).mkdir()
+        (folder / name).rename(folder / name.split(".")[0] / "part.safetensors")
+    places = {key: f"{name.split('.')[0]}/part.safetensors" for key, name in index["weight_map"].items()}
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert set(BaseModel(folder).hashes()) == {"config.json", *places.values()}
+    assert checksum(BaseModel(folder).load().named_parameters()) == checksum(
+        loaded(folder).named_parameters()
+    )
 
 
 def test_an_export_of_a_file_of_its_own_name_loads(folder: Path, tmp_path: Path) -> None:

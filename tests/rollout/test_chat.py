@@ -67,3 +67,40 @@ def test_a_template_that_fails_on_all_is_not_blamed_on_the_system_message(
     tokenizer.chat_template = "{{ raise_exception('never') }}"
     with pytest.raises(UsageError, match=r"failed on prompt p \(never\): mend it"):
         encode([Prompt("p", "Hi", system="Be brief.")], tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "{{ messages[-1]['content'] }}",
+            "leaves the system message of prompt p out: it takes no system mess",
+        ),
+        (
+            "{% for m in messages if m.role != 'system' %}[{{ m.content }}]{% endfor %}",
+            "leaves the system message",
+        ),
+        ("{{ messages[0]['content'] }}", "leaves the user message of prompt p out: mend it in the model's"),
+        ("hello", "leaves the system message"),
+    ],
+)
+def test_a_message_that_a_template_leaves_out_is_told(
+    tokenizer: PreTrainedTokenizerBase, template: str, words: str
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(UsageError, match=words):
+        encode([Prompt("p", "What is it?", system="Be very brief.")], tokenizer)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m['content'] | trim | tojson }}{% endfor %}",
+        "{% for m in messages %}user{{ m['content'] | upper | lower }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] | e }}{% endfor %}",
+    ],
+)
+def test_a_template_may_trim_and_escape(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    tokenizer.chat_template = template
+    for content in ("\n what\nis <it>?\n", "1 + 2", "???", "", "日本語は\n難しい"):
+        encode([Prompt("p", content, system=' be "brief"\n')], tokenizer)

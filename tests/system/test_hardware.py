@@ -71,3 +71,8 @@ def test_the_machine_is_named_with_its_instructions(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: EPYC)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "with avx2, avx512_f, avx512_bf16, " in hardware.machine()
+
+
+def test_auto_never_asks_for_float64() -> None:
+    assert model_dtype("auto", torch.float64, GPU) == torch.float32
+    assert model_dtype("auto", torch.float64, CPU) == torch.float32
