@@ -633,6 +633,7 @@ class EvolutionStrategies(pl.LightningModule):
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
             "data.seed": data.seed,
+            "data.objective": data.objective,
             **described("data.task", data.task, data.task.name),
             PROBLEMS: digest(data.prompts("train")),
         }

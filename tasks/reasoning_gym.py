@@ -173,6 +173,11 @@ class ReasoningGym(Task):
             chat=self.chat,
         )
 
+    def answer(self, prompt: Prompt) -> str | None:
+        """Return the library's answer in its tags; None if the library gives none."""
+        known = prompt.reference["answer"]
+        return None if known is None else f"<answer>{known}</answer>"
+
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` from 0 to 1, and ``accuracy``, which is 1 where the reward is 1.
 

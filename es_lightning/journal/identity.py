@@ -40,6 +40,7 @@ _SINCE: dict[str, Any] = {
     "model.sigma_schedule": None,
     "model.population_schedule": None,
     "model.regularisers": [],
+    "data.objective": "reward",
 }
 
 
