@@ -649,6 +649,7 @@ class EvolutionStrategies(pl.LightningModule):
             "noise": named(self.noise),
             "shaping": named(self.shaping),
             "antithetic": self.population.antithetic,
+            "objective": self.data.objective,
             "prompts_per_generation": self.data.batch_size,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,

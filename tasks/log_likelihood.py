@@ -1,4 +1,4 @@
-"""The log-likelihood of right answers as the reward: nothing is generated, and every problem tells of a change.
+"""The log-likelihood of right answers as the reward: nothing is generated, and every change shows.
 
 MeZO (Malladi et al. 2023, arXiv 2305.17333) minimises the cross-entropy, which is minus this reward.
 """
@@ -10,8 +10,7 @@ from es_lightning.errors import UsageError
 from es_lightning.records import Choice, Prompt
 from es_lightning.task import Reward, Task
 
-
-_WORST = -100.0  # nats per token; a model that guesses at random has minus the logarithm of its vocabulary, -11
+_WORST = -100.0  # nats per token; a model that guesses any token has minus the log of its vocabulary, -11
 
 
 class LogLikelihood(Task):
@@ -37,7 +36,8 @@ class LogLikelihood(Task):
 
     Example:
         >>> from es_lightning.tasks import Sums
-        >>> LogLikelihood(Sums()).problems("train")[0].choices[0].text == Sums().problems("train")[0].reference
+        >>> LogLikelihood(Sums()).problems("train")[0].choices[0].text
+        '26'
     """
 
     def __init__(self, task: Task, per_token: bool = True) -> None:
@@ -60,8 +60,8 @@ class LogLikelihood(Task):
         single = next((prompt.id for prompt in problems if _is_single(prompt)), None)
         if single is not None:
             raise UsageError(
-                f"problem {single} of task {self.task.name} has one choice, whose log-likelihood is its reward "
-                "already: set data.objective to reward, or do without LogLikelihood."
+                f"problem {single} of task {self.task.name} has one choice, whose log-likelihood is its "
+                "reward already: set data.objective to reward, or do without LogLikelihood."
             )
         return [self._scored(prompt) for prompt in problems] if split == "train" else problems
 
@@ -101,7 +101,8 @@ class LogLikelihood(Task):
             raise ValueError(f"prompt {prompt.id} is not encoded yet.")
         # R = (1/T) * sum_t log p(y_t | x, y_<t), y the right answer of T tokens  (minus the loss of MeZO)
         value = total / answer.scored if self.per_token else total
-        return {"reward": value, **({f"{prompt.group}/reward": value} if prompt.group else {})}
+        by_task = {f"{prompt.group}/reward": value} if self.group_weights() else {}
+        return {"reward": value, **by_task}
 
     def prepare(self) -> None:
         """Prepare the task."""

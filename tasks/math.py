@@ -228,7 +228,7 @@ class MathTask(RowTask):
         )
 
     def answer(self, prompt: Prompt) -> str:
-        r"""Return the worked solution of ``gsm8k`` or ``math``, or else one sentence with the answer in a box.
+        r"""Return the worked solution of ``gsm8k`` or ``math``, else a sentence with the answer in a box.
 
         GSM8K's ends with that sentence in place of its ``####``, since the prompt asks for a box.
         """
