@@ -1,5 +1,6 @@
 """Every YAML is parsed against the real signatures, and says how it is launched."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ from es_lightning.cli import command_line as cli
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def _named_before(recipe: Path) -> str:
+    """The task's file in the line that a recipe's comment gives for launching it."""
+    named = re.search(r"fit -c configs/(\w+)\.yaml -c configs/recipes/", recipe.read_text())
+    assert named, f"{recipe} does not say how it is launched behind a task's YAML"
+    return named[1]
+
+
 BEHIND = {  # files that stand behind another one, here one that they can stand behind
     "on_cpu": "gsm8k",
     "watch": "demo",
-    **{path.stem: "demo" for path in CONFIGS if path.parent.name == "recipes"},
+    **{path.stem: _named_before(path) for path in CONFIGS if path.parent.name == "recipes"},
 }
 
 
