@@ -25,6 +25,8 @@ from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
 ACCURACY_PICTURE = "accuracy.png"
+TRAINED = {"reward": "", "log_likelihood": "log-likelihood in nats per token"}
+"""By ``data.objective``, what training makes larger if that is not the task's reward."""
 
 
 class RunReport(Callback):
@@ -156,7 +158,7 @@ class RunReport(Callback):
         curves = {f"centre, held out ({self.before['split']})": points} if self.before else {}
         curves |= {"centre, validation": self.curve} if self.curve else {}
         path = Path(trainer.default_root_dir) / "plots" / "reward.png"
-        reward_curve(path, self.history, curves, title(module))
+        reward_curve(path, self.history, curves, title(module), TRAINED[module.data.objective])
         log_artifact(trainer.loggers, path, "plots")
         if self._says_what_is_right:
             validation = [(step, Accuracy(right, of)) for step, right, of in self.solved]

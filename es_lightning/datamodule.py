@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -16,8 +16,10 @@ from es_lightning.errors import UsageError
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Prompt
 from es_lightning.task import Task
+from es_lightning.tasks.log_likelihood import LogLikelihood
 
 log = logging.getLogger(__name__)
+Objective = Literal["reward", "log_likelihood"]
 Encoder = Callable[[list[Prompt]], list[Prompt]]
 
 
@@ -34,9 +36,13 @@ class TaskDataModule(pl.LightningDataModule):
         grading: how completions are graded; None takes the defaults.
         drop_long_prompts: leave out problems that are longer than the model can take with ``max_tokens``,
             instead of refusing them.
+        objective: what training makes larger: ``reward``, the task's own; or ``log_likelihood``, that of the
+            task's right answers, in nats per token (see ``es_lightning.tasks.LogLikelihood``). Validation
+            and test are the task's own either way.
 
     Raises:
-        UsageError: a number is below 1, a split is empty, or it has fewer prompts than one generation needs.
+        UsageError: a number is below 1, a split is empty, it has fewer prompts than one generation needs, or
+            there is no such objective.
     """
 
     def __init__(
@@ -48,14 +54,18 @@ class TaskDataModule(pl.LightningDataModule):
         seed: int = 0,
         grading: Grading | None = None,
         drop_long_prompts: bool = False,
+        objective: Objective = "reward",
     ) -> None:
         super().__init__()
         sizes = {"prompts_per_generation": prompts_per_generation, "val_prompts": val_prompts}
         for option, size in (sizes | {"test_prompts": test_prompts}).items():
             if size is not None and size < 1:
                 raise UsageError(f"data.{option} is {size}: give at least 1, or null for all.")
-        self.task = task
-        self.scorer = Scorer(task, grading)
+        if objective not in get_args(Objective):
+            raise UsageError(f"data.objective is {objective!r}: give reward or log_likelihood.")
+        self.task, self.objective = task, objective
+        self._trained = LogLikelihood(task) if objective == "log_likelihood" else task
+        self.scorer = Scorer(self._trained, grading)
         self.prompts_per_generation = prompts_per_generation
         self.limits = {"train": None, "val": val_prompts, "test": test_prompts}
         self.seed, self.drop_long_prompts = seed, drop_long_prompts
@@ -70,7 +80,7 @@ class TaskDataModule(pl.LightningDataModule):
             UsageError: there are none.
         """
         if split not in self._prompts:
-            problems = self.task.problems(split)[: self.limits[split]]
+            problems = self._trained.problems(split)[: self.limits[split]]
             if not problems:
                 raise UsageError(
                     f"task {self.task.name} has no problems in split {split!r}: check its data options."

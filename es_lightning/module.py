@@ -633,6 +633,7 @@ class EvolutionStrategies(pl.LightningModule):
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
             "data.seed": data.seed,
+            "data.objective": data.objective,
             **described("data.task", data.task, data.task.name),
             PROBLEMS: digest(data.prompts("train")),
         }
@@ -648,6 +649,7 @@ class EvolutionStrategies(pl.LightningModule):
             "noise": named(self.noise),
             "shaping": named(self.shaping),
             "antithetic": self.population.antithetic,
+            "objective": self.data.objective,
             "prompts_per_generation": self.data.batch_size,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,

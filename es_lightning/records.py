@@ -24,13 +24,15 @@ class Choice:
         text: the text that is scored, given the prompt and ``before``.
         before: text between the prompt and ``text``; it is context and not scored.
         token_ids: prompt, ``before`` and ``text`` encoded together by ``TaskDataModule``; empty until then.
-        scored: how many of the last ``token_ids`` belong to ``text``.
+        scored: how many of the last ``token_ids`` belong to ``text``; 0 until they are encoded.
+        ends: whether the reply ends with ``text``: the end-of-sequence token is then scored with it.
     """
 
     text: str
     before: str = ""
     token_ids: tuple[int, ...] = ()
     scored: int = 0
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Prompt:
         system: system message; None leaves the chat template's own default.
         prefill: first words of the reply, put after the chat template; completions continue them.
         chat: whether the model's chat template is applied to ``text``.
-        choices: answers whose log-likelihoods are compared; if there are any, nothing is generated.
+        choices: answers whose log-likelihoods are computed; if there are any, nothing is generated.
         group: task of a mixture that the problem belongs to; rewards are standardised within a group.
         token_ids: the prompt, encoded once by ``TaskDataModule``; empty until then.
     """

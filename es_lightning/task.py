@@ -47,6 +47,21 @@ class Task(ABC):
             (0 or 1) is reported beside the reward; all other keys are logged as components.
         """
 
+    def answer(self, prompt: Prompt) -> str | None:
+        """Return the text of a right answer: what a perfect reply says after the prompt and its prefill.
+
+        Training on the log-likelihood of right answers asks for it. A task whose references are texts or
+        numbers, and earn the most as they are, needs no method of its own.
+
+        Args:
+            prompt: a problem that ``problems`` has returned in this process.
+
+        Returns:
+            The text; None if the task knows none.
+        """
+        known = prompt.reference
+        return str(known) if isinstance(known, str | int | float) and not isinstance(known, bool) else None
+
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> Reward:
         """Return the reward for the likelihoods of a prompt's choices; only for prompts with ``choices``.
 

@@ -6,6 +6,7 @@ if __name__ == "tasks":
 
 from es_lightning.tasks.conciseness import Conciseness
 from es_lightning.tasks.countdown import Countdown
+from es_lightning.tasks.log_likelihood import LogLikelihood
 from es_lightning.tasks.math import MathTask
 from es_lightning.tasks.mixture import Mixture
 from es_lightning.tasks.multiple_choice import MultipleChoice
@@ -17,6 +18,7 @@ from es_lightning.tasks.sums import Sums
 __all__ = [
     "Conciseness",
     "Countdown",
+    "LogLikelihood",
     "MathTask",
     "Mixture",
     "MultipleChoice",

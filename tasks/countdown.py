@@ -18,10 +18,12 @@ from es_lightning.records import Prompt
 from es_lightning.task import Task
 from es_lightning.tasks.answers.tags import format_score, last_block
 from es_lightning.tasks.puzzles.formula import MAX_NUMBER, OPERATIONS, evaluate
+from es_lightning.tasks.puzzles.search import expression_for
 
 _SPLITS = ("train", "val", "test")
 _DRAWN = range(1, 100)
 _TARGETS = range(10, 101)
+_MAX_SOLVED = 5  # numbers; a problem of six may keep the search busy for minutes
 _MAX_DRAWS = 20_000  # per problem; six numbers need the most, 230 on average
 
 _TEXT = (
@@ -124,6 +126,17 @@ class Countdown(Task):
             chat=self.chat,
         )
 
+    def answer(self, prompt: Prompt) -> str | None:
+        """Return an expression that solves the problem, in its tags, after a think block without reasoning.
+
+        It is found by trying all expressions; None if there is none, or there are more than five numbers.
+        """
+        numbers, target = prompt.reference["numbers"], prompt.reference["target"]
+        if len(numbers) > _MAX_SOLVED:
+            return None
+        found = expression_for(numbers, lambda value: _hits(value, target))
+        return None if found is None else f"</think>\n<answer>{found}</answer>"
+
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` from 0 to 1.1 and its parts, ``accuracy`` (the answer) and ``format``."""
         text = prompt.prefill + completion
@@ -144,9 +157,11 @@ def _answer_score(text: str, numbers: Sequence[int], target: int | str) -> float
     result = evaluate(expression)
     if result is None or sorted(result.numbers) != sorted(numbers):
         return 0.0
-    if isinstance(target, int):
-        return float(result.value == target)
-    return float(abs(result.value - Fraction(target)) < _ROUNDED)
+    return float(_hits(result.value, target))
+
+
+def _hits(value: Fraction, target: int | str) -> bool:
+    return value == target if isinstance(target, int) else abs(value - Fraction(target)) < _ROUNDED
 
 
 @lru_cache(maxsize=16)

@@ -5,6 +5,7 @@ The set-ups follow arXiv 2509.24372 (MATH levels 3 to 5, the Qwen-Math prompt), 
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,16 +33,32 @@ class _Benchmark:
         question: the column that holds the problem.
         gold: reads the right answer from a row.
         hashes: whether ``####`` marks the answer in a reply.
+        worked: reads a solution that ends in the right answer; None where the data set has none.
     """
 
     source: Source
     question: str
     gold: Callable[[Row], str]
     hashes: bool = False
+    worked: Callable[[Row], str] | None = None
 
 
 def _behind_hashes(row: Row) -> str:
     return str(row["answer"]).rpartition("####")[2].replace(",", "").strip()
+
+
+def _calculated(row: Row) -> str:
+    """Return GSM8K's solution without its calculator's notes ``<<6*12=72>>``, and in the form asked for."""
+    steps = re.sub(r"<<[^<>]*>>", "", str(row["answer"]).rpartition("####")[0]).strip()
+    return f"{steps}\n{_sentence(_behind_hashes(row))}".strip()
+
+
+def _sentence(answer: str) -> str:
+    return f"The answer is $\\boxed{{{answer}}}$."
+
+
+def _solution(row: Row) -> str:
+    return str(row["solution"]).strip()
 
 
 def _boxed(row: Row) -> str:
@@ -74,11 +91,13 @@ _BENCHMARKS = {
         "question",
         _behind_hashes,
         hashes=True,
+        worked=_calculated,
     ),
     "math": _Benchmark(
         Source("DigitalLearningGmbH/MATH-lighteval", {"train": "train", "test": "test"}, sample="math"),
         "problem",
         _boxed,
+        worked=_solution,
     ),
     "math500": _Benchmark(
         Source("HuggingFaceH4/MATH-500", {"test": "test"}, sample="math500"), "problem", _written
@@ -172,6 +191,11 @@ class MathTask(RowTask):
         super().__init__(data, _BENCHMARKS[dataset].source, n_train, n_val, n_test)
         self.dataset, self.style, self.levels = dataset, prompt, tuple(levels)
         self.flexible, self.judge = flexible, judge
+        self._worked: dict[str, str] = {}  # by the prompt's text
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the worked solutions as well: no grading process asks for them."""
+        return {**super().__getstate__(), "_worked": {}}
 
     @property
     def name(self) -> str:
@@ -197,12 +221,22 @@ class MathTask(RowTask):
         benchmark = _BENCHMARKS[self.dataset]
         question = str(row[benchmark.question]).strip()
         raw = self.style == "qwen_math"
+        text = _QWEN_MATH.format(system=_BOXED, question=question) if raw else f"{question}\n\n{_BOXED}"
+        if benchmark.worked is not None:
+            self._worked[text] = benchmark.worked(row)
         return Prompt(
             id=name,
-            text=_QWEN_MATH.format(system=_BOXED, question=question) if raw else f"{question}\n\n{_BOXED}",
+            text=text,
             reference={"answer": benchmark.gold(row), "tolerance": _tolerance(row.get("error"))},
             chat=not raw,
         )
+
+    def answer(self, prompt: Prompt) -> str:
+        r"""Return the worked solution of ``gsm8k`` or ``math``, else a sentence with the answer in a box.
+
+        GSM8K's ends with that sentence in place of its ``####``, since the prompt asks for a box.
+        """
+        return self._worked.get(prompt.text) or _sentence(prompt.reference["answer"])
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` of 0 or 1, ``accuracy``, which is the same number, and ``boxed``."""

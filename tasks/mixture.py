@@ -65,6 +65,10 @@ class Mixture(Task):
             }
         return [reward_at[i] for i in range(len(prompts))]
 
+    def answer(self, prompt: Prompt) -> str | None:
+        """Return the right answer as the prompt's own task says it."""
+        return self.tasks[prompt.group].answer(prompt)
+
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> dict[str, float]:
         """Return the same numbers for a prompt with choices."""
         return _named(prompt.group, self.tasks[prompt.group].choice_reward(prompt, logprobs))

@@ -121,11 +121,17 @@ class MultipleChoice(RowTask):
             for choice in item.choices
         )
 
+    def answer(self, prompt: Prompt) -> str:
+        """Return the sentence with the right letter; in log-likelihood mode, the right choice."""
+        if prompt.choices:
+            gold = prompt.choices[_gold(prompt)]
+            return gold.before + gold.text
+        return f"The answer is ({prompt.reference['letter']})."
+
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` and the ``accuracy`` of a text."""
         if prompt.choices:
-            gold = prompt.choices[_gold(prompt)]
-            right = completion.strip() == (gold.before + gold.text).strip()
+            right = completion.strip() == self.answer(prompt).strip()
         else:
             right = chosen(completion, prompt.reference["options"]) == prompt.reference["letter"]
         worst, best = (_WORST, 0.0) if self.dense else (0.0, 1.0)

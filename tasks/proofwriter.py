@@ -105,6 +105,10 @@ class ProofWriter(RowTask):
             chat=self.chat,
         )
 
+    def answer(self, prompt: Prompt) -> str:
+        """Return the label in its tags, after a think block without reasoning: the data has none to give."""
+        return f"</think>\n<answer>{prompt.reference}</answer>"
+
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` and its parts, ``accuracy`` (the answer) and ``format``."""
         text = prompt.prefill + completion

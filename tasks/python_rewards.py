@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import fsum, isfinite, nan
 from typing import Any
 
@@ -68,6 +69,8 @@ class PythonRewards(RowTask):
         n_train: training problems used; None takes all.
         n_val: the same for validation.
         n_test: the same for the test.
+        answer_column: the column with a right answer, a text or a number; only training on the
+            log-likelihood of right answers reads it.
 
     Raises:
         UsageError: a function cannot be found, or the weights do not fit.
@@ -86,6 +89,7 @@ class PythonRewards(RowTask):
         n_train: int | None = None,
         n_val: int | None = None,
         n_test: int | None = None,
+        answer_column: str = "answer",
     ) -> None:
         super().__init__(data, _SAMPLE, n_train, n_val, n_test)
         if not rewards:
@@ -103,6 +107,7 @@ class PythonRewards(RowTask):
         self.of_trl = {name for name, function in self.functions.items() if is_trl(function, batched)}
         self.batched = batched or bool(self.of_trl) or any(map(is_async, functions))
         self.prompt_column, self.system, self.chat = prompt_column, system, chat
+        self.answer_column = answer_column
         self.async_seconds = async_seconds
 
     def key(self, row: Row) -> str:
@@ -120,6 +125,10 @@ class PythonRewards(RowTask):
         # Grading processes get the reference as JSON: what JSON cannot hold fails here already.
         reference = json.loads(json.dumps(columns))
         return Prompt(name, text, reference, system=system or self.system, chat=self.chat)
+
+    def answer(self, prompt: Prompt) -> str | None:
+        """Return the text or the number in ``answer_column``; None if the row has neither there."""
+        return super().answer(replace(prompt, reference=prompt.reference.get(self.answer_column)))
 
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         """Return the weighted sum, and each function's own reward."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 
 def packaged_configs() -> dict[str, Path]:
     """Return the files of the installed package, by their names; of the checkout if it is not installed."""
-    try:
-        files = list(resources.files("es_lightning.configs").iterdir())
-    except ModuleNotFoundError:
-        files = list((Path(__file__).parents[2] / "configs").iterdir())
-    return {each.name: Path(str(each)) for each in sorted(files, key=str) if each.name.endswith(".yaml")}
+    package = Path(__file__).parents[1]
+    root = next(folder / "configs" for folder in (package, package.parent) if (folder / "configs").is_dir())
+    return {path.name: path for folder in (root, root / "recipes") for path in sorted(folder.glob("*.yaml"))}
 
 
 def with_packaged(arguments: list[str]) -> list[str]:
@@ -35,6 +32,8 @@ def with_packaged(arguments: list[str]) -> list[str]:
 
 def _resolved(name: str) -> str:
     path = Path(name)
-    if path.exists() or path.parent not in (Path(), Path("configs")):
+    if path.exists():
         return name
-    return str(packaged_configs().get(path.name, name))
+    found = packaged_configs().get(path.name)
+    # The file's whole name in a checkout, configs/recipes/mezo.yaml, or the end of it.
+    return str(found) if found and f"/{found.as_posix()}".endswith(f"/{path.as_posix()}") else name

@@ -307,12 +307,13 @@ def _that_fit(prompts: list[Prompt], max_tokens: int, most: int, drop_long: bool
     if len(fitting) == len(prompts) or (drop_long and fitting):
         return fitting
     longest = max(prompts, key=lambda prompt: _length(prompt, max_tokens))
-    advice = "lower max_tokens"
+    advice = ["take a model for longer texts" if longest.choices else "lower max_tokens"]
     if not drop_long and fitting:
-        advice += ", or leave such problems out with data.drop_long_prompts: true"
+        advice.append("leave such problems out with data.drop_long_prompts: true")
+    rest = "its longest answer" if longest.choices else f"max_tokens {max_tokens}"
     raise UsageError(
-        f"prompt {longest.id} has {len(longest.token_ids)} tokens; with max_tokens {max_tokens} that is "
-        f"{_length(longest, max_tokens)}, but the model ends at {most}: {advice}."
+        f"prompt {longest.id} has {len(longest.token_ids)} tokens; with {rest} that is "
+        f"{_length(longest, max_tokens)}, but the model ends at {most}: {', or '.join(advice)}."
     )
 
 

@@ -106,12 +106,15 @@ def _invalid(why: str) -> Grade:
 
 def pack_job(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> bytes:
     """Return a job as JSON; text that a model wrote is never pickled."""
-    rows = [{**vars(prompt), "token_ids": (), "choices": _texts(prompt.choices)} for prompt in prompts]
+    rows = [
+        {**vars(prompt), "token_ids": (), "choices": [_without_ids(choice) for choice in prompt.choices]}
+        for prompt in prompts
+    ]
     return json.dumps([rows, list(answers)]).encode()
 
 
 def unpack_job(packed: bytes) -> tuple[list[Prompt], list[Answer]]:
-    """Return the job that ``pack_job`` packed, without its token ids."""
+    """Return the job that ``pack_job`` packed; of the token ids, only how many belong to a choice."""
     rows, answers = json.loads(packed)
     return [_prompt(row) for row in rows], answers
 
@@ -126,10 +129,10 @@ def unpack_grades(packed: bytes) -> list[Grade]:
     return [Grade(**row) for row in json.loads(packed)]
 
 
-def _texts(choices: Sequence[Choice]) -> list[tuple[str, str]]:
-    return [(choice.text, choice.before) for choice in choices]
+def _without_ids(choice: Choice) -> dict[str, Any]:
+    return {**vars(choice), "token_ids": ()}
 
 
 def _prompt(row: dict[str, Any]) -> Prompt:
-    choices = tuple(Choice(*texts) for texts in row["choices"])
+    choices = tuple(Choice(**{**choice, "token_ids": ()}) for choice in row["choices"])
     return Prompt(**{**row, "token_ids": (), "choices": choices})

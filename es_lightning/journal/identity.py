@@ -40,6 +40,7 @@ _SINCE: dict[str, Any] = {
     "model.sigma_schedule": None,
     "model.population_schedule": None,
     "model.regularisers": [],
+    "data.objective": "reward",
 }
 
 
@@ -129,7 +130,7 @@ def changed(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str
     if "identity" not in recorded:  # a callback may have set these before the header was written
         steered = {f"model.{name}": present.get("settings", {}).get(name) for name in ("population", "sigma")}
         names = [name for name in names if was[name] != steered.get(name, now[name])]
-    if any(name.startswith("data.task") and name != PROBLEMS for name in names):
+    if any(name.startswith(("data.task", "data.objective")) and name != PROBLEMS for name in names):
         names = [name for name in names if name != PROBLEMS]  # as those settings make them
     # Where the class is another, its settings say nothing more.
     names = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]

@@ -78,16 +78,21 @@ def reward_curve(
     population: Sequence[Mapping[str, float]],
     centre: Mapping[str, Sequence[tuple[float, float]]],
     title: str,
+    trained: str = "",
 ) -> None:
     """Draw the population's reward per generation and the reward of the centre.
+
+    Where training makes something else larger than the reward, each has a picture of its own.
 
     Args:
         path: PNG file to write.
         population: per generation ``generation``, ``mean``, ``min`` and ``max``, in reward units.
         centre: label -> points (generations done, reward of the centre).
         title: line above the picture.
+        trained: what the population's rewards are, with their unit; empty if they are the centre's.
     """
-    figure, [axes] = sheet(title)
+    figure, [axes, *others] = sheet(title, columns=2 if trained else 1)
+    held_out = others[0] if others else axes
     steps = [row["generation"] for row in population]  # generation g perturbs the centre of g updates
     low, high = [row["min"] for row in population], [row["max"] for row in population]
     axes.fill_between(
@@ -97,8 +102,10 @@ def reward_curve(
         steps, [row["mean"] for row in population], color=ACCENT, lw=1.6, label="population mean, training"
     )
     for (label, points), color in zip(centre.items(), (INK, QUIET), strict=False):
-        axes.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
-    axes.set_xlabel("generations done")
-    axes.set_ylabel("reward (higher is better)")
-    axes.legend()
+        held_out.plot(*zip(*points, strict=True), color=color, lw=1.4, marker="o", ms=4, label=label)
+    for each, what in ((axes, trained or "reward"), (held_out, "reward")):
+        each.set_xlabel("generations done")
+        each.set_ylabel(f"{what} (higher is better)")
+        if each.lines:
+            each.legend()
     save(figure, path)

@@ -46,6 +46,8 @@ def _encoded_choice(choice: Choice, text: str, chat: bool, tokenizer: PreTrained
     """Return a choice with the token ids of the whole text; a token across the boundary is scored."""
     given = _token_ids(text + choice.before, chat, tokenizer)
     whole = _token_ids(text + choice.before + choice.text, chat, tokenizer)
+    if choice.ends and tokenizer.eos_token_id is not None:
+        whole.append(tokenizer.eos_token_id)
     common = 0
     while common < min(len(given), len(whole)) and given[common] == whole[common]:
         common += 1

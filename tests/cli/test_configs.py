@@ -1,5 +1,6 @@
 """Every YAML is parsed against the real signatures, and says how it is launched."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,20 @@ from es_lightning.cli import command_line as cli
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-BEHIND = {
+
+
+def _named_before(recipe: Path) -> str:
+    """The task's file in the line that a recipe's comment gives for launching it."""
+    named = re.search(r"fit -c configs/(\w+)\.yaml -c configs/recipes/", recipe.read_text())
+    assert named, f"{recipe} does not say how it is launched behind a task's YAML"
+    return named[1]
+
+
+BEHIND = {  # files that stand behind another one, here one that they can stand behind
     "on_cpu": "gsm8k",
     "watch": "demo",
-}  # files that stand behind another one, here one that they can stand behind
+    **{path.stem: _named_before(path) for path in CONFIGS if path.parent.name == "recipes"},
+}
 
 
 class Parsed(Exception):
@@ -39,7 +50,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Namespace:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = [str(path.with_stem(BEHIND[path.stem]))] if path.stem in BEHIND else []
+    first = [str(ROOT / "configs" / f"{BEHIND[path.stem]}.yaml")] if path.stem in BEHIND else []
     files = [part for file in (*first, str(path)) for part in ("-c", file)]
     config = parse(monkeypatch, "fit", *files).fit
     assert config.model.population >= 2

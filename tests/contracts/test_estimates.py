@@ -213,9 +213,7 @@ RECIPES = {
     "openai_es": Case(options={"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.03}}}),
     "eggroll": Case(),
     "mezo": Case(4000, lr=20.0, population=2),
-    "anchored": Case(
-        options={"regularisers": [{"class_path": "AnchoredDecay", "init_args": {"l2": 0.01}}]}
-    ),
+    "anchored": Case(options={"regularisers": [{"class_path": "AnchoredDecay", "init_args": {"l2": 0.01}}]}),
     "sparse": Case(),
     "annealed": Case(
         tolerance=0.05,

@@ -25,6 +25,7 @@ from es_lightning.task import Reward, Task
 from es_lightning.tasks import (
     Conciseness,
     Countdown,
+    LogLikelihood,
     MathTask,
     Mixture,
     MultipleChoice,
@@ -152,6 +153,9 @@ CASES = {
     **{name: Case(partial(gym, name), in_tags, 1.0) for name in PUZZLES},
     "sums": Case(Sums, lambda prompt: f"That is {prompt.reference}.", 1.0),
     "sums-of-three": Case(lambda: Sums(9, terms=3, chat=False), lambda prompt: str(prompt.reference), 1.0),
+    "sums-log-likelihood": Case(
+        lambda: LogLikelihood(Sums()), lambda prompt: f"That is {prompt.reference}.", 1.0
+    ),
     "python": Case(lambda: PythonRewards("sample", [exact]), lambda prompt: prompt.reference["answer"], 1.0),
     "mixture": Case(
         lambda: Mixture(
@@ -255,6 +259,15 @@ def test_the_best_completion_earns_the_maximum_and_is_accurate(case):
         assert numbers.get("accuracy", 1.0) == 1.0
 
 
+def test_what_the_task_calls_the_right_answer_earns_the_maximum(case):
+    """Of every task here; one that knows no right answers would say None."""
+    task = case.make()
+    for prompt in everything(task):
+        answer = task.answer(prompt)
+        assert answer
+        assert worth(task, prompt, answer) == pytest.approx(case.maximum)
+
+
 def test_empty_and_random_text_earn_less(case):
     task, rng = case.make(), random.Random(0)
     for prompt in everything(task):
@@ -318,7 +331,7 @@ def test_a_task_grades_alike_in_another_process(case):
 def test_the_likelier_the_right_choice_the_better(case):
     task, rng = case.make(), random.Random(3)
     for prompt in everything(task):
-        if prompt.choices:
+        if len(prompt.choices) > 1:
             gold = prompt.reference["letters"].index(prompt.reference["letter"])
             logprobs = [rng.uniform(-900, -800) for _ in prompt.choices]
             wrong = numbers_of(task.choice_reward(prompt, [*_with(logprobs, gold, -2000.0)]))

@@ -300,7 +300,7 @@ def test_what_a_model_wrote_is_json_between_processes() -> None:
     prompt = Prompt("a", "t", {"n": [1, None]}, choices=(Choice(" b", " a", (1, 2), 1),), group="g")
     job = pack_job([prompt], ["\ud800\x00 text"])
     assert unpack_job(job) == (
-        [Prompt("a", "t", {"n": [1, None]}, choices=(Choice(" b", " a"),), group="g")],
+        [Prompt("a", "t", {"n": [1, None]}, choices=(Choice(" b", " a", scored=1),), group="g")],
         ["\ud800\x00 text"],
     )
     assert b"\\ud800" in job

@@ -55,6 +55,19 @@ def draw(path: Path) -> None:
     plots.reward_curve(path, rows, {"centre": [(0, 0.1), (9, 0.9)]}, "Task on base")
 
 
+@pytest.mark.parametrize("trained", ["", "log-likelihood in nats per token"])
+def test_what_is_trained_and_what_is_evaluated_share_axes_if_they_are_the_same(
+    trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    rows = [{"generation": 0.0, "mean": -2.0, "min": -3.0, "max": -1.0}]
+    plots.reward_curve(tmp_path / "a.png", rows, {"centre": [(0, 0.1), (9, 0.9)]}, "Task on base", trained)
+    seen = [(axes.get_ylabel(), len(axes.lines)) for axes in drawn[0].axes]
+    one, two = "reward (higher is better)", f"{trained} (higher is better)"
+    assert seen == ([(two, 1), (one, 1)] if trained else [(one, 2)])
+
+
 def test_a_picture_leaves_the_global_settings_alone_and_does_not_depend_on_them(tmp_path: Path) -> None:
     before = matplotlib.rcParams.copy()
     draw(tmp_path / "plain.png")

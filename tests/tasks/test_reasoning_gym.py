@@ -124,6 +124,9 @@ def test_the_right_answer_earns_1_and_no_answer_0(name):
         # One answer in eight of intermediate_integration is an Integral(...), no more than the question.
         if answer is not None and "Integral" not in answer:
             assert task.reward(prompt, f"So: {block(answer)}.") == {"reward": 1.0, "accuracy": 1.0}
+            assert task.answer(prompt) == block(answer)
+        else:
+            assert task.answer(prompt) is None
 
 
 def hostile(longest: int, sentinel: Path) -> list[str]:

@@ -46,6 +46,8 @@ FITS = {
     "proofwriter": ("proofwriter", SAMPLE),
     "python_rewards": ("python_rewards", {}),
     "mixture": ("mixture", {}),
+    "gsm8k-log-likelihood": ("gsm8k", SAMPLE | {"data.objective": "log_likelihood"}),
+    "mixture-log-likelihood": ("mixture", {"data.objective": "log_likelihood"}),
 }
 
 
