@@ -178,6 +178,11 @@ class EvolutionStrategies(pl.LightningModule):
         return self._sigma.at(self._now(self._sigma))
 
     @property
+    def antithetic(self) -> bool:
+        """Whether members come in pairs with opposite signs."""
+        return self._members.antithetic
+
+    @property
     def population(self) -> Population:
         """Members of the present generation."""
         return self._members.resized(self._size.at(self._now(self._size)))
@@ -623,7 +628,7 @@ class EvolutionStrategies(pl.LightningModule):
         data, sampling = self.data, asdict(self.rollouts.sampling)
         return {
             **self._configured,
-            "model.antithetic": self.population.antithetic,
+            "model.antithetic": self.antithetic,
             "model.seed": self.population.run_seed,
             "model.shaping": self.settings()["shaping"],
             **described("model.sigma_schedule", self._sigma.schedule),
@@ -648,7 +653,7 @@ class EvolutionStrategies(pl.LightningModule):
             "optimizer": type(self._optimizer).__name__,
             "noise": named(self.noise),
             "shaping": named(self.shaping),
-            "antithetic": self.population.antithetic,
+            "antithetic": self.antithetic,
             "objective": self.data.objective,
             "prompts_per_generation": self.data.batch_size,
             "max_tokens": sampling.max_tokens,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from es_lightning.algorithm.noise import (
 )
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.regularisers import AnchoredDecay, ClipNorm, Regulariser, SparseUpdate
-from tests.helpers.ascent import DIMENSION, Ascent, epsilon, estimate
+from tests.helpers.ascent import DIMENSION, SHAPE, Ascent, epsilon
 from tests.helpers.recipes import NAMES, recipe
 
 Array = NDArray[np.float64]
@@ -31,17 +32,27 @@ SLOPE = torch.from_numpy(np.random.default_rng(3).standard_normal(DIMENSION))
 SLOPE /= SLOPE.norm()
 
 
-def cosines(
-    noise: Noise, shape: Callable[[Tensor], Tensor], antithetic: bool = False, offset: float = 0.0
-) -> Array:
-    """Cosines of 100 estimates with the gradient of a linear reward."""
-    found = []
-    for draw in range(DRAWS):
-        members = Population(N, draw, antithetic).members(0)
-        steps = torch.stack([epsilon(noise, member) for member in members])
-        direction = estimate(noise, members, (offset + steps @ SLOPE)[:, None], shape)
-        found.append(float(direction @ SLOPE / direction.norm()))
-    return np.array(found)
+@cache
+def draws(kind: str) -> Tensor:
+    """eps of 100 populations, float64 [100, N, 50]."""
+    return torch.stack([epsilon(KINDS[kind], Population(N, draw).members(0)) for draw in range(DRAWS)])
+
+
+def estimates(steps: Tensor, shape: Callable[[Tensor], Tensor], offset: float = 0.0) -> Tensor:
+    """(1/N) sum_n w_n eps_n on a linear reward, float64 [100, 50]; tests of the update hold it to be this."""
+    rewards = offset + steps @ SLOPE
+    return torch.stack([shape(row[:, None]) @ eps / N for row, eps in zip(rewards, steps, strict=True)])
+
+
+def cosines(steps: Tensor, shape: Callable[[Tensor], Tensor], offset: float = 0.0) -> Array:
+    """Cosines of 100 estimates with the gradient."""
+    directions = estimates(steps, shape, offset)
+    return np.asarray((directions @ SLOPE / directions.norm(dim=1)).numpy())
+
+
+def in_pairs(steps: Tensor) -> Tensor:
+    """The same with members 2k and 2k + 1 of opposite signs."""
+    return torch.stack([steps[:, : N // 2], -steps[:, : N // 2]], dim=2).flatten(1, 2)
 
 
 def agrees(found: Array, expected: float) -> bool:
@@ -52,15 +63,15 @@ def agrees(found: Array, expected: float) -> bool:
 def mean_cosine(degrees: int) -> float:
     """E cos for cos^2 ~ Beta(k / 2, (d - 1) / 2), with k degrees of freedom of the weights.
 
-    The component along the gradient is a sum of k squares over N, those across it are k numbers as large times
-    independent normals, so this law is exact; for large k it is sqrt(k / (k + d - 1)).
+    The component along the gradient is a sum of k squares over N, those across it are k numbers as large
+    times independent normals, so this law is exact; for large k it is sqrt(k / (k + d - 1)).
     """
     a, b = degrees / 2, (DIMENSION - 1) / 2
     return float(np.exp(special.betaln(a + 0.5, b) - special.betaln(a, b)))
 
 
 def simulated_cosine(weigh: Callable[[Array], Array]) -> float:
-    """E cos for weights that are any function of the projections, from 20,000 populations of NumPy's normals."""
+    """E cos for weights that are any function of the projections, from 20,000 populations of NumPy's."""
     generator = np.random.default_rng(8)
     projections = generator.standard_normal((20_000, N))
     weights = np.apply_along_axis(weigh, 1, projections)
@@ -102,13 +113,13 @@ def test_every_shaping_has_its_law() -> None:
 @pytest.mark.parametrize("name", LAWS)
 def test_the_direction_is_as_good_as_the_law_of_its_shaping_says(name: str) -> None:
     shape, expected = LAWS[name]
-    assert agrees(cosines(GaussianNoise(compile=False), shape), expected)
+    assert agrees(cosines(draws("gaussian"), shape), expected)
 
 
 @pytest.mark.parametrize("name", [name for name in LAWS if name != "none"])
 def test_a_constant_added_to_all_rewards_changes_no_direction(name: str) -> None:
     shape, expected = LAWS[name]
-    assert agrees(cosines(GaussianNoise(compile=False), shape, offset=1000.0), expected)
+    assert agrees(cosines(draws("gaussian"), shape, offset=1000.0), expected)
 
 
 def test_the_law_of_the_papers_is_the_limit() -> None:
@@ -124,56 +135,43 @@ KINDS: dict[str, Noise] = {
     "rademacher": RademacherNoise(compile=False),
     "rank 1": LowRankNoise(1, compile=False),
     "rank 3": LowRankNoise(3, compile=False),
-    "rank 2, vectors frozen": LowRankNoise(2, "frozen", compile=False),
 }
 
 
 def fourth_moment(kind: str) -> float:
     """E (slope . eps)^2 |eps|^2 for a slope of unit length; d + 2 for independent normals.
 
-    For A B^T / sqrt(r) in one matrix of m x n it is mn + 2 + 2 (m + n + 1) / r: sum over pairs of columns, each
-    with E (a . Gb)^2 |a|^2 |b|^2 = (m + 2)(n + 2) |G|^2. Two matrices are independent of one another: a slope
-    in both adds the product of the first's squared slope and the second's dimension, and the other way round.
+    For A B^T / sqrt(r) of m x n it is mn + 2 + 2 (m + n + 1) / r: a sum over columns, of which each has
+    E (a . Gb)^2 |a|^2 |b|^2 = (m + 2)(n + 2) |G|^2, and two that differ have mn + 2 between them.
     """
     if kind == "rademacher":
         return DIMENSION  # |eps|^2 is d
-    if not kind.startswith("rank"):
-        return DIMENSION + 2
-    rank = int(kind.split()[1].rstrip(","))
-    first = float(SLOPE[:30].square().sum())
-    parts = [(first, 5, 6, 20), (1 - first, 4, 5, 30)]
-    return sum(share * (m * n + 2 + 2 * (m + n + 1) / rank + other) for share, m, n, other in parts)
+    surplus = 2 * (sum(SHAPE) + 1) / KINDS[kind].rank if isinstance(KINDS[kind], LowRankNoise) else 0.0
+    return DIMENSION + 2 + surplus
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_estimates_are_unbiased_and_vary_as_the_law_of_their_noise_says(kind: str, antithetic: bool) -> None:
-    """E g = slope, E |g|^2 = 1 + (E u^2 |eps|^2 - 1) / K, of K independent draws: N, or N / 2 pairs."""
-    along, squares = [], []
-    for draw in range(4 * DRAWS):
-        members = Population(N, draw, antithetic).members(0)
-        steps = torch.stack([epsilon(KINDS[kind], member) for member in members])
-        direction = estimate(KINDS[kind], members, (steps @ SLOPE)[:, None], shaping.none)
-        along.append(float(direction @ SLOPE))
-        squares.append(float(direction @ direction))
-    draws = N // 2 if antithetic else N
-    assert agrees(np.array(along), 1.0)
-    assert agrees(np.array(squares), 1 + (fourth_moment(kind) - 1) / draws)
+    """E g = slope and E |g|^2 = 1 + (E u^2 |eps|^2 - 1) / K for K independent draws: N, or N / 2 pairs."""
+    found = estimates(in_pairs(draws(kind)) if antithetic else draws(kind), shaping.none)
+    independent = N // 2 if antithetic else N
+    assert agrees((found @ SLOPE).numpy(), 1.0)
+    assert agrees(found.square().sum(1).numpy(), 1 + (fourth_moment(kind) - 1) / independent)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "correlated", "rademacher"])
 def test_the_direction_is_as_good_as_the_law_of_normal_noise_says(kind: str) -> None:
-    assert agrees(cosines(KINDS[kind], shaping.z_score), mean_cosine(N - 1))
+    assert agrees(cosines(draws(kind), shaping.z_score), mean_cosine(N - 1))
 
 
 def test_pairs_are_as_good_as_half_of_the_members() -> None:
-    found = cosines(KINDS["gaussian"], shaping.none, antithetic=True, offset=1000.0)
-    assert agrees(found, mean_cosine(N // 2))
+    assert agrees(cosines(in_pairs(draws("gaussian")), shaping.none, offset=1000.0), mean_cosine(N // 2))
 
 
 # Optima
 
-CURVATURES = torch.from_numpy(np.linspace(0.2, 1.0, DIMENSION))
+CURVATURES = torch.from_numpy(np.linspace(0.5, 1.0, DIMENSION))
 OPTIMUM = torch.from_numpy(np.random.default_rng(5).standard_normal(DIMENSION))
 
 
@@ -194,11 +192,11 @@ class Case:
         options: more options in place of the recipe's, so that schedules end with the ascent.
     """
 
-    generations: int = 400
+    generations: int = 120
     sigma: float = 0.02
-    lr: float = 0.1
-    tolerance: float = 0.15
-    population: int = 30
+    lr: float = 0.2
+    tolerance: float = 0.3
+    population: int = 16
     options: dict[str, Any] | None = None
 
 
@@ -210,22 +208,22 @@ def sgd(lr: float) -> dict[str, Any]:
 RECIPES = {
     "paper_es": Case(),
     "paper_es_correlated": Case(),
-    "openai_es": Case(options={"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.03}}}),
+    "openai_es": Case(options={"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}}),
     "eggroll": Case(),
-    "mezo": Case(4000, lr=20.0, population=2),
+    "mezo": Case(1200, lr=0.4, population=2),
     "anchored": Case(options={"regularisers": [{"class_path": "AnchoredDecay", "init_args": {"l2": 0.01}}]}),
     "sparse": Case(),
     "annealed": Case(
-        tolerance=0.05,
+        tolerance=0.1,
         options={
             "lr_scheduler": {
                 "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
-                "init_args": {"T_max": 400, "eta_min": 0.005},
+                "init_args": {"T_max": 120, "eta_min": 0.01},
             },
-            "sigma_schedule": {"class_path": "CosineSchedule", "init_args": {"generations": 400, "end": 0.1}},
+            "sigma_schedule": {"class_path": "CosineSchedule", "init_args": {"generations": 120, "end": 0.1}},
             "population_schedule": {
                 "class_path": "LinearSchedule",
-                "init_args": {"generations": 400, "end": 2.0},
+                "init_args": {"generations": 120, "end": 2.0},
             },
         },
     ),
@@ -242,7 +240,7 @@ def ascent_of(name: str, case: Case) -> Ascent:
         optimizer=made._make_optimizer,
         noise=made.noise,
         shaping=made.shaping,
-        antithetic=made.population.antithetic,
+        antithetic=made.antithetic,
         sigma_schedule=made._sigma.schedule,
         population_schedule=made._size.schedule,
         regularisers=made.regularisers,
@@ -264,10 +262,9 @@ def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in LAWS if name != "none"])
 def test_every_shaping_comes_nearer(name: str) -> None:
-    """With pairs of a quadratic, whose differences are linear in the noise."""
-    lr = {"best_of_n": 0.02, "centered_rank": 0.3, "leave_one_out": 1.0, "FixedScale": 0.3}.get(name, 0.1)
-    ascent = Ascent(30, 0.02, lambda p: SGD(p, lr=lr), shaping=LAWS[name][0], antithetic=True)
-    path = ascent.run(reward, 300, torch.zeros(DIMENSION))
+    lr = {"best_of_n": 0.03, "centered_rank": 0.5, "leave_one_out": 1.0, "FixedScale": 0.3}.get(name, 0.2)
+    ascent = Ascent(16, 0.02, lambda p: SGD(p, lr=lr), shaping=LAWS[name][0])
+    path = ascent.run(reward, 80, torch.zeros(DIMENSION))
     assert float(reward(path[-1])) > 0.3 * float(reward(path[0]))
 
 
@@ -275,13 +272,13 @@ REGULARISERS: dict[str, Regulariser] = {
     "AnchoredDecay, l2": AnchoredDecay(l2=0.01),
     "AnchoredDecay, l1": AnchoredDecay(l1=0.005),
     "ClipNorm": ClipNorm(1.0),
-    "SparseUpdate, tensor": SparseUpdate(0.1),
-    "SparseUpdate, model": SparseUpdate(0.1, "model"),
+    "SparseUpdate, tensor": SparseUpdate(0.2),
+    "SparseUpdate, model": SparseUpdate(0.2, "model"),
 }
 
 
 @pytest.mark.parametrize("name", REGULARISERS)
 def test_every_regulariser_lets_the_ascent_come_near(name: str) -> None:
-    ascent = Ascent(30, 0.02, lambda p: SGD(p, lr=0.1), regularisers=[REGULARISERS[name]])
-    path = ascent.run(reward, 400, torch.zeros(DIMENSION))
-    assert float(torch.sqrt(reward(path[-1]) / reward(path[0]))) < 0.2
+    ascent = Ascent(16, 0.02, lambda p: SGD(p, lr=0.2), regularisers=[REGULARISERS[name]])
+    path = ascent.run(reward, 80, torch.zeros(DIMENSION))
+    assert float(torch.sqrt(reward(path[-1]) / reward(path[0]))) < 0.4

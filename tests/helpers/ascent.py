@@ -1,4 +1,4 @@
-"""Ascents on rewards that are known in closed form: the parts of an update alone, without models and engines."""
+"""Ascents on rewards that are known in closed form: the parts of an update, without models and engines."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,25 +13,22 @@ from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.schedules import Schedule, Scheduled
 from es_lightning.algorithm.shaping import weigh, z_score
-from es_lightning.algorithm.update import apply_update, gradient
+from es_lightning.algorithm.update import apply_update
 from es_lightning.records import Member
 
-SHAPES = {"a.weight": (5, 6), "b.weight": (4, 5)}
-DIMENSION = 50
+NAME, SHAPE, DIMENSION = "linear.weight", (5, 10), 50
 
 Reward = Callable[[Tensor], Tensor]
 
 
 class Point(nn.Module):
-    """A point in 50 dimensions, kept as two matrices, since low-rank noise needs some."""
+    """A point in 50 dimensions, kept as a matrix, since low-rank noise needs one."""
 
-    def __init__(self, start: Tensor | None = None) -> None:
+    def __init__(self, start: Tensor) -> None:
         super().__init__()
-        flat = torch.zeros(DIMENSION) if start is None else start
-        self.a, self.b = nn.Linear(6, 5, bias=False), nn.Linear(5, 4, bias=False)
+        self.linear = nn.Linear(10, 5, bias=False)
         with torch.no_grad():
-            self.a.weight.copy_(flat[:30].view(5, 6))
-            self.b.weight.copy_(flat[30:].view(4, 5))
+            self.linear.weight.copy_(start.view(SHAPE))
 
     @property
     def flat(self) -> Tensor:
@@ -53,20 +50,9 @@ class Origin:
         return name in self.tensors
 
 
-def epsilon(noise: Noise, member: Member) -> Tensor:
-    """sign * eps of a member, float64 [50]."""
-    parts = [noise.sample(member.seed, name, shape).double().flatten() for name, shape in SHAPES.items()]
-    return member.sign * torch.cat(parts)
-
-
-def estimate(
-    noise: Noise, members: Sequence[Member], rewards: Tensor, shaping: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """The estimate of the ascent direction that an update takes, float64 [50]."""
-    weights, _ = weigh(rewards, shaping)
-    point = Point()
-    parts = [gradient(name, p, members, weights, noise).flatten() for name, p in point.named_parameters()]
-    return -torch.cat(parts).double()
+def epsilon(noise: Noise, members: Sequence[Member]) -> Tensor:
+    """sign * eps of each member, float64 [N, 50]."""
+    return torch.stack([m.sign * noise.sample(m.seed, NAME, SHAPE).double().flatten() for m in members])
 
 
 @dataclass
@@ -117,8 +103,7 @@ class Ascent:
         first = Population(self.population, seed, self.antithetic)
         for t in range(generations):
             members = first.resized(size.at(t)).members(t)
-            steps = torch.stack([epsilon(self.noise, member) for member in members])
-            rewards = reward(point.flat + sigma.at(t) * steps)[:, None]
+            rewards = reward(point.flat + sigma.at(t) * epsilon(self.noise, members))[:, None]
             weights, skipped = weigh(rewards, self.shaping)
             if not skipped:
                 named = point.named_parameters()

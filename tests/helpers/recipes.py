@@ -20,5 +20,5 @@ def recipe(name: str, **options: Any) -> EvolutionStrategies:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(EvolutionStrategies, "model")
     config = parser.parse_object({"model": values | defaults | options})
-    made: EvolutionStrategies = parser.instantiate_classes(config).model
+    made: EvolutionStrategies = parser.instantiate(config).model
     return made
