@@ -19,7 +19,7 @@ from es_lightning.analysis.diagnosis import against, sentence, symptoms
 from es_lightning.analysis.health import informative, linear_share, signal, variance_shares
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.metrics import means, measured
+from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.records import Evaluation, Generation
 from es_lightning.reports import plots
 from es_lightning.reports.plots import PALETTE
@@ -82,7 +82,7 @@ class PopulationHealth(Monitor):
         before = self.recent[-1]["dead_run"] if self.recent else 0.0
         numbers["dead_run"] = before + 1 if record.skipped else 0.0
         if self._centre is not None:
-            shapes = means(measured(self._centre), "centre")
+            shapes = evaluation_means(self._centre, "centre")
             cut, characters = shapes["centre/completion_truncated"], shapes["centre/completion_chars"]
             numbers |= against(record, self._centre, cut, characters)
         reading = {**numbers, "truncated": record.scores.get("completion_truncated", 0.0)}

@@ -40,7 +40,7 @@ from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.evaluation.engine_check import EngineCheck
-from es_lightning.evaluation.metrics import means, measured, record_metrics
+from es_lightning.evaluation.metrics import evaluation_means, record_metrics
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
@@ -435,7 +435,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def _log_means(self, prefix: str, prompts: Sequence[Prompt]) -> None:
         evaluation = self.evaluator.evaluate(prompts)
-        self.log_dict(means(measured(evaluation), prefix), batch_size=len(prompts))
+        self.log_dict(evaluation_means(evaluation, prefix), batch_size=len(prompts))
 
     # Steering -------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ Notation: N members in the population, P prompts in the batch, S sampled complet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,18 +102,23 @@ class Evaluation:
         prompts: P prompts.
         completions: P * S completions, with the S samples of one prompt side by side.
         scores: for each completion the numbers that the task's reward returned, ``reward`` among them.
+        pass_k: how many of a prompt's samples count as one try, of which the best is rewarded; 1 to S.
     """
 
     prompts: tuple[Prompt, ...]
     completions: tuple[Completion, ...]
     scores: tuple[Mapping[str, float], ...]
+    pass_k: int = 1
 
     @property
     def rewards(self) -> list[float]:
-        """P rewards, each the mean over the samples of a prompt; higher is better."""
+        """P rewards, each the expected best of ``pass_k`` samples of a prompt; higher is better.
+
+        With ``pass_k`` 1 that is the mean over its samples.
+        """
         samples = len(self.completions) // len(self.prompts)
         values = [score["reward"] for score in self.scores]
-        return [sum(values[i : i + samples]) / samples for i in range(0, len(values), samples)]
+        return [expected_best(values[i : i + samples], self.pass_k) for i in range(0, len(values), samples)]
 
     @property
     def reward(self) -> float:
@@ -133,7 +139,8 @@ class Generation:
         index: counts from 0.
         members: the population, N members.
         prompts: the batch, P prompts.
-        rewards: float64 [N, P], mean over the S samples of a prompt; higher is better.
+        rewards: float64 [N, P], mean over the S samples of a prompt, or the expected best of
+            ``sampling.pass_k`` of them; higher is better.
         weights: float64 [N], the shaped rewards that multiply the noise; zeros if the generation was skipped.
         sigma: noise scale, in units of the weights.
         lr: learning rate of the first parameter group.
@@ -166,3 +173,26 @@ class Generation:
     seconds: Mapping[str, float]
     lane_seconds: tuple[float, ...]
     evaluations: Mapping[int, Evaluation]
+
+
+def expected_best(rewards: Sequence[float], k: int) -> float:
+    """Return the mean of the best reward over all choices of k of the samples: pass@k, for any rewards.
+
+    With r_(1) <= ... <= r_(n), sample i is the best of comb(i - 1, k - 1) of the comb(n, k) choices. For
+    rewards of 0 and 1, of which c are 1, the sum is 1 - comb(n - c, k) / comb(n, k) (Chen et al. 2021,
+    arXiv 2107.03374). It is computed in whole numbers and rounded once.
+
+    Args:
+        rewards: rewards of n samples of one prompt.
+        k: number of samples of a choice, 1 to n.
+
+    Example::
+
+        expected_best([0.0, 0.0, 1.0], 2)  # 2/3: two of the three pairs hold the 1
+    """
+    if k == 1:
+        return sum(rewards) / len(rewards)
+    fractions = [value.as_integer_ratio() for value in sorted(rewards)]
+    scale = max(bottom for _, bottom in fractions)  # all are powers of two, so each divides the largest
+    total = sum(comb(i, k - 1) * top * (scale // bottom) for i, (top, bottom) in enumerate(fractions))
+    return total / (scale * comb(len(rewards), k))

@@ -123,7 +123,7 @@ class Evaluator:
         evaluations = {}
         with watch.phase("reward"), interruptible():
             for index, (texts, scores) in pending.items():
-                evaluations[index] = Evaluation(tuple(prompts), tuple(texts), scores.scores())
+                evaluations[index] = self._evaluation(prompts, texts, scores.scores())
                 tell(Progress(len(pending), len(members), grading.graded, size, lanes))
         return evaluations
 
@@ -170,7 +170,7 @@ class Evaluator:
             with interruptible():
                 graded = (scorer or self.scorer).round(len(completions)).add(mine, completions)
                 scores = graded.scores()
-        return self._joined(Evaluation(tuple(mine), tuple(completions), scores), prompts)
+        return self._joined(self._evaluation(mine, completions, scores), prompts)
 
     def sample(self, prompts: Sequence[Prompt], max_tokens: int, temperature: float, seed: int) -> Evaluation:
         """Generate one completion per prompt, without grading; the lanes divide the prompts.
@@ -210,10 +210,18 @@ class Evaluator:
             for i in range(len(sequences))
         ]
 
+    def _evaluation(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        scores: tuple[dict[str, float], ...],
+    ) -> Evaluation:
+        return Evaluation(tuple(prompts), tuple(completions), scores, self.rollouts.sampling.pass_k)
+
     def _complete(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         return self.rollouts.complete(prompts, sampling, self.generation) if prompts else []
 
     def _joined(self, part: Evaluation, prompts: Sequence[Prompt]) -> Evaluation:
         if self.ranks.lane.count == 1:
             return part
-        return join_evaluations(self.ranks.from_lanes(pack_evaluation(part)), prompts)
+        return join_evaluations(self.ranks.from_lanes(pack_evaluation(part)), prompts, part.pass_k)

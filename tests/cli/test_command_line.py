@@ -210,6 +210,13 @@ def test_fetch_reports_what_keeps_it_from_fetching(monkeypatch: pytest.MonkeyPat
     ("option", "value", "said"),
     [
         ("--model.sampling.n", "0", "sampling.n is 0: give at least 1."),
+        ("--model.sampling.pass_k", "0", "sampling.pass_k is 0: give at least 1."),
+        (
+            "--model.sampling.pass_k",
+            "4",
+            "sampling.pass_k is 4 and sampling.n 1: the best of 4 needs as many completions of a prompt, "
+            "so set n: 4 or more.",
+        ),
         ("--data.grading.workers", "-1", "data.grading.workers is -1: give 0 or more."),
     ],
 )
