@@ -71,7 +71,7 @@ class PopulationHealth(Monitor):
             and not module.history.knows(module.generation)
         ):
             module.rollouts.hold_centre(module.centre)
-            self._centre = module.evaluator.evaluate(batch)
+            self._centre = module.evaluator.evaluate(batch, penalise=module.centre)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

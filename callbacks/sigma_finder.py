@@ -128,7 +128,8 @@ class SigmaFinder(Monitor):
         # Evenly spaced over the batch, so that all tasks of a mixture are among them.
         prompts = [batch[i * len(batch) // count] for i in range(count)]
         module.rollouts.hold_centre(module.centre)
-        centre = evaluation_means(module.evaluator.evaluate(prompts), "centre")
+        evaluation = module.evaluator.evaluate(prompts, penalise=module.centre)
+        centre = evaluation_means(evaluation, "centre")
         members, tables = self._members(module), []
         for sigma in self._sigmas(module.sigma):
             outcome = module.evaluator.members(

@@ -35,7 +35,7 @@ _OF_0_1_0 = {
 
 
 # Settings that headers have only since they can be set -> what they were before.
-_SINCE = {"model.chat_template_kwargs": "{}", "model.sampling.pass_k": 1}
+_SINCE = {"model.chat_template_kwargs": "{}", "model.sampling.pass_k": 1, "model.kl_penalty.weight": None}
 
 
 def described(name: str, thing: Any, title: str | None = None) -> dict[str, Any]:
