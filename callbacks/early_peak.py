@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.callbacks.monitor import Monitor, averages, evolving, tuning
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.metrics import means, measured
+from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.reports import plots
 from es_lightning.reports.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
 
@@ -124,7 +124,7 @@ class EarlyPeak(Monitor):
             module.rollouts.forget()
             module.rollouts.hold_centre(module.centre)
             validated = module.evaluator.evaluate(module.data.prompts("val"))
-            metrics, before = means(measured(validated), "val"), len(self.watch.alarms)
+            metrics, before = evaluation_means(validated, "val"), len(self.watch.alarms)
             if self.monitor in metrics:
                 self._add(trainer, pl_module, generation, metrics[self.monitor])
                 new = self.watch.alarms[before:]

@@ -20,7 +20,7 @@ from es_lightning.analysis.diagnosis import against, sentence, symptoms
 from es_lightning.analysis.health import informative, linear_share, variance_shares
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.metrics import means, measured
+from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.records import Evaluation, Generation
 from es_lightning.reports import plots
 from es_lightning.reports.plots import PALETTE
@@ -72,7 +72,7 @@ class PopulationHealth(Monitor):
             and not module.history.knows(module.generation)
         ):
             module.rollouts.hold_centre(module.centre)
-            self._centre = module.evaluator.evaluate(batch)
+            self._centre = module.evaluator.evaluate(batch, penalise=module.centre)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +83,7 @@ class PopulationHealth(Monitor):
         before = self.recent[-1]["dead_run"] if self.recent else 0.0
         numbers["dead_run"] = before + 1 if record.skipped else 0.0
         if self._centre is not None:
-            shapes = means(measured(self._centre), "centre")
+            shapes = evaluation_means(self._centre, "centre")
             cut, characters = shapes["centre/completion_truncated"], shapes["centre/completion_chars"]
             numbers |= against(record, self._centre, cut, characters)
         reading = {**numbers, "truncated": record.scores.get("completion_truncated", 0.0)}

@@ -13,7 +13,7 @@ from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.analysis.accuracy import Accuracy, population_accuracy
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
-from es_lightning.evaluation.metrics import means
+from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.models.card import model_card
 from es_lightning.records import Generation
@@ -125,7 +125,7 @@ class RunReport(Callback):
         with module.rollouts.announcer.stage(f"evaluating {len(prompts)} held-out prompts"):
             evaluation = module.evaluator.evaluate(prompts)
         module.rollouts.forget()
-        told = means(evaluation.scores, "held_out")
+        told = evaluation_means(evaluation, "held_out")
         wanted = {"held_out/reward", "held_out/accuracy"}
         metrics = {name: value for name, value in told.items() if name in wanted}
         for logger in trainer.loggers:

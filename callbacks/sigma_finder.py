@@ -18,7 +18,7 @@ from es_lightning.algorithm.shaping import comparable, reward_statistics
 from es_lightning.analysis.sigma_sweep import SweepVerdict, judge
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving, write_table
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.metrics import means, measured
+from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.records import Member
 from es_lightning.reports import plots
 from es_lightning.reports.plots import ACCENT, INK, QUIET
@@ -128,7 +128,8 @@ class SigmaFinder(Monitor):
         # Evenly spaced over the batch, so that all tasks of a mixture are among them.
         prompts = [batch[i * len(batch) // count] for i in range(count)]
         module.rollouts.hold_centre(module.centre)
-        centre = means(measured(module.evaluator.evaluate(prompts)), "centre")
+        evaluation = module.evaluator.evaluate(prompts, penalise=module.centre)
+        centre = evaluation_means(evaluation, "centre")
         members, tables = self._members(module), []
         for sigma in self._sigmas(module.sigma):
             outcome = module.evaluator.members(

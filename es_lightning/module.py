@@ -42,7 +42,8 @@ from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.evaluation.engine_check import EngineCheck
-from es_lightning.evaluation.metrics import means, measured, record_metrics
+from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
+from es_lightning.evaluation.metrics import evaluation_means, record_metrics
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
@@ -87,6 +88,8 @@ class EvolutionStrategies(pl.LightningModule):
         chat_template_kwargs: options of the model's chat template, such as ``enable_thinking``.
         check_engine: compare the engine with transformers before the first generation, and stop if it
             computes with other weights than it was given.
+        kl_penalty: takes from members' rewards for completions that are unlike the base model's; None takes
+            nothing.
 
     Raises:
         UsageError: a value is outside its range.
@@ -115,6 +118,7 @@ class EvolutionStrategies(pl.LightningModule):
         trust_remote_code: bool = False,
         chat_template_kwargs: dict[str, Any] | None = None,
         check_engine: bool = True,
+        kl_penalty: KLPenalty | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -126,6 +130,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.base_model = BaseModel(base, trust_remote_code)
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
         self.rollouts = Rollouts(engine, sampling, retry_member, chat_template_kwargs)
+        self.kl = None if kl_penalty is None else KLMeter(kl_penalty, self.base_model)
         self.history = History()
         self.check_engine, self._engine_check = check_engine, dict[str, Any]()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
@@ -170,7 +175,7 @@ class EvolutionStrategies(pl.LightningModule):
     @property
     def evaluator(self) -> Evaluator:
         """Turns weights and prompts into rewards, for the present generation."""
-        return Evaluator(self.rollouts, self.data.scorer, self.ranks, self.generation)
+        return Evaluator(self.rollouts, self.data.scorer, self.ranks, self.generation, self.kl)
 
     @property
     def sigma(self) -> float:
@@ -210,6 +215,10 @@ class EvolutionStrategies(pl.LightningModule):
         self.base_model.check()
         self.base_model.check_heads(self.rollouts.engine.tensor_parallel_size)
         self.rollouts.engine.check(self.base_model.folder)
+        if self.kl is not None and stage == "fit":
+            self.kl.check(self.data.prompts("train"))
+            if self.ranks.rank == 0:
+                self.kl.warn_of_greedy(self.rollouts.sampling.temperature)
         for split in self.data.splits_for(stage):
             self.data.encode(split, self.reserve)
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
@@ -243,6 +252,10 @@ class EvolutionStrategies(pl.LightningModule):
         Raises:
             UsageError: a prompt with its completion is longer than the model can take.
         """
+        if max_tokens is None and self.kl is not None:
+            max_tokens = (
+                self.rollouts.sampling.max_tokens + 1
+            )  # vLLM scores a text by generating one token more
         return self.rollouts.reserve(self.base_model, prompts, max_tokens, self.data.drop_long_prompts)
 
     def configure_optimizers(self) -> Any:
@@ -484,7 +497,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def _log_means(self, prefix: str, prompts: Sequence[Prompt]) -> None:
         evaluation = self.evaluator.evaluate(prompts)
-        self.log_dict(means(measured(evaluation), prefix), batch_size=len(prompts))
+        self.log_dict(evaluation_means(evaluation, prefix), batch_size=len(prompts))
 
     # Steering -------------------------------------------------------------------------------------
 
@@ -634,6 +647,7 @@ class EvolutionStrategies(pl.LightningModule):
             **described("model.sigma_schedule", self._sigma.schedule),
             **described("model.population_schedule", self._size.schedule),
             **{f"model.sampling.{name}": value for name, value in sampling.items()},
+            "model.kl_penalty.weight": None if self.kl is None else self.kl.penalty.weight,
             "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
@@ -646,6 +660,8 @@ class EvolutionStrategies(pl.LightningModule):
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters that decide a run, as plain values to be written beside its results."""
         engine, sampling = self.rollouts.engine, self.rollouts.sampling
+        samples = {"samples": sampling.n, "pass_k": sampling.pass_k} if sampling.n > 1 else {}
+        penalty = {} if self.kl is None else {"kl_penalty": self.kl.penalty.weight}
         return {
             "population": self.population.size,
             "sigma": self.sigma,
@@ -658,6 +674,8 @@ class EvolutionStrategies(pl.LightningModule):
             "prompts_per_generation": self.data.batch_size,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
+            **samples,
+            **penalty,
             "engine": f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}",
             "seed": self.population.run_seed,
             **{f"{name}_schedule": named(schedule) for name, schedule in self._schedules().items()},

@@ -67,11 +67,12 @@ def population_accuracy(record: Generation) -> dict[str, float]:
     The best member is known where the reward is the accuracy: of other numbers, only means are gathered from
     the ranks. Empty if the task does not say what is right.
     """
-    rewards = record.rewards
-    binary = bool(((rewards == 0) | (rewards == 1)).all())
-    mean = record.scores.get("accuracy", float(rewards.mean()) if binary else None)
+    rewards, reward = record.rewards, float(record.rewards.mean())
+    of_samples = abs(record.scores.get("reward", reward) - reward) < 1e-9  # as they are not with pass@k
+    binary = of_samples and bool(((rewards == 0) | (rewards == 1)).all())
+    mean = record.scores.get("accuracy", reward if binary else None)
     if mean is None:
         return {}
-    is_reward = binary or abs(mean - float(rewards.mean())) < 1e-9
+    is_reward = binary or abs(mean - reward) < 1e-9
     best = {"accuracy_best": float(rewards.mean(dim=1).max())} if is_reward else {}
     return {"accuracy": mean, **best}

@@ -21,6 +21,7 @@ from es_lightning.evaluation.gather import (
     pack_evaluation,
     sums,
 )
+from es_lightning.evaluation.kl_penalty import KLMeter, Scored
 from es_lightning.evaluation.progress import Progress
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.grading.scorer import Pending, Scorer
@@ -40,6 +41,8 @@ class Evaluator:
         scorer: grades completions with the run's task.
         ranks: the ranks that share the work; None for a single process.
         generation: number of updates that the centre has seen; it seeds samplers and is named in errors.
+        kl: measures how far completions are from the base model, and takes its price from the rewards of
+            members; None takes nothing.
 
     Example::
 
@@ -49,10 +52,15 @@ class Evaluator:
     """
 
     def __init__(
-        self, rollouts: Rollouts, scorer: Scorer, ranks: Ranks | None = None, generation: int = 0
+        self,
+        rollouts: Rollouts,
+        scorer: Scorer,
+        ranks: Ranks | None = None,
+        generation: int = 0,
+        kl: KLMeter | None = None,
     ) -> None:
         self.rollouts, self.scorer, self.generation = rollouts, scorer, generation
-        self.ranks = ranks or Ranks()
+        self.ranks, self.kl = ranks or Ranks(), kl
 
     # Members --------------------------------------------------------------------------------------
 
@@ -75,7 +83,7 @@ class Evaluator:
             sigma: noise scale in units of the weights.
             prompts: the batch, P encoded prompts, the same on every rank.
             checksum: checksum of the centre, which has to be the same on every rank.
-            watch: records the seconds of the phases perturb, generate, reward and gather.
+            watch: records the seconds of the phases perturb, generate, kl, reward and gather.
 
         Raises:
             RewardError: the task returned no finite reward.
@@ -113,17 +121,32 @@ class Evaluator:
         grading = self.scorer.round(size)
         pending: dict[int, tuple[Sequence[Completion], Pending]] = {}
         lanes, tell = self.ranks.lane.count, self.rollouts.announcer.tell
+        scored: dict[int, Scored] = {}
+
+        def score(member: Member, completions: Sequence[Completion]) -> None:
+            if self.kl is not None:
+                with watch.phase("kl"):
+                    scored[member.index] = self.kl.own(self.rollouts, prompts, completions)
+
         tell(Progress(0, len(members), 0, size, lanes))
-        rolled_out = self.rollouts.population(centre, members, noise, sigma, prompts, self.generation, watch)
+        batch = (prompts, self.generation, watch, score)
+        rolled_out = self.rollouts.population(centre, members, noise, sigma, *batch)
         for member, completions in rolled_out:
             whose = f"member {member.index} of generation {self.generation}"
             with watch.phase("reward"):  # returns at once, unless grading has no workers
                 pending[member.index] = completions, grading.add(prompts, completions, whose)
             tell(Progress(len(pending), len(members), grading.graded, size, lanes))
+        nats: dict[int, list[float]] = {}
+        if self.kl is not None:
+            with watch.phase("kl"):  # meanwhile the last members' completions are graded
+                nats = self.kl.measure(self.rollouts, centre, scored)
         evaluations = {}
         with watch.phase("reward"), interruptible():
-            for index, (texts, scores) in pending.items():
-                evaluations[index] = Evaluation(tuple(prompts), tuple(texts), scores.scores())
+            for index, (texts, waiting) in pending.items():
+                scores = waiting.scores()
+                if self.kl is not None:
+                    scores = self.kl.charge(scores, nats[index])
+                evaluations[index] = self._evaluation(prompts, texts, scores)
                 tell(Progress(len(pending), len(members), grading.graded, size, lanes))
         return evaluations
 
@@ -152,7 +175,11 @@ class Evaluator:
     # The weights that the engine holds --------------------------------------------------------------
 
     def evaluate(
-        self, prompts: Sequence[Prompt], scorer: Scorer | None = None, max_tokens: int | None = None
+        self,
+        prompts: Sequence[Prompt],
+        scorer: Scorer | None = None,
+        max_tokens: int | None = None,
+        penalise: nn.Module | None = None,
     ) -> Evaluation:
         """Generate and grade with the weights that the engine holds; the lanes divide the prompts.
 
@@ -160,6 +187,8 @@ class Evaluator:
             prompts: P encoded prompts.
             scorer: grades the completions; None takes the scorer of the run's task.
             max_tokens: most new tokens of a completion; None takes the run's own limit.
+            penalise: the centre, if the rewards are to be compared with members' and so have to pay the run's
+                KL penalty, too, if there is one; None leaves them as the task gives them.
         """
         sampling = self.rollouts.sampling
         sampling = replace(sampling, max_tokens=max_tokens or sampling.max_tokens)
@@ -169,8 +198,13 @@ class Evaluator:
         if mine:
             with interruptible():
                 graded = (scorer or self.scorer).round(len(completions)).add(mine, completions)
-                scores = graded.scores()
-        return self._joined(Evaluation(tuple(mine), tuple(completions), scores), prompts)
+                if self.kl is not None and penalise is not None:
+                    own = {0: self.kl.own(self.rollouts, mine, completions)}
+                    nats = self.kl.measure(self.rollouts, penalise, own)[0]
+                    scores = self.kl.charge(graded.scores(), nats)
+                else:
+                    scores = graded.scores()
+        return self._joined(self._evaluation(mine, completions, scores), prompts)
 
     def sample(self, prompts: Sequence[Prompt], max_tokens: int, temperature: float, seed: int) -> Evaluation:
         """Generate one completion per prompt, without grading; the lanes divide the prompts.
@@ -210,10 +244,18 @@ class Evaluator:
             for i in range(len(sequences))
         ]
 
+    def _evaluation(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        scores: tuple[dict[str, float], ...],
+    ) -> Evaluation:
+        return Evaluation(tuple(prompts), tuple(completions), scores, self.rollouts.sampling.pass_k)
+
     def _complete(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         return self.rollouts.complete(prompts, sampling, self.generation) if prompts else []
 
     def _joined(self, part: Evaluation, prompts: Sequence[Prompt]) -> Evaluation:
         if self.ranks.lane.count == 1:
             return part
-        return join_evaluations(self.ranks.from_lanes(pack_evaluation(part)), prompts)
+        return join_evaluations(self.ranks.from_lanes(pack_evaluation(part)), prompts, part.pass_k)

@@ -130,12 +130,13 @@ def pack_evaluation(evaluation: Evaluation) -> bytes:
     return json.dumps([completions, [dict(score) for score in evaluation.scores]]).encode()
 
 
-def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Evaluation:
+def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt], pass_k: int = 1) -> Evaluation:
     """Join the lanes' parts of an evaluation: lane l of L evaluated prompts l, l + L, l + 2 L, ...
 
     Args:
         packed: one per lane, in lane order.
         prompts: all prompts.
+        pass_k: samples of a try, the same in all lanes.
     """
     parts = [json.loads(part) for part in packed]
     samples = sum(len(completions) for completions, _ in parts) // len(prompts)
@@ -146,7 +147,7 @@ def join_evaluations(packed: Sequence[bytes], prompts: Sequence[Prompt]) -> Eval
         here = slice(index // len(parts) * samples, (index // len(parts) + 1) * samples)
         completions += [Completion(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows[here]]
         scores += numbers[here]
-    return Evaluation(tuple(prompts), tuple(completions), tuple(scores))
+    return Evaluation(tuple(prompts), tuple(completions), tuple(scores), pass_k)
 
 
 def _sums_of(key: str, lanes: Iterable[Shard]) -> Iterator[tuple[str, int]]:

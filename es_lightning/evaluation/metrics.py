@@ -21,6 +21,17 @@ def means(scores: Sequence[Mapping[str, float]], prefix: str) -> dict[str, float
     return {f"{prefix}/{key}": fsum(column) / len(column) for key, column in columns(scores).items()}
 
 
+def evaluation_means(evaluation: Evaluation, prefix: str) -> dict[str, float]:
+    """Average each number of an evaluation over its completions; the mean is named ``prefix/key``.
+
+    Where only the best of some samples counts, ``prefix/reward`` is the mean over prompts of that: pass@k.
+    """
+    found = means(measured(evaluation), prefix)
+    if evaluation.pass_k > 1:
+        found[f"{prefix}/reward"] = fsum(evaluation.rewards) / len(evaluation.prompts)
+    return found
+
+
 def measured(evaluation: Evaluation) -> list[dict[str, float]]:
     """Return the scores of all completions, with each completion's length and whether it was cut off."""
     return [

@@ -248,6 +248,7 @@ class Rollouts:
         prompts: Sequence[Prompt],
         generation: int = 0,
         watch: Stopwatch | None = None,
+        score: Callable[[Member, list[Completion]], None] | None = None,
     ) -> Iterator[tuple[Member, list[Completion]]]:
         """Complete the prompts with each member's weights; yields each member as soon as it is finished.
 
@@ -259,6 +260,8 @@ class Rollouts:
             prompts: P encoded prompts, the same for all members.
             generation: added to the sampler's seed, and named in errors.
             watch: records the seconds of the phases perturb and generate.
+            score: called with each member's completions while the engine holds its weights; if it fails, the
+                engine has failed on the member, which is then tried again as a whole.
 
         Raises:
             RolloutError: the engine failed on a member; the centre is untouched.
@@ -271,7 +274,10 @@ class Rollouts:
                 with watch.phase("perturb"):
                     self.load(self.perturbed(centre, member, noise, sigma))
                 with watch.phase("generate"):
-                    return self._complete(prompts, generation=generation)
+                    completions = self._complete(prompts, generation=generation)
+                if score is not None:
+                    score(member, completions)
+                return completions
 
         for member in members:
             where = f"member {member.index} of generation {generation}"

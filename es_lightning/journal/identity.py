@@ -40,6 +40,8 @@ _SINCE: dict[str, Any] = {
     "model.sigma_schedule": None,
     "model.population_schedule": None,
     "model.regularisers": [],
+    "model.sampling.pass_k": 1,
+    "model.kl_penalty.weight": None,
     "data.objective": "reward",
 }
 

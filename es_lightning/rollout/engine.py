@@ -30,6 +30,8 @@ class Sampling:
         n: completions per prompt; more than one needs a temperature above 0.
         stop: strings that end a completion; they are not part of its text.
         seed: seed of the sampler; used only with a temperature above 0.
+        pass_k: how many of a prompt's n completions count as one try, of which the best is rewarded: its
+            reward is the mean best of k over all choices of k, which is pass@k. 1 takes the mean of all n.
 
     Raises:
         UsageError: a value is outside its range.
@@ -41,6 +43,7 @@ class Sampling:
     n: int = 1
     stop: list[str] = field(default_factory=list)
     seed: int = 0
+    pass_k: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -52,6 +55,13 @@ class Sampling:
             raise UsageError(f"sampling.top_p is {self.top_p}: give a number above 0 and at most 1.")
         if self.n < 1:
             raise UsageError(f"sampling.n is {self.n}: give at least 1.")
+        if self.pass_k < 1:
+            raise UsageError(f"sampling.pass_k is {self.pass_k}: give at least 1.")
+        if self.pass_k > self.n:
+            raise UsageError(
+                f"sampling.pass_k is {self.pass_k} and sampling.n {self.n}: the best of {self.pass_k} needs "
+                f"as many completions of a prompt, so set n: {self.pass_k} or more."
+            )
         if not all(self.stop):
             raise UsageError(
                 "sampling.stop holds an empty text, which would end every completion: remove it."

@@ -57,6 +57,8 @@ def generation(rewards: list[list[float]], **scores: float) -> Generation:
         (generation([[0.5, 0], [1, 1]], accuracy=0.625), {"accuracy": 0.625, "accuracy_best": 1.0}),
         (generation([[-3, -2], [-9, -9]], accuracy=0.25), {"accuracy": 0.25}),
         (generation([[-3, -2], [-9, -9]], reward=-5.75), {}),
+        (generation([[1, 1], [1, 0]], reward=0.5), {}),  # pass@k: the samples' own mean is lower
+        (generation([[1, 1], [1, 0]], reward=0.5, accuracy=0.5), {"accuracy": 0.5}),
     ],
 )
 def test_the_best_member_is_known_where_the_reward_is_the_accuracy(

@@ -210,6 +210,19 @@ def test_fetch_reports_what_keeps_it_from_fetching(monkeypatch: pytest.MonkeyPat
     ("option", "value", "said"),
     [
         ("--model.sampling.n", "0", "sampling.n is 0: give at least 1."),
+        ("--model.sampling.pass_k", "0", "sampling.pass_k is 0: give at least 1."),
+        (
+            "--model.sampling.pass_k",
+            "4",
+            "sampling.pass_k is 4 and sampling.n 1: the best of 4 needs as many completions of a prompt, "
+            "so set n: 4 or more.",
+        ),
+        (
+            "--model.kl_penalty.weight",
+            "-1",
+            "model.kl_penalty.weight is -1: give the reward that a nat costs, from 0 (measured, and nothing "
+            "taken) to 1e+06.",
+        ),
         ("--data.grading.workers", "-1", "data.grading.workers is -1: give 0 or more."),
     ],
 )

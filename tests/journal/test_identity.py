@@ -74,6 +74,14 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"sampling": Sampling(max_tokens=7)},
         ["model.sampling.max_tokens was 6 in the run and is 7"],
     ),
+    "pass@k": (
+        {"sampling": Sampling(max_tokens=6, n=2, temperature=1.0, pass_k=2)},
+        [
+            "model.sampling.temperature was 0.0 in the run and is 1.0 now",
+            "model.sampling.n was 1 in the run and is 2 now",
+            "model.sampling.pass_k was 1 in the run and is 2 now",
+        ],
+    ),
     "chat template": (
         {"chat_template_kwargs": {"message": True}},
         ['model.chat_template_kwargs was {} in the run and is {"message":true} now'],
