@@ -39,6 +39,9 @@ class TaskDataModule(pl.LightningDataModule):
         objective: what training makes larger: ``reward``, the task's own; or ``log_likelihood``, that of the
             task's right answers, in nats per token (see ``es_lightning.tasks.LogLikelihood``). Validation
             and test are the task's own either way.
+        draw: which training prompts a generation gets, if it does not get all: ``passes`` goes through the
+            shuffled training split, again and again; ``independent`` draws anew in every generation, among
+            all; ``fixed`` gives every generation the same ones.
 
     Raises:
         UsageError: a number is below 1, a split is empty, it has fewer prompts than one generation needs, or
@@ -55,6 +58,7 @@ class TaskDataModule(pl.LightningDataModule):
         grading: Grading | None = None,
         drop_long_prompts: bool = False,
         objective: Objective = "reward",
+        draw: Literal["passes", "independent", "fixed"] = "passes",
     ) -> None:
         super().__init__()
         sizes = {"prompts_per_generation": prompts_per_generation, "val_prompts": val_prompts}
@@ -68,7 +72,9 @@ class TaskDataModule(pl.LightningDataModule):
         self.scorer = Scorer(self._trained, grading)
         self.prompts_per_generation = prompts_per_generation
         self.limits = {"train": None, "val": val_prompts, "test": test_prompts}
-        self.seed, self.drop_long_prompts = seed, drop_long_prompts
+        if draw not in ("passes", "independent", "fixed"):
+            raise UsageError(f"data.draw is {draw}: give passes, independent or fixed.")
+        self.draw, self.seed, self.drop_long_prompts = draw, seed, drop_long_prompts
         self.dropped: dict[str, int] = {}
         """By split, how many problems were left out because they are too long."""
         self._prompts: dict[str, list[Prompt]] = {}
@@ -155,7 +161,7 @@ class TaskDataModule(pl.LightningDataModule):
         return wanted
 
     def batch(self, generation: int) -> list[Prompt]:
-        """Return the prompts of one generation: slices of shuffled passes over the training split.
+        """Return the prompts of one generation: all of the training split, or what ``draw`` says.
 
         Raises:
             UsageError: a task of a mixture has too few problems for its share.
@@ -181,6 +187,9 @@ class TaskDataModule(pl.LightningDataModule):
                 f"{prompts[0].group}, but that task has {len(prompts)} training problems: lower "
                 "prompts_per_generation or the task's weight."
             )
+        if self.draw == "independent":
+            return random.Random(f"{seed} generation {generation}").sample(prompts, size)
+        generation = 0 if self.draw == "fixed" else generation
         per_pass = len(prompts) // size
         order = list(range(len(prompts)))
         random.Random(f"{seed} pass {generation // per_pass}").shuffle(order)

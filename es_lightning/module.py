@@ -651,6 +651,7 @@ class EvolutionStrategies(pl.LightningModule):
             "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
             **self._scheduler_identity,
             "data.prompts_per_generation": data.batch_size,
+            "data.draw": data.draw,
             "data.seed": data.seed,
             "data.objective": data.objective,
             **described("data.task", data.task, data.task.name),

@@ -1,5 +1,7 @@
 """Batches are a function of the generation; empty or short splits are refused."""
 
+from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +48,28 @@ def test_a_pass_takes_no_prompt_twice(size: int, number: int) -> None:
     batches = [ids(data.batch(number * per_pass + i)) for i in range(per_pass)]
     taken = [name for batch in batches for name in batch]
     assert len(set(taken)) == len(taken) == per_pass * size
+
+
+def test_fixed_prompts_are_those_of_the_first_generation() -> None:
+    fixed, passes = TaskDataModule(Numbers(), 4, seed=2, draw="fixed"), TaskDataModule(Numbers(), 4, seed=2)
+    assert {tuple(ids(fixed.batch(g))) for g in range(9)} == {tuple(ids(passes.batch(0)))}
+
+
+def test_independent_draws_repeat_prompts_as_often_as_chance_has_it() -> None:
+    """Of two generations' 4 of 10 prompts, 4 * 4 / 10 are the same on average; every prompt comes as often."""
+    data = TaskDataModule(Numbers(), 4, draw="independent")
+    batches = [set(ids(data.batch(g))) for g in range(2001)]
+    assert {len(batch) for batch in batches} == {4}
+    common = [len(one & other) for one, other in pairwise(batches)]
+    assert sum(common) / 2000 == pytest.approx(1.6, abs=4.5 * (4 * 0.4 * 0.6 * 6 / 9 / 2000) ** 0.5)
+    counts = Counter(name for batch in batches for name in batch)
+    assert min(counts.values()) > 700
+    assert ids(TaskDataModule(Numbers(), 4, draw="independent").batch(7)) == ids(data.batch(7))
+
+
+def test_an_unknown_way_to_draw_is_refused() -> None:
+    with pytest.raises(UsageError, match="draw is random: give passes, independent or fixed"):
+        TaskDataModule(Numbers(), 4, draw="random")  # type: ignore[arg-type]
 
 
 def test_passes_and_seeds_differ_in_order() -> None:

@@ -43,6 +43,7 @@ _SINCE: dict[str, Any] = {
     "model.sampling.pass_k": 1,
     "model.kl_penalty.weight": None,
     "data.objective": "reward",
+    "data.draw": "passes",
 }
 
 

@@ -110,6 +110,7 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"data": {"prompts_per_generation": 3}},
         ["data.prompts_per_generation was 2 in the run and is 3 now"],
     ),
+    "draw": ({"data": {"draw": "fixed"}}, ["data.draw was passes in the run and is fixed now"]),
     "data seed": ({"data": {"seed": 3}}, ["seed_everything (data.seed) was 0 in the run and is 3 now"]),
     "task": ({"task": Other()}, ["data.task was Weighted in the run and is Other now"]),
     "task's setting": ({"task": Weighted(2.0)}, ["data.task.weight was 1.0 in the run and is 2.0 now"]),
