@@ -56,7 +56,7 @@ def test_fixed_prompts_are_those_of_the_first_generation() -> None:
 
 
 def test_independent_draws_repeat_prompts_as_often_as_chance_has_it() -> None:
-    """Of two generations' 4 of 10 prompts, 4 * 4 / 10 are the same on average; every prompt comes as often."""
+    """Of two generations' 4 of 10 prompts, 4 * 4 / 10 are the same on average; each comes as often."""
     data = TaskDataModule(Numbers(), 4, draw="independent")
     batches = [set(ids(data.batch(g))) for g in range(2001)]
     assert {len(batch) for batch in batches} == {4}
