@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -43,9 +45,19 @@ KINDS_OF_EVERY_DAY = {"embedding with tied head", "all together"}
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    """The embedded model: real weights, tied head, grouped-query attention."""
-    return resolve("embedded")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every fifth layer of the embedded model: real weights, tied head, grouped-query attention, in a third."""
+    whole, cut = resolve("embedded"), tmp_path_factory.mktemp("cut")
+    shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    config = json.loads((cut / "config.json").read_text())
+    layers = {f".layers.{i}.": f".layers.{i // 5}." for i in range(0, config["num_hidden_layers"], 5)}
+    (cut / "config.json").write_text(json.dumps(config | {"num_hidden_layers": len(layers)}))
+    tensors = load_file(whole / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layers." not in name}
+    for old, new in layers.items():
+        kept |= {name.replace(old, new): tensor for name, tensor in tensors.items() if old in name}
+    save_file(kept, cut / "model.safetensors", metadata={"format": "pt"})
+    return cut
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +87,12 @@ def vllm(folder: Path) -> Iterator[RolloutEngine]:
 
 
 @pytest.fixture(scope="module")
-def in_bfloat16(folder: Path) -> Iterator[list[RolloutEngine]]:
-    """transformers in bfloat16 and, for comparison, float32; vLLM in bfloat16."""
+def in_bfloat16() -> Iterator[list[RolloutEngine]]:
+    """The whole model: transformers in bfloat16 and, for comparison, float32; vLLM in bfloat16."""
     vllm = VLLMEngine(dtype="bfloat16", enforce_eager=True, kv_cache_gib=0.25)
     engines = [HFEngine(dtype="bfloat16", device="cpu"), HFEngine(dtype="float32", device="cpu"), vllm]
     for engine in engines:
-        engine.start(folder, 512)
+        engine.start(resolve("embedded"), 512)
     yield engines
     for engine in engines:
         engine.close()
@@ -96,8 +108,11 @@ def perturbed(centre: PreTrainedModel, part: str, scale: float = 0.01) -> Iterat
     """The centre with normal noise on the tensors whose name holds a word, streamed."""
     generator = torch.Generator().manual_seed(1)
     for name, parameter in centre.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        yield name, parameter.detach() + scale * noise if part in name else parameter.detach()
+        if part in name:
+            noise = torch.randn(parameter.shape, generator=generator)
+            yield name, parameter.detach() + scale * noise
+        else:
+            yield name, parameter.detach()
 
 
 def logits_of(engine: RolloutEngine, prompts: list[Prompt]) -> Tensor:
@@ -200,10 +215,10 @@ def test_both_engines_find_the_choices_alike(
 @pytest.mark.long
 @pytest.mark.tasks
 def test_in_bfloat16_both_engines_agree_to_a_hundredth_of_a_nat_per_token(
-    folder: Path, in_bfloat16: list[RolloutEngine]
+    in_bfloat16: list[RolloutEngine],
 ) -> None:
     """On average: a single token differs by as much as bfloat16 does from float32 within transformers."""
-    tokenizer = BaseModel(folder).tokenizer
+    tokenizer = BaseModel(resolve("embedded")).tokenizer
     asked = encode(Conciseness().problems("train")[:24], tokenizer)
     said = in_bfloat16[-1].generate(asked, Sampling(max_tokens=64))
     texts = [(p.token_ids + c.token_ids, len(c.token_ids)) for p, c in zip(asked, said, strict=True)]
@@ -385,21 +400,22 @@ def test_impossible_sampling_is_refused(options: dict[str, float], word: str) ->
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_vllm_loads_the_export_and_answers_as_the_centre(
-    hf: RolloutEngine,
-    vllm: RolloutEngine,
-    folder: Path,
-    centre: PreTrainedModel,
-    prompts: list[Prompt],
-    tmp_path: Path,
+def test_vllm_loads_the_export_of_the_whole_model_and_answers_as_the_centre(
+    vllm: RolloutEngine, prompts: list[Prompt], tmp_path: Path
 ) -> None:
+    whole, hf = resolve("embedded"), HFEngine(dtype="float32", device="cpu")
+    centre = BaseModel(whole).load()
     moved = copy.deepcopy(centre)
     for name, tensor in perturbed(centre, ""):
         moved.get_parameter(name).data.copy_(tensor)
-    export(moved, folder, tmp_path / "model", torch.float32, "")
+    export(moved, whole, tmp_path / "model", torch.float32, "")
+    hf.start(whole, 128)
     hf.load_weights((name, parameter.detach()) for name, parameter in moved.named_parameters())
     vllm.close()
     vllm.start(tmp_path / "model", 128)
+    torch.testing.assert_close(logits_of(vllm, prompts), logits_of(hf, prompts), atol=1e-3, rtol=0)
+    for started in (hf, vllm):
+        started.load_weights(perturbed(centre, "embed_tokens"))
     torch.testing.assert_close(logits_of(vllm, prompts), logits_of(hf, prompts), atol=1e-3, rtol=0)
 
 
