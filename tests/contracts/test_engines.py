@@ -46,7 +46,7 @@ KINDS_OF_EVERY_DAY = {"embedding with tied head", "all together"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every fifth layer of the embedded model: real weights, tied head, grouped-query attention, in a third."""
+    """Every fifth layer of the embedded model: real weights, tied head, grouped-query attention."""
     whole, cut = resolve("embedded"), tmp_path_factory.mktemp("cut")
     shutil.copytree(whole, cut, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
     config = json.loads((cut / "config.json").read_text())

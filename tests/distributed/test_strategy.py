@@ -34,7 +34,8 @@ def agree(run: Run, other: Run, world: int) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("world", "lane_size"), [(2, 1), (3, 1), (2, 2), pytest.param(4, 2, marks=pytest.mark.slow)]
+    ("world", "lane_size"),
+    [(2, 1), (2, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, 1), (4, 2)))],
 )
 def test_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone: Run, world: int, lane_size: int
@@ -50,7 +51,10 @@ def test_any_number_of_ranks_gives_the_bits_of_one(
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize(("nodes", "slurm"), [(2, False), (1, True), (2, True)])
+@pytest.mark.parametrize(
+    ("nodes", "slurm"),
+    [(2, True), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((2, False), (1, True)))],
+)
 def test_several_nodes_and_slurm_give_the_bits_of_one(
     tmp_path: Path, alone: Run, nodes: int, slurm: bool
 ) -> None:
