@@ -4,7 +4,8 @@
     python benchmarks/recipes.py --tasks demo --seeds 0 --only paper_es openai_es
 
 A run takes about as long as `make demo`. Runs that are finished in the folder are not run again, and one that
-was cut goes on, so the table can be made in several sittings. The settings below stand behind each recipe's YAML.
+was cut goes on, so the table can be made in several sittings. The settings below stand behind each recipe's
+YAML.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/shaping.py
 
 An ascent on J(x) = -|x|^2 / 2 in 50 dimensions from |x| = 1, with N = 16, sigma = 0.01 and normal noise in
-the reward; means over 8 ascents. No model is run. A number is the first generation whose mean gap |x|^2 / 2 is
-below that share of the gap at the start; "-" is none within 600.
+the reward; means over 8 ascents. No model is run. A number is the first generation whose mean gap |x|^2 / 2
+is below that share of the gap at the start; "-" is none within 600.
 """
 
 import argparse
