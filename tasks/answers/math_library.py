@@ -29,10 +29,8 @@ MAX_CHARS = 200
 MAX_DEPTH = 5
 MAX_BITS = 50_000  # of any number that SymPy may have to write out
 _PRECISION = 1e-9  # relative difference of values that count as equal
-_EXACT = (
-    1e-50  # the same for numbers without decimals and letters, whose difference SymPy knows to 100 digits
-)
-_ZERO = 1e-100  # what SymPy gives for a difference of equal numbers is smaller
+_EXACT = 1e-50  # the same for numbers without decimals and letters
+_ZERO = 1e-100  # SymPy's difference of equal numbers is smaller: it computes 100 digits
 _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 _SIZES = (0.7, 1.3, 2.9)  # of the values that letters take
 _WHOLE = (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
