@@ -329,3 +329,10 @@ def test_a_kind_with_sample_alone_perturbs_and_accumulates_like_the_fused_one() 
         noise.perturbed(6, NAME, centre, 0.3, torch.bfloat16) for noise in (OneDraw(), GaussianNoise())
     )
     assert torch.equal(plain, fused)
+
+
+def test_a_kind_with_sample_alone_takes_transposed_centres() -> None:
+    centre = torch.randn(40, 30)
+    result = OneDraw().perturbed(1, NAME, centre.t().contiguous().t(), 0.5, torch.float32)
+    assert result.is_contiguous()
+    assert torch.equal(result, OneDraw().perturbed(1, NAME, centre, 0.5, torch.float32))

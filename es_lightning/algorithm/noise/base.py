@@ -114,7 +114,8 @@ class Noise(ABC):
             TypeError: the centre is not float32.
         """
         require_float32(centre)
-        return (centre.detach() + self.sample(seed, name, centre.shape, centre.device) * scale).to(dtype)
+        eps = self.sample(seed, name, centre.shape, centre.device)
+        return (centre.detach().contiguous() + eps * scale).to(dtype)
 
     def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
         """Add ``weight * eps`` to ``total`` in place; product and sum each round to float32.
@@ -155,8 +156,8 @@ def noise_of(identity: str) -> Noise:
     version, _, text = identity.partition(" ")
     if version not in kinds:
         raise UsageError(
-            f"the run's noise was {_short(version)}, and this library makes {', '.join(sorted(kinds))}: use the "
-            "version that the run was made with."
+            f"the run's noise was {_short(version)}, and this library makes {', '.join(sorted(kinds))}: use "
+            "the version that the run was made with."
         )
     kind: type[Noise] = kinds[version]
     try:
