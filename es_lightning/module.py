@@ -584,8 +584,8 @@ class EvolutionStrategies(pl.LightningModule):
                 schedule.load_state_dict(states.get(name) or {})
             except (KeyError, TypeError, ValueError) as error:
                 raise UsageError(
-                    f"{path} is damaged: it holds no state that model.{name}_schedule can go on from. Give "
-                    "another --ckpt_path."
+                    f"{path} holds no state that model.{name}_schedule can go on from: give the schedule "
+                    "that the run began with, or another --ckpt_path if the file is damaged."
                 ) from error
 
     # Reports --------------------------------------------------------------------------------------

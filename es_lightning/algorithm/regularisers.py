@@ -235,7 +235,7 @@ def _counts(estimates: Iterable[Tensor]) -> Tensor:
 def _threshold(counts: Tensor, keep: float) -> int:
     """Return the highest bin from which on at least the wanted share of entries lies."""
     from_here_on = counts.flip(0).cumsum(0).flip(0)
-    wanted = max(1, math.ceil(keep * int(from_here_on[0])))
+    wanted = math.ceil(keep * int(from_here_on[0]))
     return int((from_here_on >= wanted).nonzero().max())
 
 

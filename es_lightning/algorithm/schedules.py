@@ -44,7 +44,11 @@ class Schedule(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Go on from what ``state_dict`` returned."""
+        """Go on from what ``state_dict`` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such state.
+        """
 
 
 class ConstantSchedule(Schedule):
@@ -155,7 +159,10 @@ class AdaptiveSchedule(Schedule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set the logarithm of the factor."""
-        self._log = float(state["log"])
+        log = float(state["log"])
+        if not math.log(self.low) <= log <= math.log(self.high):
+            raise ValueError(f"the factor exp({log}) is outside its bounds")
+        self._log = log
 
 
 class SuccessRule(AdaptiveSchedule):
@@ -216,7 +223,10 @@ class SuccessRule(AdaptiveSchedule):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from that state."""
         super().load_state_dict(state)
-        self._smoothed, self._before = float(state["smoothed"]), list(state["before"])
+        smoothed, *before = (float(number) for number in (state["smoothed"], *state["before"]))
+        if not all(map(math.isfinite, (smoothed, *before))):
+            raise ValueError("a number is not finite")
+        self._smoothed, self._before = smoothed, before
 
 
 class SignalRule(AdaptiveSchedule):

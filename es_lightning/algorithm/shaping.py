@@ -45,7 +45,8 @@ def none(rewards: Tensor) -> Tensor:
 def centered_rank(rewards: Tensor) -> Tensor:
     """Return w_n = (rank of R_n) / (N - 1) - 1/2, from -1/2 to 1/2 (Salimans et al. 2017, arXiv 1703.03864).
 
-    Members with the same R_n get the mean of their ranks. Outliers count no more than their rank.
+    Members with the same R_n, up to rounding, get the mean of their ranks. Outliers count no more than their
+    rank.
 
     Args:
         rewards: [N, P], higher is better.
@@ -54,8 +55,10 @@ def centered_rank(rewards: Tensor) -> Tensor:
         float64 [N], mean 0.
     """
     means = rewards.double().mean(dim=1)
+    differences = means[:, None] - means[None, :]
+    signs = differences.sign().masked_fill(differences.abs() <= _rounding(rewards), 0)
     # Rank, from 0: how many are worse, and half of those that are alike, oneself left out.
-    ranks = ((means[:, None] - means[None, :]).sign().sum(dim=1) + len(means) - 1) / 2
+    ranks = (signs.sum(dim=1) + len(means) - 1) / 2
     return ranks / (len(means) - 1) - 0.5
 
 
@@ -88,7 +91,9 @@ def prompt_z_score(rewards: Tensor) -> Tensor:
         float64 [N], mean 0.
     """
     rewards = rewards.double()
-    return ((rewards - rewards.mean(dim=0)) / (rewards.std(dim=0, correction=0) + 1e-8)).mean(dim=1)
+    centred = rewards - rewards.mean(dim=0)
+    centred[:, (rewards == rewards[0]).all(dim=0)] = 0  # a mean of equal numbers may round to another
+    return (centred / (rewards.std(dim=0, correction=0) + 1e-8)).mean(dim=1)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ def best_of_n(rewards: Tensor) -> Tensor:
         float64 [N], mean 1.
     """
     means = rewards.double().mean(dim=1)
-    best = (means == means.max()).double()
+    best = (means >= means.max() - _rounding(rewards)).double()
     return best * len(means) / best.sum()
 
 
@@ -216,8 +221,12 @@ def all_alike(rewards: Tensor) -> bool:
     A difference within rounding error counts as none: dividing by it would turn rounding into a full step.
     """
     means = rewards.double().mean(dim=1)
-    tolerance = 8 * torch.finfo(torch.float64).eps * max(1.0, float(rewards.abs().max()))
-    return bool(means.max() - means.min() <= tolerance)
+    return bool(means.max() - means.min() <= _rounding(rewards))
+
+
+def _rounding(rewards: Tensor) -> float:
+    """Return the largest difference of two means that rounding alone can cause."""
+    return 8 * torch.finfo(torch.float64).eps * max(1.0, float(rewards.abs().max()))
 
 
 def reward_statistics(rewards: Tensor) -> dict[str, float]:

@@ -79,7 +79,7 @@ def regulariser_of(described: Mapping[str, Any], trust_remote_code: bool = False
         raise UsageError(f"the journal's header is damaged: {path} is no regulariser.")
     try:
         return kind(**described["settings"])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(
             f"the journal's header has settings that {path} does not take ({error}): use the version that "
             "the run was made with."

@@ -1,12 +1,31 @@
 """From rewards to weights, against SciPy and the papers' formulas."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
-from es_lightning.algorithm.shaping import all_alike, none, z_score
+from es_lightning.algorithm.shaping import (
+    FixedScale,
+    all_alike,
+    best_of_n,
+    centered_rank,
+    leave_one_out,
+    none,
+    prompt_centred,
+    prompt_z_score,
+    weigh,
+    z_score,
+)
+from es_lightning.errors import RewardError, UsageError
+from es_lightning.records import LARGEST_REWARD
 
 
 def test_z_score_is_scipys() -> None:
@@ -43,3 +62,155 @@ def test_one_prompt_answered_better_is_not_alike() -> None:
     rewards = torch.full((30, 200), -40.0)
     rewards[3, 17] += 1
     assert not all_alike(rewards)
+
+
+# The other shapings
+
+
+def rewards_of(seed: int, members: int = 30, prompts: int = 7) -> NDArray[np.float64]:
+    """Rewards with prompts of different means and spreads."""
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(members, prompts)) * generator.uniform(0.1, 5, prompts) + np.arange(prompts)
+
+
+def centered_ranks(rewards: NDArray[np.float64]) -> Any:
+    return (stats.rankdata(rewards.mean(1)) - 1) / (len(rewards) - 1) - 0.5
+
+
+def centred(rewards: NDArray[np.float64]) -> Any:
+    return (rewards - rewards.mean(0)).mean(1) / np.sqrt(rewards.var() + 1e-5)
+
+
+def winner(rewards: NDArray[np.float64]) -> Any:
+    means = rewards.mean(1)
+    return np.where(means == means.max(), len(means) / np.count_nonzero(means == means.max()), 0.0)
+
+
+def without_oneself(rewards: NDArray[np.float64]) -> Any:
+    means = rewards.mean(1)
+    return [mean - np.delete(means, index).mean() for index, mean in enumerate(means)]
+
+
+FORMULAS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[NDArray[np.float64]], Any]]] = {
+    "z_score": (z_score, lambda r: stats.zscore(r.mean(1))),
+    "centered_rank": (centered_rank, centered_ranks),
+    "prompt_centred": (prompt_centred, centred),
+    "prompt_z_score": (prompt_z_score, lambda r: stats.zscore(r, axis=0).mean(1)),
+    "leave_one_out": (leave_one_out, without_oneself),
+    "best_of_n": (best_of_n, winner),
+    "FixedScale": (FixedScale(0.25), lambda r: (r.mean(1) - r.mean()) / 0.25),
+}
+SHAPINGS = {"none": none} | {name: shape for name, (shape, _) in FORMULAS.items()}
+every_shaping = pytest.mark.parametrize("shape", SHAPINGS.values(), ids=SHAPINGS)
+
+
+@pytest.mark.parametrize(("members", "prompts"), [(30, 7), (2, 1), (3, 200), (5, 2)])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_weights_are_numpys_and_scipys(name: str, members: int, prompts: int) -> None:
+    shape, formula = FORMULAS[name]
+    rewards = rewards_of(members, members, prompts)
+    weights = shape(torch.from_numpy(rewards))
+    assert weights.dtype == torch.float64
+    np.testing.assert_allclose(weights.numpy(), formula(rewards), rtol=1e-6, atol=1e-12)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=20))
+def test_ranks_of_ties_are_scipys_average(means: list[int]) -> None:
+    rewards = np.array(means, dtype=np.float64)[:, None] / 2
+    expected = centered_ranks(rewards)
+    np.testing.assert_allclose(centered_rank(torch.from_numpy(rewards)).numpy(), expected, atol=1e-15)
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=20))
+def test_winners_share_what_there_is(means: list[int]) -> None:
+    rewards = np.array(means, dtype=np.float64)[:, None]
+    weights = best_of_n(torch.from_numpy(rewards))
+    np.testing.assert_allclose(weights.numpy(), winner(rewards))
+    assert float(weights.mean()) == pytest.approx(1)
+
+
+def test_members_are_tied_though_their_sums_round_differently() -> None:
+    rows = [[0.1, 0.2, 0.3, 0.7], [0.7, 0.1, 0.3, 0.2], [0.3, 0.7, 0.2, 0.1], [0.2, 0.1, 0.3, 0.6]]
+    rewards = torch.tensor(rows, dtype=torch.float64)
+    assert len(set(rewards[:3].mean(dim=1).tolist())) > 1, "rounding differs"
+    third = 1 / 6  # ranks 1, 2 and 3 of 0 to 3 have the mean 2
+    assert centered_rank(rewards).tolist() == pytest.approx([third, third, third, -0.5], abs=1e-15)
+    assert best_of_n(rewards).tolist() == pytest.approx([4 / 3, 4 / 3, 4 / 3, 0])
+
+
+@pytest.mark.parametrize("value", [0.1, 1234567.1, -1e12 / 3, 1e30])
+def test_a_prompt_that_all_answered_alike_does_not_count_in_prompt_z_scores(value: float) -> None:
+    rewards = torch.from_numpy(rewards_of(1, 7, 3))
+    more = torch.cat([rewards, torch.full((7, 1), value, dtype=torch.float64)], dim=1)
+    np.testing.assert_allclose(prompt_z_score(more).numpy() * 4, prompt_z_score(rewards).numpy() * 3)
+
+
+extreme = st.one_of(
+    st.floats(-LARGEST_REWARD, LARGEST_REWARD),
+    st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1.0, LARGEST_REWARD, -LARGEST_REWARD]),
+)
+
+
+@given(st.data(), st.integers(2, 6), st.integers(1, 4))
+def test_weights_of_extreme_rewards_are_finite(data: st.DataObject, members: int, prompts: int) -> None:
+    row = st.lists(extreme, min_size=prompts, max_size=prompts)
+    rows = data.draw(st.lists(row, min_size=members, max_size=members))
+    for shape in SHAPINGS.values():
+        weights, _ = weigh(torch.tensor(rows, dtype=torch.float64), shape)
+        assert weights.shape == (members,)
+        assert torch.isfinite(weights).all()
+
+
+@given(st.permutations(range(9)))
+def test_no_shaping_knows_members_by_their_place(order: list[int]) -> None:
+    rewards = torch.from_numpy(rewards_of(2, 9, 4))
+    for shape in SHAPINGS.values():
+        torch.testing.assert_close(shape(rewards[order]), shape(rewards)[order])
+
+
+@every_shaping
+def test_rewards_are_left_as_they_are(shape: Callable[[Tensor], Tensor]) -> None:
+    rewards = torch.from_numpy(rewards_of(4))
+    before = rewards.clone()
+    shape(rewards)
+    assert torch.equal(rewards, before)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("inf"), float("nan")])
+def test_a_scale_that_is_none_is_refused(scale: float) -> None:
+    with pytest.raises(UsageError, match=rf"^FixedScale\.scale is {scale}: give a number above 0"):
+        FixedScale(scale)
+
+
+# Refusals
+
+REWARDS = torch.tensor([[0.0], [1.0], [2.0]])
+WRONG: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "a shape": (lambda rewards: rewards, r"returned the shape \[3, 1\]: return a tensor of 3 weights"),
+    "too few": (lambda rewards: rewards[1:, 0], r"returned the shape \[2\]"),
+    "a list": (lambda rewards: [1.0, 2.0, 3.0], r"returned \[1.0, 2.0, 3.0\]: return a tensor"),
+    "nothing": (lambda rewards: None, "returned None"),
+    "nan": (lambda rewards: torch.tensor([0.0, float("nan"), 1.0]), "returned nan for member 1"),
+    "inf": (lambda rewards: torch.tensor([0.0, 1.0, float("-inf")]), "returned -inf for member 2"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_shaping_that_returns_no_weights_is_refused(name: str) -> None:
+    shape, words = WRONG[name]
+    with pytest.raises(UsageError, match=words) as caught:
+        weigh(REWARDS, shape)
+    assert "model.shaping" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e31])
+def test_rewards_that_overflow_are_refused(value: float) -> None:
+    with pytest.raises(RewardError, match="a reward of the population has the size"):
+        weigh(torch.tensor([[0.0], [value]], dtype=torch.float64), z_score)
+
+
+@every_shaping
+def test_a_generation_that_agrees_is_skipped_whatever_the_shaping(shape: Callable[[Tensor], Tensor]) -> None:
+    weights, skipped = weigh(torch.full((4, 3), 0.1), shape)
+    assert skipped
+    assert weights.tolist() == [0.0] * 4

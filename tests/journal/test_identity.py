@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, SequentialLR, StepLR
 
+from es_lightning.algorithm.noise import FilteredNoise, LowRankNoise
+from es_lightning.algorithm.regularisers import ClipNorm, SparseUpdate
+from es_lightning.algorithm.schedules import LinearSchedule, ListedSchedule, SignalRule, SuccessRule
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.grading.scorer import Grading
@@ -106,6 +109,25 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"lr_scheduler": lambda o: StepLR(o, 5, gamma=0.1)},
         ["model.lr_scheduler.gamma was 0.5 in the run and is 0.1 now. Give the old value,"],
     ),
+    "noise": (
+        {"noise": FilteredNoise(exclude=["*norm*"])},
+        ['model.noise was gaussian-1 in the run and is filtered-1 {"exclude":["*norm*"],"include":["*"],'],
+    ),
+    "sigma schedule": (
+        {"sigma_schedule": LinearSchedule(5)},
+        [
+            "model.sigma_schedule was null in the run and is "
+            "es_lightning.algorithm.schedules.LinearSchedule now",
+        ],
+    ),
+    "population schedule": (
+        {"population_schedule": ListedSchedule([1.0])},
+        ["model.population_schedule was null in the run and is es_lightning.algorithm.schedules.Listed"],
+    ),
+    "regularisers": (
+        {"regularisers": [ClipNorm(1.0)]},
+        ['model.regularisers was [] in the run and is [{"class": "es_lightning.algorithm.regularisers.Cl'],
+    ),
     "prompts": (
         {"data": {"prompts_per_generation": 3}},
         ["data.prompts_per_generation was 2 in the run and is 3 now"],
@@ -129,6 +151,61 @@ def test_a_run_does_not_go_on_with_other_settings(began: Path, name: str) -> Non
     assert str(caught.value).count(" now") == len([each for each in words if "run" in each])
     assert "start a new run in another folder" in str(caught.value)
     assert (began / "journal.jsonl").read_text() == before
+
+
+PARTS: dict[str, Any] = {
+    "noise": LowRankNoise(2),
+    "sigma_schedule": SuccessRule(),
+    "population_schedule": LinearSchedule(5, 2.0),
+    "regularisers": [ClipNorm(1.0), SparseUpdate(0.5)],
+}
+OTHER_PARTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "rank": (
+        {"noise": LowRankNoise(3)},
+        [
+            'model.noise was low_rank-1 {"rank":2,"vectors":"gaussian"} in the run and is '
+            'low_rank-1 {"rank":3,"vectors":"gaussian"} now',
+        ],
+    ),
+    "damping": (
+        {"sigma_schedule": SuccessRule(damping=2.0)},
+        ["model.sigma_schedule.damping was 1.0 in the run and is 2.0 now"],
+    ),
+    "rule": (
+        {"sigma_schedule": SignalRule()},
+        [
+            "SuccessRule in the run and is es_lightning.algorithm.schedules.SignalRule now. Give the old "
+            "value,",
+        ],
+    ),
+    "no rule": ({"sigma_schedule": None}, ["schedules.SuccessRule in the run and is null now"]),
+    "end": (
+        {"population_schedule": LinearSchedule(5, 3.0)},
+        ["model.population_schedule.end was 2.0 in the run and is 3.0 now"],
+    ),
+    "order": ({"regularisers": [SparseUpdate(0.5), ClipNorm(1.0)]}, ["model.regularisers was [{"]),
+    "no parts": (
+        {"regularisers": None},
+        ['"settings": {"keep": 0.5, "scope": "tensor"}}] in the run and is []'],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def began_with_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    go(folder, 1, **PARTS)
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHER_PARTS)
+def test_a_run_does_not_go_on_with_other_parts(began_with_parts: Path, name: str) -> None:
+    options, words = OTHER_PARTS[name]
+    with pytest.raises(UsageError, match="cannot go on with other settings") as caught:
+        go(began_with_parts, 2, **(PARTS | options))
+    for each in words:
+        assert each in str(caught.value)
+    assert str(caught.value).count(" in the run and is ") == 1
 
 
 def test_what_decides_nothing_may_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

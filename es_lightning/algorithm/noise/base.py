@@ -114,7 +114,8 @@ class Noise(ABC):
             TypeError: the centre is not float32.
         """
         require_float32(centre)
-        return (centre.detach() + self.sample(seed, name, centre.shape, centre.device) * scale).to(dtype)
+        eps = self.sample(seed, name, centre.shape, centre.device)
+        return (centre.detach().contiguous() + eps * scale).to(dtype)
 
     def accumulate_(self, seed: int, name: str, total: Tensor, weight: float) -> None:
         """Add ``weight * eps`` to ``total`` in place; product and sum each round to float32.
@@ -147,25 +148,32 @@ def noise_of(identity: str) -> Noise:
     """Return the kind of noise that an identity stands for, with its settings; see ``Noise.identity``.
 
     Raises:
-        UsageError: this library has no kind with that version, or the kind does not take these settings.
+        UsageError: this library has no kind with that version, or the kind does not take these settings, or
+            it has others.
     """
     # Abstract kinds, such as TableNoise, have no version.
     kinds = {kind.version: kind for kind in _kinds(Noise) if hasattr(kind, "version")}
     version, _, text = identity.partition(" ")
     if version not in kinds:
         raise UsageError(
-            f"the run's noise was {version}, and this library makes {', '.join(sorted(kinds))}: use the "
-            "version that the run was made with."
+            f"the run's noise was {_short(version)}, and this library makes {', '.join(sorted(kinds))}: use "
+            "the version that the run was made with."
         )
     kind: type[Noise] = kinds[version]
     try:
         noise = kind.from_settings(json.loads(text or "{}"))
-    except (ValueError, TypeError) as error:
+        if noise.identity != identity:  # as where a setting is missing: what it was then is not known
+            raise ValueError(f"it would be {_short(noise.identity)}")
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise UsageError(
-            f"the run's noise {identity} has settings that {kind.__name__} does not take ({error}): use the "
-            "version that the run was made with."
+            f"the run's noise {_short(identity)} has settings that {kind.__name__} does not take "
+            f"({error}): use the version that the run was made with."
         ) from error
     return noise
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _kinds(kind: type) -> Iterator[type]:

@@ -25,7 +25,7 @@ class FilteredNoise(Noise):
         exclude: patterns of the parameters to freeze.
 
     Raises:
-        UsageError: there are no patterns.
+        UsageError: there are no patterns, or they are no lists of texts.
 
     Example::
 
@@ -43,6 +43,9 @@ class FilteredNoise(Noise):
     ) -> None:
         if not include and not exclude:
             raise UsageError("FilteredNoise has no patterns: give include, exclude or both.")
+        for patterns in (include or [], exclude or []):
+            if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
+                raise UsageError(f"FilteredNoise has {patterns} for patterns: give a list of texts.")
         self.noise = noise or GaussianNoise()
         self.include, self.exclude = list(include or ["*"]), list(exclude or [])
 
@@ -53,7 +56,7 @@ class FilteredNoise(Noise):
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """Make the noise that has these settings."""
-        return cls(noise_of(settings["noise"]), settings["include"], settings["exclude"])
+        return cls(noise_of(str(settings["noise"])), settings["include"], settings["exclude"])
 
     def perturbs(self, name: str, shape: Sequence[int]) -> bool:
         """Tell whether the patterns let a parameter through, and the kind of noise perturbs it."""

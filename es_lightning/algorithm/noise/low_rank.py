@@ -39,7 +39,7 @@ class LowRankNoise(Noise):
         vectors: Literal["gaussian", "frozen"] = "gaussian",
         compile: bool | None = None,
     ) -> None:
-        if not isinstance(rank, int) or rank < 1:
+        if type(rank) is not int or rank < 1:  # True is an int, too
             raise UsageError(f"LowRankNoise.rank is {rank}: give at least 1.")
         if vectors not in ("gaussian", "frozen"):
             raise UsageError(f"LowRankNoise.vectors is {vectors}: give gaussian or frozen.")
@@ -93,7 +93,7 @@ class LowRankNoise(Noise):
         if centre.dim() < 2:
             return self._gaussian.perturbed(seed, name, centre, scale, dtype)
         result = torch.empty(centre.shape, dtype=dtype, device=centre.device)
-        theta = centre.detach().reshape(-1, centre.shape[-1])
+        theta = centre.detach().reshape(math.prod(centre.shape[:-1]), centre.shape[-1])
         first = 0
         for place, eps in self._pieces(seed, name, result):
             here = theta[first : first + len(place)]
