@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from es_lightning.cli.configs import packaged_configs
 from es_lightning.cli.given import Given
+from es_lightning.cli.short_names import short_names
 from es_lightning.cli.suggest import suggestion
 from es_lightning.cli.vocabulary import Sections, classes, hint, options_of, plug_ins
 
@@ -22,6 +26,7 @@ TYPES = {
     "NoneType": "null",
     "timedelta": "a time",
 }
+FEW = 8  # names that a sentence may list
 
 
 def explained(message: str, sections: Sections, options: Sequence[str], given: Sequence[Given] = ()) -> str:
@@ -60,6 +65,12 @@ class Case:
         """The config files."""
         return [Path(each.value or "") for each in self.given if each.key == "config"]
 
+    def named(self, key: str) -> dict[str, Any]:
+        """What may stand for an option's value, by its short name."""
+        paths = {name: path.rpartition(".") for name, path in short_names(key).items()}
+        known = {name: getattr(importlib.import_module(path[0]), path[2]) for name, path in paths.items()}
+        return {**plug_ins(hint(self.sections, key)), **known}
+
     def at(self, key: str) -> str:
         """Where an option was given last."""
         places = [each.place for each in self.given if each.key == key or each.key == f"{key}.class_path"]
@@ -92,11 +103,16 @@ def _unknown_argument(case: Case, word: str) -> str:
     key = case.key or (_without_init_args(given[-1].key.removesuffix(f".{word}")) if given else "")
     owner = _owner(case, given[-1] if given else None, key)
     place = given[-1].place if given else ""
-    first = word.partition(".")[0]
+    first, named = word.partition(".")[0], case.named(key)
+    if first in named:
+        return (
+            f"{place}{key}: {first} is a class: write class_path: {first}, and its options below init_args."
+        )
     if first != word:  # a mapping where none belongs, such as a mistyped init_args
         return f"{place}{key}: {first} may not stand here.{suggestion(first, ['class_path', 'init_args'])}"
+    if word == "class_path":
+        return f"{place}{key}: beside class_path stands init_args alone: write the options below that."
     if owner is None:
-        named = plug_ins(hint(case.sections, key))
         having = " or ".join(name for name, kind in named.items() if word in options_of(kind))
         return f"{place}{key} has no option {word}{f': name its class, {having}, first' if having else ''}."
     return f"{place}{key}: {owner.__name__} has no option {word}.{suggestion(word, options_of(owner))}"
@@ -104,7 +120,7 @@ def _unknown_argument(case: Case, word: str) -> str:
 
 def _owner(case: Case, given: Given | None, key: str) -> type | None:
     """The class that an argument was meant for: the one named for it, or the only one possible."""
-    named = plug_ins(hint(case.sections, key))
+    named = case.named(key)
     if given is not None:
         mapping = _without_init_args(given.key.rpartition(".")[0])
         homes = {key, mapping, f"{mapping}.class_path", f"{key}.class_path"}
@@ -125,8 +141,12 @@ def _unknown_class(case: Case, name: str) -> str:
     if name.lower() in ("nan", "inf"):  # no number in YAML, so the parser looked for a class
         keys = [each.key for each in case.given if each.value == name and each.key.startswith(case.key)]
         return f"{_place_of_value(case, name)}{[case.key, *keys][-1]} is {name}: give a number."
-    near = suggestion(name, plug_ins(hint(case.sections, case.key)))
-    return f"{_place_of_value(case, name)}{case.key}: there is no class {name}.{near}"
+    known = case.named(case.key)
+    near = suggestion(name, known)
+    if not near and 0 < len(known) <= FEW:
+        near = f" There are {', '.join(known)}."
+    what = "" if any(map(inspect.isfunction, known.values())) else "class "
+    return f"{_place_of_value(case, name)}{case.key}: there is no {what}{name}.{near}"
 
 
 def _place_of_value(case: Case, value: str) -> str:
@@ -149,17 +169,44 @@ def _wrong_type(case: Case, option: str, kind: str, value: str) -> str:
     return f"{_place_of_value(case, value)}{key} is {value}: give {wanted}."
 
 
-def _no_type_of_several(case: Case, value: str) -> str:
-    kinds = re.findall(r"Expected a <class '([\w.]+)'>", case.message)
-    wanted = " or ".join(dict.fromkeys(TYPES.get(kind.rpartition(".")[2], kind) for kind in kinds))
+def _no_type_of_several(case: Case, kinds: str, kind: str, value: str) -> str:
+    """A value of a wrong type, where the parser had tried several."""
     value = " ".join(value.split())
-    return f"{_place_of_value(case, value)}{case.key} is {value}: give {wanted or 'another value'}."
+    place = _place_of_value(case, value) or case.at(case.key)
+    if kinds.startswith("list["):
+        return f"{place}{case.key} {_a_list(case, case.key, value)}"
+    if "<class 'es_lightning." in kinds:
+        [owner, *_] = classes(hint(case.sections, case.key))
+        if kind == "list":
+            return f"{place}{case.key} holds a list: name one class, without a dash before it."
+        if is_dataclass(owner):
+            return (
+                f"{place}{case.key} is {value}: give its options, such as {case.key}.{options_of(owner)[0]}."
+            )
+    expected = re.findall(r"Expected a <class '([\w.]+)'>", case.message)
+    wanted = " or ".join(dict.fromkeys(TYPES.get(each.rpartition(".")[2], each) for each in expected))
+    return f"{place}{case.key} is {value}: give {wanted or 'another value'}."
+
+
+def _no_list(case: Case, option: str, value: str) -> str:
+    """One value, where an option of a class takes a list."""
+    place = _place_of_value(case, value) or case.at(case.key)
+    return f"{place}{case.key}.{option} {_a_list(case, f'{case.key}.{option}', value)}"
+
+
+def _a_list(case: Case, key: str, value: str) -> str:
+    shown = value if re.fullmatch(r"[^\s{}\[\]]+", value) else "..."
+    known = case.named(key)
+    near = "" if shown in known else suggestion(shown, known)
+    return f"takes a list: give --{key}+={shown}, or in YAML a dash before each entry.{near}"
 
 
 def _missing_argument(case: Case, names: str) -> str:
     names = " ".join(names.split())
     value = re.search(r"class_path='([\w.]+)'", case.message)
-    owner = value[1].rpartition(".")[2] if value else "the class"
+    module, _, owner = value[1].rpartition(".") if value else ("", "", "the class")
+    if inspect.isfunction(getattr(sys.modules.get(module), owner, None)):
+        return f"{case.at(case.key)}{case.key}: {owner} is a function: name it without class_path."
     first = names.partition(",")[0]
     return f"{case.at(case.key)}{case.key}: {owner} needs {names}: give --{case.key}.{first}, or init_args."
 
@@ -178,6 +225,13 @@ def _no_attribute(case: Case, module: str, name: str) -> str:
 
 def _not_importable(case: Case, path: str, why: str) -> str:
     return f"{_place_of_value(case, path)}{case.key}: {path} cannot be imported: {' '.join(why.split())}."
+
+
+def _no_callable(case: Case, value: str) -> str:
+    path = re.search(r"class_path='([\w.]+)'", value)
+    value = path[1] if path else value
+    place = _place_of_value(case, value) or case.at(case.key)
+    return f"{place}{case.key} is {value}: name a function, or a class that can stand for one."
 
 
 def _no_subclass(case: Case, path: str, base: str) -> str:
@@ -230,13 +284,29 @@ SENTENCES: list[tuple[str, Callable[..., str]]] = [
     (r"Expected a dot import path string: (\S+)", _unknown_class),
     (r"Import path (\S+) does not correspond to a subclass of (\w+)", _no_subclass),
     (r"module '([\w.]+)' has no attribute '(\w+)'", _no_attribute),
-    (r'Parser key "(\w+)":\s+Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*?)(?:\n|\Z)', _not_among),
+    (
+        r'Parser key "([\w.]+)":\s+Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*?)(?:\n|\Z)',
+        _not_among,
+    ),
     (r"Expected an instantiatable class, but ([\w.]+) is abstract", _abstract),
     (r"^the following arguments are required: \w+\.([\w.]+)", _missing_option),
-    (r"the following arguments are required: (.*?)(?:\n|\Z)", _missing_argument),
-    (r"\s+Parser key \"(\w+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\n|\Z)", _wrong_type),
+    (r"the following arguments are required: (.*?)(?:\n|\. Got value|\Z)", _missing_argument),
+    (
+        r"\s+Parser key \"(\w+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\n|\. Got|\Z)",
+        _wrong_type,
+    ),
     (r"^Parser key \"([\w.]+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*)", _wrong_type),
+    (
+        r"\s+Parser key \"(\w+)\":\s+Does not validate against any.*?Subtypes: \[list\[.*?"
+        r"Given value: (.*?)\n",
+        _no_list,
+    ),
     (r"Problem with given class_path '(.*?)':(.*?)(?:\n  -|\Z)", _not_importable),
-    (r"^Parser key \"[\w.]+\":.*Does not validate against any.*Given value: (.*)", _no_type_of_several),
+    (
+        r"^Parser key \"[\w.]+\":.*?Does not validate against any.*?Subtypes: \[(.*?)\]\n.*"
+        r"Given value type: <class '(\w+)'>\s+Given value: (.*)",
+        _no_type_of_several,
+    ),
+    (r"expects a function or a callable class:.*?Got value: (.*)", _no_callable),
 ]
 """What the parser says, and what is made of it; the first that fits counts."""

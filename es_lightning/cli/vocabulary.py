@@ -32,7 +32,7 @@ def options_of(owner: type) -> list[str]:
 def classes(kind: Any) -> list[type]:
     """Return the classes that a type may have an object of: of its union, its list, or what it returns."""
     if inspect.isclass(kind):
-        return [] if kind.__module__ == "builtins" else [kind]
+        return [] if kind.__module__ in ("builtins", "typing") else [kind]
     parts = get_args(kind)
     if parts and isinstance(parts[0], list):  # a callable: what it returns
         parts = parts[1:]
