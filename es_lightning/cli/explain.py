@@ -128,7 +128,8 @@ def _owner(case: Case, given: Given | None, key: str) -> type | None:
         for each in reversed([*case.given, *before]):
             name = (each.value or "").rpartition(".")[2]
             if each.key in homes and name in named:
-                return named[name]
+                owner: type = named[name]
+                return owner
     possible = classes(hint(case.sections, key))
     return possible[0] if len(possible) == 1 and possible[0].__name__ in named else None
 
