@@ -7,25 +7,21 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
 
+from es_lightning.cli.case import Case
 from es_lightning.cli.configs import packaged_configs
 from es_lightning.cli.given import Given
-from es_lightning.cli.short_names import short_names
 from es_lightning.cli.suggest import suggestion
 from es_lightning.cli.vocabulary import Sections, classes, hint, options_of, plug_ins
+from es_lightning.cli.wrong_values import (
+    no_callable,
+    no_list,
+    no_type_of_several,
+    not_among,
+    wrong_type,
+)
 
-TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "NoneType": "null",
-    "timedelta": "a time",
-}
 FEW = 8  # names that a sentence may list
 
 
@@ -43,38 +39,6 @@ def explained(message: str, sections: Sections, options: Sequence[str], given: S
         if found := re.search(pattern, message, re.DOTALL):
             return sentence(case, *found.groups())
     return " ".join(message.split())
-
-
-@dataclass(frozen=True)
-class Case:
-    """A message with all that is known about it; see ``explained``."""
-
-    message: str
-    sections: Sections
-    options: Sequence[str]
-    given: Sequence[Given]
-
-    @property
-    def key(self) -> str:
-        """The option that the message is about, such as ``model.engine``; empty if it names none."""
-        found = re.match(r'Parser key "([\w.]+)"', self.message)
-        return found[1] if found else ""
-
-    @property
-    def files(self) -> list[Path]:
-        """The config files."""
-        return [Path(each.value or "") for each in self.given if each.key == "config"]
-
-    def named(self, key: str) -> dict[str, Any]:
-        """What may stand for an option's value, by its short name."""
-        paths = {name: path.rpartition(".") for name, path in short_names(key).items()}
-        known = {name: getattr(importlib.import_module(path[0]), path[2]) for name, path in paths.items()}
-        return {**plug_ins(hint(self.sections, key)), **known}
-
-    def at(self, key: str) -> str:
-        """Where an option was given last."""
-        places = [each.place for each in self.given if each.key == key or each.key == f"{key}.class_path"]
-        return places[-1] if places else ""
 
 
 def _unknown_option(case: Case, on_command_line: str | None, in_file: str | None) -> str:
@@ -141,65 +105,13 @@ def _without_init_args(key: str) -> str:
 def _unknown_class(case: Case, name: str) -> str:
     if name.lower() in ("nan", "inf"):  # no number in YAML, so the parser looked for a class
         keys = [each.key for each in case.given if each.value == name and each.key.startswith(case.key)]
-        return f"{_place_of_value(case, name)}{[case.key, *keys][-1]} is {name}: give a number."
+        return f"{case.place_of(name)}{[case.key, *keys][-1]} is {name}: give a number."
     known = case.named(case.key)
     near = suggestion(name, known)
     if not near and 0 < len(known) <= FEW:
         near = f" There are {', '.join(known)}."
     what = "" if any(map(inspect.isfunction, known.values())) else "class "
-    return f"{_place_of_value(case, name)}{case.key}: there is no {what}{name}.{near}"
-
-
-def _place_of_value(case: Case, value: str) -> str:
-    places = [each.place for each in case.given if each.value == value and each.key.startswith(case.key)]
-    return places[-1] if places else ""
-
-
-def _not_among(case: Case, option: str, listed: str, value: str) -> str:
-    names = re.findall(r"'([^']*)'", listed)
-    value = value.strip()
-    key = case.key if case.key == option else f"{case.key}: {option}"
-    allowed = f"{', '.join(names[:-1])} or {names[-1]}"
-    return f"{_place_of_value(case, value)}{key} is {value}: give {allowed}.{suggestion(value, names)}"
-
-
-def _wrong_type(case: Case, option: str, kind: str, value: str) -> str:
-    value = value.strip()
-    key = case.key if case.key == option else f"{case.key}.{option}"
-    wanted = TYPES.get(kind.rpartition(".")[2], kind)
-    return f"{_place_of_value(case, value)}{key} is {value}: give {wanted}."
-
-
-def _no_type_of_several(case: Case, kinds: str, kind: str, value: str) -> str:
-    """A value of a wrong type, where the parser had tried several."""
-    value = " ".join(value.split())
-    place = _place_of_value(case, value) or case.at(case.key)
-    if kinds.startswith("list["):
-        return f"{place}{case.key} {_a_list(case, case.key, value)}"
-    if "<class 'es_lightning." in kinds:
-        [owner, *_] = classes(hint(case.sections, case.key))
-        if kind == "list":
-            return f"{place}{case.key} holds a list: name one class, without a dash before it."
-        if is_dataclass(owner):
-            return (
-                f"{place}{case.key} is {value}: give its options, such as {case.key}.{options_of(owner)[0]}."
-            )
-    expected = re.findall(r"Expected a <class '([\w.]+)'>", case.message)
-    wanted = " or ".join(dict.fromkeys(TYPES.get(each.rpartition(".")[2], each) for each in expected))
-    return f"{place}{case.key} is {value}: give {wanted or 'another value'}."
-
-
-def _no_list(case: Case, option: str, value: str) -> str:
-    """One value, where an option of a class takes a list."""
-    place = _place_of_value(case, value) or case.at(case.key)
-    return f"{place}{case.key}.{option} {_a_list(case, f'{case.key}.{option}', value)}"
-
-
-def _a_list(case: Case, key: str, value: str) -> str:
-    shown = value if re.fullmatch(r"[^\s{}\[\]]+", value) else "..."
-    known = case.named(key)
-    near = "" if shown in known else suggestion(shown, known)
-    return f"takes a list: give --{key}+={shown}, or in YAML a dash before each entry.{near}"
+    return f"{case.place_of(name)}{case.key}: there is no {what}{name}.{near}"
 
 
 def _missing_argument(case: Case, names: str) -> str:
@@ -220,23 +132,16 @@ def _no_attribute(case: Case, module: str, name: str) -> str:
     named = plug_ins(hint(case.sections, case.key))
     inside = vars(importlib.import_module(module)).items()
     known = [each for each, what in inside if each in named or getattr(what, "__module__", "") == module]
-    place = _place_of_value(case, f"{module}.{name}")
+    place = case.place_of(f"{module}.{name}")
     return f"{place}{case.key}: {module} has no {name}.{suggestion(name, known)}"
 
 
 def _not_importable(case: Case, path: str, why: str) -> str:
-    return f"{_place_of_value(case, path)}{case.key}: {path} cannot be imported: {' '.join(why.split())}."
-
-
-def _no_callable(case: Case, value: str) -> str:
-    path = re.search(r"class_path='([\w.]+)'", value)
-    value = path[1] if path else value
-    place = _place_of_value(case, value) or case.at(case.key)
-    return f"{place}{case.key} is {value}: name a function, or a class that can stand for one."
+    return f"{case.place_of(path)}{case.key}: {path} cannot be imported: {' '.join(why.split())}."
 
 
 def _no_subclass(case: Case, path: str, base: str) -> str:
-    return f"{_place_of_value(case, path)}{case.key}: {path} is no {base}."
+    return f"{case.place_of(path)}{case.key}: {path} is no {base}."
 
 
 def _abstract(case: Case, path: str) -> str:
@@ -287,27 +192,27 @@ SENTENCES: list[tuple[str, Callable[..., str]]] = [
     (r"module '([\w.]+)' has no attribute '(\w+)'", _no_attribute),
     (
         r'Parser key "([\w.]+)":\s+Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*?)(?:\n|\Z)',
-        _not_among,
+        not_among,
     ),
     (r"Expected an instantiatable class, but ([\w.]+) is abstract", _abstract),
     (r"^the following arguments are required: \w+\.([\w.]+)", _missing_option),
     (r"the following arguments are required: (.*?)(?:\n|\. Got value|\Z)", _missing_argument),
     (
         r"\s+Parser key \"(\w+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\n|\. Got|\Z)",
-        _wrong_type,
+        wrong_type,
     ),
-    (r"^Parser key \"([\w.]+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*)", _wrong_type),
+    (r"^Parser key \"([\w.]+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*)", wrong_type),
     (
         r"\s+Parser key \"(\w+)\":\s+Does not validate against any.*?Subtypes: \[list\[.*?"
         r"Given value: (.*?)\n",
-        _no_list,
+        no_list,
     ),
     (r"Problem with given class_path '(.*?)':(.*?)(?:\n  -|\Z)", _not_importable),
     (
         r"^Parser key \"[\w.]+\":.*?Does not validate against any.*?Subtypes: \[(.*?)\]\n.*"
         r"Given value type: <class '(\w+)'>\s+Given value: (.*)",
-        _no_type_of_several,
+        no_type_of_several,
     ),
-    (r"expects a function or a callable class:.*?Got value: (.*)", _no_callable),
+    (r"expects a function or a callable class:.*?Got value: (.*)", no_callable),
 ]
 """What the parser says, and what is made of it; the first that fits counts."""

@@ -12,6 +12,7 @@ from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.schedules import Schedule
 from es_lightning.algorithm.shaping import SHAPINGS
 from es_lightning.cli import command_line as cli
+from es_lightning.cli.short_names import read_short_names
 from es_lightning.cli.vocabulary import plug_ins
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Namespace:
     monkeypatch.setattr(
         "torch.accelerator.is_available", lambda: True
     )  # some files are for machines with GPUs
-    cli.read_short_names()
+    read_short_names()
     with pytest.raises(Parsed) as caught:
         cli.CommandLine(args=list(arguments))
     config: Namespace = caught.value.args[0]
