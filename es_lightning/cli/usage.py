@@ -28,7 +28,7 @@ commands:
 examples:
   es-lightning fit -c configs/demo.yaml                          a first run, in minutes on a CPU
   es-lightning fit -c configs/demo.yaml --model.sigma 0.002      with another value than the file has
-  es-lightning fit -c configs/demo.yaml -c recipes/sparse.yaml   with the parts of a recipe
+  es-lightning fit -c recipes/sparse.yaml -c configs/demo.yaml   with the parts of a recipe
   es-lightning fit -c configs/demo.yaml --ckpt_path last         go on with a run that was stopped
   es-lightning validate -c configs/demo.yaml --model.base runs/demo/model
   es-lightning replay --journal runs/demo/journal.jsonl --output rebuilt
