@@ -219,6 +219,10 @@ def test_in_a_file(text: str, word: str | None, refused, tmp_path: Path) -> None
         ),
         ("--model.kl_penalty 0.1", "give its options, such as model.kl_penalty.weight."),
         (
+            "--model.shaping null",
+            "model.shaping is None: name a function, or a class that can stand for one.",
+        ),
+        (
             "--model.shaping Xyzzy",  # the classes of other tests are no shapings
             "There are z_score, none, centered_rank, prompt_centred, prompt_z_score, leave_one_out",
         ),
