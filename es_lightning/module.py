@@ -77,7 +77,8 @@ class EvolutionStrategies(pl.LightningModule):
         sampling: how completions are decoded; None decodes greedily, up to 256 tokens.
         engine: generates completions; None takes vLLM with its defaults.
         noise: kind of noise; None takes independent Gaussian noise.
-        shaping: from rewards [N, P] to weights [N], for example ``es_lightning.algorithm.shaping.z_score``.
+        shaping: from rewards [N, P] to weights [N]: a function such as ``z_score``, or an object with such a
+            ``__call__``, as ``FixedScale`` is.
         antithetic: whether members come in pairs with the same noise and opposite signs.
         sigma_schedule: how sigma changes from one generation to the next; None keeps it constant.
         population_schedule: how the number of members changes, rounded to what ``antithetic`` allows.
@@ -108,7 +109,8 @@ class EvolutionStrategies(pl.LightningModule):
         sampling: Sampling | None = None,
         engine: RolloutEngine | None = None,
         noise: Noise | None = None,
-        shaping: Callable[[Tensor], Tensor] = z_score,
+        # Any stands for Tensor: of Callable[.., Tensor] the parser would take a class to be one of Tensors.
+        shaping: Callable[[Tensor], Any] = z_score,
         antithetic: bool = False,
         sigma_schedule: Schedule | None = None,
         population_schedule: Schedule | None = None,

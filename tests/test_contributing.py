@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from scipy import stats
 
+from es_lightning.journal.replay import replay
 from es_lightning.records import Prompt
 from es_lightning.system.moved import MOVED
 from es_lightning.task import Task
 from es_lightning.tasks import PythonRewards
-from tests.helpers.fits import fit
+from tests.helpers.fits import Letters, fit
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -36,7 +38,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_there_is_one_of_each_kind() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 5
     assert all(len(block.splitlines()) <= 40 for block in BLOCKS)
 
 
@@ -61,13 +63,31 @@ def test_the_callback(shown: ModuleType, tmp_path: Path) -> None:
 
 
 def test_the_noise(shown: ModuleType, tmp_path: Path) -> None:
-    noise = shown.RademacherNoise()
+    noise = shown.UniformNoise()
     eps = noise.sample(5, "w", (300, 300))
-    assert set(eps.unique().tolist()) == {-1.0, 1.0}
-    assert abs(float(eps.mean())) < 5 / 300
+    assert stats.kstest(eps.flatten().numpy(), stats.uniform(-(3**0.5), 2 * 3**0.5).cdf).pvalue > 1e-4
+    assert noise.table().double().square().mean() == pytest.approx(1, abs=1e-6)
     assert torch.equal(eps, noise.sample(5, "w", (300, 300)))
     _, records = fit(shown.AddTwo(size=2), tmp_path, steps=1, noise=noise)
     assert len(records.generations) == 1
+
+
+def test_the_shaping(shown: ModuleType, tmp_path: Path) -> None:
+    rewards = torch.tensor([[1.0, 3.0], [0.0, 0.0], [5.0, 4.0], [1.0, 0.0]])
+    assert shown.best_half(rewards).tolist() == [2.0, 0.0, 2.0, 0.0]
+    _, records = fit(Letters(), tmp_path, steps=1, shaping=shown.best_half)
+    assert records.generations[0].weights.tolist() == shown.best_half(records.generations[0].rewards).tolist()
+
+
+def test_the_regulariser(shown: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned, _ = fit(Letters(), tmp_path, steps=2, regularisers=[shown.NearBase(most=1e-3)])
+    before = tuned.base_model.weights
+    moved = [(tensor - before.read(name)).abs() for name, tensor in tuned.centre.named_parameters()]
+    assert max(float(each.max()) for each in moved) == pytest.approx(1e-3, rel=1e-3)
+    for number, block in enumerate(BLOCKS):  # a replay imports it again
+        (tmp_path / f"shown_{number}.py").write_text(block)
+    entry = replay(tmp_path / "journal.jsonl", tmp_path / "model", trust_remote_code=True)
+    assert entry.checksum == tuned.checksum()
 
 
 def test_the_reward_functions_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

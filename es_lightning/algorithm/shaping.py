@@ -1,4 +1,4 @@
-"""Functions that turn rewards [N, P] into weights, float64 [N]; YAML names them by their import path.
+"""Functions that turn rewards [N, P] into weights, float64 [N]; YAML names them.
 
 Notation: N members, P prompts; r_np is the reward of member n on prompt p, R_n its mean over the prompts, and
 std that of the population (divisor N). The update is lr * (1/N) * sum_n w_n eps_n, so a shaping decides
@@ -153,6 +153,19 @@ class FixedScale:
         """Return the weights, float64 [N], of rewards [N, P]."""
         means = rewards.double().mean(dim=1)
         return (means - means.mean()) / self.scale
+
+
+SHAPINGS = (
+    z_score,
+    none,
+    centered_rank,
+    prompt_centred,
+    prompt_z_score,
+    leave_one_out,
+    best_of_n,
+    FixedScale,
+)
+"""Those that YAML knows by their names alone."""
 
 
 def weigh(

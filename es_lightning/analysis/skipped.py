@@ -22,15 +22,15 @@ def why_skipped(record: Generation, max_tokens: int) -> str:
 
 def _cause(record: Generation, max_tokens: int) -> str:
     said = [tuple(c.text for c in each.completions) for each in record.evaluations.values()]
-    if record.scores.get("completion_truncated", 0.0) > 0.99:
-        return (
-            f"Every completion is cut off at {max_tokens} tokens, perhaps before the answer: raise "
-            "model.sampling.max_tokens, or ask for shorter answers."
-        )
     if len(said) > 1 and len(set(said)) == 1:
         return (
             "All of them say the same, word for word: the noise is too small to be seen. Raise model.sigma "
             f"({record.sigma:g} now), for example to {2 * record.sigma:g}; SigmaFinder suggests one."
+        )
+    if record.scores.get("completion_truncated", 0.0) > 0.99:
+        return (
+            f"Every completion is cut off at {max_tokens} tokens, perhaps before the answer: raise "
+            "model.sampling.max_tokens, or ask for shorter answers."
         )
     if float(record.rewards.min()) == float(record.rewards.max()):
         return (

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from es_lightning.cli.case import Case
 from es_lightning.cli.configs import packaged_configs
 from es_lightning.cli.given import Given
 from es_lightning.cli.suggest import suggestion
 from es_lightning.cli.vocabulary import Sections, classes, hint, options_of, plug_ins
+from es_lightning.cli.wrong_values import (
+    no_callable,
+    no_list,
+    no_type_of_several,
+    not_among,
+    wrong_type,
+)
 
-TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "NoneType": "null",
-    "timedelta": "a time",
-}
+FEW = 8  # names that a sentence may list
 
 
 def explained(message: str, sections: Sections, options: Sequence[str], given: Sequence[Given] = ()) -> str:
@@ -38,32 +39,6 @@ def explained(message: str, sections: Sections, options: Sequence[str], given: S
         if found := re.search(pattern, message, re.DOTALL):
             return sentence(case, *found.groups())
     return " ".join(message.split())
-
-
-@dataclass(frozen=True)
-class Case:
-    """A message with all that is known about it; see ``explained``."""
-
-    message: str
-    sections: Sections
-    options: Sequence[str]
-    given: Sequence[Given]
-
-    @property
-    def key(self) -> str:
-        """The option that the message is about, such as ``model.engine``; empty if it names none."""
-        found = re.match(r'Parser key "([\w.]+)"', self.message)
-        return found[1] if found else ""
-
-    @property
-    def files(self) -> list[Path]:
-        """The config files."""
-        return [Path(each.value or "") for each in self.given if each.key == "config"]
-
-    def at(self, key: str) -> str:
-        """Where an option was given last."""
-        places = [each.place for each in self.given if each.key == key or each.key == f"{key}.class_path"]
-        return places[-1] if places else ""
 
 
 def _unknown_option(case: Case, on_command_line: str | None, in_file: str | None) -> str:
@@ -92,11 +67,16 @@ def _unknown_argument(case: Case, word: str) -> str:
     key = case.key or (_without_init_args(given[-1].key.removesuffix(f".{word}")) if given else "")
     owner = _owner(case, given[-1] if given else None, key)
     place = given[-1].place if given else ""
-    first = word.partition(".")[0]
+    first, named = word.partition(".")[0], case.named(key)
+    if first in named:
+        return (
+            f"{place}{key}: {first} is a class: write class_path: {first}, and its options below init_args."
+        )
     if first != word:  # a mapping where none belongs, such as a mistyped init_args
         return f"{place}{key}: {first} may not stand here.{suggestion(first, ['class_path', 'init_args'])}"
+    if word == "class_path":
+        return f"{place}{key}: beside class_path stands init_args alone: write the options below that."
     if owner is None:
-        named = plug_ins(hint(case.sections, key))
         having = " or ".join(name for name, kind in named.items() if word in options_of(kind))
         return f"{place}{key} has no option {word}{f': name its class, {having}, first' if having else ''}."
     return f"{place}{key}: {owner.__name__} has no option {word}.{suggestion(word, options_of(owner))}"
@@ -104,7 +84,7 @@ def _unknown_argument(case: Case, word: str) -> str:
 
 def _owner(case: Case, given: Given | None, key: str) -> type | None:
     """The class that an argument was meant for: the one named for it, or the only one possible."""
-    named = plug_ins(hint(case.sections, key))
+    named = case.named(key)
     if given is not None:
         mapping = _without_init_args(given.key.rpartition(".")[0])
         homes = {key, mapping, f"{mapping}.class_path", f"{key}.class_path"}
@@ -112,7 +92,8 @@ def _owner(case: Case, given: Given | None, key: str) -> type | None:
         for each in reversed([*case.given, *before]):
             name = (each.value or "").rpartition(".")[2]
             if each.key in homes and name in named:
-                return named[name]
+                owner: type = named[name]
+                return owner
     possible = classes(hint(case.sections, key))
     return possible[0] if len(possible) == 1 and possible[0].__name__ in named else None
 
@@ -124,42 +105,21 @@ def _without_init_args(key: str) -> str:
 def _unknown_class(case: Case, name: str) -> str:
     if name.lower() in ("nan", "inf"):  # no number in YAML, so the parser looked for a class
         keys = [each.key for each in case.given if each.value == name and each.key.startswith(case.key)]
-        return f"{_place_of_value(case, name)}{[case.key, *keys][-1]} is {name}: give a number."
-    near = suggestion(name, plug_ins(hint(case.sections, case.key)))
-    return f"{_place_of_value(case, name)}{case.key}: there is no class {name}.{near}"
-
-
-def _place_of_value(case: Case, value: str) -> str:
-    places = [each.place for each in case.given if each.value == value and each.key.startswith(case.key)]
-    return places[-1] if places else ""
-
-
-def _not_among(case: Case, option: str, listed: str, value: str) -> str:
-    names = re.findall(r"'([^']*)'", listed)
-    value = value.strip()
-    key = case.key if case.key == option else f"{case.key}: {option}"
-    allowed = f"{', '.join(names[:-1])} or {names[-1]}"
-    return f"{_place_of_value(case, value)}{key} is {value}: give {allowed}.{suggestion(value, names)}"
-
-
-def _wrong_type(case: Case, option: str, kind: str, value: str) -> str:
-    value = value.strip()
-    key = case.key if case.key == option else f"{case.key}.{option}"
-    wanted = TYPES.get(kind.rpartition(".")[2], kind)
-    return f"{_place_of_value(case, value)}{key} is {value}: give {wanted}."
-
-
-def _no_type_of_several(case: Case, value: str) -> str:
-    kinds = re.findall(r"Expected a <class '([\w.]+)'>", case.message)
-    wanted = " or ".join(dict.fromkeys(TYPES.get(kind.rpartition(".")[2], kind) for kind in kinds))
-    value = " ".join(value.split())
-    return f"{_place_of_value(case, value)}{case.key} is {value}: give {wanted or 'another value'}."
+        return f"{case.place_of(name)}{[case.key, *keys][-1]} is {name}: give a number."
+    known = case.named(case.key)
+    near = suggestion(name, known)
+    if not near and 0 < len(known) <= FEW:
+        near = f" There are {', '.join(known)}."
+    what = "" if any(map(inspect.isfunction, known.values())) else "class "
+    return f"{case.place_of(name)}{case.key}: there is no {what}{name}.{near}"
 
 
 def _missing_argument(case: Case, names: str) -> str:
     names = " ".join(names.split())
     value = re.search(r"class_path='([\w.]+)'", case.message)
-    owner = value[1].rpartition(".")[2] if value else "the class"
+    module, _, owner = value[1].rpartition(".") if value else ("", "", "the class")
+    if inspect.isfunction(getattr(sys.modules.get(module), owner, None)):
+        return f"{case.at(case.key)}{case.key}: {owner} is a function: name it without class_path."
     first = names.partition(",")[0]
     return f"{case.at(case.key)}{case.key}: {owner} needs {names}: give --{case.key}.{first}, or init_args."
 
@@ -172,16 +132,16 @@ def _no_attribute(case: Case, module: str, name: str) -> str:
     named = plug_ins(hint(case.sections, case.key))
     inside = vars(importlib.import_module(module)).items()
     known = [each for each, what in inside if each in named or getattr(what, "__module__", "") == module]
-    place = _place_of_value(case, f"{module}.{name}")
+    place = case.place_of(f"{module}.{name}")
     return f"{place}{case.key}: {module} has no {name}.{suggestion(name, known)}"
 
 
 def _not_importable(case: Case, path: str, why: str) -> str:
-    return f"{_place_of_value(case, path)}{case.key}: {path} cannot be imported: {' '.join(why.split())}."
+    return f"{case.place_of(path)}{case.key}: {path} cannot be imported: {' '.join(why.split())}."
 
 
 def _no_subclass(case: Case, path: str, base: str) -> str:
-    return f"{_place_of_value(case, path)}{case.key}: {path} is no {base}."
+    return f"{case.place_of(path)}{case.key}: {path} is no {base}."
 
 
 def _abstract(case: Case, path: str) -> str:
@@ -230,13 +190,29 @@ SENTENCES: list[tuple[str, Callable[..., str]]] = [
     (r"Expected a dot import path string: (\S+)", _unknown_class),
     (r"Import path (\S+) does not correspond to a subclass of (\w+)", _no_subclass),
     (r"module '([\w.]+)' has no attribute '(\w+)'", _no_attribute),
-    (r'Parser key "(\w+)":\s+Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*?)(?:\n|\Z)', _not_among),
+    (
+        r'Parser key "([\w.]+)":\s+Expected a typing\.Literal\[([^]]*)\]\. Got value: (.*?)(?:\n|\Z)',
+        not_among,
+    ),
     (r"Expected an instantiatable class, but ([\w.]+) is abstract", _abstract),
     (r"^the following arguments are required: \w+\.([\w.]+)", _missing_option),
-    (r"the following arguments are required: (.*?)(?:\n|\Z)", _missing_argument),
-    (r"\s+Parser key \"(\w+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\n|\Z)", _wrong_type),
-    (r"^Parser key \"([\w.]+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*)", _wrong_type),
+    (r"the following arguments are required: (.*?)(?:\n|\. Got value|\Z)", _missing_argument),
+    (
+        r"\s+Parser key \"(\w+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*?)(?:\n|\. Got|\Z)",
+        wrong_type,
+    ),
+    (r"^Parser key \"([\w.]+)\":\s+Expected a <class '([\w.]+)'>\. Got value: (.*)", wrong_type),
+    (
+        r"\s+Parser key \"(\w+)\":\s+Does not validate against any.*?Subtypes: \[list\[.*?"
+        r"Given value: (.*?)\n",
+        no_list,
+    ),
     (r"Problem with given class_path '(.*?)':(.*?)(?:\n  -|\Z)", _not_importable),
-    (r"^Parser key \"[\w.]+\":.*Does not validate against any.*Given value: (.*)", _no_type_of_several),
+    (
+        r"^Parser key \"[\w.]+\":.*?Does not validate against any.*?Subtypes: \[(.*?)\]\n.*"
+        r"Given value type: <class '(\w+)'>\s+Given value: (.*)",
+        no_type_of_several,
+    ),
+    (r"expects a function or a callable class:.*?Got value: (.*)", no_callable),
 ]
 """What the parser says, and what is made of it; the first that fits counts."""

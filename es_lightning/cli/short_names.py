@@ -1,4 +1,4 @@
-"""A short name that two classes have."""
+"""Short names that the parser does not know by itself."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Any
 
 from jsonargparse import get_loader, set_loader
 
-NAMES = {"ReduceLROnPlateau": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
-"""Lightning has a class of this name as well, which the module does not need."""
+from es_lightning.algorithm.shaping import SHAPINGS
 
-KEYS = ("lr_scheduler", "class_path")
+NAMES = {
+    "shaping": {each.__name__: f"{each.__module__}.{each.__name__}" for each in SHAPINGS},
+    # Lightning has a class of this name as well, which the module does not need.
+    "lr_scheduler": {"ReduceLROnPlateau": "torch.optim.lr_scheduler.ReduceLROnPlateau"},
+}
+"""Short names and full ones, by the last part of the option that takes them."""
 
 
 def with_full_names(arguments: list[str]) -> list[str]:
-    """Return arguments in which the full name stands where such a class is meant.
+    """Return arguments in which the full name stands where a short one is given.
 
     Args:
         arguments: the command line.
@@ -23,12 +27,17 @@ def with_full_names(arguments: list[str]) -> list[str]:
     for word in arguments:
         option, equals, value = word.partition("=")
         last = full[-1] if full else ""
-        if equals and option.endswith(KEYS):
-            word = f"{option}={NAMES.get(value, value)}"
-        elif last.startswith("--") and last.endswith(KEYS):
-            word = NAMES.get(word, word)
+        if equals and option.startswith("--"):
+            word = f"{option}={short_names(option).get(value, value)}"
+        elif last.startswith("--"):
+            word = short_names(last).get(word, word)
         full.append(word)
     return full
+
+
+def short_names(option: str) -> dict[str, str]:
+    """Return the full names that an option such as ``model.shaping`` takes, by their short ones."""
+    return NAMES.get(option.removesuffix(".class_path").rpartition(".")[2], {})
 
 
 @cache
@@ -39,12 +48,12 @@ def read_short_names() -> None:
     load = get_loader("yaml")
 
     def load_with_names(text: str) -> Any:
-        return _full(load(text))
+        return _full(load(text), "")
 
     set_loader("yaml", load_with_names, exceptions=(yaml.YAMLError,))
 
 
-def _full(value: Any, key: str = "") -> Any:
+def _full(value: Any, key: str) -> Any:
     if isinstance(value, dict):
-        return {name: _full(below, name) for name, below in value.items()}
-    return NAMES.get(value, value) if key in KEYS and isinstance(value, str) else value
+        return {name: _full(below, f"{key}.{name}") for name, below in value.items()}
+    return short_names(key).get(value, value) if isinstance(value, str) else value

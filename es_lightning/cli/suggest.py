@@ -22,4 +22,6 @@ def suggestion(word: str, candidates: Iterable[str], before: str = "", after: st
     by_form = {candidate.lstrip("-").lower(): candidate.lstrip("-") for candidate in candidates}
     alike = ALIKE_IF_SHORT if len(word) <= SHORT else ALIKE
     near = difflib.get_close_matches(word, by_form, n=1, cutoff=alike)
+    if not near and len(word) >= SHORT:  # Cosine, for CosineSchedule
+        near = sorted((form for form in by_form if form.startswith(word)), key=len)
     return f" Did you mean {before}{by_form[near[0]]}{after}?" if near else ""

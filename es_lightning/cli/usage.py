@@ -28,6 +28,7 @@ commands:
 examples:
   es-lightning fit -c configs/demo.yaml                          a first run, in minutes on a CPU
   es-lightning fit -c configs/demo.yaml --model.sigma 0.002      with another value than the file has
+  es-lightning fit -c recipes/sparse.yaml -c configs/demo.yaml   with the parts of a recipe
   es-lightning fit -c configs/demo.yaml --ckpt_path last         go on with a run that was stopped
   es-lightning validate -c configs/demo.yaml --model.base runs/demo/model
   es-lightning replay --journal runs/demo/journal.jsonl --output rebuilt
@@ -37,7 +38,7 @@ COMMAND_HELP = """usage: es-lightning {command} -c FILE [-c FILE ...] [--OPTION 
 
 {what}
 A value of the command line wins over a file, a later file over an earlier one. FILE is yours, or the
-name of a packaged config, such as demo.yaml.
+name of a packaged config, such as demo.yaml or recipes/sparse.yaml.
 
 the run:
   -c, --config FILE                     YAML with options; what is a.b here is b: below a: there
@@ -55,19 +56,25 @@ the model:
   --model.optimizer CLASS               an optimizer of torch.optim (SGD)
   --model.optimizer.lr X                learning rate, alpha in the papers (0.0005)
   --model.lr_scheduler CLASS            a scheduler of torch.optim.lr_scheduler (none)
-  --model.shaping FUNCTION              from rewards to weights (es_lightning.algorithm.shaping.z_score)
+  --model.shaping NAME                  from rewards to weights: centered_rank, FixedScale, ... (z_score)
   --model.antithetic true               members come in pairs of opposite signs (false)
-  --model.noise CLASS                   GaussianNoise or CorrelatedNoise (GaussianNoise)
+  --model.noise CLASS                   RademacherNoise, LowRankNoise, ... (GaussianNoise)
+  --model.sigma_schedule CLASS          CosineSchedule, SuccessRule, ...; population_schedule alike (none)
+  --model.regularisers+=CLASS           AnchoredDecay, SparseUpdate or ClipNorm (none)
+  --model.kl_penalty.weight X           reward that a nat from the base model costs (none)
 
 the completions:
   --model.engine CLASS                  VLLMEngine or HFEngine (VLLMEngine)
   --model.engine.dtype NAME             auto, float32, bfloat16 or float16 (auto)
   --model.sampling.max_tokens N         most new tokens of a completion (256)
   --model.sampling.temperature X        0 decodes greedily (0.0)
+  --model.sampling.n N                  completions per prompt (1)
+  --model.sampling.pass_k K             reward of a prompt: the expected best of K of them (1)
 
 the task:
   --data.task CLASS                     Conciseness, Countdown, ReasoningGym, ... or a class of yours
   --data.task.OPTION VALUE              an option of that task
+  --data.objective log_likelihood       of right answers, in place of a reward (reward)
   --data.prompts_per_generation N       problems per generation (all)
   --data.val_prompts N                  validation problems (all)
   --data.test_prompts N                 test problems (all)

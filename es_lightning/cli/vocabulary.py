@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -32,7 +33,7 @@ def options_of(owner: type) -> list[str]:
 def classes(kind: Any) -> list[type]:
     """Return the classes that a type may have an object of: of its union, its list, or what it returns."""
     if inspect.isclass(kind):
-        return [] if kind.__module__ == "builtins" else [kind]
+        return [] if kind.__module__ in ("builtins", "typing") else [kind]
     parts = get_args(kind)
     if parts and isinstance(parts[0], list):  # a callable: what it returns
         parts = parts[1:]
@@ -45,7 +46,7 @@ def plug_ins(kind: Any) -> dict[str, type]:
         each.__name__: each
         for base in classes(kind)
         for each in _family(base)
-        if not inspect.isabstract(each) and not each.__name__.startswith("_")
+        if ABC not in each.__bases__ and not inspect.isabstract(each) and not each.__name__.startswith("_")
     }
 
 

@@ -26,6 +26,7 @@ PROMPTS = (Prompt("a", "a"), Prompt("b", "b"))
             0.2,
             r"word for word: .* Raise model.sigma \(0.01 now\), .* to 0.02",
         ),
+        (["ab", "ab", "ab"], [0.0, 0.0], 1.0, "word for word: the noise is too small"),  # cut off as well
         (
             ["ab", "cd", "ef"],
             [0.0, 0.0],

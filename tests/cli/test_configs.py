@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
+from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.schedules import Schedule
+from es_lightning.algorithm.shaping import SHAPINGS
 from es_lightning.cli import command_line as cli
+from es_lightning.cli.short_names import read_short_names
+from es_lightning.cli.vocabulary import plug_ins
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -42,6 +48,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Namespace:
     monkeypatch.setattr(
         "torch.accelerator.is_available", lambda: True
     )  # some files are for machines with GPUs
+    read_short_names()
     with pytest.raises(Parsed) as caught:
         cli.CommandLine(args=list(arguments))
     config: Namespace = caught.value.args[0]
@@ -63,6 +70,27 @@ def test_its_first_lines_say_what_it_is_and_how_to_launch_it(path: Path) -> None
     place = path.relative_to(ROOT).as_posix()
     first = f"-c configs/{BEHIND[path.stem]}.yaml " if path.stem in BEHIND else ""
     assert any(f"es-lightning fit {first}-c {place}" in line for line in comment)
+
+
+def test_the_page_of_algorithms_names_every_part_and_its_example_parses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    parts = [part for base in (Noise, Schedule, Regulariser) for part in plug_ins(base).values()]
+    names = [each.__name__ for each in (*parts, *SHAPINGS) if each.__module__.startswith("es_lightning.")]
+    own = [name for name in names if f"`{name}`" not in page and f"`{name}(" not in page]
+    assert own == ["ConstantSchedule"], "the default, which needs no line"
+    [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(example)
+    files = ["-c", str(ROOT / "configs" / "smoke_cpu.yaml"), "-c", str(tmp_path / "mine.yaml")]
+    assert len(parse(monkeypatch, "fit", *files).fit.model.regularisers) == 3
+
+
+def test_the_readme_lists_every_recipe() -> None:
+    listed = re.findall(
+        r"^\| `(\w+)\.yaml` \|", (ROOT / "README.md").read_text().split("### Recipes")[1], re.M
+    )
+    assert sorted(listed) == sorted(path.stem for path in CONFIGS if path.parent.name == "recipes")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from es_lightning.algorithm.shaping import SHAPINGS
 from es_lightning.cli import command_line as cli
 from es_lightning.cli import entry
 from es_lightning.cli.suggest import suggestion
@@ -91,6 +93,20 @@ ON_THE_COMMAND_LINE = [
     ("--data.task Concisenes", "Conciseness"),
     ("--model.engine HFEngin", "HFEngine"),
     ("--model.noise CorelatedNoise", "CorrelatedNoise"),
+    ("--model.noise LowRank", "LowRankNoise"),
+    ("--model.noise LowRankNoise --model.noise.rnk 2", "rank"),
+    ("--model.noise Xyzzy", None),
+    ("--model.noise FilteredNoise --model.noise.exclude *norm*", None),
+    ("--model.sigma_schedule Cosine", "CosineSchedule"),
+    ("--model.population_schedule Linear", "LinearSchedule"),
+    ("--model.sigma_schedule CosineSchedule --model.sigma_schedule.generation 5", "generations"),
+    ("--model.regularisers ClipNorm", None),
+    ("--model.regularisers Clip", "ClipNorm"),
+    ("--model.regularisers+=ClipNrm", "ClipNorm"),
+    ("--model.regularisers+=ClipNorm --model.regularisers.mx_norm 1", "max_norm"),
+    ("--model.kl_penalty 0.1", None),
+    ("--model.sampling.passk 3", "pass_k"),
+    ("--data.objective loglikelihood", "log_likelihood"),
     ("--model.optimizer SDG", "SGD"),
     ("--model.optimizer torch.optim.SDG", "SGD"),
     ("--model.lr_scheduler CosineAnealingLR", "CosineAnnealingLR"),
@@ -100,6 +116,11 @@ ON_THE_COMMAND_LINE = [
     ("--trainer.callbacks+=ModelCheckpont", "ModelCheckpoint"),
     ("--trainer.logger MLFlowLoger", "MLFlowLogger"),
     ("--model.shaping es_lightning.algorithm.shaping.zscore", "z_score"),
+    ("--model.shaping centred_rank", "centered_rank"),
+    ("--model.shaping Fixed", "FixedScale"),
+    ("--model.shaping FixedScale --model.shaping.scal 1", "scale"),
+    ("--model.shaping Xyzzy", None),
+    ("--model.shaping json.JSONDecoder", None),
     ("--data.task Xyzzy", None),
     ("--model.optimizer Xyzzy", None),
     # values
@@ -137,6 +158,16 @@ IN_A_FILE = [
     ("trainer: {callbacks: {class_path: KLDrift, init_args: {everyy: 3}}}", "every"),
     ("data: {task: {class_path: Countdwn}}", "Countdown"),
     ("data: {task: {class_path: Conciseness, init_args: {varant: x}}}", "variant"),
+    ("model: {regularisers: {class_path: ClipNorm, init_args: {max_norm: 1}}}", None),
+    ("model: {regularisers: [{ClipNorm: {max_norm: 1}}]}", None),
+    ("model: {regularisers: [{class_path: ClipNorm, max_norm: 1}]}", None),
+    ("model: {regularisers: [{class_path: ClipNorm, init_args: {max: 1}}]}", None),
+    ("model: {sigma_schedule: [CosineSchedule]}", None),
+    ("model: {noise: {class_path: FilteredNoise, init_args: {exclude: '*norm*'}}}", None),
+    ("model: {shaping: {class_path: FixedScal, init_args: {scale: 1}}}", "FixedScale"),
+    ("model: {shaping: {class_path: centered_rank}}", None),
+    ("model: {shaping: [centered_rank]}", None),
+    ("model: {kl_penalty: 0.1}", None),
     ("model: {sampling: {temprature: 1}}", "temperature"),
     ("model: {sampling: {temperature: hot}}", None),
     ("model: {sigma: abc}", None),
@@ -182,6 +213,23 @@ def test_in_a_file(text: str, word: str | None, refused, tmp_path: Path) -> None
         ("--model.lr_scheduler CosineAnnealingLR", "CosineAnnealingLR needs T_max"),
         ("--data.task nosuch.Thing", "nosuch.Thing cannot be imported: No module named 'nosuch'."),
         ("--data.task math.sqrt", "data.task: math.sqrt is no Task."),
+        (
+            "--model.regularisers ClipNorm",
+            "takes a list: give --model.regularisers+=ClipNorm, or in YAML a dash before each entry.",
+        ),
+        ("--model.kl_penalty 0.1", "give its options, such as model.kl_penalty.weight."),
+        (
+            "--model.shaping null",
+            "model.shaping is None: name a function, or a class that can stand for one.",
+        ),
+        (
+            "--model.shaping Xyzzy",  # the classes of other tests are no shapings
+            "There are z_score, none, centered_rank, prompt_centred, prompt_z_score, leave_one_out",
+        ),
+        (
+            "--model.shaping math.pi",
+            "model.shaping is math.pi: name a function, or a class that can stand for one.",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_wanted(typed: str, words: str, refused) -> None:
@@ -261,6 +309,31 @@ def test_reduce_on_plateau_by_its_short_name(arguments: list[str], parsed) -> No
     assert scheduler.init_args.mode == "max"
 
 
+@pytest.mark.parametrize("shaping", SHAPINGS, ids=lambda shaping: shaping.__name__)
+def test_a_shaping_by_its_short_name(shaping: Any, parsed) -> None:
+    name = shaping.__name__
+    Path("mine.yaml").write_text(f"model: {{shaping: {name}}}")
+    given = [["--model.shaping", name], [f"--model.shaping={name}"], ["-c", "mine.yaml"]]
+    found = [parsed("fit", *SMOKE, *arguments).model.shaping for arguments in given]
+    path = f"{shaping.__module__}.{name}"
+    assert [getattr(each, "class_path", each) for each in found] == [
+        path if name[0].isupper() else shaping
+    ] * 3
+
+
+def test_the_options_of_shapings_and_regularisers(parsed) -> None:
+    typed = (
+        "--model.shaping FixedScale --model.shaping.scale 0.2 --model.regularisers+=ClipNorm "
+        "--model.regularisers.max_norm 2 --model.regularisers+=AnchoredDecay --model.regularisers.l2 10"
+    )
+    model = parsed("fit", *SMOKE, *typed.split()).model
+    assert model.shaping.init_args.scale == 0.2
+    clip, anchor = model.regularisers
+    assert (clip.init_args.max_norm, anchor.init_args.l2) == (2.0, 10.0)
+    Path("mine.yaml").write_text("model: {shaping: {class_path: FixedScale, init_args: {scale: 0.2}}}")
+    assert parsed("fit", *SMOKE, "-c", "mine.yaml").model.shaping == model.shaping
+
+
 @pytest.mark.parametrize(
     "text", ["{class_path: KLDrift}", "KLDrift", "[KLDrift]", "[{class_path: KLDrift}]", None]
 )
@@ -285,6 +358,13 @@ def test_one_callback_needs_no_dash(
 
 
 # Packaged configs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sparse.yaml", "recipes/sparse.yaml", "configs/recipes/sparse.yaml"])
+def test_a_packaged_recipe_is_found_by_its_name(name: str, parsed) -> None:
+    model = parsed("fit", "-c", "smoke_cpu.yaml", "-c", name, "--model.population", "4").model
+    assert model.regularisers[0].class_path.endswith("SparseUpdate")
+    assert (model.base, model.population) == ("tiny", 4)
 
 
 @pytest.mark.parametrize("name", ["smoke_cpu.yaml", "configs/smoke_cpu.yaml"])
@@ -322,6 +402,8 @@ def test_a_missing_config_is_named(name: str, word: str | None, refused) -> None
         ("n_test", ["sigma", "dtype"], ""),
         ("", ["sigma"], ""),
         ("sigma", [], ""),
+        ("linear", ["ListedSchedule", "LinearSchedule"], " Did you mean LinearSchedule?"),
+        ("lin", ["LinearSchedule"], ""),
     ],
 )
 def test_the_nearest_word(word: str, candidates: list[str], expected: str) -> None:
