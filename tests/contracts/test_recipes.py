@@ -1,4 +1,4 @@
-"""Every recipe and every adaptive schedule in fits of the tiny model: every way to go on gives the same bits."""
+"""Every recipe and adaptive schedule in fits of the tiny model: every way to go on gives the same bits."""
 
 import json
 from collections.abc import Callable
