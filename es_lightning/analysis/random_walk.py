@@ -1,6 +1,7 @@
 """How far the centre would have moved if rewards were unrelated to the noise of the members that earned them.
 
-Notation: T updates of d perturbed entries, N members of weights w_n, alpha the learning rate, delta = theta - theta_0.
+Notation: T updates of d perturbed entries, N members of weights w_n, alpha the learning rate, and
+delta = theta - theta_0.
 """
 
 from collections import defaultdict
