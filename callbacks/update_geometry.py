@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from es_lightning.algorithm.noise import Noise
 from es_lightning.analysis.geometry import GROUPS, brief, changes, table, total
 from es_lightning.analysis.random_walk import compared, independent, random_walk
 from es_lightning.callbacks.monitor import Monitor, Tuning, history_of, put_back, tuning, write_table
@@ -34,8 +35,8 @@ class UpdateGeometry(Periodic, Monitor):
 
     Rank 0 measures, and sends the numbers to the other ranks. ``tables/update_geometry.json`` has all of
     them, by layer and module group too. ``plots/update_geometry.png`` compares the norm with that of the
-    random walk, alpha sqrt(T d / N), which is computed from the journal for any lr, population and shaping
-    under plain SGD.
+    random walk, alpha sqrt(T d / N), where d counts the entries that the noise perturbs. It is computed from
+    the journal for any lr, population and shaping under plain SGD without regularisers.
 
     Args:
         every: generations between two measurements.
@@ -147,10 +148,14 @@ class UpdateGeometry(Periodic, Monitor):
         self._forget()
         walk = random_walk(history.header, updates) if history else None
         if walk is None:
-            self._tell("the law of the random walk holds only for SGD without momentum and weight decay.")
+            self._tell(
+                "the law of the random walk holds only for SGD without momentum and weight decay, and without "
+                "regularisers."
+            )
         if self._target and not independent(noise):
             self._tell("a projection's z-score needs noise that is independent in every entry.")
-        laws = compared(total(parts.values()), walk, independent(noise))
+        tuned = total(parts[name] for name in _tuned(module, noise))
+        laws = compared(total(parts.values()), tuned, walk, independent(noise))
         return {"table": rows, "metrics": _metrics(rows) | laws}
 
     def _tell(self, what: str) -> None:
@@ -181,6 +186,12 @@ class UpdateGeometry(Periodic, Monitor):
         left.legend()
         _draw_layers(right, self.latest)
         return figure
+
+
+def _tuned(module: Tuning, noise: Noise | None) -> list[str]:
+    """Return the parameters that the noise perturbs; all where another method than ES tunes them."""
+    named = module.centre.named_parameters()
+    return [name for name, each in named if noise is None or noise.perturbs(name, each.shape)]
 
 
 def _parent(module: Tuning) -> int | None:

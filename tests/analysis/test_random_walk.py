@@ -9,11 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning.algorithm.noise import CorrelatedNoise, GaussianNoise
-from es_lightning.analysis.geometry import change
+from es_lightning.algorithm.noise import (
+    CorrelatedNoise,
+    FilteredNoise,
+    GaussianNoise,
+    LowRankNoise,
+    Noise,
+    RademacherNoise,
+)
+from es_lightning.algorithm.regularisers import AnchoredDecay, SparseUpdate
+from es_lightning.analysis.geometry import change, total
 from es_lightning.analysis.random_walk import compared, independent, random_walk
 from es_lightning.journal.entry import Entry
 from es_lightning.journal.hyper import describe_optimizer
+from es_lightning.journal.parts import describe_regulariser
 from es_lightning.records import Member
 
 
@@ -95,9 +104,13 @@ def test_simulated_updates_have_the_norm_of_the_law(seed: int, antithetic: bool,
         (header(), {"momentum": 0.5}),
         ({"optimizer": describe_optimizer(torch.optim.Adam([torch.zeros(1)]))}, {}),
         ({"optimizer": {**header()["optimizer"], "groups": 2}}, {}),
+        ({**header(), "regularisers": [describe_regulariser(SparseUpdate(keep=0.1))]}, {}),
+        ({**header(), "regularisers": [describe_regulariser(AnchoredDecay(l2=1.0))]}, {}),
     ],
 )
-def test_other_optimizers_have_no_law(described: dict[str, Any], hyper: dict[str, Any]) -> None:
+def test_other_optimizers_and_regularised_updates_have_no_law(
+    described: dict[str, Any], hyper: dict[str, Any]
+) -> None:
     assert random_walk(described, [entry(0, [1.0, -1.0], 0.1, **hyper)]) is None
 
 
@@ -108,7 +121,7 @@ def compared_along(delta: Any, direction: Any, updates: list[Entry]) -> dict[str
         (),
         target=torch.from_numpy(3.0 * direction).float(),
     )
-    return compared(whole, random_walk(header(), updates), noise_is_independent=True)
+    return compared(whole, whole, random_walk(header(), updates), noise_is_independent=True)
 
 
 def test_along_any_direction_a_random_walk_has_a_z_score_of_one_standard_deviation() -> None:
@@ -144,12 +157,43 @@ def test_shared_noise_and_other_optimizers_leave_out_what_they_cannot_have() -> 
     whole = change(torch.ones(3), torch.zeros(3), (), target=torch.ones(3))
     walk = random_walk(header(), [entry(0, [1.0, -1.0], 0.1)])
     plain = {"geometry/projection", "geometry/projection_cosine"}
-    assert set(compared(whole, walk, noise_is_independent=False)) == plain | {"geometry/norm_ratio"}
-    assert set(compared(whole, None, noise_is_independent=True)) == plain
+    assert set(compared(whole, whole, walk, noise_is_independent=False)) == plain | {"geometry/norm_ratio"}
+    assert set(compared(whole, whole, None, noise_is_independent=True)) == plain
     nowhere = random_walk(header(), [])
-    assert set(compared(whole, nowhere, noise_is_independent=True)) == plain
+    assert set(compared(whole, whole, nowhere, noise_is_independent=True)) == plain
 
 
-def test_noise_is_independent_unless_shapes_share_it() -> None:
-    assert independent(GaussianNoise())
-    assert not independent(CorrelatedNoise())
+@pytest.mark.parametrize(
+    ("noise", "expected"),
+    [
+        (GaussianNoise(), True),
+        (RademacherNoise(), True),
+        (FilteredNoise(GaussianNoise(), exclude=["norm"]), True),
+        (CorrelatedNoise(), False),
+        (FilteredNoise(CorrelatedNoise(), exclude=["norm"]), False),
+        (LowRankNoise(), False),
+        (None, False),
+    ],
+)
+def test_noise_is_independent_unless_shapes_share_it_or_rank_ties_it(
+    noise: Noise | None, expected: bool
+) -> None:
+    assert independent(noise) == expected
+
+
+def test_frozen_entries_have_no_part_in_the_law() -> None:
+    """Three quarters of the entries are frozen, and the target differs in them as well."""
+    rng, d = np.random.default_rng(1), 20_000
+    updates = [entry(t, z_scores(rng, 6), 0.1) for t in range(4)]
+    delta = torch.from_numpy(sum(step(rng, each, d) for each in updates)).float()
+    tuned = change(delta, torch.zeros(d), (), target=torch.ones(d))
+    frozen = change(torch.zeros(3 * d), torch.zeros(3 * d), (), target=torch.ones(3 * d))
+    walk = random_walk(header(), updates)
+    assert walk is not None
+    found = compared(total([tuned, frozen]), tuned, walk, noise_is_independent=True)
+    assert found["geometry/norm_ratio"] == pytest.approx(1.0, abs=0.02)
+    along = float(delta.double().sum())
+    assert found["geometry/projection_z"] == pytest.approx(along / math.sqrt(d * walk.variance), rel=1e-6)
+    assert found["geometry/projection"] == pytest.approx(along / math.sqrt(4 * d), rel=1e-6)
+    nowhere = compared(total([tuned, frozen]), frozen, walk, noise_is_independent=True)
+    assert nowhere["geometry/norm_ratio"] == 0.0

@@ -13,7 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from safetensors.torch import load_file, save_file
 
-from es_lightning.algorithm.noise import CorrelatedNoise
+from es_lightning.algorithm.noise import CorrelatedNoise, FilteredNoise, GaussianNoise, LowRankNoise, Noise
+from es_lightning.algorithm.regularisers import AnchoredDecay, ClipNorm, Regulariser, SparseUpdate
+from es_lightning.algorithm.schedules import CosineSchedule, LinearSchedule
 from es_lightning.analysis.geometry import group_of
 from es_lightning.callbacks.update_geometry import UpdateGeometry
 from es_lightning.datamodule import TaskDataModule
@@ -170,6 +172,33 @@ def test_without_the_law_there_is_no_ratio_and_one_warning(
     assert "geometry/projection_cosine" in watch.rows[0]
     assert not {"geometry/norm_ratio", "geometry/projection_z"} & {key for row in watch.rows for key in row}
     assert caplog.text.count("SGD without momentum and weight decay") == 1
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        FilteredNoise(GaussianNoise(compile=False), include=["*mlp*", "*norm*"]),
+        LowRankNoise(8, vectors="frozen", compile=False),
+    ],
+)
+def test_frozen_parameters_and_schedules_leave_the_law_as_it_is(tmp_path: Path, noise: Noise) -> None:
+    watch = UpdateGeometry(every=1)
+    schedules = {"sigma_schedule": CosineSchedule(3), "population_schedule": LinearSchedule(3, 3.0)}
+    _, records = fit(Letters(), tmp_path, steps=3, callbacks=[watch], noise=noise, **schedules)
+    assert [len(record.members) for record in records.generations] == [4, 7, 9]
+    _, ratios = watch.column("geometry/norm_ratio")
+    assert ratios == pytest.approx([1.0] * 3, abs=0.04)
+
+
+@pytest.mark.parametrize("part", [SparseUpdate(keep=0.1), AnchoredDecay(l2=1.0), ClipNorm(0.1)])
+def test_with_regularisers_there_is_no_ratio_and_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, part: Regulariser
+) -> None:
+    watch = UpdateGeometry(every=1, direction=str(other_model(tmp_path / "other")))
+    fit(Letters(), tmp_path, steps=2, callbacks=[watch], regularisers=[part])
+    assert watch.rows[-1]["geometry/norm"] > 0
+    assert not {"geometry/norm_ratio", "geometry/projection_z"} & {key for row in watch.rows for key in row}
+    assert caplog.text.count("without regularisers") == 1
 
 
 def test_shared_noise_has_the_norm_of_the_law_but_no_z_score(

@@ -17,6 +17,13 @@ class Letters(Task):
         return {"reward": vowels + 0.01 * sum(map(ord, completion)) / 1000, "accuracy": float(vowels > 0)}
 
 
+class Answered(Letters):
+    """Letters whose problems have right answers, for objectives that need them."""
+
+    def problems(self, split: str) -> list[Prompt]:
+        return [Prompt(f"{split}/{i}", f"{split} {i}", "aeiou"[i:]) for i in range(self.count)]
+
+
 class Bytes(Task):
     """Earns the mean byte of the completion; has no test split."""
 

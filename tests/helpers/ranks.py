@@ -28,6 +28,8 @@ from es_lightning.system.checkpoint import newest
 from es_lightning.system.signals import Interrupted
 from tests.helpers.faults import Fault, install
 from tests.helpers.fits import Letters, Records, module, trainer
+from tests.helpers.letters import Answered
+from tests.helpers.recipes import read, short_run
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.helpers.preload"])
@@ -48,6 +50,7 @@ class Run:
     prompts: int = 3
     nodes: int = 1
     count_bytes: bool = False
+    recipe: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,7 +78,7 @@ class Run:
         sent = count_bytes(tuned) if self.count_bytes else []
         found = newest(checkpoints) if self.resume else None
         tuned.history.saved = [] if self.resume else None
-        run.fit(tuned, TaskDataModule(Letters(), prompts_per_generation=self.prompts), ckpt_path=found)
+        run.fit(tuned, self.data(), ckpt_path=found)
         report = {
             "checksum": tuned.checksum(),
             "generations": [record.index for record in records.generations],
@@ -91,8 +94,16 @@ class Run:
         name = f"rank-{run.global_rank}.json"
         (self.folder / name).write_text(json.dumps(report), encoding="utf-8")
 
+    def data(self) -> TaskDataModule:
+        """The data, with the objective of the recipe."""
+        if self.recipe:
+            return TaskDataModule(Answered(), self.prompts, **read(self.recipe).get("data", {}))
+        return TaskDataModule(Letters(), prompts_per_generation=self.prompts)
+
     def module(self) -> Any:
         """The module, with noise that needs no compiler."""
+        if self.recipe:
+            return short_run(self.recipe)
         size = self.tensor_parallel_size
         engine: Any = HFEngine(dtype="float32", device="cpu", tensor_parallel_size=size)
         if self.engine == "vllm":
