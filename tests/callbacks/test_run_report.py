@@ -1,54 +1,70 @@
-"""What a run leaves behind, and MLflow's copy of it."""
+"""What a run leaves behind."""
 
 import json
 import shlex
 import shutil
-import sys
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from mlflow.tracking import MlflowClient
 
 from es_lightning.callbacks import RolloutTable, RunReport
 from es_lightning.callbacks.run_record import RunRecord
 from es_lightning.callbacks.run_report import _printable_line
-from es_lightning.cli import command_line as cli
 from es_lightning.cli.commands import replay
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.grading.scorer import Grading
 from es_lightning.models.weights import BaseWeights
+from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
 from es_lightning.reports.plots import reward_curve
 from tests.helpers.fits import Letters, fit, module, trainer
 from tests.helpers.letters import Bytes
 
-SMOKE = str(Path(__file__).parents[2] / "configs" / "smoke_cpu.yaml")
+
+class Finished(NamedTuple):
+    """A run that has come to its end."""
+
+    folder: Path
+    report: RunReport
+    tuned: EvolutionStrategies
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What it left of its numbers."""
+        read: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return read
 
 
-def test_held_out_numbers_are_those_of_base_and_tuned_centre(tmp_path: Path) -> None:
-    report, tuned = RunReport(), module()
-    run = trainer(tmp_path, callbacks=[report])
-    run.fit(tuned, TaskDataModule(Bytes()))
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["held_out_split"] == "val"
-    assert summary["held_out_after"] == tuned.evaluate("val").reward
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run with nothing set but its report."""
+    run = Finished(tmp_path_factory.mktemp("finished"), RunReport(), module())
+    trainer(run.folder, callbacks=[run.report]).fit(run.tuned, TaskDataModule(Bytes()))
+    return run
+
+
+def test_held_out_numbers_are_those_of_base_and_tuned_centre(finished: Finished) -> None:
+    summary, tuned = finished.summary, finished.tuned
+    after, centre = tuned.evaluate("val").reward, deepcopy(tuned.centre.state_dict())
     for name, parameter in tuned.centre.named_parameters():
         parameter.data.copy_(tuned.base_model.weights.read(name))
-    assert summary["held_out_before"] == tuned.evaluate("val").reward
+    before = tuned.evaluate("val").reward
+    tuned.centre.load_state_dict(centre)
+    assert summary["held_out_split"] == "val"
+    assert (summary["held_out_before"], summary["held_out_after"]) == (before, after)
     assert summary["generations"] == 3
 
 
-def test_the_exported_model_is_the_centre_rounded_once(tmp_path: Path) -> None:
-    tuned = module()
-    trainer(tmp_path, callbacks=[RunReport()]).fit(tuned, TaskDataModule(Bytes()))
-    exported = BaseWeights(tmp_path / "model")
-    for name, parameter in tuned.centre.named_parameters():
+def test_the_exported_model_is_the_centre_rounded_once(finished: Finished) -> None:
+    exported = BaseWeights(finished.folder / "model")
+    for name, parameter in finished.tuned.centre.named_parameters():
         assert torch.equal(exported.read(name), parameter.bfloat16())
-    assert json.loads((tmp_path / "summary.json").read_text())["centre_checksum"] == tuned.checksum()
+    assert finished.summary["centre_checksum"] == finished.tuned.checksum()
 
 
 def test_a_report_without_evaluation_and_export(tmp_path: Path) -> None:
@@ -103,12 +119,9 @@ def test_what_a_model_wrote_cannot_steer_the_terminal() -> None:
     )
 
 
-def test_state_goes_round_through_a_checkpoint(tmp_path: Path) -> None:
-    report = RunReport()
-    trainer(tmp_path, callbacks=[report]).fit(module(), TaskDataModule(Bytes()))
-    state = json.loads(json.dumps(report.state_dict()))
-    loaded = RunReport()
-    loaded.load_state_dict(state)
+def test_state_goes_round_through_a_checkpoint(finished: Finished) -> None:
+    report, loaded = finished.report, RunReport()
+    loaded.load_state_dict(json.loads(json.dumps(report.state_dict())))
     assert loaded.history == report.history
     assert loaded.before == report.before
     assert loaded.curve == report.curve
@@ -140,38 +153,11 @@ def test_a_task_that_says_what_is_right_has_its_accuracy_reported(tmp_path: Path
     assert all(f"| {row['kind']}: " in card for row in summary["examples"])
 
 
-def test_without_a_word_on_what_is_right_there_is_no_picture_of_it(tmp_path: Path) -> None:
-    fit(Bytes(), tmp_path, callbacks=[RunReport(export=False)])
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["held_out_accuracy"] == {"before": None, "after": None}
-    assert len(summary["examples"]) == 1
-    assert not (tmp_path / "plots" / "accuracy.png").exists()
-
-
-def test_mlflow_holds_parameters_metrics_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["es-lightning"])
-    monkeypatch.setattr("sys.path", list(sys.path))
-    cli.main(["fit", "-c", SMOKE, "--model.sigma", "0.03"])
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("es_lightning")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "smoke_cpu"
-    assert run.data.params["model/sigma"] == "0.03"
-    summary = json.loads(Path("runs/smoke_cpu/summary.json").read_text())
-    held_out = client.get_metric_history(run.info.run_id, "held_out/reward")
-    assert [(m.step, m.value) for m in held_out] == [
-        (0, summary["held_out_before"]),
-        (3, summary["held_out_after"]),
-    ]
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "reward/mean")] == [0, 1, 2]
-    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {
-        "config.yaml",
-        "plots",
-        "summary.json",
-    }
+def test_without_a_word_on_what_is_right_there_is_no_picture_of_it(finished: Finished) -> None:
+    assert finished.summary["held_out_accuracy"] == {"before": None, "after": None}
+    assert len(finished.summary["examples"]) == 1
+    assert (finished.folder / "plots" / "reward.png").exists()
+    assert not (finished.folder / "plots" / "accuracy.png").exists()
 
 
 def test_a_curve_is_drawn_from_one_generation_on(tmp_path: Path) -> None:

@@ -61,14 +61,6 @@ DAMAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A database as MLflow makes it."""
-    path = tmp_path_factory.mktemp("whole") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}")
-    return path.read_bytes()
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_database_is_one_sentence(
     damage: str, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

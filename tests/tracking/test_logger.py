@@ -133,6 +133,13 @@ def spool(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def database(whole: bytes, tmp_path: Path) -> str:
+    """The address of a database that is ready for use."""
+    (tmp_path / "mlflow.db").write_bytes(whole)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Every warning so far, of this package and of the libraries below it."""
     caplog.set_level(logging.INFO, "es_lightning")
@@ -357,18 +364,17 @@ def test_a_hung_server_is_none(spool, monkeypatch):
         assert time.monotonic() - began < 3
 
 
-def test_a_database_gets_metrics_parameters_and_artifacts(tmp_path, warnings):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_a_database_gets_metrics_parameters_and_artifacts(tmp_path, database, warnings):
     store = str(tmp_path / "store")
-    logger = DurableMLFlowLogger("plain", "one", uri, tags={"who": "me"}, artifact_location=store)
+    logger = DurableMLFlowLogger("plain", "one", database, tags={"who": "me"}, artifact_location=store)
     assert logger.run_id
     log_some(logger, range(2500))
     logger.log_hyperparams({f"p{i}": i for i in range(250)})
     (tmp_path / "summary.json").write_text("{}")
     logger.log_artifact(tmp_path / "summary.json")
     logger.finalize("success")
-    run = MlflowClient(uri).get_run(logger.run_id)
-    arrived = history(uri, logger.run_id, "reward/mean")
+    run = MlflowClient(database).get_run(logger.run_id)
+    arrived = history(database, logger.run_id, "reward/mean")
     assert [(step, value) for step, value, _ in arrived] == [(step, step / 3) for step in range(2500)]
     assert run.data.params == {f"p{i}": str(i) for i in range(250)}
     assert (run.info.status, run.info.run_name, run.data.tags["who"]) == ("FINISHED", "one", "me")
@@ -377,19 +383,18 @@ def test_a_database_gets_metrics_parameters_and_artifacts(tmp_path, warnings):
 
     logger.log_metrics({"test/reward": 1.0}, 2500)  # trainer.test after trainer.fit
     logger.finalize("success")
-    assert len(history(uri, logger.run_id, "test/reward")) == 1
+    assert len(history(database, logger.run_id, "test/reward")) == 1
 
 
-def test_a_store_of_artifacts_that_is_down_holds_up_no_metrics(tmp_path, spool, warnings):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_a_store_of_artifacts_that_is_down_holds_up_no_metrics(database, spool, warnings):
     nowhere = f"mlflow-artifacts://127.0.0.1:{free_port()}/"
-    logger = DurableMLFlowLogger("half", None, uri, spool, artifact_location=nowhere, patience_seconds=2)
+    logger = DurableMLFlowLogger("half", None, database, spool, artifact_location=nowhere, patience_seconds=2)
     assert logger.run_id
     logger.log_artifact(__file__)
     log_some(logger, range(3))
     logger.finalize()
-    assert len(history(uri, logger.run_id, "reward/mean")) == 3
-    assert MlflowClient(uri).get_run(logger.run_id).info.status == "FINISHED"
+    assert len(history(database, logger.run_id, "reward/mean")) == 3
+    assert MlflowClient(database).get_run(logger.run_id).info.status == "FINISHED"
     assert spooled(spool)[0]["kind"] == "artifact"
     assert [w.split()[0] for w in warnings()] == ["MLflow", "1"]
 
@@ -400,29 +405,27 @@ def locked(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def test_a_locked_database_is_waited_for(tmp_path, spool, warnings):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    logger = DurableMLFlowLogger("locked", None, uri, spool, patience_seconds=30)
+def test_a_locked_database_is_waited_for(tmp_path, database, spool, warnings):
+    logger = DurableMLFlowLogger("locked", None, database, spool, patience_seconds=30)
     _ = logger.experiment
     with closing(locked(tmp_path / "mlflow.db")):
         log_some(logger, range(3))
         time.sleep(0.5)
     logger.finalize()
-    assert len(history(uri, logger.run_id, "reward/mean")) == 3
+    assert len(history(database, logger.run_id, "reward/mean")) == 3
     assert warnings() == []
 
 
 @pytest.mark.slow
-def test_a_database_locked_for_long_is_an_outage(tmp_path, spool, warnings):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    logger = DurableMLFlowLogger("locked", None, uri, spool, patience_seconds=60)
+def test_a_database_locked_for_long_is_an_outage(tmp_path, database, spool, warnings):
+    logger = DurableMLFlowLogger("locked", None, database, spool, patience_seconds=60)
     assert logger.run_id
     with closing(locked(tmp_path / "mlflow.db")):
         log_some(logger, range(3))
         wait_until(spool.exists, 90)  # SQLite itself waits for 20 s, twice
         assert len(spooled(spool)) == 3
     logger.finalize()
-    assert len(history(uri, logger.run_id, "reward/mean")) == 3
+    assert len(history(database, logger.run_id, "reward/mean")) == 3
     [warning] = warnings()
     assert "database is locked" in warning
     assert not spool.exists()

@@ -65,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("sys.argv", ["es-lightning"])
         patch.setattr("sys.path", list(sys.path))
         fit()
+        shutil.copy("runs/smoke_cpu/summary.json", "first.json")
         # Its last generation is in the journal and in MLflow, and not in its checkpoint.
         fit("--ckpt_path", "last", "--trainer.max_steps", "5")
     return place
@@ -82,7 +83,7 @@ def run(client: MlflowClient) -> Run:
 
 
 def test_a_resumed_run_has_every_number_once(client: MlflowClient, run: Run) -> None:
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "smoke_cpu")
     histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     steps = {key: [metric.step for metric in history] for key, history in histories.items()}
     assert steps["reward/mean"] == steps["time/generate_s"] == steps["geometry/drift"] == [0, 1, 2, 3, 4]
@@ -91,14 +92,26 @@ def test_a_resumed_run_has_every_number_once(client: MlflowClient, run: Run) -> 
     assert all(max(Counter(each).values()) == 1 for each in steps.values())
 
 
+def test_held_out_rewards_are_those_of_the_summaries(folder: Path, client: MlflowClient, run: Run) -> None:
+    paths = (folder / "first.json", folder / "runs" / "smoke_cpu" / "summary.json")
+    first, last = (json.loads(path.read_text()) for path in paths)
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "held_out/reward")] == [
+        (0, first["held_out_before"]),
+        (3, first["held_out_after"]),
+        (5, last["held_out_after"]),
+    ]
+    assert last["held_out_before"] == first["held_out_before"]
+
+
 def test_metrics_are_grouped_and_nothing_else(run: Run) -> None:
     groups = {key.partition("/")[0] for key in run.data.metrics}
     assert groups == {"at_a_glance", "reward", "val", "held_out", "geometry", "time", "health", "system"}
 
 
 def test_the_experiment_is_one_of_training(client: MlflowClient, run: Run) -> None:
-    tags = client.get_experiment(run.info.experiment_id).tags
-    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.name == "es_lightning"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_parameters_are_whole_and_plain(run: Run) -> None:
@@ -220,9 +233,10 @@ def _answers(address: str) -> bool:
 
 
 @pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def uri(whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database; artifacts go into the working folder."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.db").write_bytes(whole)
     with no_trace():
         yield f"sqlite:///{tmp_path}/own.db"
 
