@@ -49,6 +49,9 @@ def no_type_of_several(case: Case, kinds: str, kind: str, value: str) -> str:
     if owners and is_dataclass(owners[0]):
         example = f"{case.key}.{options_of(owners[0])[0]}"
         return f"{place}{case.key} is {value}: give its options, such as {example}."
+    if owners and kind == "str":  # the name of a base
+        names = list(case.named(case.key))[:2]
+        return f"{place}{case.key} is {value}: name a class, such as {' or '.join(names)}."
     expected = re.findall(r"Expected a <class '([\w.]+)'>", case.message)
     wanted = " or ".join(dict.fromkeys(TYPES.get(each.rpartition(".")[2], each) for each in expected))
     return f"{place}{case.key} is {value}: give {wanted or 'another value'}."

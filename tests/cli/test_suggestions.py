@@ -218,6 +218,7 @@ def test_in_a_file(text: str, word: str | None, refused, tmp_path: Path) -> None
             "takes a list: give --model.regularisers+=ClipNorm, or in YAML a dash before each entry.",
         ),
         ("--model.kl_penalty 0.1", "give its options, such as model.kl_penalty.weight."),
+        ("--model.noise TableNoise", "model.noise is TableNoise: name a class, such as GaussianNoise or "),
         (
             "--model.shaping null",
             "model.shaping is None: name a function, or a class that can stand for one.",
