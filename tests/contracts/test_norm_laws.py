@@ -49,7 +49,7 @@ def test_z_scores_go_as_far_as_a_random_walk(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "filtered"])
 def test_anchored_decay_settles_at_its_norm(tmp_path: Path, name: str) -> None:
-    """Decay follows the step, so the shortened step counts: a times the law of a decay before it."""
+    """Decay follows the step, which it shortens too: a times the norm of a decay before it."""
     l2 = 10.0
     _, drifts, d = run(tmp_path, 25, NOISES[name], regularisers=[AnchoredDecay(l2=l2)])
     a = 1 - LR * l2
