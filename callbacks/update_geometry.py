@@ -149,8 +149,8 @@ class UpdateGeometry(Periodic, Monitor):
         walk = random_walk(history.header, updates) if history else None
         if walk is None:
             self._tell(
-                "the law of the random walk holds only for SGD without momentum and weight decay, without "
-                "regularisers."
+                "the law of the random walk holds only for SGD without momentum and weight decay, "
+                "and without regularisers."
             )
         if self._target and not independent(noise):
             self._tell("a projection's z-score needs noise that is independent in every entry.")

@@ -80,8 +80,8 @@ class AnchoredDecay(Regulariser):
         L1:  delta <- sign(delta) * max(|delta| - lr * l1, 0)
 
     The paper recommends l2 = 10, or l1 = 0.01, for lr = 5e-4; half precision loses some of it there. In a
-    random walk of T steps of norm s, L2 alone leads to the norm s * sqrt((1 - a^(2T)) / (1 - a^2)) with
-    a = 1 - lr * l2, instead of s * sqrt(T).
+    random walk of T steps of norm s, L2 alone leads to the norm a * s * sqrt((1 - a^(2T)) / (1 - a^2)) with
+    a = 1 - lr * l2, instead of s * sqrt(T); the newest step is shortened as well.
 
     Args:
         l1: strength of the L1 decay, 0 or more.
