@@ -76,6 +76,7 @@ the task:
   --data.task.OPTION VALUE              an option of that task
   --data.objective log_likelihood       of right answers, in place of a reward (reward)
   --data.prompts_per_generation N       problems per generation (all)
+  --data.draw passes                    or independent, or fixed: which of them (passes)
   --data.val_prompts N                  validation problems (all)
   --data.test_prompts N                 test problems (all)
 

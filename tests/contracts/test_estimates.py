@@ -27,7 +27,7 @@ from tests.helpers.ascent import DIMENSION, SHAPE, Ascent, epsilon
 from tests.helpers.recipes import NAMES, recipe
 
 Array = NDArray[np.float64]
-N, DRAWS = 50, 100
+N, DRAWS = 24, 100
 SLOPE = torch.from_numpy(np.random.default_rng(3).standard_normal(DIMENSION))
 SLOPE /= SLOPE.norm()
 
@@ -124,7 +124,7 @@ def test_a_constant_added_to_all_rewards_changes_no_direction(name: str) -> None
 
 def test_the_law_of_the_papers_is_the_limit() -> None:
     """sqrt(N / (N + d)) differs from the exact law by what centring and curvature of the root cost."""
-    assert mean_cosine(N - 1) == pytest.approx(np.sqrt(N / (N + DIMENSION)), abs=0.01)
+    assert mean_cosine(N - 1) == pytest.approx(np.sqrt(N / (N + DIMENSION)), abs=0.02)
 
 
 # Noise
@@ -260,6 +260,7 @@ def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
     assert distances[1] < case.tolerance * distances[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LAWS if name != "none"])
 def test_every_shaping_comes_nearer(name: str) -> None:
     lr = {"best_of_n": 0.03, "centered_rank": 0.5, "leave_one_out": 1.0, "FixedScale": 0.3}.get(name, 0.2)
@@ -277,6 +278,7 @@ REGULARISERS: dict[str, Regulariser] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGULARISERS)
 def test_every_regulariser_lets_the_ascent_come_near(name: str) -> None:
     ascent = Ascent(16, 0.02, lambda p: SGD(p, lr=0.2), regularisers=[REGULARISERS[name]])

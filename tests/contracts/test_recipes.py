@@ -37,7 +37,7 @@ SCHEDULES: dict[str, Callable[[], EvolutionStrategies]] = {
     "more_pairs": lambda: scheduled(population_schedule=LinearSchedule(4, 3.0), antithetic=True),
 }
 MAKERS = {name: partial(short_run, name) for name in NAMES} | SCHEDULES
-QUICK = ("annealed", "mezo", "sparse", "success_rule")
+QUICK = ("annealed", "success_rule")
 ALL = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in MAKERS]
 ADAPTIVE = [each for each in ALL if each.values[0] in [*SCHEDULES, "annealed"]]
 OBJECTIVES = {name: read(name).get("data", {}).get("objective", "reward") for name in NAMES}
