@@ -1,6 +1,5 @@
 """A database of MLflow, made once: its migrations take longer than most tests of a logger."""
 
-
 import pytest
 from mlflow.tracking import MlflowClient
 
