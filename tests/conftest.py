@@ -1,6 +1,5 @@
 """What every test shares: a quiet, offline environment that no test leaves changed."""
 
-import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -62,8 +61,8 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests that this machine cannot run."""
-    if item.get_closest_marker("vllm") and importlib.util.find_spec("vllm") is None:
-        pytest.skip("vLLM is not installed")
+    if item.get_closest_marker("vllm"):
+        pytest.importorskip("vllm", reason="vLLM is not installed")
     if item.get_closest_marker("gpu"):
         torch = pytest.importorskip("torch")
         if not torch.cuda.is_available():
