@@ -1,8 +1,11 @@
 """The command line as a user meets it: run folders, refusals, one-line errors, own code by class_path."""
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,25 @@ def run(*arguments: str, subcommand: str = "fit") -> None:
     cli.main([subcommand, "-c", SMOKE, "--trainer.logger", "false", "--trainer.max_steps", "2", *arguments])
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a run was made, with what it said in the file ``said``."""
+    place, said = tmp_path_factory.mktemp("once"), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.chdir(place)
+        patch.setattr("sys.path", list(sys.path))
+        patch.setattr("sys.argv", ["es-lightning"])
+        run()
+    (place / "said").write_text(said.getvalue())
+    return place
+
+
+@pytest.fixture
+def finished(folder: Path, once: Path) -> Path:
+    """The finished run, in a user's own folder."""
+    return Path(shutil.copytree(once / "runs" / "smoke_cpu", Path("runs/smoke_cpu")))
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line on stderr that a refused command ends with."""
     capsys.readouterr()
@@ -55,9 +77,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[-1]
 
 
-def test_a_fit_leaves_everything_in_its_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run()
-    root = folder / "runs" / "smoke_cpu"
+def test_a_fit_leaves_everything_in_its_folder(once: Path) -> None:
+    root = once / "runs" / "smoke_cpu"
     assert {path.name for path in root.iterdir()} == {
         "config.yaml",
         "journal.jsonl",
@@ -78,43 +99,40 @@ def test_a_fit_leaves_everything_in_its_folder(folder: Path, capsys: pytest.Capt
     card = (root / "model" / "README.md").read_text()
     assert summary["centre_checksum"] in card
     assert str(summary["held_out_after"]) in card
-    assert "held-out reward" in capsys.readouterr().out
+    assert "held-out reward" in (once / "said").read_text()
 
 
-def test_the_saved_config_repeats_the_run(folder: Path) -> None:
-    run("--trainer.default_root_dir", "one")
-    assert yaml.safe_load(Path("one/config.yaml").read_text())["model"]["sigma"] == 0.02
-    cli.main(
-        ["fit", "-c", "one/config.yaml", "--trainer.default_root_dir", "two", "--checkpoint.dirpath", "null"]
-    )
-    one, two = (json.loads(Path(name, "summary.json").read_text()) for name in ("one", "two"))
+def test_the_saved_config_repeats_the_run(finished: Path) -> None:
+    config = str(finished / "config.yaml")
+    assert yaml.safe_load(Path(config).read_text())["model"]["sigma"] == 0.02
+    cli.main(["fit", "-c", config, "--trainer.default_root_dir", "two", "--checkpoint.dirpath", "null"])
+    one, two = (json.loads(Path(name, "summary.json").read_text()) for name in (finished, "two"))
     assert one["centre_checksum"] == two["centre_checksum"]
 
 
 def test_a_second_run_into_the_same_folder_is_refused(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--trainer.default_root_dir", "here")
-    first = Path("here/summary.json").read_text()
-    Path("here/notes.txt").write_text("mine")
-    message = refusal(capsys, "--trainer.default_root_dir", "here")
+    first = (finished / "summary.json").read_text()
+    (finished / "notes.txt").write_text("mine")
+    message = refusal(capsys)
     for way_out in ("--ckpt_path last", "--overwrite true", "--trainer.default_root_dir"):
         assert way_out in message
-    assert Path("here/summary.json").read_text() == first
-    refusal(capsys, "--trainer.default_root_dir", "here", "--overwrite", "true", "--model.base", "no/such")
-    assert Path("here/summary.json").read_text() == first  # what cannot start replaces nothing
-    run("--trainer.default_root_dir", "here", "--overwrite", "true", "--seed_everything", "1")
-    assert json.loads(Path("here/summary.json").read_text())["settings"]["seed"] == 1
-    assert Path("here/notes.txt").read_text() == "mine"
+    assert (finished / "summary.json").read_text() == first
+    refusal(capsys, "--overwrite", "true", "--model.base", "no/such")
+    assert (finished / "summary.json").read_text() == first  # what cannot start replaces nothing
+    run("--overwrite", "true", "--seed_everything", "1")
+    assert json.loads((finished / "summary.json").read_text())["settings"]["seed"] == 1
+    assert (finished / "notes.txt").read_text() == "mine"
 
 
 def test_a_run_does_not_replace_the_model_it_starts_from(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--trainer.default_root_dir", "here")
-    again = ["--trainer.default_root_dir", "here", "--overwrite", "true", "--model.base", "here/model"]
-    assert "would delete the base model here/model" in refusal(capsys, *again)
-    assert Path("here/model/config.json").is_file()
+    again = ["--trainer.default_root_dir", "runs/smoke_cpu", "--overwrite", "true"]
+    message = refusal(capsys, *again, "--model.base", "runs/smoke_cpu/model")
+    assert "would delete the base model runs/smoke_cpu/model" in message
+    assert (finished / "model" / "config.json").is_file()
 
 
 def test_a_run_goes_on_by_the_same_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two ranks with a lane each, and the bytes that they sent each other."""
+    run = Run(tmp_path_factory.mktemp("two"), count_bytes=True)
+    assert fit(run, world=2) == [0, 0], run.log()
+    return run
+
+
 def agree(run: Run, other: Run, world: int) -> None:
     """Same journal, rewards, centre and validation."""
     assert run.lines() == other.lines()
@@ -35,13 +43,23 @@ def agree(run: Run, other: Run, world: int) -> None:
 @pytest.mark.ddp
 @pytest.mark.parametrize(
     ("world", "lane_size"),
-    [(2, 1), (2, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, 1), (4, 2)))],
+    [(2, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, 1), (4, 2)))],
 )
 def test_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone: Run, world: int, lane_size: int
 ) -> None:
     run = Run(tmp_path, tensor_parallel_size=lane_size)
     assert fit(run, world) == [0] * world, run.log()
+    holds_the_bits(run, alone, world, lane_size)
+
+
+@pytest.mark.ddp
+def test_two_ranks_give_the_bits_of_one(two: Run, alone: Run) -> None:
+    holds_the_bits(two, alone, world=2, lane_size=1)
+
+
+def holds_the_bits(run: Run, alone: Run, world: int, lane_size: int) -> None:
+    """Every member was evaluated once, and all came to the same as on one rank."""
     agree(run, alone, world)
     mine = [run.report(rank)["mine"][0] for rank in range(world)]
     lanes = world // lane_size
@@ -87,14 +105,12 @@ def alone_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.ddp
-def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path) -> None:
-    sent = {}
-    for prompts in (1, 3):
-        run = Run(tmp_path / str(prompts), count_bytes=True, prompts=prompts)
-        assert fit(run, world=2) == [0, 0], run.log()
-        sent[prompts] = run.report()["bytes"]
+def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path, two: Run) -> None:
+    one = Run(tmp_path, count_bytes=True, prompts=1)
+    assert fit(one, world=2) == [0, 0], one.log()
     # Population 5, float64: two prompts more are 5 * 2 * 8 bytes more, and a digit of a sum here and there.
-    for few, many in zip(sent[1], sent[3], strict=True):
+    assert two.prompts == 3
+    for few, many in zip(one.report()["bytes"], two.report()["bytes"], strict=True):
         assert many - few == pytest.approx(5 * 2 * 8, abs=100)
         assert few - 5 * 8 < 2000
 
@@ -112,11 +128,9 @@ def test_a_rank_with_another_centre_stops_the_run_with_both_checksums(tmp_path: 
 
 
 @pytest.mark.ddp
-def test_ranks_get_cores_of_their_own(tmp_path: Path) -> None:
-    run = Run(tmp_path, steps=2)
-    assert fit(run, world=2) == [0, 0], run.log()
-    cores = [run.report(rank)["cores"] for rank in (0, 1)]
-    assert all(run.report(rank)["threads"] == 1 for rank in (0, 1))
+def test_ranks_get_cores_of_their_own(two: Run) -> None:
+    cores = [two.report(rank)["cores"] for rank in (0, 1)]
+    assert all(two.report(rank)["threads"] == 1 for rank in (0, 1))
     if len(os.sched_getaffinity(0)) > 1:
         assert not set(cores[0]) & set(cores[1])
 

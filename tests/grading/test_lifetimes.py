@@ -57,9 +57,10 @@ def _survivors(mark: str, seconds: float = 6.0) -> list[str]:
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("seed", ["", pytest.param("other ", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("state", ["starting", "preparing", "idle", "busy"])
-def test_nothing_outlives_a_run_that_ends_at_a_random_moment(state: str) -> None:
-    delays, mark = random.Random(state), f"{os.getpid()} {state}"
+def test_nothing_outlives_a_run_that_ends_at_a_random_moment(state: str, seed: str) -> None:
+    delays, mark = random.Random(seed + state), f"{os.getpid()} {seed}{state}"
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", RUN, state, end, str(delays.uniform(0.0, 0.4))],
@@ -67,7 +68,7 @@ def test_nothing_outlives_a_run_that_ends_at_a_random_moment(state: str) -> None
             text=True,
             env={**os.environ, MARK: mark},
         )
-        for end in ENDS * 2
+        for end in ENDS
     ]
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert _survivors(mark) == []

@@ -42,10 +42,18 @@ def turned(folder: Path, back: Back, steps: int = 6, **options: Any) -> tuple[Ev
     return fit(Letters(), folder, steps=steps, callbacks=[back], **options)
 
 
-@pytest.mark.parametrize("generation", [0, 1, 3, 4])
-def test_restoring_gives_the_centre_of_then(tmp_path: Path, generation: int) -> None:
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Back, EvolutionStrategies, Records]:
+    """A run of four generations."""
     back = Back({})
-    tuned, records = turned(tmp_path, back, steps=4)
+    return back, *turned(tmp_path_factory.mktemp("four"), back, steps=4)
+
+
+@pytest.mark.parametrize("generation", [0, 1, 3, 4])
+def test_restoring_gives_the_centre_of_then(
+    four: tuple[Back, EvolutionStrategies, Records], generation: int
+) -> None:
+    back, tuned, records = four
     tuned.restore(generation)
     before = [records.checksums[0], *back.checksums]
     assert tuned.checksum() == tuned.centre_checksum == before[generation]

@@ -26,8 +26,10 @@ from tests.helpers.fits import Letters, fit
 
 NOISE = GaussianNoise(compile=False)
 DIFFERENCES: dict[str, float] = {}
-OF_EVERY_DAY = ("Mixtral", "DeepSeek-V3", "GPT-NeoX")  # split experts, a buffer, another name
 SELDOM = [pytest.mark.slow, pytest.mark.long, pytest.mark.families]
+IN_CI = [pytest.mark.slow, pytest.mark.tasks, pytest.mark.families]
+# A buffer every day. Split experts and another name are in tests/models/test_layout.py every day.
+MARKS = {"DeepSeek-V3": [], "Mixtral": IN_CI, "GPT-NeoX": IN_CI}
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,7 @@ def of_transformers(folder: Path) -> list[Tensor]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in OF_EVERY_DAY else SELDOM) for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, SELDOM)) for name in FAMILIES])
 def test_transformers_fits_exports_reloads_and_replays(name: str, folders: Path, tmp_path: Path) -> None:
     folder = made(name, folders)
     sampling = Sampling(max_tokens=6, temperature=1.0)  # greedy completions may all be alike

@@ -137,14 +137,18 @@ def seconds(gold: str, reply: str, hashes: bool) -> float:
     return time.perf_counter() - start
 
 
-def test_hostile_replies_are_graded_in_time(monkeypatch):
+SELDOM = [pytest.mark.slow, pytest.mark.tasks]
+
+
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=SELDOM) for part in (1, 2))])
+def test_hostile_replies_are_graded_in_time(monkeypatch, part):
     """Within 50 ms before the library is asked, else within a second; a slow one is timed again."""
     load_library()
     asked = []
     monkeypatch.setattr(
         math_library, "_parsed", lambda text, parse=math_library._parsed: asked.append(text) or parse(text)
     )
-    for number, (gold, reply) in enumerate(hostile()):
+    for number, (gold, reply) in list(enumerate(hostile()))[part::3]:
         asked.clear()
         first = seconds(gold, reply, number % 2 == 0)
         limit = 1.0 if asked else 0.05

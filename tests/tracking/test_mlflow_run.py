@@ -361,6 +361,7 @@ def test_a_model_that_was_left_is_delivered_with_its_rewards(
 
     first = DurableMLFlowLogger("own", "one", uri, tmp_path / "spool", patience_seconds=0.5)
     first.remember(Path("mlflow-run.json"), resumes=False)
+    wait_until(lambda: first.run_id, 10)  # on a busy machine its patience is short
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_model_artifacts", down)
         log_model(first, model)
