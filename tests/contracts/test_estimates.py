@@ -252,7 +252,13 @@ def test_every_recipe_is_tried() -> None:
     assert RECIPES.keys() == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+EVERY_DAY = ("annealed", "eggroll", "openai_es")
+SELDOM = [pytest.mark.slow, pytest.mark.tasks]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERY_DAY else SELDOM) for name in NAMES]
+)
 def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
     case = RECIPES[name]
     path = ascent_of(name, case).run(reward, case.generations, torch.zeros(DIMENSION))
