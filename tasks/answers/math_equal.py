@@ -25,7 +25,7 @@ from es_lightning.tasks.answers.math_text import MAX_DEPTH, clean, depth
 from es_lightning.tasks.answers.math_value import read_number, split_unit, ungrouped
 
 MAX_PARTS = 24
-MAX_STEPS = 2_500_000  # of math-verify, for one answer: less than a second
+MAX_STEPS = 2_500_000  # of math-verify, for one answer: about a second
 _DIGITS_OF_BASE = re.compile(r"(-?[0-9A-F.]+)_\w+")
 _WORD = re.compile(r"(?<!_)(?<!_\{)\\text\{[^{}]*[A-Za-z]{2}|(?<![\\A-Za-z{_])[A-Za-z]{4}", re.ASCII)
 

@@ -1,7 +1,7 @@
 """Parts of an update against formulas in float64, torch.topk, and the same bits however they are summed."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
@@ -316,14 +316,6 @@ def test_passes_over_the_noise_are_the_same_as_one_over_stored_estimates(base: S
                 part.settle(key, parameter, base.read(key).float(), LR)
     found = updated(PARTS[name](), base=base)
     assert all(torch.equal(found[key], parameter) for key, parameter in net.named_parameters())
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -1,7 +1,6 @@
 """Every kind of noise, those made of others included: one law, and the formula bit for bit."""
 
 import json
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -114,14 +113,6 @@ def test_an_identity_stands_for_the_same_bits(noise: Noise) -> None:
     for name, shape in [(NAME, (30, 50)), (NAME, (9,)), (FROZEN, (9,)), (FROZEN, (3, 4))]:
         assert again.perturbs(name, shape) == noise.perturbs(name, shape)
         assert torch.equal(again.sample(5, name, shape), noise.sample(5, name, shape))
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @every_kind

@@ -1,7 +1,7 @@
 """Noise: the law, independence, and the same bits however they are asked for."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import blake2b
 
@@ -45,14 +45,6 @@ def sample_of(
 def correlation_in_errors(first: Tensor, second: Tensor) -> float:
     """Sample correlation in units of its standard error 1 / sqrt(n)."""
     return float(np.corrcoef(first.numpy(), second.numpy())[0, 1] * np.sqrt(first.numel()))
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 # The law

@@ -103,4 +103,5 @@ def test_a_message_that_a_template_leaves_out_is_told(
 def test_a_template_may_trim_and_escape(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     tokenizer.chat_template = template
     for content in ("\n what\nis <it>?\n", "1 + 2", "???", "", "日本語は\n難しい"):
-        encode([Prompt("p", content, system=' be "brief"\n')], tokenizer)
+        [prompt] = encode([Prompt("p", content, system=' be "brief"\n')], tokenizer)
+        assert prompt.token_ids
