@@ -47,14 +47,18 @@ OTHERS: dict[str, list[str]] = {
         *("--model.shaping.init_args.scale", "0.05"),
     ],
 }
-TASKS = {"demo": "accuracy", "conciseness_cpu": "reward"}
+# The number that is compared on each task, and what a run of it needs beside its file.
+TASKS: dict[str, tuple[str, list[str]]] = {
+    "demo": ("accuracy", []),
+    "conciseness_cpu": ("reward", ["--data.prompts_per_generation", "16"]),
+}
 
 
 def command(name: str, task: str, seed: int, folder: Path) -> list[str]:
     """The command line of a run."""
     recipe = ["-c", f"configs/recipes/{name}.yaml"] if name in SETTINGS else []
-    options = COMMON + SETTINGS.get(name, []) + OTHERS.get(name, [])
-    every = "16" if name == "mezo" else "2"
+    options = TASKS[task][1] + COMMON + SETTINGS.get(name, []) + OTHERS.get(name, [])
+    every = "24" if name == "mezo" else "3"
     place = [
         "--trainer.default_root_dir",
         str(folder),
@@ -109,7 +113,7 @@ def main() -> None:
             runs = [
                 run(name, task, seed, arguments.folder / f"{task}-{name}-{seed}") for seed in arguments.seeds
             ]
-            cells = " | ".join(cell(found, TASKS[task]) for found in runs)
+            cells = " | ".join(cell(found, TASKS[task][0]) for found in runs)
             log.info("| %s | %s | %s |", task, name, cells)
 
 
