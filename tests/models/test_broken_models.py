@@ -148,7 +148,7 @@ def test_a_broken_model_is_one_sentence(folder: Path, monkeypatch: pytest.Monkey
     begun = time.monotonic()
     with pytest.raises(UsageError, match=words) as caught:
         started(folder)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
 

@@ -122,7 +122,7 @@ def test_a_second_ctrl_c_ends_a_run_that_hangs(folder: Path) -> None:
     pressed = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     process.join(PATIENCE_SECONDS)
-    assert time.monotonic() - pressed < 2
+    assert time.monotonic() - pressed < 10
     assert process.exitcode == 130
     assert "Traceback" not in (folder / "log").read_text()
     assert gone((folder / "children").read_text())

