@@ -302,6 +302,7 @@ def test_a_sigma_that_is_not_positive_is_refused(sigma: float) -> None:
         module(sigma=sigma)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, straight = fit(Letters(), tmp_path / "whole", steps=5, data={"prompts_per_generation": 3})
     data, options = TaskDataModule(Letters(), prompts_per_generation=3), {"enable_checkpointing": True}

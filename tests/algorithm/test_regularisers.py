@@ -297,6 +297,7 @@ PARTS: dict[str, Callable[[], list[Regulariser]]] = {
     "clip, sparse, clip": lambda: [ClipNorm(3.0), SparseUpdate(0.3, "model"), ClipNorm(1.0)],
     "all": lambda: [AnchoredDecay(0.1, 1.0), ClipNorm(3.0), SparseUpdate(0.1), ClipNorm(1.0)],
 }
+EVERY_DAY = ("sparse model", "all")
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -318,7 +319,9 @@ def test_passes_over_the_noise_are_the_same_as_one_over_stored_estimates(base: S
     assert all(torch.equal(found[key], parameter) for key, parameter in net.named_parameters())
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERY_DAY else pytest.mark.slow) for name in PARTS]
+)
 def test_bits_do_not_depend_on_threads_and_chunks(
     base: Stored, name: str, two_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

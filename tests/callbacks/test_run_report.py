@@ -76,7 +76,7 @@ def test_a_report_without_evaluation_and_export(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("held_out", [(True, False), (False, True)])
+@pytest.mark.parametrize("held_out", [(True, False), pytest.param((False, True), marks=pytest.mark.slow)])
 def test_a_run_may_go_on_with_or_without_evaluation(tmp_path: Path, held_out: tuple[bool, bool]) -> None:
     first, then = (RunReport(held_out=each) for each in held_out)
     saved = ModelCheckpoint(tmp_path / "checkpoints", "{step}", every_n_train_steps=1)

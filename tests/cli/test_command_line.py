@@ -102,6 +102,7 @@ def test_a_fit_leaves_everything_in_its_folder(once: Path) -> None:
     assert "held-out reward" in (once / "said").read_text()
 
 
+@pytest.mark.slow
 def test_the_saved_config_repeats_the_run(finished: Path) -> None:
     config = str(finished / "config.yaml")
     assert yaml.safe_load(Path(config).read_text())["model"]["sigma"] == 0.02
@@ -110,6 +111,7 @@ def test_the_saved_config_repeats_the_run(finished: Path) -> None:
     assert one["centre_checksum"] == two["centre_checksum"]
 
 
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_refused(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

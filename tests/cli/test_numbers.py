@@ -9,16 +9,17 @@ from es_lightning.cli import main
 
 SMOKE = str(Path(__file__).parents[2] / "configs" / "smoke_cpu.yaml")
 LR = "--model.optimizer.init_args.lr"
+SELDOM = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("option", "value", "code", "words"),
     [
         ("--model.sigma", "1e30", 2, "sigma is 1e+30"),
-        ("--model.sigma", ".inf", 2, "sigma is inf"),
+        pytest.param("--model.sigma", ".inf", 2, "sigma is inf", marks=SELDOM),
         ("--model.sigma", ".nan", 2, "sigma is nan"),
         (LR, ".nan", 2, "the optimizer's lr is nan: give a finite number"),
-        (LR, ".inf", 2, "the optimizer's lr is inf: give a finite number"),
+        pytest.param(LR, ".inf", 2, "the optimizer's lr is inf: give a finite number", marks=SELDOM),
         (LR, "-1", 2, "the optimizer was refused (Invalid learning rate: -1"),
         ("--model.optimizer", "torch.optim.Muon", 2, "it takes matrices alone, and ES tunes all parameters"),
         (LR, "1e38", 1, "the update of generation 0 has ruined the centre"),

@@ -264,6 +264,7 @@ def test_an_error_of_another_library_keeps_its_traceback() -> None:
     assert refused_by_lightning(caught.value) is None
 
 
+@pytest.mark.slow
 def test_no_generation_at_all_ends_cleanly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

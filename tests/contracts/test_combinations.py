@@ -264,7 +264,7 @@ def holds(parts: Parts) -> None:
         assert float(drift(whole.base, whole.net)) == pytest.approx(LR * math.sqrt(T * d / N), rel=0.05)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(combinations("bias"))
 def test_any_combination_is_finite_resumes_and_replays(parts: Parts) -> None:
     holds(parts)

@@ -252,7 +252,7 @@ def test_every_recipe_is_tried() -> None:
     assert RECIPES.keys() == set(NAMES)
 
 
-EVERY_DAY = ("annealed", "eggroll", "openai_es")
+EVERY_DAY = ("eggroll", "openai_es")
 SELDOM = [pytest.mark.slow, pytest.mark.tasks]
 
 

@@ -42,7 +42,7 @@ SELDOM = [pytest.mark.slow, pytest.mark.faults]  # too slow for every day
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param(moment, marks=() if moment in {"generate", "checkpoint"} else SELDOM)
+        pytest.param(moment, marks=() if moment == "generate" else SELDOM)
         for moment in (*MOMENTS, "journal", "validate")
     ],
 )
@@ -147,6 +147,8 @@ def test_a_rank_that_hangs_is_named_within_the_time_out(tmp_path: Path, rank: in
     assert f"rank {rank} died, or did not come within 4 s" in run.log(0 if rank else 1)
 
 
+@pytest.mark.slow
+@pytest.mark.faults
 def test_an_engine_that_fails_stops_the_run_with_the_centre_intact(tmp_path: Path, undisturbed: Run) -> None:
     run = Run(tmp_path, fault=Fault("generate", action="raise"))
     assert fit(run) == [1]
@@ -169,6 +171,8 @@ def test_a_member_is_tried_once_more_if_so_configured(tmp_path: Path, undisturbe
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.faults
 def test_a_failure_on_one_rank_is_told_to_the_others(tmp_path: Path) -> None:
     run = Run(tmp_path, fault=Fault("generate", action="raise", rank=1))
     assert fit(run, world=2) == [1, 1]

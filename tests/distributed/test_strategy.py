@@ -105,6 +105,7 @@ def alone_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path, two: Run) -> None:
     one = Run(tmp_path, count_bytes=True, prompts=1)
     assert fit(one, world=2) == [0, 0], one.log()
@@ -116,6 +117,7 @@ def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path, tw
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_a_rank_with_another_centre_stops_the_run_with_both_checksums(tmp_path: Path) -> None:
     run = Run(tmp_path, fault=Fault("drift", generation=2, rank=1))
     assert fit(run, world=2) == [1, 1]

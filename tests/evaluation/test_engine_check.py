@@ -89,7 +89,9 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", *(pytest.param(each, marks=pytest.mark.slow) for each in ("float32", "float16"))]
+)
 @pytest.mark.parametrize("word", GROUPS)
 def test_what_an_engine_drops_is_named(base: BaseModel, centre: nn.Module, word: str, dtype: str) -> None:
     rollouts = started(base, Drops(word, dtype))
@@ -124,7 +126,7 @@ SMALL_FAULTS = [
 """One tensor of one layer, or a part of one; in bfloat16 each was hidden by rounding with smaller noise."""
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "engine", "group"), SMALL_FAULTS)
 def test_one_tensor_of_one_layer_is_enough(
     family: Callable[[str], BaseModel], name: str, engine: HFEngine, group: str, dtype: Any

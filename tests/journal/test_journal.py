@@ -182,7 +182,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder / "journal.jsonl", records.checksums[1::2]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", ["momentum", "Adam", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SGD", "AdamW"))]
+)
 def test_a_replay_gives_the_runs_own_model(tmp_path: Path, name: str) -> None:
     options: dict[str, Any] = {"optimizer": OPTIMIZERS[name], "antithetic": name == "Adam"}
     if name != "SGD":
@@ -309,6 +311,7 @@ def test_a_second_run_does_not_write_over_a_journal(tmp_path: Path) -> None:
     assert (tmp_path / "journal.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_journal_alone(tmp_path: Path) -> None:
     whole, straight = fit(Letters(), tmp_path / "whole", steps=4)
     fit(Letters(), tmp_path / "run", steps=2)

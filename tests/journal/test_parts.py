@@ -216,6 +216,7 @@ def again(checkpoint: Path, folder: Path, rule: Schedule | None) -> EvolutionStr
     return saved(folder, 3, rule, ckpt_path=str(checkpoint))
 
 
+@pytest.mark.slow
 def test_a_run_that_adapts_goes_on_as_if_it_had_never_stopped(
     run: tuple[EvolutionStrategies, Records, Path], checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -49,7 +49,9 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Back, EvolutionStrat
     return back, *turned(tmp_path_factory.mktemp("four"), back, steps=4)
 
 
-@pytest.mark.parametrize("generation", [0, 1, 3, 4])
+@pytest.mark.parametrize(
+    "generation", [0, 3, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 4))]
+)
 def test_restoring_gives_the_centre_of_then(
     four: tuple[Back, EvolutionStrategies, Records], generation: int
 ) -> None:

@@ -104,7 +104,9 @@ def test_an_export_has_the_names_of_the_base_and_loads_as_the_centre(
     assert torch.equal(logprobs(again), logprobs(centre))
 
 
-@pytest.mark.parametrize("name", ["Mixtral", "GPT-NeoX", pytest.param("DeepSeek-V3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["Mixtral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("GPT-NeoX", "DeepSeek-V3"))]
+)
 def test_a_run_is_measured_exported_and_replayed(name: str, tmp_path: Path) -> None:
     make(FAMILIES[name], tmp_path / "base")
     tuned, records = fit(Letters(), tmp_path / "run", steps=2, base=str(tmp_path / "base"))

@@ -168,6 +168,7 @@ def test_the_best_is_kept(tmp_path: Path) -> None:
     assert records.checksums[1::2][best["global_step"] - 1] in best["journal"][-1]
 
 
+@pytest.mark.slow
 def test_checkpoints_between_validations_resume_to_the_same_bits(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path / "kept", every_n_train_steps=1, save_top_k=-1, filename="{step}")
     whole, _ = fit(tmp_path / "whole", 4, keep)
@@ -183,7 +184,7 @@ def test_checkpoints_between_validations_resume_to_the_same_bits(tmp_path: Path)
     assert metrics[0]["val/reward"] == metrics[1]["val/reward"]
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "Adam"])
+@pytest.mark.parametrize("optimizer", ["Adam", pytest.param("momentum", marks=pytest.mark.slow)])
 def test_optimizer_scheduler_and_journal_resume_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
     makers: dict[str, Any] = {
         "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),

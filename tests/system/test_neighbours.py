@@ -97,6 +97,8 @@ while threads() > before: pass  # both are gone
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+@pytest.mark.slow
+@pytest.mark.faults
 def test_a_team_of_openmp_comes_and_goes_with_its_thread() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", TEAMS], check=False, timeout=60, env=environment)

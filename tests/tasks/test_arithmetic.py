@@ -44,7 +44,7 @@ def written(tree, sparing: bool, level: int = 0) -> str:
     return text if sparing and own >= level else f"({text})"
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(tree=trees, sparing=st.booleans(), spaced=st.booleans())
 def test_value_and_numbers_equal_those_of_the_tree(tree, sparing, spaced):
     text = written(tree, sparing)
@@ -83,7 +83,7 @@ def python_reads(text: str) -> Fraction | None:
 pieces = st.sampled_from([*"1270+-*/() ", "12", "(3-", "*4)", "--", "-5"])
 
 
-@settings(max_examples=2000)
+@settings(max_examples=700)
 @given(st.lists(pieces, max_size=12).map("".join))
 def test_python_reads_the_same_text_alike(text):
     result = evaluate(text)

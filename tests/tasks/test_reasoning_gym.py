@@ -369,6 +369,8 @@ print(json.dumps([[p.text, p.reference] for p in prompts]))
 """
 
 
+@pytest.mark.slow
+@pytest.mark.tasks
 def test_other_processes_make_the_same_problems():
     """These generators would draw from sets of strings, or from random numbers without a seed."""
     outputs = []

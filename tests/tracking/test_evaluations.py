@@ -16,9 +16,10 @@ LOGGER = "es_lightning.tracking.logger.DurableMLFlowLogger"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a run was made, and its checkpoint, its model and its base were evaluated."""
     folder = tmp_path_factory.mktemp("evaluated")
+    (folder / "mlflow.db").write_bytes(whole)
     # SQLite ignores the token, as it does every word that it does not know.
     uri = f"sqlite:///file:{folder}/mlflow.db?uri=true&token=sesame"
     logger = ["--trainer.logger", LOGGER, "--trainer.logger.init_args.tracking_uri", uri]

@@ -52,9 +52,10 @@ def no_trace() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository in which a run was made, and later continued."""
     place = tmp_path_factory.mktemp("resumed")
+    (place / "mlflow.db").write_bytes(whole)
     subprocess.run(["git", "init", "-q", str(place)], check=True)
     name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", "-C", str(place), *name, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
