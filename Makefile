@@ -22,7 +22,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
-.PHONY: help install model demo ui smoke test test-all families check lint types layers format hooks lock wheel-test \
+.PHONY: help install model demo ui smoke test test-slow test-all families check lint types layers format hooks lock wheel-test \
   wheel-test-full bench clean
 
 help: ## Show this list
@@ -71,8 +71,13 @@ ui: install ## Look at the runs in a browser; PORT=5000
 
 # One process per core, each with whole files, since tests of a file share what is slow to make. At most four: each
 # takes 2 GB.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: model ## Run the quick tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+test-slow: model ## Run the slow tests that strike ranks and servers, fit every task, or start vLLM
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long and (ddp or faults or tasks or vllm)" $(ARGS)
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)

@@ -59,6 +59,12 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
     assert not leaked, f"the test left {leaked} in the environment: set them with monkeypatch.setenv"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start engines, ranks or servers first: none of them is then left for the end, on one core."""
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("vllm", "ddp", "faults")))}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the tests that this machine cannot run."""
     if item.get_closest_marker("vllm"):
