@@ -60,7 +60,7 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start engines, ranks or servers first: none of them is then left for the end, on one core."""
+    """Files that start engines, ranks or servers come first, so that none is left for the end on one core."""
     long = {item.path for item in items if any(map(item.get_closest_marker, ("vllm", "ddp", "faults")))}
     items.sort(key=lambda item: item.path not in long)
 
