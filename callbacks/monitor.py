@@ -253,7 +253,8 @@ def title(module: Tuning) -> str:
     """Name the task, the base model and the settings that decide a run, in one line for a picture."""
     settings = module.settings()
     told = [key for key in ("population", "sigma", "lr", "seed") if key in settings]
-    named = ", ".join(f"{key} {settings[key]}" for key in told)
+    starts = {key: " at first" if f"{key}_schedule" in settings else "" for key in told}
+    named = ", ".join(f"{key} {settings[key]}{starts[key]}" for key in told)
     return f"{module.data.task.name} on {module.base_model.name}: {named}"
 
 

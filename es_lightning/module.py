@@ -32,7 +32,7 @@ from es_lightning.algorithm.noise import GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.schedules import Schedule, Scheduled
-from es_lightning.algorithm.shaping import comparable, reward_statistics, weigh, z_score
+from es_lightning.algorithm.shaping import check_shaping, comparable, reward_statistics, weigh, z_score
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
 from es_lightning.analysis.skipped import why_skipped
@@ -223,6 +223,9 @@ class EvolutionStrategies(pl.LightningModule):
                 self.kl.warn_of_greedy(self.rollouts.sampling.temperature)
         for split in self.data.splits_for(stage):
             self.data.encode(split, self.reserve)
+        if stage == "fit":
+            check_shaping(self.shaping, self.population.size, self.data.batch_size)
+            self._warn_of_long_schedules()
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
         self.noise.check({name: parameter.shape for name, parameter in self.centre.named_parameters()})
@@ -232,6 +235,15 @@ class EvolutionStrategies(pl.LightningModule):
         if self.check_engine and not self._engine_check:
             with self.rollouts.announcer.stage("checking the engine"):
                 self._engine_check = EngineCheck(self.rollouts, self.noise, self.ranks).run(self.centre)
+
+    def _warn_of_long_schedules(self) -> None:
+        for name, schedule in self._schedules().items():
+            generations, steps = getattr(schedule, "generations", 0), self.trainer.max_steps
+            if self.ranks.rank == 0 and 0 < steps < generations:
+                log.warning(
+                    "model.%s_schedule takes %d generations, but trainer.max_steps is %d: it is cut short.",
+                    *(name, generations, steps),
+                )
 
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
@@ -666,8 +678,9 @@ class EvolutionStrategies(pl.LightningModule):
         samples = {"samples": sampling.n, "pass_k": sampling.pass_k} if sampling.n > 1 else {}
         penalty = {} if self.kl is None else {"kl_penalty": self.kl.penalty.weight}
         return {
-            "population": self.population.size,
-            "sigma": self.sigma,
+            # What the schedules start from, if there are any.
+            "population": self._members.resized(self._size.first).size,
+            "sigma": self._sigma.first,
             "lr": self.lr,
             "optimizer": type(self._optimizer).__name__,
             "noise": named(self.noise),

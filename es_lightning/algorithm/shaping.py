@@ -7,6 +7,7 @@ the length of a step as well as its direction.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -197,6 +198,33 @@ def weigh(
     weights = shaping(rewards)
     check_weights(weights, len(rewards), shaping)
     return weights, False
+
+
+def check_shaping(shaping: Callable[[Tensor], Tensor], members: int, prompts: int) -> None:
+    """Try a shaping on rewards of 0 and 1, before anything that costs money begins.
+
+    Args:
+        shaping: turns rewards [N, P] into weights [N]; a copy of it is tried, which may learn what it wants.
+        members: N.
+        prompts: P.
+
+    Raises:
+        UsageError: it fails on them, or returns something else than N weights.
+    """
+    rewards = (torch.arange(members * prompts).reshape(members, prompts) % 3 == 0).double()
+    try:
+        weights = deepcopy(shaping)(rewards)
+    except UsageError:
+        raise
+    except Exception as error:
+        name = getattr(shaping, "__name__", type(shaping).__name__)
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(
+            f"model.shaping {name} fails on rewards of {members} members and {prompts} prompts ({what}): "
+            "give a function that returns one weight per member."
+        ) from error
+    # Whether they are finite depends on the rewards, of which these are only an example.
+    check_weights(weights.nan_to_num() if isinstance(weights, Tensor) else weights, members, shaping)
 
 
 def comparable(rewards: Tensor, groups: Sequence[str], weights: Mapping[str, float]) -> Tensor:

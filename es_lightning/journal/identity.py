@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from es_lightning.algorithm.noise import Noise
 from es_lightning.records import Prompt
 from es_lightning.system.fields import FLAG, NOTHING, NUMBER, TEXT
 from es_lightning.task import Task
@@ -180,6 +181,8 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
         return _merged(_flat(f"{name}.{index}", item) for index, item in enumerate(value))
     if inspect.isfunction(value) or inspect.isclass(value):
         return {name: value.__qualname__}
+    if isinstance(value, Noise):
+        return described(name, value, type(value).__name__)
     return described(name, value, value.name) if isinstance(value, Task) else {}
 
 

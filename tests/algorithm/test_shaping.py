@@ -17,6 +17,7 @@ from es_lightning.algorithm.shaping import (
     all_alike,
     best_of_n,
     centered_rank,
+    check_shaping,
     leave_one_out,
     none,
     prompt_centred,
@@ -201,6 +202,48 @@ def test_a_shaping_that_returns_no_weights_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         weigh(REWARDS, shape)
     assert "model.shaping" in str(caught.value)
+
+
+class Counting:
+    """A shaping that learns."""
+
+    calls = 0
+
+    def __call__(self, rewards: Tensor) -> Tensor:
+        self.calls += 1
+        return rewards.mean(dim=1)
+
+
+def fails(rewards: Tensor) -> Tensor:
+    raise ValueError("of 2 lines\nof which one is shown")
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (torch.nn.Module(), r"Module fails on rewards of 4 members and 2 prompts \(NotImplementedError: "),
+        (fails, r"fails fails on .* prompts \(ValueError: of 2 lines\): give a function"),
+        (z_score(torch.eye(3)).view, r"view fails on rewards"),
+        (lambda rewards: rewards, r"returned the shape \[4, 2\]"),
+    ],
+)
+def test_a_shaping_is_tried_before_a_run(shape: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        check_shaping(shape, 4, 2)
+    assert "\n" not in str(caught.value)
+
+
+@every_shaping
+def test_every_shaping_passes_the_trial(shape: Callable[[Tensor], Tensor]) -> None:
+    check_shaping(shape, 4, 1)
+    check_shaping(shape, 2, 3)
+
+
+def test_a_trial_teaches_a_shaping_nothing_and_judges_no_values() -> None:
+    counting = Counting()
+    check_shaping(counting, 4, 2)
+    assert counting.calls == 0
+    check_shaping(lambda rewards: rewards.mean(dim=1).log(), 4, 2)  # of 0 here, of more in its own task
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e31])

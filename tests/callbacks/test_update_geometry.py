@@ -17,6 +17,7 @@ from es_lightning.algorithm.noise import CorrelatedNoise, FilteredNoise, Gaussia
 from es_lightning.algorithm.regularisers import AnchoredDecay, ClipNorm, Regulariser, SparseUpdate
 from es_lightning.algorithm.schedules import CosineSchedule, LinearSchedule
 from es_lightning.analysis.geometry import group_of
+from es_lightning.callbacks.monitor import title
 from es_lightning.callbacks.update_geometry import UpdateGeometry
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.ranks import Ranks
@@ -181,10 +182,15 @@ def test_without_the_law_there_is_no_ratio_and_one_warning(
         LowRankNoise(8, vectors="frozen", compile=False),
     ],
 )
-def test_frozen_parameters_and_schedules_leave_the_law_as_it_is(tmp_path: Path, noise: Noise) -> None:
+def test_frozen_parameters_and_schedules_leave_the_law_as_it_is(
+    tmp_path: Path, noise: Noise, caplog: pytest.LogCaptureFixture
+) -> None:
     watch = UpdateGeometry(every=1)
-    schedules = {"sigma_schedule": CosineSchedule(3), "population_schedule": LinearSchedule(3, 3.0)}
-    _, records = fit(Letters(), tmp_path, steps=3, callbacks=[watch], noise=noise, **schedules)
+    schedules = {"sigma_schedule": CosineSchedule(3), "population_schedule": LinearSchedule(4, 3.75)}
+    tuned, records = fit(Letters(), tmp_path, steps=3, callbacks=[watch], noise=noise, **schedules)
+    [warning] = [each.getMessage() for each in caplog.records if "schedule" in each.getMessage()]
+    assert warning.startswith("model.population_schedule takes 4 generations, but trainer.max_steps is 3")
+    assert "population 4 at first, sigma 0.05 at first, lr 0.05, seed" in title(tuned)
     assert [len(record.members) for record in records.generations] == [4, 7, 9]
     _, ratios = watch.column("geometry/norm_ratio")
     assert ratios == pytest.approx([1.0] * 3, abs=0.04)

@@ -13,10 +13,11 @@ from torch.optim.lr_scheduler import ConstantLR, LinearLR, SequentialLR, StepLR
 from es_lightning.algorithm.noise import FilteredNoise, LowRankNoise
 from es_lightning.algorithm.regularisers import ClipNorm, SparseUpdate
 from es_lightning.algorithm.schedules import LinearSchedule, ListedSchedule, SignalRule, SuccessRule
+from es_lightning.algorithm.shaping import none
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.grading.scorer import Grading
-from es_lightning.journal.identity import changed, described
+from es_lightning.journal.identity import changed, described, named
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.task import Task
@@ -72,7 +73,7 @@ OTHER: dict[str, tuple[dict[str, Any], list[str]]] = {
         ],
     ),
     "seed": ({"seed": 1}, ["seed_everything (model.seed) was 0 in the run and is 1 now"]),
-    "shaping": ({"shaping": torch.relu}, ["model.shaping was z_score in the run and is relu now"]),
+    "shaping": ({"shaping": none}, ["model.shaping was z_score in the run and is none now"]),
     "sampling": (
         {"sampling": Sampling(max_tokens=7)},
         ["model.sampling.max_tokens was 6 in the run and is 7"],
@@ -315,3 +316,10 @@ def test_a_maths_run_of_a_judge_that_is_gone_says_so_in_one_sentence() -> None:
     ) as error:
         MathTask("gsm8k", "sample", judge="exact")
     assert "\n" not in str(error.value)
+
+
+def test_a_filter_is_named_with_the_noise_that_it_filters() -> None:
+    assert named(FilteredNoise(LowRankNoise(2), exclude=["*norm*"])) == (
+        "FilteredNoise(noise=LowRankNoise, noise.rank=2, noise.vectors=gaussian, "
+        "include=['*'], exclude=['*norm*'])"
+    )
