@@ -1,0 +1,272 @@
+"""Whether a run fits the memory of its devices, and which option would make it fit. The standard library alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+from es_lightning.analysis import cost
+from es_lightning.analysis.cost import Device, Size
+from es_lightning.analysis.devices import CPU, GPUS
+from es_lightning.errors import UsageError
+
+GIB = 2**30
+FRACTIONS = [percent / 100 for percent in range(95, 0, -5)]
+LEAST_CACHE = 8
+"""Sequences that a suggestion leaves room for, if the run has as many; with fewer, a device would idle."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine takes of a device.
+
+    Args:
+        ranks: k that hold one copy of the model together.
+        fraction: share of the device's memory that vLLM takes; None for an engine that takes what it needs.
+        cache_gib: size of the key-value cache; None derives it from ``fraction``.
+        batch_size: prompts at once; None leaves it to the engine.
+        samples: completions per prompt.
+        most: sequences at once that the engine allows itself.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    ranks: int = 1
+    fraction: float | None = None
+    cache_gib: float | None = None
+    batch_size: int | None = None
+    samples: int = 1
+    most: int = 2**31
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise UsageError(
+                f"engine.memory_fraction is {self.fraction}: give a number above 0 and at most 1."
+            )
+        if self.cache_gib is not None and self.cache_gib <= 0:
+            raise UsageError(f"engine.kv_cache_gib is {self.cache_gib}: give a number above 0.")
+        if self.ranks < 1:
+            raise UsageError(f"engine.tensor_parallel_size is {self.ranks}: give at least 1.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"engine.batch_size is {self.batch_size}: give at least 1.")
+
+    @property
+    def at_once(self) -> int:
+        """Most sequences in the engine."""
+        return self.most if self.batch_size is None else self.batch_size * self.samples
+
+
+class Part(NamedTuple):
+    """One part of the memory of a device.
+
+    Args:
+        what: it is.
+        size: in bytes.
+        formula: where the number comes from.
+    """
+
+    what: str
+    size: float
+    formula: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, a device and an engine, whose memory is asked for.
+
+    Args:
+        size: of the model.
+        device: that has to hold it.
+        engine: on that device.
+        state: bytes per parameter of the optimizer's state.
+        sequences: most that the run gives to an engine.
+        tokens: of one of them, prompt and completion, on average.
+        longest: tokens of the longest.
+    """
+
+    size: Size
+    device: Device
+    engine: Engine
+    state: float
+    sequences: int
+    tokens: float
+    longest: float
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the centre, the engine and everything else are in the machine's own memory."""
+        return self.device.name == CPU
+
+    @property
+    def centre(self) -> float:
+        """The float32 centre, in bytes."""
+        return cost.centre_bytes(self.size)
+
+    @property
+    def weights(self) -> float:
+        """The engine's weights, in bytes."""
+        return cost.engine_bytes(self.size, self.engine.ranks)
+
+    @property
+    def reserve(self) -> float:
+        """Context, graphs and activations, in bytes."""
+        return self.device.reserve_gb * 1e9
+
+    @property
+    def share(self) -> float:
+        """What vLLM asks for at its start; 0 for an engine that asks for nothing."""
+        return (self.engine.fraction or 0.0) * self.device.memory
+
+    @property
+    def cache(self) -> float:
+        """The key-value cache, in bytes; below 0 if vLLM's share does not even hold the weights."""
+        if self.engine.cache_gib is not None:
+            return self.engine.cache_gib * GIB
+        if self.engine.fraction is None:
+            return self._cache_of(self.tokens * min(self.sequences, self.engine.at_once))
+        # On a CPU vLLM counts the whole process against its share, and the centre is loaded before it starts.
+        return self.share - self.weights - self.reserve - self.is_cpu * self.centre
+
+    @property
+    def held(self) -> int:
+        """How many sequences the engine can work on at once."""
+        in_cache = int(max(self.cache, 0) / max(self._cache_of(self.tokens), 1))
+        return min(self.engine.at_once, self.sequences, in_cache)
+
+    @property
+    def _is_asked_at_the_start(self) -> bool:
+        """Whether vLLM starts only if its share is free; on accelerators it is so with ``kv_cache_gib``, too."""
+        return self.engine.fraction is not None and not (self.is_cpu and self.engine.cache_gib is not None)
+
+    def _cache_of(self, tokens: float) -> float:
+        return cost.cache_bytes(self.size, tokens, self.engine.ranks)
+
+    @property
+    def parts(self) -> list[Part]:
+        """All that has to be in the device's memory at the same time."""
+        b, own = self.size.weight_bytes, self.engine
+        if own.cache_gib is not None:
+            cache = f"kv_cache_gib {own.cache_gib:g}"
+        elif own.fraction is None:
+            cache = f"{min(self.sequences, own.at_once)} sequences of {self.tokens:.0f} tokens, c / h each"
+        else:
+            rest = "weights - reserve" + " - centre" * self.is_cpu
+            cache = f"memory_fraction {own.fraction:g} of {self.device.memory_gb:.3g} GB - {rest}"
+        return [
+            Part("centre, float32", self.centre, "4 d"),
+            Part("optimizer's state", cost.state_bytes(self.size, self.state), f"{self.state:.3g} d"),
+            Part("two tensors like the largest", cost.passing_bytes(self.size), "2 * 4 m"),
+            Part("engine's weights", self.weights, f"{b} d / k"),
+            Part("engine's key-value cache", max(self.cache, 0), cache),
+            Part("context, graphs, activations", self.reserve, "--reserve_gb"),
+        ]
+
+    @property
+    def total(self) -> float:
+        """Bytes of all parts."""
+        return sum(part.size for part in self.parts)
+
+    def problems(self) -> list[str]:
+        """Say what does not fit; empty if everything does."""
+        found, room = [], self.device.memory
+        if self.cache < self._cache_of(self.longest):
+            found.append(
+                f"the key-value cache of {_gb(max(self.cache, 0))} does not hold the longest sequence, "
+                f"{self.longest:.0f} tokens ({_gb(self._cache_of(self.longest))})"
+            )
+        if self.total > room:
+            found.append(
+                f"{_gb(self.total)} are needed and {_gb(room)} are there: {_gb(self.total - room)} too much"
+            )
+        elif self._is_asked_at_the_start and self.centre + self.share > room:
+            found.append(
+                f"vLLM asks that memory_fraction {self.engine.fraction:g} of the device be free at its start, "
+                f"{_gb(self.share)}, and beside the centre {_gb(room - self.centre)} are"
+            )
+        return found
+
+
+def ways_out(case: Case, count: int, optimizer: str) -> list[str]:
+    """Return changes of options that make a run fit, those that change least first; at most three.
+
+    Args:
+        case: that does not fit.
+        count: devices of the run.
+        optimizer: its class, for the words.
+    """
+    found = []
+    for changed, words in sorted(_changes(case, count, optimizer), key=lambda change: len(change[1])):
+        if _is_good(changed) and not any(set(known) <= set(words) for known in found):
+            found.append(words)
+    ways = [", ".join(words) for words in found[:2]]
+    larger = [one for one in _by_memory() if one.memory > case.device.memory and not case.is_cpu]
+    fits = [
+        one for one in larger if any(_is_good(each) for each in _with_any_share(replace(case, device=one)))
+    ]
+    ways += [f"--device {fits[0].name}"] if fits else []
+    return ways or [f"a smaller model: {_largest(case):.2g} parameters would fit this device"]
+
+
+def _changes(case: Case, count: int, optimizer: str) -> Iterator[tuple[Case, list[str]]]:
+    sizes = [
+        k for k in (1, 2, 4, 8, 16) if k >= case.engine.ranks and count % k == 0 and case.size.cuts_no_head(k)
+    ]
+    for k, state in product(sizes, {case.state, 0.0}):
+        words = [f"--model.engine.tensor_parallel_size {k}"] if k > case.engine.ranks else []
+        words += [f"--model.optimizer torch.optim.SGD in place of {optimizer}"] if state < case.state else []
+        changed = replace(case, engine=replace(case.engine, ranks=k), state=state)
+        yield changed, words
+        for other in _with_any_share(changed):
+            yield other, [*words, *_share_words(case.engine, other.engine)]
+
+
+def _with_any_share(case: Case) -> Iterator[Case]:
+    """Other shares for vLLM, the largest first; an engine that takes what it needs has fewer prompts at once."""
+    if case.engine.fraction is None:
+        for batch_size in (64, 32, 16, 8, 4, 2, 1):
+            if batch_size * case.engine.samples < min(case.engine.at_once, case.sequences):
+                yield replace(case, engine=replace(case.engine, batch_size=batch_size))
+        return
+    for fraction in FRACTIONS:
+        yield replace(case, engine=replace(case.engine, fraction=fraction, cache_gib=None))
+
+
+def _share_words(before: Engine, after: Engine) -> list[str]:
+    words = []
+    if after.fraction != before.fraction:
+        words.append(f"--model.engine.memory_fraction {after.fraction:g}")
+    if after.cache_gib != before.cache_gib:
+        words.append("--model.engine.kv_cache_gib null")
+    if after.batch_size != before.batch_size:
+        words.append(f"--model.engine.batch_size {after.batch_size}")
+    return words
+
+
+def _is_good(case: Case) -> bool:
+    return not case.problems() and case.held >= min(LEAST_CACHE, case.sequences, case.engine.at_once)
+
+
+def _by_memory() -> list[Device]:
+    return sorted(GPUS.values(), key=lambda device: device.memory)
+
+
+def _largest(case: Case) -> float:
+    """Parameters of a smaller model of the same kind that would fit, to 5 %."""
+    for share in (percent / 100 for percent in range(95, 0, -5)):
+        whole = case.size
+        size = whole._replace(
+            parameters=int(share * whole.parameters),
+            tuned=int(share * whole.tuned),
+            largest=int(share * whole.largest),
+            cache_values=int(share * whole.cache_values),
+        )
+        smaller = replace(case, size=size)
+        if any(_is_good(each) for each in (smaller, *_with_any_share(smaller))):
+            return float(size.parameters)
+    return 0.0
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"

@@ -1,0 +1,216 @@
+"""A plan as text for a terminal or a pipe, and as JSON for scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import floor, log10
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from es_lightning.analysis.cost import DEVICE_OPTIONS
+from es_lightning.analysis.plan import Plan
+
+COMPUTED = "computed, not measured"
+WIDTH = 130  # of the text in a pipe
+NOTATION = (
+    "d parameters, m elements of the largest tensor, c bytes of keys and values per token, h = min(k, key-value heads), "
+    "s bytes of optimizer's state per parameter, k ranks of a lane, N members, M of them on the fullest lane, G generations, "
+    "P prompts, S sequences at once of p tokens and T new ones, W ranks; a device moves B bytes, computes F FLOP "
+    "and draws R elements of noise per second."
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan was made from, in words.
+
+    Args:
+        configs: the files.
+        base: the model's name.
+        known: where its size comes from.
+        dtype: of the engine's weights.
+        prompts: where the tokens of the prompts come from.
+        left_out: what is not counted.
+    """
+
+    configs: Sequence[str]
+    base: str
+    known: str
+    dtype: str
+    prompts: str
+    left_out: Sequence[str]
+
+
+Rows = Iterable[tuple[str, str, str]]
+
+
+def show(plan: Plan, facts: Facts) -> None:
+    """Write a plan to the standard output, for whoever reads there."""
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, width=WIDTH, color_system=None)
+    named = " and ".join(facts.configs) or "the defaults"
+    console.print(f"[bold]Plan for {named}: {COMPUTED}.[/bold]\n")
+    for title, rows in _sections(plan, facts).items():
+        console.print(_table(title, rows, console.is_terminal))
+    console.print(f"{NOTATION}\n", style="dim")
+    for problem, ways in plan.problems():
+        console.print(f"[bold red]Does not fit:[/bold red] {problem}.")
+        for way in ways:
+            console.print(f"  try {way}")
+    if not plan.problems():
+        console.print("[bold green]It fits.[/bold green]")
+
+
+def _table(title: str, rows: Rows, is_terminal: bool) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
+    )
+    table.add_column(min_width=30)
+    table.add_column(justify="right", min_width=12, no_wrap=True)
+    table.add_column(style="dim" if is_terminal else None, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    table.add_row("", "", "")
+    return table
+
+
+def _sections(plan: Plan, facts: Facts) -> Mapping[str, Rows]:
+    case, run = plan.case, plan.run
+    parts = [*((part.what, size(part.size), part.formula) for part in case.parts)]
+    room = "this machine's memory" if case.is_cpu else "memory_gb"
+    parts.append(("all of it", size(case.total), f"of {size(plan.device.memory)}, {room}"))
+    sections: dict[str, Rows] = {
+        "The run": _run(plan, facts),
+        f"Memory of a {'rank' if case.is_cpu else 'device'}": parts,
+        "Memory of a machine, beside its accelerators": [
+            (p.what, size(p.size), p.formula) for p in plan.host
+        ],
+        "The run's folder": [(part.what, size(part.size), part.formula) for part in plan.disk],
+    }
+    lines = plan.generation(run.members)
+    phases = [(line.what, seconds(line.value), line.formula) for line in lines]
+    phases.append(("all of it", seconds(sum(line.value for line in lines)), _turns(plan)))
+    sections["A generation"] = phases
+    times = [(line.what, duration(line.value), line.formula) for line in plan.time]
+    times.append(
+        (
+            "all of it",
+            duration(plan.seconds),
+            f"{plan.count} x {plan.seconds / 3600:.3g} h = {plan.device_hours:.3g} device-hours",
+        )
+    )
+    if plan.dollars is None:
+        times.append(("price", "not known", "give --dollars_per_hour, of one device"))
+    else:
+        times.append(("price", f"{plan.dollars:,.2f} dollars", f"device-hours * {plan.dollars_per_hour:g}"))
+    sections["Time and price"] = times
+    sections["Assumed"] = [
+        (f"--{name}", f"{getattr(plan.device, name):.4g}", what) for name, what in DEVICE_OPTIONS.items()
+    ]
+    sections["Not counted"] = [("", "", each) for each in facts.left_out]
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _run(plan: Plan, facts: Facts) -> Rows:
+    run, own = plan.run, plan.device
+    yield "model", f"{plan.size.parameters:,}", f"parameters d of {facts.base}: {facts.known}"
+    if plan.size.tuned < plan.size.parameters:
+        yield (
+            "tuned",
+            f"{plan.size.tuned:,}",
+            "parameters that get noise; formulas with R, s and M count these",
+        )
+    yield "largest tensor", f"{plan.size.largest:,}", "elements m"
+    yield "keys and values", size(plan.size.cache_bytes), f"c, per token, in the engine's {facts.dtype}"
+    yield (
+        "devices",
+        f"{plan.count} x {own.name}",
+        f"{own.source}; {plan.lanes} lanes of k = {plan.engine.ranks}",
+    )
+    sizes = sorted(run.populations)
+    members = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    yield "generations", f"{run.generations}", f"of N = {members} members and P = {run.prompts} prompts"
+    for batch in run.train:
+        read = (
+            f"{batch.read:.0f} tokens"
+            if batch.written
+            else f"{batch.read:.0f} tokens, scored and not continued"
+        )
+        yield "sequences of a member", f"{batch.sequences}", f"{read}; {facts.prompts}"
+        if batch.written:
+            yield (
+                "new tokens of each",
+                f"{batch.written:g}",
+                f"--tokens, their mean; at most {run.new_tokens}",
+            )
+
+
+def _turns(plan: Plan) -> str:
+    held, asked = plan.case.held, plan.case.sequences
+    text = "the slowest lane, then the update on every rank"
+    return text if held >= asked else f"{text}; the engine holds {held} of {asked} sequences at once"
+
+
+def as_json(plan: Plan, facts: Facts) -> dict[str, Any]:
+    """Return a plan as JSON has it: bytes, seconds, hours and dollars."""
+    run, case = plan.run, plan.case
+    parts = {"device": case.parts, "host": plan.host, "disk": plan.disk}
+    return {
+        "note": COMPUTED,
+        "fits": not plan.problems(),
+        "problems": [{"what": what, "try": ways} for what, ways in plan.problems()],
+        "configs": list(facts.configs),
+        "model": {"base": facts.base, "known": facts.known, "dtype": facts.dtype, **plan.size._asdict()},
+        "device": vars(plan.device),
+        "count": plan.count,
+        "lanes": plan.lanes,
+        "run": {
+            "generations": run.generations,
+            "populations": {str(members): times for members, times in run.populations.items()},
+            "prompts": run.prompts,
+            "train": [batch._asdict() for batch in run.train],
+            "validations": run.validations,
+            "held_out_evaluations": run.evaluations,
+        },
+        "sequences_at_once": case.held,
+        "bytes": {name: [_line(*part) for part in listed] for name, listed in parts.items()},
+        "device_bytes": case.total,
+        "seconds_per_generation": [_line(*line) for line in plan.generation(run.members)],
+        "seconds": [_line(*line) for line in plan.time],
+        "total_seconds": plan.seconds,
+        "device_hours": plan.device_hours,
+        "dollars": plan.dollars,
+        "not_counted": list(facts.left_out),
+    }
+
+
+def _line(what: str, value: float, formula: str) -> dict[str, Any]:
+    return {"what": what, "value": value, "formula": formula}
+
+
+def three(value: float) -> str:
+    """Return a number with three figures, and at most three decimals."""
+    return f"{value:.{min(3, max(0, 2 - floor(log10(value)))) if value else 0}f}"
+
+
+def size(count: float) -> str:
+    """Return bytes in words."""
+    power = min(3, int(log10(count) // 3)) if count >= 1 else 0
+    return f"{three(count / 1000**power) if power else round(count)} {('B', 'kB', 'MB', 'GB')[power]}"
+
+
+def seconds(value: float) -> str:
+    """Return seconds in words."""
+    return f"{three(value)} s"
+
+
+def duration(value: float) -> str:
+    """Return a longer time in words."""
+    if value < 120:
+        return seconds(value)
+    return f"{three(value / 60)} min" if value < 7200 else f"{three(value / 3600)} h"
