@@ -1,4 +1,7 @@
-"""What a whole run takes: memory, disk, seconds and dollars, each number with its formula. The standard library alone."""
+"""What a whole run takes: memory, disk, seconds and dollars, each number with its formula.
+
+The standard library alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +117,9 @@ class Plan:
         sequences = sum(batch.sequences for batch in train)
         mean = sum(n * batch.sequences for n, batch in zip(tokens, train, strict=True)) / max(sequences, 1)
         longest = max(self.run.longest, mean)
-        return Case(self.size, self.device, self.engine, self.run.state, sequences, mean, longest)
+        held = sum((each.read + each.written / 2) * each.sequences for each in train)
+        context = held / max(sequences, 1)
+        return Case(self.size, self.device, self.engine, self.run.state, sequences, mean, context, longest)
 
     # Memory ---------------------------------------------------------------------------------------
 
@@ -157,17 +162,18 @@ class Plan:
         """
         k, mine = self.engine.ranks, cost.members_per_lane(members, self.lanes)
         gather = cost.gather_seconds(self.device, members, self.run.prompts, self.lanes * k)
+        perturb = cost.perturb_seconds(self.size, self.device, k)
+        update = cost.update_seconds(self.size, self.device, members)
         b = self.size.weight_bytes
-        kept = 4 + 2 * b
         return [
-            Line("perturb and load", mine * cost.perturb_seconds(self.size, self.device, k), f"M (d / R + ({kept} + {b} / k) d / B)"),
+            Line("perturb and load", mine * perturb, f"M (d / R + ({4 + 2 * b} + {b} / k) d / B)"),
             Line("generate", mine * self._generate(self.run.train), f"M ({_GENERATE.format(b=b)})"),
-            Line("update", cost.update_seconds(self.size, self.device, members), "N d / R, on every rank"),
+            Line("update", update, "N d / R, on every rank"),
             Line("gather", gather, "(8 N P + 478 W) / network + messages * latency"),
-        ]  # fmt: skip
+        ]
 
     def _generate(self, batches: Sequence[Batch]) -> float:
-        at_once = max(1, self.case.held)
+        at_once = self.engine.at_once if self.case.problems() else self.case.held
         parts = (
             cost.generate_seconds(self.size, self.device, self.engine.ranks, each, at_once)
             for each in batches
@@ -214,43 +220,40 @@ class Plan:
 
     def problems(self) -> list[tuple[str, list[str]]]:
         """Say what cannot work, each with the changes that would help; empty if all fits."""
-        found, k = self._problems_of_ranks(), self.engine.ranks
-        if not found:
-            here = self.case.problems()
-            found += [(problem, []) for problem in here[:-1]]
-            found += [(problem, ways_out(self.case, self.count, self.run.optimizer)) for problem in here[-1:]]
-        host = sum(part.size for part in self.host)
-        if self.host_gb is not None and host > self.host_gb * 1e9:
-            found.append((
-                f"a machine's memory: {host / 1e9:.3g} GB are needed for {self.per_machine} ranks, and "
-                f"{self.host_gb:g} GB are there",
-                [f"machines with fewer devices each: {int(self.host_gb * 1e9 * self.per_machine / host)}"],
-            ))  # fmt: skip
-        return found
+        return [*self._problems_of_ranks(), *self._problems_of_devices(), *self._problems_of_machines()]
 
     def _problems_of_ranks(self) -> list[tuple[str, list[str]]]:
         k, least = self.engine.ranks, min(self.run.populations)
         if not self.size.cuts_no_head(k):
-            return [(
-                f"engine.tensor_parallel_size {k} cuts a head: there are {self.size.heads} heads and "
-                f"{self.size.shared} key-value heads",
-                ["--model.engine.tensor_parallel_size of a size that divides both"],
-            )]  # fmt: skip
+            heads = f"there are {self.size.heads} heads and {self.size.shared} key-value heads"
+            others = [size for size in (1, 2, 4, 8, 16) if self.size.cuts_no_head(size)]
+            ways = [f"--model.engine.tensor_parallel_size {' or '.join(map(str, others))}"]
+            return [(f"engine.tensor_parallel_size {k} cuts a head in two: {heads}", ways)]
         if self.count % k:
-            return [
-                (
-                    f"{self.count} devices cannot be divided into lanes of {k}",
-                    [f"--count {ceil(self.count / k) * k}"],
-                )
-            ]
+            ways = [f"--count {ceil(self.count / k) * k}"]
+            return [(f"{self.count} devices cannot be divided into lanes of {k}", ways)]
         if self.lanes > least:
-            return [
-                (
-                    f"{self.lanes} lanes have only {least} members",
-                    [f"--model.population {self.lanes}", f"--count {least * k}"],
-                )
-            ]
+            ways = [f"--model.population {self.lanes}", f"--count {least * k}"]
+            return [(f"there are more lanes, {self.lanes}, than members, {least}", ways)]
         return []
+
+    def _problems_of_devices(self) -> list[tuple[str, list[str]]]:
+        found = [(problem, list[str]()) for problem in self.case.problems()]
+        if found:
+            found[-1][1].extend(ways_out(self.case, self.count, self.run.optimizer))
+        return found
+
+    def _problems_of_machines(self) -> list[tuple[str, list[str]]]:
+        needed, room = sum(part.size for part in self.host), (self.host_gb or 0) * 1e9
+        if self.host_gb is None or needed <= room:
+            return []
+        ranks = f"{self.per_machine} ranks of a machine"
+        words = f"{ranks} need {needed / 1e9:.3g} GB of its memory, and {self.host_gb:g} GB are there"
+        fewer = int(room * self.per_machine / needed)
+        ways = (
+            f"machines with at most {fewer} devices each (--per_machine {fewer})" if fewer else "more memory"
+        )
+        return [(words, [ways])]
 
 
 _GENERATE = "2 d S p / (k F) + T max(({b} d / k + S (p + T / 2) c / h) / B, 2 d S / (k F))"

@@ -1,8 +1,7 @@
-"""Whether a run fits the memory of its devices, and which option would make it fit. The standard library alone."""
+"""Whether a run fits its devices, and which option would make it fit; only the standard library."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import NamedTuple
 
 from es_lightning.analysis import cost
@@ -82,7 +81,8 @@ class Case:
         engine: on that device.
         state: bytes per parameter of the optimizer's state.
         sequences: most that the run gives to an engine.
-        tokens: of one of them, prompt and completion, on average.
+        tokens: of one of them with its whole completion, on average.
+        context: tokens that one of them has while it grows, on average.
         longest: tokens of the longest.
     """
 
@@ -92,6 +92,7 @@ class Case:
     state: float
     sequences: int
     tokens: float
+    context: float
     longest: float
 
     @property
@@ -131,13 +132,15 @@ class Case:
 
     @property
     def held(self) -> int:
-        """How many sequences the engine can work on at once."""
-        in_cache = int(max(self.cache, 0) / max(self._cache_of(self.tokens), 1))
-        return min(self.engine.at_once, self.sequences, in_cache)
+        """How many sequences the engine works on at once; vLLM starts another one once there is room."""
+        most = min(self.engine.at_once, self.sequences)
+        if self.engine.fraction is None:
+            return most
+        return min(most, int(max(self.cache, 0) / max(self._cache_of(self.context), 1)))
 
     @property
     def _is_asked_at_the_start(self) -> bool:
-        """Whether vLLM starts only if its share is free; on accelerators it is so with ``kv_cache_gib``, too."""
+        """Whether vLLM starts only if its share is free; on accelerators also with ``kv_cache_gib``."""
         return self.engine.fraction is not None and not (self.is_cpu and self.engine.cache_gib is not None)
 
     def _cache_of(self, tokens: float) -> float:
@@ -182,55 +185,67 @@ class Case:
             )
         elif self._is_asked_at_the_start and self.centre + self.share > room:
             found.append(
-                f"vLLM asks that memory_fraction {self.engine.fraction:g} of the device be free at its start, "
-                f"{_gb(self.share)}, and beside the centre {_gb(room - self.centre)} are"
+                f"vLLM starts only if memory_fraction {self.engine.fraction:g} of the device is free, "
+                f"{_gb(self.share)}, but beside the centre {_gb(room - self.centre)} are"
             )
         return found
 
 
 def ways_out(case: Case, count: int, optimizer: str) -> list[str]:
-    """Return changes of options that make a run fit, those that change least first; at most three.
+    """Return changes of options that make a run fit, each as the words of a command line; at most three.
 
     Args:
         case: that does not fit.
         count: devices of the run.
         optimizer: its class, for the words.
     """
-    found = []
-    for changed, words in sorted(_changes(case, count, optimizer), key=lambda change: len(change[1])):
-        if _is_good(changed) and not any(set(known) <= set(words) for known in found):
-            found.append(words)
-    ways = [", ".join(words) for words in found[:2]]
-    larger = [one for one in _by_memory() if one.memory > case.device.memory and not case.is_cpu]
-    fits = [
-        one for one in larger if any(_is_good(each) for each in _with_any_share(replace(case, device=one)))
-    ]
-    ways += [f"--device {fits[0].name}"] if fits else []
-    return ways or [f"a smaller model: {_largest(case):.2g} parameters would fit this device"]
+    ways = []
+    for changed, words in _changes(case, count, optimizer):
+        if (fitting := _fitting(changed)) is not None:
+            ways.append([*words, *_share_words(case.engine, fitting.engine)])
+    ways = sorted(ways, key=len)[:2]
+    larger = sorted(GPUS.values(), key=lambda device: device.memory) if not case.is_cpu else []
+    for device in larger:
+        if (
+            device.memory > case.device.memory
+            and (fitting := _fitting(replace(case, device=device))) is not None
+        ):
+            ways.append([f"--device {device.name}", *_share_words(case.engine, fitting.engine)])
+            break
+    if ways:
+        return [" ".join(words) for words in ways]
+    return [f"a smaller model: about {_largest(case):.2g} parameters would fit"]
 
 
 def _changes(case: Case, count: int, optimizer: str) -> Iterator[tuple[Case, list[str]]]:
-    sizes = [
-        k for k in (1, 2, 4, 8, 16) if k >= case.engine.ranks and count % k == 0 and case.size.cuts_no_head(k)
-    ]
-    for k, state in product(sizes, {case.state, 0.0}):
+    """Other lanes, and an optimizer without a state, each with its words; nothing changed comes first."""
+    lanes = [k for k in (1, 2, 4, 8, 16) if k > case.engine.ranks and count % k == 0]
+    for k in (case.engine.ranks, *filter(case.size.cuts_no_head, lanes)):
         words = [f"--model.engine.tensor_parallel_size {k}"] if k > case.engine.ranks else []
-        words += [f"--model.optimizer torch.optim.SGD in place of {optimizer}"] if state < case.state else []
-        changed = replace(case, engine=replace(case.engine, ranks=k), state=state)
+        changed = replace(case, engine=replace(case.engine, ranks=k))
         yield changed, words
-        for other in _with_any_share(changed):
-            yield other, [*words, *_share_words(case.engine, other.engine)]
+        if case.state:
+            simple = f"--model.optimizer torch.optim.SGD (in place of {optimizer})"
+            yield replace(changed, state=0.0), [*words, simple]
+
+
+def _fitting(case: Case) -> Case | None:
+    """The case itself if it fits, or else with another share for vLLM, or with fewer prompts at once."""
+    return next((each for each in _with_any_share(case) if _is_good(each)), None)
 
 
 def _with_any_share(case: Case) -> Iterator[Case]:
-    """Other shares for vLLM, the largest first; an engine that takes what it needs has fewer prompts at once."""
-    if case.engine.fraction is None:
-        for batch_size in (64, 32, 16, 8, 4, 2, 1):
-            if batch_size * case.engine.samples < min(case.engine.at_once, case.sequences):
-                yield replace(case, engine=replace(case.engine, batch_size=batch_size))
+    yield case
+    own = case.engine
+    if own.fraction is None:
+        sizes = [
+            size for size in (64, 32, 16, 8, 4, 2, 1) if size < min(own.at_once, case.sequences) / own.samples
+        ]
+        yield from (replace(case, engine=replace(own, batch_size=size)) for size in sizes)
         return
-    for fraction in FRACTIONS:
-        yield replace(case, engine=replace(case.engine, fraction=fraction, cache_gib=None))
+    for cache_gib in dict.fromkeys((own.cache_gib, None)):
+        for fraction in FRACTIONS:
+            yield replace(case, engine=replace(own, fraction=fraction, cache_gib=cache_gib))
 
 
 def _share_words(before: Engine, after: Engine) -> list[str]:
@@ -248,10 +263,6 @@ def _is_good(case: Case) -> bool:
     return not case.problems() and case.held >= min(LEAST_CACHE, case.sequences, case.engine.at_once)
 
 
-def _by_memory() -> list[Device]:
-    return sorted(GPUS.values(), key=lambda device: device.memory)
-
-
 def _largest(case: Case) -> float:
     """Parameters of a smaller model of the same kind that would fit, to 5 %."""
     for share in (percent / 100 for percent in range(95, 0, -5)):
@@ -262,8 +273,7 @@ def _largest(case: Case) -> float:
             largest=int(share * whole.largest),
             cache_values=int(share * whole.cache_values),
         )
-        smaller = replace(case, size=size)
-        if any(_is_good(each) for each in (smaller, *_with_any_share(smaller))):
+        if _fitting(replace(case, size=size)) is not None:
             return float(size.parameters)
     return 0.0
 

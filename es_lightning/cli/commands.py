@@ -1,4 +1,4 @@
-"""The commands that LightningCLI does not have: ``fetch``, ``plan``, ``replay`` and ``ui``; help is quick for all."""
+"""The commands that LightningCLI does not have: ``fetch``, ``plan``, ``replay`` and ``ui``."""
 
 import json
 import logging
@@ -197,9 +197,9 @@ def plan_parser() -> PlanParser:
     """Return the parser of the options that ``plan`` has beside those of ``fit``."""
     parser = PlanParser(
         "plan",
-        "What a fit will take, before anything is started or paid for: memory of devices and machines, disk, time "
-        "and price. All of it is computed, not measured. Takes the options of fit as well, such as -c FILE or "
-        "--model.population 64. The exit code is 0 if it fits, 1 if not, 2 for bad input.",
+        "What a fit will take, before anything is started or paid for: memory, disk, time and price, all "
+        "computed, not measured. It takes the options of fit as well, such as -c FILE or --model.population "
+        "64. The exit code is 0 if the run fits, 1 if not, 2 for bad input.",
     )
     parser.option("--device", help=f"one of {', '.join([*GPUS, CPU])} (what this machine has)")
     parser.option("--count", type=int, help="devices of the run (the config's devices and nodes)")
@@ -210,9 +210,7 @@ def plan_parser() -> PlanParser:
     parser.option("--tokens", type=float, help="mean of a completion's new tokens (sampling.max_tokens)")
     parser.option("--prompt_tokens", type=float, help="mean of a prompt's tokens (counted)")
     parser.option("--dollars_per_hour", type=float, help="price of one device; there is no default")
-    parser.option(
-        "--start_seconds", type=float, default=120.0, help="until the first generation (%(default)g)"
-    )
+    parser.option("--start_seconds", type=float, help="until the first generation (120; 40 on a CPU)")
     parser.option("--host_gb", type=float, help="memory of a machine beside its accelerators (not compared)")
     parser.option("--json", action="store_true", help="print JSON, for scripts")
     for name, meaning in DEVICE_OPTIONS.items():

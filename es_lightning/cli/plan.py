@@ -33,6 +33,8 @@ from es_lightning.reports import plan_table
 from es_lightning.reports.plan_table import Facts
 from es_lightning.rollout.engine import model_dtype
 
+START_SECONDS = {False: 120.0, True: 40.0}
+"""Of accelerators, where vLLM compiles, and of a CPU."""
 MACHINE = 8  # devices of one, unless the config or the user says otherwise
 ALWAYS_LEFT_OUT = (
     "grading, checkpoints, export, the network inside a lane, waiting for a slow lane",
@@ -71,7 +73,15 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
     Raises:
         UsageError: the device, the size of the model, or the number of problems is not known.
     """
-    for name in ("count", "tokens", "prompt_tokens", "dollars_per_hour", "host_gb", "per_machine"):
+    for name in (
+        "count",
+        "tokens",
+        "prompt_tokens",
+        "dollars_per_hour",
+        "host_gb",
+        "per_machine",
+        "start_seconds",
+    ):
         if getattr(options, name) is not None:
             check_positive(name, getattr(options, name))
     count, per_machine = _ranks(settings, options)
@@ -91,7 +101,7 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
         count=count,
         per_machine=per_machine,
         engine=_engine(settings, device),
-        start_seconds=options.start_seconds,
+        start_seconds=options.start_seconds or START_SECONDS[device.name == devices.CPU],
         dollars_per_hour=options.dollars_per_hour,
         host_gb=options.host_gb,
     )
@@ -127,7 +137,8 @@ def _device(settings: FitSettings, options: Namespace, per_machine: int) -> Devi
         if known is None:
             raise UsageError(
                 f"this machine's {found.name} is not in the table of devices: give the nearest one with "
-                f"--device, one of {', '.join(devices.GPUS)}, and its own --memory_gb, --bandwidth and --tflops."
+                f"--device, one of {', '.join(devices.GPUS)}, and its own --memory_gb, --bandwidth and "
+                "--tflops."
             )
         device = known
     return replace(device, **changed)

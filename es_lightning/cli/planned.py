@@ -1,4 +1,4 @@
-"""A fit's config, parsed as the fit would parse it, and what it asks for; nothing is started and no folder is touched."""
+"""A fit's config, parsed as the fit would, and what it asks for; nothing is started, no folder is touched."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
     generations = _generations(config, data, prompts)
     times = _validations(config, generations)
     val = problems.batches("val", data.limits["val"])[1] if times else []
-    held_out = problems.batches("test", data.limits["test"])[1] if config.report.held_out else []
+    held_out = _held_out(config, data, problems)
     return Run(
         populations=_populations(settings.model, generations),
         prompts=prompts,
@@ -225,7 +225,7 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
         validations=times if val else 0,
         val=val,
         evaluations=2 if held_out else 0,
-        held_out=held_out or [],
+        held_out=held_out,
         longest=problems.longest,
         new_tokens=problems.most,
         optimizer=(config.model.optimizer.class_path.rpartition(".")[2] if config.model.optimizer else "SGD"),
@@ -234,6 +234,14 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
         exports=config.report.export,
         stored_bytes=stored_bytes,
     )
+
+
+def _held_out(config: Namespace, data: TaskDataModule, problems: Problems) -> list[Batch]:
+    if not config.report.held_out:
+        return []
+    splits = ("test", "val")  # the second where there are no test problems
+    found = (problems.batches(split, data.limits[split])[1] for split in splits)
+    return next((batches for batches in found if batches), [])
 
 
 def _generations(config: Namespace, data: TaskDataModule, prompts: int) -> int:

@@ -114,7 +114,7 @@ PUBLISHED: Mapping[str, tuple[Any, ...]] = {
     "SmolLM2-360M": ("llama", 960, 2560, 32, 15, 5, 49152, 64, True),
     "SmolLM2-1.7B": ("llama", 2048, 8192, 24, 32, 32, 49152, 64, True),
 }
-"""By the models' names on the hub, without owner and without what follows the size, as config.json has them."""
+"""As config.json has them, by the models' names on the hub, without owner and what follows the size."""
 
 
 def local_model(name: str, trust_remote_code: bool = False) -> BaseModel | None:
@@ -140,7 +140,7 @@ def local_model(name: str, trust_remote_code: bool = False) -> BaseModel | None:
 
 
 def published_name(name: str) -> str | None:
-    """Return the name in ``PUBLISHED`` that a base model's stands for, such as Qwen2.5-7B; None if there is none.
+    """Return the name in ``PUBLISHED`` that a base model's stands for, such as Qwen2.5-7B; None without one.
 
     Args:
         name: as ``model.base`` has it, such as ``Qwen/Qwen2.5-Math-7B``.

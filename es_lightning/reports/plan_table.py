@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from math import floor, log10
 from typing import Any
 
@@ -16,12 +17,11 @@ from es_lightning.analysis.plan import Plan
 
 COMPUTED = "computed, not measured"
 WIDTH = 130  # of the text in a pipe
-NOTATION = (
-    "d parameters, m elements of the largest tensor, c bytes of keys and values per token, h = min(k, key-value heads), "
-    "s bytes of optimizer's state per parameter, k ranks of a lane, N members, M of them on the fullest lane, G generations, "
-    "P prompts, S sequences at once of p tokens and T new ones, W ranks; a device moves B bytes, computes F FLOP "
-    "and draws R elements of noise per second."
-)
+NOTATION = """\
+d parameters, m elements of the largest tensor, c bytes of keys and values per token, s bytes of optimizer's
+state per parameter; L lanes of k ranks, h = min(k, key-value heads), W ranks; G generations, N members, M of
+them on the fullest lane, P prompts; S sequences at once, of p tokens that are read and T that are written. A
+device moves B bytes, computes F FLOP and draws R elements of noise per second."""
 
 
 @dataclass(frozen=True)
@@ -49,33 +49,43 @@ Rows = Iterable[tuple[str, str, str]]
 
 
 def show(plan: Plan, facts: Facts) -> None:
-    """Write a plan to the standard output, for whoever reads there."""
+    """Write a plan to the standard output: in colours to a terminal, as plain lines to anything else."""
     console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=WIDTH, color_system=None)
+    if console.is_terminal:
+        _print(console, plan, facts)
+        return
+    written = StringIO()
+    _print(Console(file=written, highlight=False, width=WIDTH, color_system=None), plan, facts)
+    lines = written.getvalue().splitlines()
+    sys.stdout.write("\n".join(line.rstrip() for line in lines) + "\n")
+
+
+def _print(console: Console, plan: Plan, facts: Facts) -> None:
     named = " and ".join(facts.configs) or "the defaults"
-    console.print(f"[bold]Plan for {named}: {COMPUTED}.[/bold]\n")
+    console.print(f"Plan for {named}: {COMPUTED}.\n", style="bold")
     for title, rows in _sections(plan, facts).items():
-        console.print(_table(title, rows, console.is_terminal))
-    console.print(f"{NOTATION}\n", style="dim")
-    for problem, ways in plan.problems():
-        console.print(f"[bold red]Does not fit:[/bold red] {problem}.")
+        console.print(title, style="bold")
+        console.print(_table(rows))
+    console.print("Not counted", style="bold")
+    for each in facts.left_out:
+        console.print(f"- {each}")
+    console.print(f"\n{NOTATION}\n", style="dim", soft_wrap=True)
+    problems = plan.problems()
+    for problem, ways in problems:
+        console.print(f"It does not fit: {problem}.", style="bold red", soft_wrap=True)
         for way in ways:
-            console.print(f"  try {way}")
-    if not plan.problems():
-        console.print("[bold green]It fits.[/bold green]")
+            console.print(f"  Try {way}", soft_wrap=True)
+    if not problems:
+        console.print("It fits.", style="bold green")
 
 
-def _table(title: str, rows: Rows, is_terminal: bool) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
-    )
-    table.add_column(min_width=30)
-    table.add_column(justify="right", min_width=12, no_wrap=True)
-    table.add_column(style="dim" if is_terminal else None, overflow="fold")
-    for row in rows:
+def _table(rows: Rows) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(width=30)
+    table.add_column(justify="right", width=16, no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for row in (*rows, ("", "", "")):
         table.add_row(*row)
-    table.add_row("", "", "")
     return table
 
 
@@ -112,7 +122,6 @@ def _sections(plan: Plan, facts: Facts) -> Mapping[str, Rows]:
     sections["Assumed"] = [
         (f"--{name}", f"{getattr(plan.device, name):.4g}", what) for name, what in DEVICE_OPTIONS.items()
     ]
-    sections["Not counted"] = [("", "", each) for each in facts.left_out]
     return {title: rows for title, rows in sections.items() if rows}
 
 
@@ -130,7 +139,7 @@ def _run(plan: Plan, facts: Facts) -> Rows:
     yield (
         "devices",
         f"{plan.count} x {own.name}",
-        f"{own.source}; {plan.lanes} lanes of k = {plan.engine.ranks}",
+        f"{own.source}; L = {plan.lanes}, k = {plan.engine.ranks}",
     )
     sizes = sorted(run.populations)
     members = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -152,8 +161,10 @@ def _run(plan: Plan, facts: Facts) -> Rows:
 
 def _turns(plan: Plan) -> str:
     held, asked = plan.case.held, plan.case.sequences
-    text = "the slowest lane, then the update on every rank"
-    return text if held >= asked else f"{text}; the engine holds {held} of {asked} sequences at once"
+    if plan.case.problems():
+        return "as if everything fitted"
+    text = "the fullest lane, then the update"
+    return text if held >= asked else f"{text}; about {held} of {asked} sequences at once"
 
 
 def as_json(plan: Plan, facts: Facts) -> dict[str, Any]:
