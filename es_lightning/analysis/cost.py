@@ -72,6 +72,8 @@ def _option(meaning: str, default: Any) -> Any:
 class Device:
     """A device, and what is assumed of it; each number is an option of ``es-lightning plan``.
 
+    vLLM packs weights anew on CPUs; None stands for an engine that keeps them as they come.
+
     Raises:
         UsageError: a number is not finite or not above 0, or a share is above 1.
     """
@@ -84,6 +86,7 @@ class Device:
     tflops: float = _option("its peak in bfloat16, TFLOP/s", 989.0)
     tflops_share: float = _option("share of the peak that is reached", 0.4)
     noise_rate: float = _option("noise that it draws and adds, 10^9 elements/s", 20.0)
+    packing_rate: float | None = _option("weights that its engine repacks, 10^9 elements/s", None)
     reserve_gb: float = _option("its context, graphs and activations, GB", 4.0)
     network: float = _option("network between two ranks, GB/s", 1.25)
     latency: float = _option("microseconds per message", 50.0)
@@ -92,6 +95,8 @@ class Device:
         """Refuse what no formula can be given."""
         for name in DEVICE_OPTIONS:
             value = getattr(self, name)
+            if value is None:
+                continue
             check_positive(name, value)
             if name.endswith("_share") and value > 1:
                 raise UsageError(f"--{name} is {value}: give a share, at most 1.")
@@ -108,7 +113,7 @@ class Device:
 
     @property
     def flop_per_second(self) -> float:
-        """F: what it computes."""
+        """F: what it computes in bfloat16; half of that in float32."""
         return self.tflops * self.tflops_share * 1e12
 
     @property
@@ -193,9 +198,10 @@ def cache_bytes(size: Size, tokens: float, k: int) -> float:
 
 
 def load_seconds(size: Size, device: Device, k: int) -> float:
-    """One set of weights: centre read, copy written, copy read by the loader, 1/k of it kept."""
+    """One set of weights: centre read, copy written, copy read by the loader, 1/k of it packed and kept."""
     moved = (4 + (2 + 1 / k) * size.weight_bytes) * size.parameters
-    return moved / device.bytes_per_second
+    packed = 0.0 if device.packing_rate is None else size.parameters / k / (device.packing_rate * 1e9)
+    return moved / device.bytes_per_second + packed
 
 
 def perturb_seconds(size: Size, device: Device, k: int) -> float:
@@ -224,7 +230,8 @@ def _turn_seconds(size: Size, device: Device, k: int, batch: Batch) -> float:
     context = batch.read + batch.written / 2
     cache = cache_bytes(size, batch.sequences * context, k)
     memory = (engine_bytes(size, k) + cache) / device.bytes_per_second
-    arithmetic = 2 * size.parameters * batch.sequences / k / device.flop_per_second
+    speed = device.flop_per_second * 2 / size.weight_bytes
+    arithmetic = 2 * size.parameters * batch.sequences / k / speed
     return batch.read * arithmetic + batch.written * max(memory, arithmetic)
 
 

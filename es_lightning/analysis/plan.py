@@ -30,8 +30,7 @@ class Run:
         held_out: these problems.
         longest: tokens of the longest prompt with its completion.
         new_tokens: most new tokens of a completion, for which the key-value cache has room.
-        optimizer: its class.
-        state: bytes per parameter of its state.
+        state: bytes per parameter of the optimizer's state.
         checkpoints: how many are kept.
         exports: whether the tuned model is written.
         stored_bytes: per parameter, of the exported model.
@@ -46,7 +45,6 @@ class Run:
     held_out: Sequence[Batch]
     longest: float
     new_tokens: int
-    optimizer: str = "SGD"
     state: float = 0.0
     checkpoints: int = 1
     exports: bool = True
@@ -165,9 +163,11 @@ class Plan:
         perturb = cost.perturb_seconds(self.size, self.device, k)
         update = cost.update_seconds(self.size, self.device, members)
         b = self.size.weight_bytes
+        packing = "" if self.device.packing_rate is None else " + d / (k packing_rate)"
+        generate = _GENERATE.format(b=b, F="F" if b == 2 else "(F / 2)")
         return [
-            Line("perturb and load", mine * perturb, f"M (d / R + ({4 + 2 * b} + {b} / k) d / B)"),
-            Line("generate", mine * self._generate(self.run.train), f"M ({_GENERATE.format(b=b)})"),
+            Line("perturb and load", mine * perturb, f"M (d / R + ({4 + 2 * b} + {b} / k) d / B{packing})"),
+            Line("generate", mine * self._generate(self.run.train), f"M ({generate})"),
             Line("update", update, "N d / R, on every rank"),
             Line("gather", gather, "(8 N P + 478 W) / network + messages * latency"),
         ]
@@ -240,7 +240,7 @@ class Plan:
     def _problems_of_devices(self) -> list[tuple[str, list[str]]]:
         found = [(problem, list[str]()) for problem in self.case.problems()]
         if found:
-            found[-1][1].extend(ways_out(self.case, self.count, self.run.optimizer))
+            found[-1][1].extend(ways_out(self.case, self.count))
         return found
 
     def _problems_of_machines(self) -> list[tuple[str, list[str]]]:
@@ -256,4 +256,4 @@ class Plan:
         return [(words, [ways])]
 
 
-_GENERATE = "2 d S p / (k F) + T max(({b} d / k + S (p + T / 2) c / h) / B, 2 d S / (k F))"
+_GENERATE = "2 d S p / (k {F}) + T max(({b} d / k + S (p + T / 2) c / h) / B, 2 d S / (k {F}))"

@@ -180,9 +180,9 @@ class Case:
                 f"{self.longest:.0f} tokens ({_gb(self._cache_of(self.longest))})"
             )
         if self.total > room:
-            found.append(
-                f"{_gb(self.total)} are needed and {_gb(room)} are there: {_gb(self.total - room)} too much"
-            )
+            largest = sorted(self.parts, key=lambda part: -part.size)[:2]
+            words = " and ".join(f"the {part.what} {_gb(part.size)}" for part in largest)
+            found.append(f"{_gb(self.total)} are needed, {words}, and {_gb(room)} are there")
         elif self._is_asked_at_the_start and self.centre + self.share > room:
             found.append(
                 f"vLLM starts only if memory_fraction {self.engine.fraction:g} of the device is free, "
@@ -191,16 +191,15 @@ class Case:
         return found
 
 
-def ways_out(case: Case, count: int, optimizer: str) -> list[str]:
+def ways_out(case: Case, count: int) -> list[str]:
     """Return changes of options that make a run fit, each as the words of a command line; at most three.
 
     Args:
         case: that does not fit.
         count: devices of the run.
-        optimizer: its class, for the words.
     """
     ways = []
-    for changed, words in _changes(case, count, optimizer):
+    for changed, words in _changes(case, count):
         if (fitting := _fitting(changed)) is not None:
             ways.append([*words, *_share_words(case.engine, fitting.engine)])
     ways = sorted(ways, key=len)[:2]
@@ -214,10 +213,10 @@ def ways_out(case: Case, count: int, optimizer: str) -> list[str]:
             break
     if ways:
         return [" ".join(words) for words in ways]
-    return [f"a smaller model: about {_largest(case):.2g} parameters would fit"]
+    return [f"a smaller model: {_largest(case) / 1e9:.2g} * 10^9 parameters would fit"]
 
 
-def _changes(case: Case, count: int, optimizer: str) -> Iterator[tuple[Case, list[str]]]:
+def _changes(case: Case, count: int) -> Iterator[tuple[Case, list[str]]]:
     """Other lanes, and an optimizer without a state, each with its words; nothing changed comes first."""
     lanes = [k for k in (1, 2, 4, 8, 16) if k > case.engine.ranks and count % k == 0]
     for k in (case.engine.ranks, *filter(case.size.cuts_no_head, lanes)):
@@ -225,8 +224,7 @@ def _changes(case: Case, count: int, optimizer: str) -> Iterator[tuple[Case, lis
         changed = replace(case, engine=replace(case.engine, ranks=k))
         yield changed, words
         if case.state:
-            simple = f"--model.optimizer torch.optim.SGD (in place of {optimizer})"
-            yield replace(changed, state=0.0), [*words, simple]
+            yield replace(changed, state=0.0), [*words, "--model.optimizer torch.optim.SGD"]
 
 
 def _fitting(case: Case) -> Case | None:

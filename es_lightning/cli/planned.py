@@ -68,16 +68,11 @@ class FitSettings(CommandLine):
         """Make module and data; neither needs the engine, which may not be installed here, nor a Trainer."""
         config = self.config.clone()
         options = self.engine_options
-        config.model.engine = Namespace(
-            class_path=PLAIN_ENGINE,
-            init_args=Namespace(
-                dtype=options.get("dtype", "auto"),
-                device="cpu",
-                batch_size=1,
-                tensor_parallel_size=max(1, options.get("tensor_parallel_size", 1)),
-                trust_remote_code=False,
-            ),
-        )
+        ranks = max(1, options.get("tensor_parallel_size", 1))
+        plain = {"dtype": "auto", "device": "cpu", "batch_size": 1, "tensor_parallel_size": ranks}
+        plain["trust_remote_code"] = False
+        config.model.engine.class_path = PLAIN_ENGINE
+        config.model.engine.init_args = Namespace(plain)  # type: ignore[no-untyped-call]
         for name in UNUSED:
             config.trainer[name] = "auto" if name == "strategy" else None
         made = self.parser.instantiate_classes(config)
@@ -86,7 +81,7 @@ class FitSettings(CommandLine):
     @property
     def engine_options(self) -> dict[str, Any]:
         """The options of the engine's class, its defaults included."""
-        return vars(self.config.model.engine.init_args)
+        return dict(vars(self.config.model.engine.init_args))
 
     @property
     def callbacks(self) -> list[str]:
@@ -129,30 +124,33 @@ class Problems:
         """
         prompts = self._prompts(split)
         if prompts is None:
-            count = count or self._limit(split)
-            if count is None:
-                self.missing.append(split)
-                return 0, []
-            self.how = self.how or f"--prompt_tokens: the problems are not here, {PROMPT_TOKENS} assumed"
-            read = self.prompt_tokens or PROMPT_TOKENS
-            self.longest = max(self.longest, read + self.most)
-            return count, [self._generated(count, read)]
+            return self._assumed(split, count or self._limit(split))
+        if not prompts:
+            return 0, []
         count = count or len(prompts)
-        scale = count / max(len(prompts), 1)
         sample = self._counted(prompts[:: max(1, len(prompts) // SAMPLE)])
-        written, scored = [x for x in sample if not x[1]], [x for x in sample if x[1]]
+        written = [length for length, choices in sample if not choices]
+        scored = [length for _, choices in sample for length in choices]
         found = []
         if written:
-            read = self.prompt_tokens or sum(length for length, _ in written) / len(written)
-            share = len(written) / len(sample)
-            self.longest = max(self.longest, max(length for length, _ in written) + self.most)
-            found.append(self._generated(round(share * len(prompts) * scale), read))
+            self.longest = max(self.longest, max(written) + self.most)
+            read = self.prompt_tokens or sum(written) / len(written)
+            found.append(self._generated(round(count * len(written) / len(sample)), read))
         if scored:
-            lengths = [length for _, choices in scored for length in choices]
-            self.longest = max(self.longest, *lengths)
-            number = round(len(lengths) / len(sample) * len(prompts) * scale)
-            found.append(Batch(number, sum(lengths) / len(lengths), 0))
+            self.longest = max(self.longest, *scored)
+            read = sum(scored) / len(scored)
+            found.append(Batch(round(count * len(scored) / len(sample)), read, 0))
         return count, found
+
+    def _assumed(self, split: str, count: int | None) -> tuple[int, list[Batch]]:
+        """The batches of problems that are not here."""
+        if not count:
+            self.missing.append(split)
+            return 0, []
+        self.how = self.how or f"--prompt_tokens: the problems are not here, {PROMPT_TOKENS} assumed"
+        read = self.prompt_tokens or PROMPT_TOKENS
+        self.longest = max(self.longest, read + self.most)
+        return count, [self._generated(count, read)]
 
     def _generated(self, prompts: int, read: float) -> Batch:
         samples = self.settings.model.rollouts.sampling.n
@@ -228,7 +226,6 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
         held_out=held_out,
         longest=problems.longest,
         new_tokens=problems.most,
-        optimizer=(config.model.optimizer.class_path.rpartition(".")[2] if config.model.optimizer else "SGD"),
         state=optimizer_state(settings.model),
         checkpoints=_checkpoints(config.checkpoint, generations, times),
         exports=config.report.export,
@@ -292,4 +289,5 @@ def optimizer_state(model: EvolutionStrategies, side: int = 256) -> float:
     weight.grad = torch.zeros_like(weight)
     optimizer.step()
     tensors = [held for held in optimizer.state[weight].values() if isinstance(held, torch.Tensor)]
-    return round(sum(held.numel() * held.element_size() for held in tensors) / weight.numel(), 2)
+    total: int = sum(held.numel() * held.element_size() for held in tensors)
+    return float(round(total / weight.numel(), 2))

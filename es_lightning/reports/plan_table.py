@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from es_lightning.analysis.cost import DEVICE_OPTIONS
+from es_lightning.analysis.cost import DEVICE_OPTIONS, Device
 from es_lightning.analysis.plan import Plan
+from es_lightning.analysis.room import Part
 
 COMPUTED = "computed, not measured"
 WIDTH = 130  # of the text in a pipe
@@ -90,73 +91,51 @@ def _table(rows: Rows) -> Table:
 
 
 def _sections(plan: Plan, facts: Facts) -> Mapping[str, Rows]:
-    case, run = plan.case, plan.run
-    parts = [*((part.what, size(part.size), part.formula) for part in case.parts)]
-    room = "this machine's memory" if case.is_cpu else "memory_gb"
-    parts.append(("all of it", size(case.total), f"of {size(plan.device.memory)}, {room}"))
     sections: dict[str, Rows] = {
         "The run": _run(plan, facts),
-        f"Memory of a {'rank' if case.is_cpu else 'device'}": parts,
-        "Memory of a machine, beside its accelerators": [
-            (p.what, size(p.size), p.formula) for p in plan.host
-        ],
-        "The run's folder": [(part.what, size(part.size), part.formula) for part in plan.disk],
+        f"Memory of a {'rank' if plan.case.is_cpu else 'device'}": _memory(plan),
+        "Memory of a machine, beside its accelerators": _sizes(plan.host),
+        "The run's folder": _sizes(plan.disk),
+        f"A generation of {plan.run.members} members": _generation(plan),
+        "Time and price": _time(plan),
+        "Assumed": _assumed(plan.device),
     }
-    lines = plan.generation(run.members)
-    phases = [(line.what, seconds(line.value), line.formula) for line in lines]
-    phases.append(("all of it", seconds(sum(line.value for line in lines)), _turns(plan)))
-    sections["A generation"] = phases
-    times = [(line.what, duration(line.value), line.formula) for line in plan.time]
-    times.append(
-        (
-            "all of it",
-            duration(plan.seconds),
-            f"{plan.count} x {plan.seconds / 3600:.3g} h = {plan.device_hours:.3g} device-hours",
-        )
-    )
-    if plan.dollars is None:
-        times.append(("price", "not known", "give --dollars_per_hour, of one device"))
-    else:
-        times.append(("price", f"{plan.dollars:,.2f} dollars", f"device-hours * {plan.dollars_per_hour:g}"))
-    sections["Time and price"] = times
-    sections["Assumed"] = [
-        (f"--{name}", f"{getattr(plan.device, name):.4g}", what) for name, what in DEVICE_OPTIONS.items()
-    ]
     return {title: rows for title, rows in sections.items() if rows}
 
 
 def _run(plan: Plan, facts: Facts) -> Rows:
-    run, own = plan.run, plan.device
-    yield "model", f"{plan.size.parameters:,}", f"parameters d of {facts.base}: {facts.known}"
-    if plan.size.tuned < plan.size.parameters:
-        yield (
-            "tuned",
-            f"{plan.size.tuned:,}",
-            "parameters that get noise; formulas with R, s and M count these",
-        )
-    yield "largest tensor", f"{plan.size.largest:,}", "elements m"
-    yield "keys and values", size(plan.size.cache_bytes), f"c, per token, in the engine's {facts.dtype}"
-    yield (
-        "devices",
-        f"{plan.count} x {own.name}",
-        f"{own.source}; L = {plan.lanes}, k = {plan.engine.ranks}",
-    )
-    sizes = sorted(run.populations)
-    members = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    yield "generations", f"{run.generations}", f"of N = {members} members and P = {run.prompts} prompts"
+    run, size, own = plan.run, plan.size, plan.device
+    yield "model", f"{size.parameters:,}", f"parameters d of {facts.base}: {facts.known}"
+    if size.tuned < size.parameters:
+        yield "tuned", f"{size.tuned:,}", "parameters that get noise: d in formulas with R and s"
+    yield "largest tensor", f"{size.largest:,}", "elements m"
+    yield "keys and values", in_bytes(size.cache_bytes), f"c, per token, in the engine's {facts.dtype}"
+    lanes = f"L = {plan.lanes}, k = {plan.engine.ranks}"
+    yield "devices", f"{plan.count} x {own.name}", f"W = {plan.count}, {lanes}; {own.source}"
+    members = " to ".join(dict.fromkeys(map(str, (min(run.populations), run.members))))
+    yield "generations", f"{run.generations}", f"G, of N = {members} members and P = {run.prompts} prompts"
     for batch in run.train:
-        read = (
-            f"{batch.read:.0f} tokens"
-            if batch.written
-            else f"{batch.read:.0f} tokens, scored and not continued"
-        )
-        yield "sequences of a member", f"{batch.sequences}", f"{read}; {facts.prompts}"
+        how = "" if batch.written else ", scored and not continued"
+        read = f"S, of p = {batch.read:.0f} tokens{how}; {facts.prompts}"
+        yield "sequences of a member", f"{batch.sequences}", read
         if batch.written:
-            yield (
-                "new tokens of each",
-                f"{batch.written:g}",
-                f"--tokens, their mean; at most {run.new_tokens}",
-            )
+            yield "new tokens of each", f"{batch.written:g}", f"T, --tokens; at most {run.new_tokens}"
+
+
+def _memory(plan: Plan) -> Rows:
+    room = "this machine's memory" if plan.case.is_cpu else "--memory_gb"
+    total = ("all of it", in_bytes(plan.case.total), f"of {in_bytes(plan.device.memory)}, {room}")
+    return [*_sizes(plan.case.parts), total]
+
+
+def _sizes(parts: Iterable[Part]) -> list[tuple[str, str, str]]:
+    return [(part.what, in_bytes(part.size), part.formula) for part in parts]
+
+
+def _generation(plan: Plan) -> Rows:
+    lines = plan.generation(plan.run.members)
+    rows = [(line.what, in_seconds(line.value), line.formula) for line in lines]
+    return [*rows, ("all of it", in_seconds(sum(line.value for line in lines)), _turns(plan))]
 
 
 def _turns(plan: Plan) -> str:
@@ -165,6 +144,22 @@ def _turns(plan: Plan) -> str:
         return "as if everything fitted"
     text = "the fullest lane, then the update"
     return text if held >= asked else f"{text}; about {held} of {asked} sequences at once"
+
+
+def _time(plan: Plan) -> Rows:
+    yield from ((line.what, duration(line.value), line.formula) for line in plan.time)
+    hours = f"{plan.count} devices, {three(plan.device_hours)} device-hours"
+    yield "all of it", duration(plan.seconds), hours
+    if plan.dollars is None:
+        yield "price", "not known", "give --dollars_per_hour, the price of one device"
+    else:
+        yield "price", f"{plan.dollars:,.2f} dollars", f"device-hours * {plan.dollars_per_hour:g}"
+
+
+def _assumed(device: Device) -> list[tuple[str, str, str]]:
+    values = {name: getattr(device, name) for name in DEVICE_OPTIONS}
+    known = {name: value for name, value in values.items() if value is not None}
+    return [(f"--{name}", f"{value:.4g}", DEVICE_OPTIONS[name]) for name, value in known.items()]
 
 
 def as_json(plan: Plan, facts: Facts) -> dict[str, Any]:
@@ -209,13 +204,13 @@ def three(value: float) -> str:
     return f"{value:.{min(3, max(0, 2 - floor(log10(value)))) if value else 0}f}"
 
 
-def size(count: float) -> str:
+def in_bytes(count: float) -> str:
     """Return bytes in words."""
     power = min(3, int(log10(count) // 3)) if count >= 1 else 0
     return f"{three(count / 1000**power) if power else round(count)} {('B', 'kB', 'MB', 'GB')[power]}"
 
 
-def seconds(value: float) -> str:
+def in_seconds(value: float) -> str:
     """Return seconds in words."""
     return f"{three(value)} s"
 
@@ -223,5 +218,5 @@ def seconds(value: float) -> str:
 def duration(value: float) -> str:
     """Return a longer time in words."""
     if value < 120:
-        return seconds(value)
+        return in_seconds(value)
     return f"{three(value / 60)} min" if value < 7200 else f"{three(value / 3600)} h"
