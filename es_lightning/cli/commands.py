@@ -9,8 +9,9 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from es_lightning.analysis.cost import DEVICE_OPTIONS
+from es_lightning.analysis.cost import DEVICE_OPTIONS, check_positive
 from es_lightning.analysis.devices import CPU, GPUS
+from es_lightning.analysis.devices import named as device_named
 from es_lightning.cli.console import quiet, stop, without_loading_bars
 from es_lightning.cli.suggest import suggestion
 from es_lightning.models.embedded import fetch_embedded
@@ -182,6 +183,7 @@ def plan(arguments: list[str]) -> None:
     parser = plan_parser()
     own, rest = parser.divide(arguments)
     options = parser.read(own)
+    _check_plan(options)
     if not rest:
         parser.error("give the config of a fit with -c FILE, such as -c demo.yaml")
     log.info("starting es-lightning plan ...")
@@ -191,6 +193,24 @@ def plan(arguments: list[str]) -> None:
     quiet()  # again, since Lightning sets the levels of its loggers when it is imported
     if not planning.plan(options, rest):
         raise SystemExit(1)
+
+
+def _check_plan(options: Namespace) -> None:
+    """Refuse numbers and devices that no plan can be made for, before anything slow is imported."""
+    named = (
+        "count",
+        "per_machine",
+        "tokens",
+        "prompt_tokens",
+        "dollars_per_hour",
+        "start_seconds",
+        "host_gb",
+    )
+    for name in (*named, *DEVICE_OPTIONS):
+        if getattr(options, name) is not None:
+            check_positive(name, getattr(options, name))
+    if options.device is not None:
+        device_named(options.device)
 
 
 def plan_parser() -> PlanParser:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from es_lightning.analysis import devices
-from es_lightning.analysis.cost import DEVICE_OPTIONS, Device, Size, check_positive
+from es_lightning.analysis.cost import DEVICE_OPTIONS, Device, Size
 from es_lightning.analysis.plan import Plan
 from es_lightning.analysis.room import Engine
 from es_lightning.cli.configs import with_packaged
@@ -20,10 +20,10 @@ from es_lightning.cli.planned import FitSettings, Problems, run_of
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.errors import UsageError
 from es_lightning.models.size import (
-    PUBLISHED,
     ModelSize,
     elements,
     local_model,
+    nearest_published,
     published_name,
     published_size,
     size_of,
@@ -73,21 +73,10 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
     Raises:
         UsageError: the device, the size of the model, or the number of problems is not known.
     """
-    for name in (
-        "count",
-        "tokens",
-        "prompt_tokens",
-        "dollars_per_hour",
-        "host_gb",
-        "per_machine",
-        "start_seconds",
-    ):
-        if getattr(options, name) is not None:
-            check_positive(name, getattr(options, name))
     count, per_machine = _ranks(settings, options)
     device = _device(settings, options, per_machine)
-    base = local_model(settings.config.model.base, settings.config.model.trust_remote_code)
-    measured, scale, known = _measured(settings.config.model.base, base, options.params)
+    base = local_model(settings.asked.model.base, settings.asked.model.trust_remote_code)
+    measured, scale, known = _measured(settings.asked.model.base, base, options.params)
     dtype = model_dtype(
         settings.engine_options.get("dtype", "auto"),
         measured.dtype,
@@ -107,12 +96,12 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
     )
     words = str(dtype).removeprefix("torch.")
     left_out = _left_out(settings, problems)
-    return made, Facts(_configs(settings), settings.config.model.base, known, words, problems.how, left_out)
+    return made, Facts(_configs(settings), settings.asked.model.base, known, words, problems.how, left_out)
 
 
 def _ranks(settings: FitSettings, options: Namespace) -> tuple[int, int]:
     """Devices of the run, and of one machine."""
-    trainer = settings.config.trainer
+    trainer = settings.asked.trainer
     here = trainer.devices if isinstance(trainer.devices, int) and trainer.devices > 0 else 1
     count = options.count or here * trainer.num_nodes
     per_machine = options.per_machine or (min(count, MACHINE) if options.count else here)
@@ -124,8 +113,8 @@ def _device(settings: FitSettings, options: Namespace, per_machine: int) -> Devi
     changed = {name: value for name in DEVICE_OPTIONS if (value := getattr(options, name)) is not None}
     if options.device is not None:
         device = devices.named(options.device, per_machine)
-    elif settings.config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
-        if settings.config.trainer.accelerator in ("gpu", "cuda"):
+    elif settings.asked.trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        if settings.asked.trainer.accelerator in ("gpu", "cuda"):
             raise UsageError(
                 "trainer.accelerator is gpu, and this machine has none: give --device, one of "
                 f"{', '.join(devices.GPUS)}."
@@ -147,7 +136,7 @@ def _device(settings: FitSettings, options: Namespace, per_machine: int) -> Devi
 def _measured(name: str, base: Any, params: float | None) -> tuple[ModelSize, float, str]:
     """The size of a model, what to multiply it by, and where it comes from."""
     if params is not None:
-        key = min(PUBLISHED, key=lambda one: abs(published_size(one).parameters - params))
+        key = nearest_published(params)
         measured = published_size(key)
         return measured, params / measured.parameters, f"--params; all else in proportion to {key}"
     if base is not None:
@@ -186,7 +175,7 @@ def _engine(settings: FitSettings, device: Device) -> Engine:
 
 
 def _configs(settings: FitSettings) -> list[str]:
-    return [Path(str(each)).name for each in settings.config.get("config") or []]
+    return [Path(str(each)).name for each in settings.asked.get("config") or []]
 
 
 def _left_out(settings: FitSettings, problems: Problems) -> list[str]:

@@ -41,7 +41,7 @@ class FitSettings(CommandLine):
     """
 
     model: EvolutionStrategies
-    data: TaskDataModule
+    datamodule: TaskDataModule
 
     def __init__(self, args: Sequence[str]) -> None:
         super().__init__(args, run=False)
@@ -62,31 +62,38 @@ class FitSettings(CommandLine):
         check_settings(settings, resumes=False)
 
     def before_instantiate_classes(self) -> None:
-        """Choose no folder: nothing is written."""
-
-    def instantiate_classes(self) -> None:
-        """Make module and data; neither needs the engine, which may not be installed here, nor a Trainer."""
-        config = self.config.clone()
-        options = self.engine_options
-        ranks = max(1, options.get("tensor_parallel_size", 1))
+        """Choose no folder, and the plain engine: the one that is asked for may not be installed here."""
+        self.asked = self.config
+        self.config = self.config.clone()
+        ranks = max(1, self.engine_options.get("tensor_parallel_size", 1))
         plain = {"dtype": "auto", "device": "cpu", "batch_size": 1, "tensor_parallel_size": ranks}
         plain["trust_remote_code"] = False
-        config.model.engine.class_path = PLAIN_ENGINE
-        config.model.engine.init_args = Namespace(plain)  # type: ignore[no-untyped-call]
+        self.config.model.engine.class_path = PLAIN_ENGINE
+        self.config.model.engine.init_args = Namespace(plain)  # type: ignore[no-untyped-call]
         for name in UNUSED:
-            config.trainer[name] = "auto" if name == "strategy" else None
-        made = self.parser.instantiate_classes(config)
-        self.model, self.data = made.model, made.data
+            self.config.trainer[name] = "auto" if name == "strategy" else None
+
+    def instantiate_classes(self) -> None:
+        """Make module and data; nothing is opened or restored."""
+        LightningCLI.instantiate_classes(self)
+
+    def instantiate_trainer(self, **options: Any) -> Any:
+        """Make none."""
+
+    @property
+    def data(self) -> TaskDataModule:
+        """The data module."""
+        return self.datamodule
 
     @property
     def engine_options(self) -> dict[str, Any]:
         """The options of the engine's class, its defaults included."""
-        return dict(vars(self.config.model.engine.init_args))
+        return dict(vars(self.asked.model.engine.init_args))
 
     @property
     def callbacks(self) -> list[str]:
         """The names of the callbacks, without their folders."""
-        given = self.config.trainer.callbacks or []
+        given = self.asked.trainer.callbacks or []
         listed = given if isinstance(given, list) else [given]
         return [each.class_path.rpartition(".")[2] for each in listed]
 
@@ -205,7 +212,7 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
     Raises:
         UsageError: it is not known how many prompts a generation has, or how many generations there are.
     """
-    config, data = settings.config, settings.data
+    config, data = settings.asked, settings.data
     prompts, train = problems.batches("train", data.prompts_per_generation)
     if not prompts:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -148,6 +149,17 @@ def published_name(name: str) -> str | None:
     last = "SmolLM2-135M" if name == "embedded" else re.sub(r"-(Math|Coder)-", "-", name.rpartition("/")[2])
     known = [key for key in PUBLISHED if last == key or last.startswith(f"{key}-")]
     return max(known, key=len, default=None)
+
+
+def nearest_published(parameters: float) -> str:
+    """Return the name in ``PUBLISHED`` of the model whose size is nearest, as a ratio.
+
+    Args:
+        parameters: above 0.
+    """
+    units = {"M": 1e6, "B": 1e9}
+    sizes = {key: float(key.rpartition("-")[2][:-1]) * units[key[-1]] for key in PUBLISHED}
+    return min(sizes, key=lambda key: abs(math.log(sizes[key] / parameters)))
 
 
 def published_size(key: str) -> ModelSize:

@@ -8,7 +8,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from es_lightning.errors import UsageError
 from es_lightning.models import BaseModel
-from es_lightning.models.size import PUBLISHED, elements, local_model, published_name, published_size, size_of
+from es_lightning.models.size import (
+    PUBLISHED,
+    elements,
+    local_model,
+    nearest_published,
+    published_name,
+    published_size,
+    size_of,
+)
 from tests.helpers.families import FAMILIES
 
 # vLLM caches less than transformers, which keeps every head.
@@ -99,6 +107,13 @@ def test_the_tiny_model_is_measured_without_its_weights() -> None:
 def test_a_hub_id_leads_to_its_published_size(name: str, expected: str | None) -> None:
     assert published_name(name) == expected
     assert expected is None or expected in PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"), [(6.2e9, "Qwen2.5-7B"), (1e8, "SmolLM2-135M"), (2e12, "Qwen2.5-72B")]
+)
+def test_a_size_leads_to_the_nearest_model(parameters: float, expected: str) -> None:
+    assert nearest_published(parameters) == expected
 
 
 def test_a_base_is_looked_for_here_and_nowhere_else(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
