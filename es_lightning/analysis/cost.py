@@ -240,6 +240,12 @@ def update_seconds(size: Size, device: Device, members: int) -> float:
     return members * size.tuned / device.noise_per_second
 
 
+def shared_update_seconds(size: Size, device: Device, members: int, ranks: int) -> float:
+    """The same where every rank makes the noise for its share of the tensors, and sends the sums."""
+    sent = 4 * size.tuned * (ranks - 1) / ranks
+    return update_seconds(size, device, members) / ranks + sent / (device.network * 1e9)
+
+
 def gather_seconds(device: Device, members: int, prompts: int, ranks: int) -> float:
     """A barrier at rank 0, lengths around a ring, then one broadcast per rank down a tree."""
     messages = 2 * (ranks - 1) + (ranks - 1) + ranks * ceil(log2(ranks))

@@ -89,6 +89,7 @@ class Plan:
         start_seconds: until the first generation, and before the held-out evaluation.
         dollars_per_hour: of one device; None if nobody said.
         host_gb: memory of a machine beside its accelerators; None if nobody said.
+        shares_update: whether ranks share the noise of an update.
     """
 
     run: Run
@@ -100,6 +101,7 @@ class Plan:
     start_seconds: float
     dollars_per_hour: float | None = None
     host_gb: float | None = None
+    shares_update: bool = False
 
     @property
     def lanes(self) -> int:
@@ -161,16 +163,21 @@ class Plan:
         k, mine = self.engine.ranks, cost.members_per_lane(members, self.lanes)
         gather = cost.gather_seconds(self.device, members, self.run.prompts, self.lanes * k)
         perturb = cost.perturb_seconds(self.size, self.device, k)
-        update = cost.update_seconds(self.size, self.device, members)
         b = self.size.weight_bytes
         packing = "" if self.device.packing_rate is None else " + d / (k packing_rate)"
         generate = _GENERATE.format(b=b, F="F" if b == 2 else "(F / 2)")
         return [
             Line("perturb and load", mine * perturb, f"M (d / R + ({4 + 2 * b} + {b} / k) d / B{packing})"),
             Line("generate", mine * self._generate(self.run.train), f"M ({generate})"),
-            Line("update", update, "N d / R, on every rank"),
+            self._update(members),
             Line("gather", gather, "(8 N P + 478 W) / network + messages * latency"),
         ]
+
+    def _update(self, members: int) -> Line:
+        if self.shares_update and self.count > 1:
+            value = cost.shared_update_seconds(self.size, self.device, members, self.count)
+            return Line("update, shared", value, "N d / (R W) + 4 d (1 - 1 / W) / network")
+        return Line("update", cost.update_seconds(self.size, self.device, members), "N d / R, on every rank")
 
     def _generate(self, batches: Sequence[Batch]) -> float:
         at_once = self.engine.at_once if self.case.problems() else self.case.held

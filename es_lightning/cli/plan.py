@@ -93,6 +93,7 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
         start_seconds=options.start_seconds or START_SECONDS[device.name == devices.CPU],
         dollars_per_hour=options.dollars_per_hour,
         host_gb=options.host_gb,
+        shares_update=settings.shares_update,
     )
     words = str(dtype).removeprefix("torch.")
     left_out = _left_out(settings, problems)

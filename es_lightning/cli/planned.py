@@ -91,6 +91,13 @@ class FitSettings(CommandLine):
         return dict(vars(self.asked.model.engine.init_args))
 
     @property
+    def shares_update(self) -> bool:
+        """Whether the strategy lets ranks share the noise of an update."""
+        strategy = self.asked.trainer.strategy
+        options = strategy.get("init_args") if isinstance(strategy, Namespace) else None
+        return bool(options is not None and options.get("share_update"))
+
+    @property
     def callbacks(self) -> list[str]:
         """The names of the callbacks, without their folders."""
         given = self.asked.trainer.callbacks or []

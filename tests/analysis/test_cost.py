@@ -78,6 +78,12 @@ def test_seconds_by_hand() -> None:
     assert cost.gather_seconds(H100, 64, 128, 1) == 0
 
 
+def test_an_update_that_is_shared_is_divided_and_sent() -> None:
+    shared = cost.shared_update_seconds(QWEN_7B, H100, 64, 8)
+    assert shared == pytest.approx(8 * D / 2e10 + 3.5 * D / 1.25e9)
+    assert cost.shared_update_seconds(QWEN_7B, H100, 64, 1) == cost.update_seconds(QWEN_7B, H100, 64)
+
+
 def test_scored_texts_are_read_and_not_continued() -> None:
     assert cost.generate_seconds(QWEN_7B, H100, 1, Batch(128, 100, 0)) == pytest.approx(
         2 * D * 12_800 / FLOPS

@@ -116,7 +116,15 @@ def test_the_demo_takes_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_config_and_the_options_say_is_what_is_planned() -> None:
     files = ["-c", COUNTDOWN, "-c", str(ROOT / "configs" / "recipes" / "annealed.yaml")]
-    options = "--model.sampling.temperature 1 --model.sampling.n 4 --count 16 --tokens=300".split()
+    options = [
+        "--model.sampling.temperature",
+        "1",
+        "--model.sampling.n",
+        "4",
+        "--count",
+        "16",
+        "--tokens=300",
+    ]
     plan, _ = made(*files, *options, "--device", "h200", "--params", "6.2B", "--dollars-per-hour", "3")
     populations = plan.run.populations
     assert (min(populations), max(populations), sum(populations.values())) == (30, 60, 500)
