@@ -4,6 +4,7 @@ Source: arXiv 2509.24372, the decomposed form, with 1/sigma absorbed into alpha.
 ascent direction, so that any ``torch.optim`` optimizer, which descends, can take the step.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.regularisers import Regulariser
-from es_lightning.algorithm.tensors import StoredWeights, distance_squared, sample
+from es_lightning.algorithm.tensors import StoredWeights, distance_squared, norm, sample
 from es_lightning.errors import UsageError
 from es_lightning.records import Member
 
@@ -25,8 +26,8 @@ class StepSize:
     Args:
         update_norm: length of this step. A tensor above 2^20 elements is measured on every fourth chunk of
             2^18 elements and scaled up, since a full copy would cost as much memory as the gradient.
-        drift: distance of the centre from the base model after the step; nan without a base, or if the base
-            lacks a tensor.
+        drift: distance of the centre from the base model after the step; nan if it was not measured, or the
+            base lacks a tensor.
     """
 
     update_norm: float
@@ -65,6 +66,7 @@ def apply_update(
     noise: Noise,
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
+    measure_drift: bool = True,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -78,6 +80,7 @@ def apply_update(
         noise: the kind of noise that the members were made with.
         base: the base model's weights, from which the drift is measured.
         regularisers: parts that change the update, in this order.
+        measure_drift: False saves reading the base model, unless a regulariser needs it.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
@@ -97,10 +100,12 @@ def apply_update(
         part.check_lr(lr)
         if part.looks_first:
             part.look(estimates(regularisers[:index]))
-    update_squared = drift_squared = 0.0
+    moved, drifted = list[Tensor](), list[Tensor]()
+    measured = measure_drift and base is not None and all(name in base for name, _ in named)
     changed = estimates(regularisers)
     for name, parameter in named:
-        origin = base.read(name) if base is not None and name in base else None
+        reads = measured or any(part.needs_base for part in regularisers)
+        origin = base.read(name) if reads and base is not None and name in base else None
         if noise.perturbs(name, parameter.shape):
             before = sample(parameter)
             _, parameter.grad = next(changed)
@@ -109,9 +114,10 @@ def apply_update(
             for part in regularisers:
                 part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
             scale = parameter.numel() / before.numel()
-            update_squared += scale * distance_squared(sample(parameter), before)
-        drift_squared += float("nan") if origin is None else distance_squared(parameter, origin)
-    return StepSize(update_squared**0.5, drift_squared**0.5)
+            moved.append(scale * distance_squared(sample(parameter), before))
+        if measured and origin is not None:
+            drifted.append(distance_squared(parameter, origin))
+    return StepSize(norm(moved), norm(drifted) if measured else math.nan)
 
 
 def _origin(part: Regulariser, name: str, origin: Tensor | None, parameter: Tensor) -> Tensor | None:
