@@ -56,14 +56,14 @@ def test_a_checksum_is_what_its_formula_says() -> None:
     assert checksum([("w", tensor)]) == hashlib.blake2b(line, digest_size=8).hexdigest()
 
 
-def test_on_accelerators_operations_do_not_grow_with_the_tensor() -> None:
+def test_on_accelerators_operations_grow_with_the_logarithm_alone() -> None:
     def operations(rows: int) -> int:
         whole, origin = torch.zeros(rows, CHUNK, device=META), torch.zeros(rows, CHUNK, device=META)
         with Counted() as mode:
             distance_squared(whole, origin)
         return mode.operations
 
-    assert operations(2) == operations(200) < 150
+    assert operations(2) < operations(200) < 150
 
 
 class Base:
