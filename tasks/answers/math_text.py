@@ -20,7 +20,7 @@ _UNICODE = str.maketrans({sign: f"{latex} " for sign, latex in _SIGNS.items()})
 _UNICODE |= str.maketrans(dict.fromkeys("\xa0\u2009\u202f", " "))
 _KEPT = re.compile(r"[\t\n\r -~≤≥≠]*")
 
-_COMMANDS = {
+_COMMANDS = {  # without the backslash; <=, >= and != are written without one
     **{"≤": "le leq leqslant <=", "≥": "ge geq geqslant >=", "≠": "ne neq !=", "<": "lt", ">": "gt"},
     **{"(": "langle", ")": "rangle", "|": "vert lvert rvert", "«": "lbrace {", "»": "rbrace }"},
     **{"\\frac": "dfrac tfrac cfrac", "\\emptyset": "varnothing", "'": "prime", "^\\circ": "degree"},
