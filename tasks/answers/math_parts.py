@@ -22,7 +22,7 @@ def apart(text: str) -> tuple[str, list[str]]:
     if matrix := _MATRIX.fullmatch(text):
         rows = [row.split("&") for row in matrix["cells"].strip("¶ ").split("¶")]
         return "matrix", [str(len(rows[0])), *(cell.strip() for row in rows for cell in row)]
-    for separator, kind in ((r"\\cup", "union"), (":(?=0\\d)", "time"), (":", "ratio")):
+    for separator, kind in ((r"\\cup", "union"), (r":(?=0\d)", "time"), (":", "ratio")):  # 5:04 is not 5:4
         if len(parts := split(text, separator)) > 1 and (kind == "union" or "%" not in text):
             return kind, parts
     if len(items := _items(text)) > 1:
