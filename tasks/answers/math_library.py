@@ -194,8 +194,9 @@ def _values(formula: Any, whole: Collection[int]) -> list[Any]:
 def _close(one: Any, other: Any, rounded: bool = False) -> bool:
     scale, difference = max(abs(one), abs(other)), abs(one - other)
     noise = 0 in (one, other) and scale < _ZERO
-    allowed = max(_PRECISION * scale, _DECIMAL * min(scale, 1) if rounded else 0)
-    return bool(noise or difference <= allowed)
+    return bool(
+        noise or difference <= _PRECISION * scale or (rounded and difference <= _DECIMAL * min(scale, 1))
+    )
 
 
 @lru_cache(maxsize=1)
