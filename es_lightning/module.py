@@ -426,7 +426,15 @@ class EvolutionStrategies(pl.LightningModule):
         members, weights = record.members, record.weights
         measured = record.index % self.drift_every == 0
         step = apply_update(
-            self._optimizer, named, members, weights, self.noise, base, self.regularisers, measured
+            self._optimizer,
+            named,
+            members,
+            weights,
+            self.noise,
+            base,
+            self.regularisers,
+            measured,
+            self.ranks.gradients,
         )
         self.drift.fill_(step.drift)
         self.rollouts.forget()

@@ -5,7 +5,7 @@ ascent direction, so that any ``torch.optim`` optimizer, which descends, can tak
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,8 @@ from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.tensors import StoredWeights, distance_squared, norm, sample
 from es_lightning.errors import UsageError
 from es_lightning.records import Member
+
+Make = Callable[[str], Tensor]  # from a parameter's name to its gradient
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ def gradient(
     return total
 
 
+def make_all(parameters: Mapping[str, Tensor], make: Make) -> Iterator[tuple[str, Tensor]]:
+    """Yield the gradient of every parameter, made here and now, in the order of the parameters."""
+    for name in parameters:
+        yield name, make(name)
+
+
 @torch.no_grad()
 def apply_update(
     optimizer: Optimizer,
@@ -67,6 +75,7 @@ def apply_update(
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
     measure_drift: bool = True,
+    made_by: Callable[[Mapping[str, Tensor], Make], Iterator[tuple[str, Tensor]]] = make_all,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -81,17 +90,20 @@ def apply_update(
         base: the base model's weights, from which the drift is measured.
         regularisers: parts that change the update, in this order.
         measure_drift: False saves reading the base model, unless a regulariser needs it.
+        made_by: yields the gradients of all tensors, in any order; ranks may divide them among themselves.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
             tensor.
     """
-    named, lr = list(named_parameters), float(optimizer.param_groups[0]["lr"])
-    tuned = [(name, parameter) for name, parameter in named if noise.perturbs(name, parameter.shape)]
+    named, lr = dict(named_parameters), float(optimizer.param_groups[0]["lr"])
+    tuned = {name: parameter for name, parameter in named.items() if noise.perturbs(name, parameter.shape)}
+
+    def make(name: str) -> Tensor:
+        return gradient(name, tuned[name], members, weights, noise)
 
     def estimates(parts: Sequence[Regulariser]) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in tuned:
-            estimate = gradient(name, parameter, members, weights, noise)
+        for name, estimate in made_by(tuned, make):
             for part in parts:
                 estimate = part.change(name, estimate)
             yield name, estimate
@@ -101,22 +113,28 @@ def apply_update(
         if part.looks_first:
             part.look(estimates(regularisers[:index]))
     moved, drifted = list[Tensor](), list[Tensor]()
-    measured = measure_drift and base is not None and all(name in base for name, _ in named)
-    changed = estimates(regularisers)
-    for name, parameter in named:
-        reads = measured or any(part.needs_base for part in regularisers)
-        origin = base.read(name) if reads and base is not None and name in base else None
-        if noise.perturbs(name, parameter.shape):
-            before = sample(parameter)
-            _, parameter.grad = next(changed)
-            optimizer.step()  # moves this parameter only: no other one has a gradient
-            parameter.grad = None
-            for part in regularisers:
-                part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
-            scale = parameter.numel() / before.numel()
-            moved.append(scale * distance_squared(sample(parameter), before))
+    measured = measure_drift and base is not None and all(name in base for name in named)
+    reads = measured or any(part.needs_base for part in regularisers)
+
+    def origin_of(name: str) -> Tensor | None:
+        return base.read(name) if reads and base is not None and name in base else None
+
+    for name, estimate in estimates(regularisers):
+        parameter, origin = named.pop(name), origin_of(name)
+        before = sample(parameter)
+        parameter.grad = estimate
+        optimizer.step()  # moves this parameter only: no other one has a gradient
+        parameter.grad = None
+        for part in regularisers:
+            part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
+        scale = parameter.numel() / before.numel()
+        moved.append(scale * distance_squared(sample(parameter), before))
         if measured and origin is not None:
             drifted.append(distance_squared(parameter, origin))
+    for name, frozen in named.items():
+        origin = origin_of(name)
+        if measured and origin is not None:
+            drifted.append(distance_squared(frozen, origin))
     return StepSize(norm(moved), norm(drifted) if measured else math.nan)
 
 
