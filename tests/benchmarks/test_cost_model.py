@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from es_lightning.algorithm.noise.threefry import PIECE
+from es_lightning.algorithm.noise.threefry import COMPILED_PIECE, PIECE
 from es_lightning.analysis import cost
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,9 @@ def test_the_pages_other_numbers_are_the_scripts() -> None:
     page = " ".join(PAGE.split())
     assert f"`{options}`" in page
     assert "gives {:.0f}, {:.0f} and {:.0f} s".format(*totals) in page
-    assert f"2^{math.log2(PIECE):.0f} elements" in PAGE
+    assert f"2^{math.log2(PIECE):.0f} elements in 100 microseconds" in PAGE
+    assert f"up to 2^{math.log2(COMPILED_PIECE):.0f} elements" in PAGE
+    assert setting.device.noise_per_second == pytest.approx(PIECE / 100e-6, rel=0.05)
     assert "## Measured here" in PAGE
 
 

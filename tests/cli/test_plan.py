@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ def test_what_the_config_and_the_options_say_is_what_is_planned() -> None:
         28_672 * 6.2e9 / 7_615_616_512, rel=1e-3
     )  # as in Qwen2.5-7B
     assert plan.dollars == pytest.approx(16 * plan.seconds / 3600 * 3)
+
+
+def test_an_update_that_is_shared_is_shorter_on_a_fast_network() -> None:
+    shared = ["--trainer.strategy", "PopulationStrategy", "--trainer.strategy.share_update", "true"]
+    plan, _ = made("-c", COUNTDOWN, "--device", "h100", "--count", "8", "--network", "100", *shared)
+    updates = [replace(plan, shares_update=each).generation(30)[2] for each in (True, False)]
+    assert plan.shares_update
+    assert updates[0].what == "update, shared"
+    assert updates[0].value < updates[1].value / 5
 
 
 def test_scored_texts_are_counted_with_their_choices() -> None:
