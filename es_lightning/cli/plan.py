@@ -7,7 +7,6 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from es_lightning.cli.configs import with_packaged
 from es_lightning.cli.planned import FitSettings, Problems, run_of
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.errors import UsageError
+from es_lightning.models import BaseModel
 from es_lightning.models.size import (
     ModelSize,
     elements,
@@ -82,7 +82,8 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
         measured.dtype,
         torch.device("cpu" if device.name == devices.CPU else "cuda"),
     )
-    problems = Problems(settings, base, options.tokens, options.prompt_tokens)
+    counting = base if base is not None and _has_tokenizer(base) else None
+    problems = Problems(settings, counting, options.tokens, options.prompt_tokens)
     made = Plan(
         run=run_of(settings, problems, measured.dtype.itemsize),
         size=_size(settings, measured, scale, dtype),
@@ -98,6 +99,11 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
     words = str(dtype).removeprefix("torch.")
     left_out = _left_out(settings, problems)
     return made, Facts(_configs(settings), settings.asked.model.base, known, words, problems.how, left_out)
+
+
+def _has_tokenizer(base: BaseModel) -> bool:
+    """Whether a tokenizer's files are here, too: the hub's cache may hold no more than config.json."""
+    return any(next(base.folder.glob(name), None) for name in ("tokenizer*", "vocab*", "*.tiktoken"))
 
 
 def _ranks(settings: FitSettings, options: Namespace) -> tuple[int, int]:
@@ -134,7 +140,7 @@ def _device(settings: FitSettings, options: Namespace, per_machine: int) -> Devi
     return replace(device, **changed)
 
 
-def _measured(name: str, base: Any, params: float | None) -> tuple[ModelSize, float, str]:
+def _measured(name: str, base: BaseModel | None, params: float | None) -> tuple[ModelSize, float, str]:
     """The size of a model, what to multiply it by, and where it comes from."""
     if params is not None:
         key = nearest_published(params)

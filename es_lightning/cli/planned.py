@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
@@ -47,12 +48,9 @@ class FitSettings(CommandLine):
         super().__init__(args, run=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Take what ``fit`` takes, and fill in the engine's options where no engine is named."""
+        """Take what ``fit`` takes."""
         super().add_arguments_to_parser(parser)
         parser.add_method_arguments(pl.Trainer, "fit", skip=set(self.subcommands()["fit"]))
-        if not any(each.key in ("model.engine", "model.engine.class_path") for each in self.given):
-            engine = f"{VLLMEngine.__module__}.{VLLMEngine.__name__}"
-            parser.set_defaults({"model.engine": {"class_path": engine}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse what a fit would refuse, except that the accelerator may be on another machine."""
@@ -68,8 +66,8 @@ class FitSettings(CommandLine):
         ranks = max(1, self.engine_options.get("tensor_parallel_size", 1))
         plain = {"dtype": "auto", "device": "cpu", "batch_size": 1, "tensor_parallel_size": ranks}
         plain["trust_remote_code"] = False
-        self.config.model.engine.class_path = PLAIN_ENGINE
-        self.config.model.engine.init_args = Namespace(plain)  # type: ignore[no-untyped-call]
+        engine = {"class_path": PLAIN_ENGINE, "init_args": Namespace(plain)}  # type: ignore[no-untyped-call]
+        self.config.model.engine = Namespace(engine)  # type: ignore[no-untyped-call]
         for name in UNUSED:
             self.config.trainer[name] = "auto" if name == "strategy" else None
 
@@ -88,7 +86,10 @@ class FitSettings(CommandLine):
     @property
     def engine_options(self) -> dict[str, Any]:
         """The options of the engine's class, its defaults included."""
-        return dict(vars(self.asked.model.engine.init_args))
+        engine = self.asked.model.engine
+        if engine is None:  # as in the saved config of a run without one
+            return {name: each.default for name, each in signature(VLLMEngine).parameters.items()}
+        return dict(vars(engine.init_args))
 
     @property
     def shares_update(self) -> bool:

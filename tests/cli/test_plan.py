@@ -147,6 +147,18 @@ def test_an_update_that_is_shared_is_shorter_on_a_fast_network() -> None:
     assert updates[0].value < updates[1].value / 5
 
 
+def test_a_saved_config_and_a_cache_without_tokenizer_are_enough(folder: Path) -> None:
+    model, rest = "model: {base: base, engine: null}", "trainer: {max_steps: 5}\nckpt_path: null"
+    Path("saved.yaml").write_text(f"{model}\ndata: {{task: Countdown}}\n{rest}\n")
+    Path("base").mkdir()
+    config = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4}
+    Path("base/config.json").write_text(json.dumps({**config, "intermediate_size": 96, "vocab_size": 300}))
+    plan, facts = made("-c", "saved.yaml", "--device", "h100")
+    assert plan.size.parameters == 2 * (4 * 64 * 64 + 3 * 64 * 96 + 2 * 64) + 64 + 2 * 300 * 64
+    assert plan.engine.fraction == 0.8  # vLLM's, as in a run without an engine
+    assert "there is no tokenizer here" in facts.prompts
+
+
 def test_scored_texts_are_counted_with_their_choices() -> None:
     mixture = str(ROOT / "configs" / "mixture.yaml")  # with texts that are scored, and others
     plan, _ = made("-c", mixture, "--device", "cpu", "--model.base", "tiny")
