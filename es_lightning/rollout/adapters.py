@@ -1,4 +1,4 @@
-"""What an engine of adapters is: it holds several thin changes of the loaded weights, and computes with each."""
+"""What an engine of adapters is: it holds several thin changes of the loaded weights at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,26 @@ from pathlib import Path
 
 from torch import Tensor
 
+from es_lightning.errors import DivergenceError
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.engine import RolloutEngine, Sampling
+from es_lightning.rollout.engine import RolloutEngine, Sampling, require_finite
 
 Factors = tuple[str, Tensor, Tensor]
 """A matrix's parameter name, and thin matrices [m, r] and [n, r]; the first times the second transposed is
 added to it."""
+
+
+class AdapterDivergence(DivergenceError):
+    """An adapter gives log-probabilities that are not finite.
+
+    Args:
+        message: what is wrong.
+        index: the adapter's place among those held.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class AdapterEngine(RolloutEngine):
@@ -67,13 +81,26 @@ class AdapterEngine(RolloutEngine):
             Per adapter what ``generate`` returns.
 
         Raises:
-            DivergenceError: an adapter gives log-probabilities that are not finite.
+            AdapterDivergence: an adapter gives log-probabilities that are not finite.
         """
 
     @abstractmethod
     def logprobs_each(self, sequences: Sequence[Sequence[int]]) -> list[list[Tensor]]:
-        """Compute log-probabilities with every adapter, in one batch; per adapter what ``logprobs`` returns."""
+        """Compute log-probabilities with every adapter in one batch; per adapter what ``logprobs`` returns."""
 
     @abstractmethod
     def using(self, index: int) -> AbstractContextManager[None]:
         """Let ``generate`` and ``logprobs`` compute with one of the adapters, by its place among them."""
+
+
+def require_finite_each(logprobs: Sequence[Sequence[Tensor]]) -> None:
+    """Refuse log-probabilities that are not finite, per adapter.
+
+    Raises:
+        AdapterDivergence: one is NaN or infinite.
+    """
+    for index, rows in enumerate(logprobs):
+        try:
+            require_finite(rows)
+        except DivergenceError as error:
+            raise AdapterDivergence(str(error), index) from error

@@ -95,7 +95,7 @@ class VLLMEngine(RolloutEngine):
 
     def check(self, folder: Path) -> None:
         """Ask vLLM whether it can run the model, which it says from the configuration alone."""
-        _prepare_environment()
+        prepare_environment()
         with _model_errors(folder):
             from vllm.engine.arg_utils import EngineArgs
 
@@ -103,7 +103,7 @@ class VLLMEngine(RolloutEngine):
 
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM with room for ``max_length`` tokens per sequence."""
-        _prepare_environment()
+        prepare_environment()
         from vllm import LLM
 
         options = self._model_options(folder) | {
@@ -268,7 +268,7 @@ def _remove_stale_memory() -> None:
     distributed.barrier()  # no rank may create its own before all have deleted
 
 
-def _prepare_environment() -> None:
+def prepare_environment() -> None:
     """Set the variables that vLLM reads when it is imported; values that the user has set stay."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -317,6 +317,7 @@ def probe_of(prompts: Sequence[Prompt]) -> list[Sequence[int]]:
 
 
 def prompt_logprobs(output: Any) -> Tensor:
+    """Return the log-probabilities of a request's own tokens but the first."""
     tokens = output.prompt_token_ids or []
     entries = output.prompt_logprobs or []
     pairs = zip(tokens[1:], entries[1:], strict=True)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.adapters import AdapterEngine, Factors
+from es_lightning.rollout.adapters import AdapterEngine, Factors, require_finite_each
 from es_lightning.rollout.checkpoint_form import CheckpointForm
-from es_lightning.rollout.engine import Sampling, require_finite
-from es_lightning.rollout.vllm import VLLMEngine, prompt_logprobs, probe_of
+from es_lightning.rollout.engine import Sampling
+from es_lightning.rollout.vllm import VLLMEngine, prepare_environment, probe_of, prompt_logprobs
 
 MOST = 64  # adapters of one batch, unless max_loras says otherwise
 WEIGHT = ".weight"
@@ -43,7 +43,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
             raise UsageError(f"engine.max_loras is {max_loras}: give at least 1.")
         self.max_loras = max_loras
         self._names: tuple[str, ...] = ()
-        self._rank = self._count = 0
+        self._rank = self._count = self._slots = 0
         self._modules: dict[str, str] = {}  # from a parameter's name to its layer's in the checkpoint
         self._held: list[Any] = []  # a vllm.lora.request.LoRARequest for each adapter
         self._chosen: Any = None  # one of them
@@ -64,6 +64,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
 
     def expect(self, names: Sequence[str], rank: int, count: int) -> None:
         """Keep room for adapters of one of the ranks that vLLM has kernels for."""
+        prepare_environment()
         from vllm.config.lora import MaxLoRARanks
 
         ranks = [each for each in get_args(MaxLoRARanks) if each >= rank]
@@ -76,21 +77,21 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
 
     @property
     def at_once(self) -> int:
-        """The most adapters of one batch."""
-        return min(self._count, self.max_loras or MOST)
+        """The most adapters of one batch, as of the last start."""
+        return self._slots
 
     # Starting -------------------------------------------------------------------------------------
 
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM, with room for the adapters that are expected."""
-        names = self._checkpoint(folder).names()
+        names, self._slots = self._checkpoint(folder).names(), min(self._count, self.max_loras or MOST)
         self._modules = {name: names[name].removesuffix(WEIGHT) for name in self._names}
         super().start(folder, max_length)
         if self._modules and (foreign := self.llm.apply_model(_without_slot(self._modules))[0]):
             self.close()
             raise UsageError(
-                f"vLLM's adapters do not reach {', '.join(foreign[:4])} of this model: freeze "
-                f"{'these' if len(foreign) > 1 else 'it'} with FilteredNoise, or take --model.engine VLLMEngine."
+                f"vLLM's adapters do not reach {', '.join(foreign[:4])} of this model: exclude such parameters "
+                "with --model.noise FilteredNoise, or take --model.engine VLLMEngine."
             )
 
     def _more_options(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
         layers = {module.rpartition(".")[2] for module in self._modules.values()}
         return {
             "enable_lora": True,
-            "max_loras": self.at_once,
+            "max_loras": self._slots,
             "max_lora_rank": self._rank,
             # Layers without adapters cost nothing. A head with them would give rows without an adapter the
             # last adapter's logits.
@@ -119,7 +120,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
     def load_adapters(self, adapters: Sequence[Iterable[Factors]]) -> None:
         """Register adapters under names and numbers that no other one has had.
 
-        What vLLM has cached of a prompt is known by the adapter's name, so nothing of an earlier one is found.
+        vLLM knows what it has cached of a prompt by the adapter's name, so nothing of an earlier one is found.
         """
         from vllm.lora.request import LoRARequest
 
@@ -145,7 +146,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
     def generate_each(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """Complete every prompt with every adapter, in one batch."""
         if not self._are_checked:
-            require_finite(row for rows in self.logprobs_each(probe_of(prompts)) for row in rows)
+            require_finite_each(self.logprobs_each(probe_of(prompts)))
             self._are_checked = True
         params = self._decoding(prompts, sampling)
         outputs = self._run_each([prompt.token_ids for prompt in prompts], params)

@@ -57,17 +57,7 @@ class LowRankNoise(Noise):
     def factors(
         self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu"
     ) -> tuple[Tensor, Tensor]:
-        """Return A / sqrt(r) and B of one matrix, or of a stack of them.
-
-        Args:
-            seed: 64-bit key of the member.
-            name: the parameter's Hugging Face name.
-            shape: [..., m, n].
-            device: where to put them.
-
-        Returns:
-            float32 [..., m, r] and [..., n, r]; eps is the product of the first with the second transposed.
-        """
+        """Return A / sqrt(r) and B of one matrix, or of a stack of them; see ``Noise.factors``."""
         *stack, rows, columns = shape
         # No parameter has a blank in its name, so these labels are nobody else's.
         left = self._gaussian.sample(seed, f"{name} A", (*stack, rows, self.rank), device)
