@@ -86,7 +86,7 @@ class AdapterEngine(RolloutEngine):
 
     @abstractmethod
     def logprobs_each(self, sequences: Sequence[Sequence[int]]) -> list[list[Tensor]]:
-        """Compute log-probabilities with every adapter in one batch; per adapter what ``logprobs`` returns."""
+        """Compute log-probabilities with every adapter in one batch; each gets what ``logprobs`` gives."""
 
     @abstractmethod
     def using(self, index: int) -> AbstractContextManager[None]:

@@ -90,8 +90,8 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
         if self._modules and (foreign := self.llm.apply_model(_without_slot(self._modules))[0]):
             self.close()
             raise UsageError(
-                f"vLLM's adapters do not reach {', '.join(foreign[:4])} of this model: exclude such parameters "
-                "with --model.noise FilteredNoise, or take --model.engine VLLMEngine."
+                f"vLLM's adapters do not reach {', '.join(foreign[:4])} of this model: exclude them with "
+                "--model.noise FilteredNoise, or take --model.engine VLLMEngine."
             )
 
     def _more_options(self) -> dict[str, Any]:
@@ -120,12 +120,14 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
     def load_adapters(self, adapters: Sequence[Iterable[Factors]]) -> None:
         """Register adapters under names and numbers that no other one has had.
 
-        vLLM knows what it has cached of a prompt by the adapter's name, so nothing of an earlier one is found.
+        vLLM knows what it has cached of a prompt by the adapter's name, so none finds an earlier one's.
         """
         from vllm.lora.request import LoRARequest
 
         if not 1 <= len(adapters) <= self.at_once:
             raise ValueError(f"there is room for {self.at_once} adapters, and not for {len(adapters)}")
+        if self.llm.llm_engine.has_unfinished_requests():
+            raise RuntimeError("a request is still running, and would go on with another adapter")
         self._held = []
         numbers = range(self._served + 1, self._served + len(adapters) + 1)
         self._served = numbers[-1]
