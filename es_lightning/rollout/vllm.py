@@ -95,11 +95,14 @@ class VLLMEngine(RolloutEngine):
 
     def check(self, folder: Path) -> None:
         """Ask vLLM whether it can run the model, which it says from the configuration alone."""
+        self._model_config(folder)
+
+    def _model_config(self, folder: Path) -> Any:
         prepare_environment()
         with _model_errors(folder):
             from vllm.engine.arg_utils import EngineArgs
 
-            EngineArgs(**self._model_options(folder)).create_model_config()
+            return EngineArgs(**self._model_options(folder)).create_model_config()
 
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM with room for ``max_length`` tokens per sequence."""

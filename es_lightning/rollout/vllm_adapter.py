@@ -49,6 +49,18 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
         self._chosen: Any = None  # one of them
         self._served = 0  # adapters so far, so that no two have the same name
 
+    def check(self, folder: Path) -> None:
+        """Ask vLLM whether it can run the model, and whether it has adapters for it."""
+        config = self._model_config(folder)
+        from vllm.model_executor.models import supports_lora
+
+        kind, _ = config.registry.resolve_model_cls(config.architectures, config)
+        if not supports_lora(kind) or not self.reached(folder):
+            raise UsageError(
+                f"vLLM has no adapters for a {kind.__name__}, and {type(self).__name__} holds members as "
+                "such: take --model.engine VLLMEngine."
+            )
+
     # What is expected -----------------------------------------------------------------------------
 
     def reached(self, folder: Path) -> list[str]:
