@@ -15,6 +15,7 @@ from es_lightning.records import Completion, Prompt
 from es_lightning.rollout.adapters import AdapterEngine, Factors, require_finite_each
 from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import Sampling
+from es_lightning.rollout.thin_products import use_thin_products
 from es_lightning.rollout.vllm import VLLMEngine, prepare_environment, probe_of, prompt_logprobs
 
 MOST = 64  # adapters of one batch, unless max_loras says otherwise
@@ -144,7 +145,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
         numbers = range(self._served + 1, self._served + len(adapters) + 1)
         self._served = numbers[-1]
         named = [dict(self._tensors(adapter)) for adapter in adapters]
-        self.llm.apply_model(_registers(dict(zip(numbers, named, strict=True)), self._rank, self.dtype))
+        self.llm.apply_model(_registers(dict(zip(numbers, named, strict=True)), self.dtype))
         self._held = [LoRARequest(f"adapter {number}", number, NO_FILE) for number in numbers]
         self._are_checked = False
 
@@ -193,28 +194,32 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
         return [outputs[first : first + size] for first in range(0, count * size, size or 1)] or [[]] * count
 
 
-def _registers(adapters: dict[int, dict[str, Tensor]], rank: int, dtype: torch.dtype) -> Any:
+def _registers(adapters: dict[int, dict[str, Tensor]], dtype: torch.dtype) -> Any:
     """Make a function that puts adapters into a model's slots, in memory."""
 
     def register(model: Any) -> None:
         from vllm.lora.lora_model import LoRAModel
         from vllm.lora.peft_helper import PEFTHelper
+        from vllm.platforms import current_platform
 
-        manager = model.lora_manager
+        manager, rank = model.lora_manager, 0
         manager.remove_all_adapters()
         for number, tensors in adapters.items():
-            # vLLM multiplies by alpha / r in place, and perhaps again: with alpha = r that does nothing.
-            columns = next(iter(tensors.values())).shape[0]
+            first = next(iter(tensors.values()))
+            rank = len(first)
             adapter = LoRAModel.from_lora_tensors(
                 number,
                 tensors,
-                PEFTHelper(r=columns, lora_alpha=columns, target_modules=[]),
-                device=str(next(iter(tensors.values())).device),
+                # vLLM multiplies by alpha / r in place, and perhaps again: with alpha = r that does nothing.
+                PEFTHelper(r=rank, lora_alpha=rank, target_modules=[]),
+                device=str(first.device),
                 dtype=dtype,
                 weights_mapper=_renames(model),
             )
             manager.add_adapter(adapter)
             manager.activate_adapter(number)
+        if current_platform.is_cpu():
+            use_thin_products(model, len(adapters), rank)
 
     return register
 
