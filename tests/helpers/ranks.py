@@ -108,9 +108,7 @@ class Run:
         engine: Any = HFEngine(dtype="float32", device="cpu", tensor_parallel_size=size)
         if self.engine != "hf":
             kind = {"vllm": VLLMEngine, "adapters": VLLMAdapterEngine}[self.engine]
-            engine = kind(
-                dtype="float32", enforce_eager=True, kv_cache_gib=0.1, tensor_parallel_size=size
-            )
+            engine = kind(dtype="float32", enforce_eager=True, kv_cache_gib=0.1, tensor_parallel_size=size)
         optimizers = {
             "SGD": lambda p: torch.optim.SGD(p, lr=0.05),
             "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),

@@ -127,9 +127,7 @@ def test_members_in_a_batch_have_the_numbers_and_texts_of_whole_weights(
             assert texts == expected[member][1]
         with engine.using(len(members) - 1):
             assert engine.generate(prompts, GREEDY) == expected[members[-1]][1]
-            torch.testing.assert_close(
-                logprobs(engine, prompts), expected[members[-1]][0], atol=1e-3, rtol=0
-            )
+            torch.testing.assert_close(logprobs(engine, prompts), expected[members[-1]][0], atol=1e-3, rtol=0)
         # The centre, with adapters in the slots, in a batch of its own.
         torch.testing.assert_close(logprobs(engine, prompts), expected[None][0], atol=1e-3, rtol=0)
         assert engine.generate(prompts, GREEDY) == expected[None][1]
@@ -283,7 +281,12 @@ def test_adapters_are_not_changed_under_a_request_that_is_running(
 
 def test_neither_embedding_nor_head_nor_norms_have_slots(engine: VLLMAdapterEngine) -> None:
     modules = engine.llm.apply_model(lambda model: sorted(model.lora_manager.modules))[0]
-    assert {module.rpartition(".")[2] for module in modules} == {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+    assert {module.rpartition(".")[2] for module in modules} == {
+        "qkv_proj",
+        "o_proj",
+        "gate_up_proj",
+        "down_proj",
+    }
 
 
 def test_what_vllm_has_no_slot_for_is_refused_at_the_start(names: list[str]) -> None:
