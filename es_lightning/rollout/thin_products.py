@@ -1,9 +1,9 @@
 """Adapters of vLLM on CPUs: two thin matrix products for all of them, in place of a copy for every token.
 
-vLLM's own code copies each token's matrices before it multiplies, which takes longer than the layer itself. Here all
-tokens are multiplied with the first matrices of all adapters, results of other tokens' adapters are set to
-zero, and one product with the second matrices adds the rest. For M adapters of rank r and a layer [m, n] that
-is M r (m + n) multiplications per token, beside its own m n.
+vLLM's own code copies each token's matrices before it multiplies. Here all tokens are multiplied with the
+first matrices of all adapters, results of other tokens' adapters are set to zero, and one product with the
+second matrices adds the rest. For M adapters of rank r and a layer [m, n] that is M r (m + n) multiplications
+per token, beside its own m n. A token without an adapter gets nothing; vLLM's own code adds the last one.
 """
 
 from __future__ import annotations

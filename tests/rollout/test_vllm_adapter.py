@@ -1,4 +1,4 @@
-"""Members as adapters in vLLM: the numbers of whole weights, and each trap with the wrong way shown to fail."""
+"""Members as adapters in vLLM: numbers as with whole weights, and traps with the wrong way shown to fail."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from es_lightning.algorithm.noise import LowRankNoise
+from es_lightning.algorithm.noise import LowRankNoise, noise_of
 from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
@@ -22,6 +22,8 @@ from es_lightning.models.base_model import resolve
 from es_lightning.records import Member, Prompt
 from es_lightning.rollout import Sampling, VLLMAdapterEngine, encode
 from es_lightning.rollout.adapters import Factors
+from es_lightning.rollout.vllm import prompt_logprobs
+from es_lightning.rollout.vllm_adapter import _without_slot
 from tests.helpers import ranks
 from tests.helpers.families import FAMILIES, make
 from tests.helpers.fits import Letters, Records, fit, module, trainer
@@ -144,18 +146,34 @@ def test_samples_of_an_adapter_are_those_of_its_whole_weights(
     assert found == engine.generate(prompts[:2], sampling)
 
 
-def test_beside_members_the_centre_would_get_the_last_adapter(
+def use_vllms_kernel(model: Any) -> None:
+    from vllm.lora.punica_wrapper import get_punica_wrapper
+
+    manager = model.lora_manager
+    room = (manager.max_num_batched_tokens, manager.max_num_seqs, manager.device)
+    kernel = get_punica_wrapper(*room, lora_config=manager.lora_config)
+    for name in manager.punica_wrapper_mapping:
+        manager.punica_wrapper_mapping[name] = kernel
+    for layer in manager.modules.values():
+        layer.set_mapping(kernel)
+
+
+def test_beside_members_the_centre_would_get_the_last_adapter_by_vllms_own_kernel(
     engine: VLLMAdapterEngine, centre: nn.Module, names: list[str], prompts: list[Prompt], expected: Any
 ) -> None:
-    engine.load_adapters(adapters(centre, names))
     ids = [prompt.token_ids for prompt in prompts]
-    mixed = [None] * len(ids) + [engine._held[0]] * len(ids)
-    outputs = engine._run(ids * 2, [engine._scoring()] * len(mixed), lora_request=mixed)  # the wrong way
-    from es_lightning.rollout.vllm import prompt_logprobs
 
-    rows = torch.cat([prompt_logprobs(output) for output in outputs[: len(ids)]])
-    if torch.device(engine.llm.llm_engine.vllm_config.device_config.device).type == "cpu":
-        require_wrong(rows, expected[None][0])
+    def of_the_centre_beside_a_member() -> Tensor:  # the wrong way
+        mixed = [None] * len(ids) + [engine._held[0]] * len(ids)
+        outputs = engine._run(ids * 2, [engine._scoring()] * len(mixed), lora_request=mixed)
+        return torch.cat([prompt_logprobs(output) for output in outputs[: len(ids)]])
+
+    engine.load_adapters(adapters(centre, names))
+    torch.testing.assert_close(of_the_centre_beside_a_member(), expected[None][0], atol=1e-3, rtol=0)
+    engine.load_adapters(adapters(centre, names))
+    engine.llm.apply_model(use_vllms_kernel)
+    require_members(each_logprobs(engine, prompts), expected, MEMBERS[:3])
+    require_wrong(of_the_centre_beside_a_member(), expected[None][0])
     torch.testing.assert_close(logprobs(engine, prompts), expected[None][0], atol=1e-3, rtol=0)
 
 
@@ -220,9 +238,13 @@ def test_names_are_unstacked_or_else_queries_keys_and_values_get_one_adapter(
         for name, module in engine._modules.items()
     }
     monkeypatch.setattr(engine, "_modules", {n: m.replace("qkqkv", "qkv") for n, m in stacked.items()})
-    with pytest.raises(Exception):  # noqa: B017 (the wrong way: vLLM has no one answer)
+    with pytest.raises(
+        IndexError
+    ):  # the wrong way: one adapter is there for three, and is taken for their list
         engine.load_adapters(adapters(centre, names))
-        require_members(each_logprobs(engine, prompts), expected, MEMBERS[:3])
+    assert engine.llm.apply_model(_without_slot(engine._modules))[0] == [
+        n for n in names if "qkv" in stacked[n]
+    ]
     monkeypatch.undo()
     engine.load_adapters(adapters(centre, names))
     require_members(each_logprobs(engine, prompts), expected, MEMBERS[:3])
@@ -342,8 +364,6 @@ def test_two_ranks_have_the_bits_of_one_without_adapters(tmp_path: Path) -> None
     assert ranks.fit(two, 2, seconds=240) == [0, 0]
     assert two.report(0)["checksum"] == two.report(1)["checksum"]
     header, *_ = (tmp_path / "two" / "journal.jsonl").read_text().splitlines()
-    from es_lightning.algorithm.noise import noise_of
-
     options["noise"] = noise_of(json.loads(header)["noise"])
     one = ranks.Run(tmp_path / "one", steps=2, options=options)
     assert ranks.fit(one, 1) == [0]
