@@ -41,7 +41,7 @@ def _kernel() -> Any:
     """Return the class, whose base is vLLM's: importing this module must not load vLLM."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-    class ThinProducts(PunicaWrapperCPU):
+    class ThinProducts(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is loaded when it is needed
         def __init__(self, count: int, rank: int, room: tuple[Any, ...]) -> None:
             super().__init__(*room)
             self._count, self._rank = count, rank
