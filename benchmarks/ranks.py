@@ -2,7 +2,8 @@
 
 Run: python benchmarks/ranks.py [--ranks 2] [--population 8] [--generations 4]. Both fit the embedded model as
 configs/conciseness_cpu.yaml says, but with the paper's reward, in processes of their own, and must end with
-the same rewards up to the thread count. The first generation, which warms up, does not count.
+the same rewards up to the thread count. The first generation, which warms up, does not count. A third fit
+divides the noise of updates among the ranks (`share_update`).
 """
 
 import argparse
@@ -20,10 +21,13 @@ ROOT = Path(__file__).parents[1]
 PROMPTS = 32
 
 
-def fit(ranks: int, population: int, generations: int, folder: Path) -> list[Entry]:
+def fit(ranks: int, population: int, generations: int, shares: bool, folder: Path) -> list[Entry]:
     """Fit with some ranks; the journal's entries after the first."""
+    strategy = "es_lightning.distributed.strategy.PopulationStrategy"
     settings = {
         "trainer.devices": ranks,
+        "trainer.strategy": strategy,
+        "trainer.strategy.init_args.share_update": str(shares).lower(),
         "trainer.max_steps": generations,
         "trainer.limit_val_batches": 0,
         "trainer.logger": "false",
@@ -42,7 +46,7 @@ def fit(ranks: int, population: int, generations: int, folder: Path) -> list[Ent
     return read_journal(folder / "journal.jsonl")[1][1:]
 
 
-def report(ranks: int, entries: list[Entry]) -> float:
+def report(name: str, entries: list[Entry]) -> float:
     """Log a line of results; rollouts per second."""
     seconds = sum(entry.seconds["total"] for entry in entries)
     updating = sum(entry.seconds["update"] for entry in entries)
@@ -50,9 +54,9 @@ def report(ranks: int, entries: list[Entry]) -> float:
     tokens = sum(entry.tokens for entry in entries)
     rate = rollouts / (seconds - updating)
     log.info(
-        "%d rank(s): %.2f rollouts/s and %.0f tokens/s before the update, %.2f rollouts/s with it "
+        "%s: %.2f rollouts/s and %.0f tokens/s before the update, %.2f rollouts/s with it "
         "(update %.1f s of %.1f s a generation)",
-        ranks,
+        name,
         rate,
         tokens / (seconds - updating),
         rollouts / seconds,
@@ -73,9 +77,10 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rates = []
-    for ranks in (1, options.ranks):
+    for ranks, shares in ((1, False), (options.ranks, False), (options.ranks, True)):
         with tempfile.TemporaryDirectory() as folder:
-            rates.append(report(ranks, fit(ranks, options.population, options.generations, Path(folder))))
+            entries = fit(ranks, options.population, options.generations, shares, Path(folder))
+        rates.append(report(f"{ranks} rank(s){', shared update' if shares else ''}", entries))
     log.info("%d ranks: %.2f times the rollouts/s of one", options.ranks, rates[1] / rates[0])
 
 

@@ -29,7 +29,11 @@ SETTINGS: dict[str, list[str]] = {
     "paper_es_correlated": [SGD, "0.012"],
     "openai_es": [SGD, "0.003"],  # 0.012 / sqrt(16): the step of paper_es per weight
     "eggroll": [SGD, "0.06"],
-    "mezo": [SGD, "0.02", "--model.population", "2", "--trainer.max_steps", "48"],
+    # Its step grows with the differences of rewards, and so with sigma: both as docs/tasks.md has them.
+    "mezo": [
+        *(SGD, "0.02", "--model.sigma", "0.001"),
+        *("--model.population", "2", "--trainer.max_steps", "48"),
+    ],
     "anchored": [SGD, "0.012", "--model.regularisers", json.dumps([ANCHOR])],
     "sparse": [SGD, "0.012"],
     "annealed": [

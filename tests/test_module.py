@@ -1,5 +1,6 @@
 """Whole fits of the tiny model in this process: what a generation does, and what it leaves alone."""
 
+import math
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -212,6 +213,28 @@ def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
     assert expected | {f"time/{phase}_s" for phase in ("perturb", "generate", "reward", "update")} <= set(
         metrics
     )
+
+
+def test_the_drift_is_measured_every_so_often_and_before_validations(tmp_path: Path) -> None:
+    whole, seldom = Records(), Records()
+    for every, records in ((1, whole), (3, seldom)):
+        tuned, run = (
+            module(drift_every=every),
+            trainer(tmp_path / f"{every}", 5, [records], val_check_interval=2),
+        )
+        run.fit(tuned, TaskDataModule(Letters(), grading=Grading(workers=0)))
+    drifts = [[record.drift for record in records.generations] for records in (whole, seldom)]
+    assert [math.isnan(each) for each in drifts[1]] == [False, True, True, False, True]
+    assert [drifts[1][index] for index in (0, 3)] == [drifts[0][index] for index in (0, 3)]
+    assert math.isnan(tuned.drift)
+    metrics = tuned.trainer.callback_metrics
+    assert float(metrics["geometry/drift"]) == pytest.approx(drifts[0][3], rel=1e-6)  # a float32
+    assert whole.checksums == seldom.checksums
+
+
+def test_a_drift_that_is_never_measured_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"model\.drift_every is 0: give at least 1"):
+        module(drift_every=0)
 
 
 def test_test_and_validate_run_without_a_fit(tmp_path: Path) -> None:

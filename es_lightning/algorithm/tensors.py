@@ -1,13 +1,21 @@
-"""Measurements on tensors of any size that make no copy of them: checksums and distances."""
+"""Measurements on tensors of any size that make no copy of them: checksums and distances.
+
+A device is asked for a result once, after all tensors: until then it can work ahead. Sums have the same bits
+on every device and for any number of threads, since what is added to what is fixed.
+"""
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-CHUNK = 2**18  # elements per step of a streamed sum; 1 MiB of fp32 stays in cache
+CHUNK = 2**18  # elements that are summed together; 1 MiB of fp32 stays in a CPU's cache
+# Chunks per operation on an accelerator, where a launch can cost more than what it works on: 256 MiB of fp32.
+_CHUNKS_AT_ONCE = 256
 
 
 class Weights(Protocol):
@@ -34,14 +42,27 @@ def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
     Args:
         named_tensors: pairs of a name and a float32 tensor, in a fixed order.
     """
-    digest = hashlib.blake2b(digest_size=8)
+    labels, sums = list[str](), list[Tensor]()
     for name, tensor in named_tensors:
         bits = tensor.detach().reshape(-1).view(torch.int32)
         factors = torch.arange(CHUNK, dtype=torch.int32, device=bits.device).mul_(2).add_(1)
-        chunks = bits.split(CHUNK)
-        sums = torch.stack([(chunk * factors[: chunk.numel()]).sum(dtype=torch.int64) for chunk in chunks])
-        digest.update(f"{name} {tuple(tensor.shape)} {sums.tolist()}\n".encode())
+        labels.append(f"{name} {tuple(tensor.shape)}")
+        sums.append(
+            torch.cat(
+                [(block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64) for block in _blocks(bits)]
+            )
+        )
+    digest = hashlib.blake2b(digest_size=8)
+    for label, found in zip(labels, fetched(sums), strict=True):
+        digest.update(f"{label} {found}\n".encode())
     return digest.hexdigest()
+
+
+def fetched(tensors: list[Tensor]) -> list[list[int]] | list[list[float]]:
+    """Return the numbers in flat tensors of one device and dtype, which it is asked for all at once."""
+    numbers = torch.cat(tensors).tolist() if tensors else []
+    ends = torch.tensor([0, *(tensor.numel() for tensor in tensors)]).cumsum(0).tolist()
+    return [numbers[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
 
 
 def sample(tensor: Tensor) -> Tensor:
@@ -50,21 +71,52 @@ def sample(tensor: Tensor) -> Tensor:
     return torch.cat(chunks[:: 4 if len(chunks) > 4 else 1])
 
 
-def distance_squared(a: Tensor, b: Tensor) -> float:
-    """Return sum_i (a_i - b_i)^2, summed in float64 chunk by chunk, so that no full-size tensor is made."""
-    total = 0.0
-    for chunk_a, chunk_b in zip(
-        a.detach().reshape(-1).split(CHUNK), b.detach().reshape(-1).split(CHUNK), strict=True
-    ):
-        difference = (chunk_a - chunk_b.to(chunk_a.device)).double()
-        total += float(difference.dot(difference))
-    return total
+def distance_squared(a: Tensor, b: Tensor) -> Tensor:
+    """Return sum_i (a_i - b_i)^2, summed in float64 chunk by chunk, so that no full-size tensor is made.
+
+    Args:
+        a: float32.
+        b: of the same number of elements, in any precision and on any device.
+
+    Returns:
+        float64 [1] on the device of ``a``, which may still be computing it.
+    """
+    sums = []
+    for ours, theirs in zip(_blocks(a.detach().reshape(-1)), _blocks(b.detach().reshape(-1)), strict=True):
+        difference = (ours - theirs.to(ours.device)).double()
+        sums.append(_summed(difference.mul_(difference)))
+    return _summed(torch.cat(sums)[None])
 
 
 def drift(base: StoredWeights, centre: nn.Module) -> float:
     """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor."""
-    squares = [
-        distance_squared(parameter, base.read(name)) if name in base else float("nan")
-        for name, parameter in centre.named_parameters()
-    ]
-    return float(torch.tensor(squares, dtype=torch.float64).sum().sqrt())
+    named = list(centre.named_parameters())
+    if not all(name in base for name, _ in named):
+        return math.nan
+    return norm([distance_squared(parameter, base.read(name)) for name, parameter in named])
+
+
+def norm(squares: list[Tensor]) -> float:
+    """Return the Euclidean norm of tensors whose squared norms, float64 [1], are given."""
+    return math.sqrt(math.fsum(square for [square] in fetched(squares)))
+
+
+def _chunks_at_once(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else _CHUNKS_AT_ONCE
+
+
+def _blocks(flat: Tensor) -> Iterator[Tensor]:
+    """Cut a tensor into [k, CHUNK] for one operation each, and a rest [1, n] that is shorter."""
+    chunks = flat.numel() // CHUNK
+    whole = flat[: chunks * CHUNK].view(chunks, CHUNK)
+    yield from whole.split(_chunks_at_once(flat.device))
+    if flat.numel() > whole.numel():
+        yield flat[whole.numel() :][None]
+
+
+def _summed(rows: Tensor) -> Tensor:
+    """Sum each row of float64 [k, n] by adding its halves to one another, in an order that never changes."""
+    while rows.shape[1] > 1:
+        half = (rows.shape[1] + 1) // 2
+        rows = rows[:, :half] + pad(rows[:, half:], (0, 2 * half - rows.shape[1]))
+    return rows[:, 0] if rows.shape[1] else rows.sum(dim=1)

@@ -4,7 +4,8 @@ Source: arXiv 2509.24372, the decomposed form, with 1/sigma absorbed into alpha.
 ascent direction, so that any ``torch.optim`` optimizer, which descends, can take the step.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,11 @@ from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.regularisers import Regulariser
-from es_lightning.algorithm.tensors import StoredWeights, distance_squared, sample
+from es_lightning.algorithm.tensors import StoredWeights, distance_squared, norm, sample
 from es_lightning.errors import UsageError
 from es_lightning.records import Member
+
+Make = Callable[[str], Tensor]  # from a parameter's name to its gradient
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class StepSize:
     Args:
         update_norm: length of this step. A tensor above 2^20 elements is measured on every fourth chunk of
             2^18 elements and scaled up, since a full copy would cost as much memory as the gradient.
-        drift: distance of the centre from the base model after the step; nan without a base, or if the base
-            lacks a tensor.
+        drift: distance of the centre from the base model after the step; nan if it was not measured, or the
+            base lacks a tensor.
     """
 
     update_norm: float
@@ -56,6 +59,12 @@ def gradient(
     return total
 
 
+def make_all(parameters: Mapping[str, Tensor], make: Make) -> Iterator[tuple[str, Tensor]]:
+    """Yield the gradient of every parameter, made here and now, in the order of the parameters."""
+    for name in parameters:
+        yield name, make(name)
+
+
 @torch.no_grad()
 def apply_update(
     optimizer: Optimizer,
@@ -65,6 +74,8 @@ def apply_update(
     noise: Noise,
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
+    measure_drift: bool = True,
+    made_by: Callable[[Mapping[str, Tensor], Make], Iterator[tuple[str, Tensor]]] = make_all,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -78,17 +89,21 @@ def apply_update(
         noise: the kind of noise that the members were made with.
         base: the base model's weights, from which the drift is measured.
         regularisers: parts that change the update, in this order.
+        measure_drift: False saves reading the base model, unless a regulariser needs it.
+        made_by: yields the gradients of all tensors, in any order; ranks may divide them among themselves.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
             tensor.
     """
-    named, lr = list(named_parameters), float(optimizer.param_groups[0]["lr"])
-    tuned = [(name, parameter) for name, parameter in named if noise.perturbs(name, parameter.shape)]
+    named, lr = dict(named_parameters), float(optimizer.param_groups[0]["lr"])
+    tuned = {name: parameter for name, parameter in named.items() if noise.perturbs(name, parameter.shape)}
+
+    def make(name: str) -> Tensor:
+        return gradient(name, tuned[name], members, weights, noise)
 
     def estimates(parts: Sequence[Regulariser]) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in tuned:
-            estimate = gradient(name, parameter, members, weights, noise)
+        for name, estimate in made_by(tuned, make):
             for part in parts:
                 estimate = part.change(name, estimate)
             yield name, estimate
@@ -97,21 +112,30 @@ def apply_update(
         part.check_lr(lr)
         if part.looks_first:
             part.look(estimates(regularisers[:index]))
-    update_squared = drift_squared = 0.0
-    changed = estimates(regularisers)
-    for name, parameter in named:
-        origin = base.read(name) if base is not None and name in base else None
-        if noise.perturbs(name, parameter.shape):
-            before = sample(parameter)
-            _, parameter.grad = next(changed)
-            optimizer.step()  # moves this parameter only: no other one has a gradient
-            parameter.grad = None
-            for part in regularisers:
-                part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
-            scale = parameter.numel() / before.numel()
-            update_squared += scale * distance_squared(sample(parameter), before)
-        drift_squared += float("nan") if origin is None else distance_squared(parameter, origin)
-    return StepSize(update_squared**0.5, drift_squared**0.5)
+    moved, drifted = list[Tensor](), list[Tensor]()
+    measured = measure_drift and base is not None and all(name in base for name in named)
+    reads = measured or any(part.needs_base for part in regularisers)
+
+    def origin_of(name: str) -> Tensor | None:
+        return base.read(name) if reads and base is not None and name in base else None
+
+    for name, estimate in estimates(regularisers):
+        parameter, origin = named.pop(name), origin_of(name)
+        before = sample(parameter)
+        parameter.grad = estimate
+        optimizer.step()  # moves this parameter only: no other one has a gradient
+        parameter.grad = None
+        for part in regularisers:
+            part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
+        scale = parameter.numel() / before.numel()
+        moved.append(scale * distance_squared(sample(parameter), before))
+        if measured and origin is not None:
+            drifted.append(distance_squared(parameter, origin))
+    for name, frozen in named.items():
+        origin = origin_of(name)
+        if measured and origin is not None:
+            drifted.append(distance_squared(frozen, origin))
+    return StepSize(norm(moved), norm(drifted) if measured else math.nan)
 
 
 def _origin(part: Regulariser, name: str, origin: Tensor | None, parameter: Tensor) -> Tensor | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
+from torch import Tensor
 
+from es_lightning.algorithm.update import make_all
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
 
@@ -117,6 +119,23 @@ class Ranks:
             RankError: a rank did not arrive within the time-out.
         """
         return self.exchange(payload if self.lane.leads else b"")[:: self.lane_size]
+
+    def gradients(
+        self, parameters: Mapping[str, Tensor], make: Callable[[str], Tensor]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the gradients of an update: made on this rank, or divided if the strategy shares updates.
+
+        Args:
+            parameters: the centre's parameters by name.
+            make: from a name to the gradient.
+
+        Raises:
+            RankError: a rank did not arrive within the time-out.
+        """
+        shares = self._strategy is not None and self._strategy.share_update and self.world > 1
+        if shares and self._strategy is not None:
+            return self._strategy.divided(parameters, make)
+        return make_all(parameters, make)
 
     def check_centre(self, checksum: str, generation: int) -> None:
         """Make sure that all ranks hold the same centre.

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+from es_lightning.algorithm.shares import rounds
 from es_lightning.errors import RankError, UsageError
 from es_lightning.system.checkpoint import AtomicCheckpoint, check_checkpoint
 from es_lightning.system.cores import bind, share_of
@@ -39,6 +40,9 @@ class PopulationStrategy(DDPStrategy):
             start and around checkpoints it waits for at least 600 seconds.
         threads_per_rank: largest number of CPU cores of a rank; None divides the machine's cores among its
             ranks. Ranks on accelerators are not bound to cores.
+        share_update: each rank makes the noise of an update for its share of the tensors, and sends what
+            comes of it to the others: the time is divided by the number of ranks, and every rank receives
+            nearly 4 bytes per parameter in a generation. Otherwise every rank makes all of it.
         options: keyword arguments of ``lightning.pytorch.strategies.DDPStrategy``.
 
     Raises:
@@ -46,7 +50,11 @@ class PopulationStrategy(DDPStrategy):
     """
 
     def __init__(
-        self, timeout_seconds: float = 1800.0, threads_per_rank: int | None = None, **options: Any
+        self,
+        timeout_seconds: float = 1800.0,
+        threads_per_rank: int | None = None,
+        share_update: bool = False,
+        **options: Any,
     ) -> None:
         if not timeout_seconds > 0:
             raise UsageError(f"strategy.timeout_seconds is {timeout_seconds}: give a number above 0.")
@@ -56,6 +64,7 @@ class PopulationStrategy(DDPStrategy):
         options["timeout"] = timedelta(seconds=max(timeout_seconds, START_SECONDS))
         super().__init__(**options)
         self.timeout_seconds, self.threads_per_rank = timeout_seconds, threads_per_rank
+        self.share_update = share_update
         self.stopping = False
         self._launched: list[subprocess.Popen[bytes]] = []
         self._rewards_group: Any = None
@@ -194,6 +203,29 @@ class PopulationStrategy(DDPStrategy):
             if len(buffer):
                 distributed.broadcast(buffer, src=rank, group=group)
         return [buffer.numpy().tobytes() for buffer in buffers]
+
+    def divided(
+        self, parameters: Mapping[str, Tensor], make: Callable[[str], Tensor]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the gradient of every parameter, made by one rank and sent to all others.
+
+        All ranks have to exhaust it. No signal interrupts it, which would leave half of an update behind.
+
+        Args:
+            parameters: the centre's parameters by name, the same on every rank.
+            make: from a name to the gradient, contiguous float32 of the parameter's shape.
+
+        Raises:
+            RankError: a rank did not arrive within the time-out.
+        """
+        sizes = {name: parameter.numel() for name, parameter in parameters.items()}
+        for taken in rounds(sizes, self.world_size):
+            mine = {name: make(name) for rank, name in taken if rank == self.global_rank}
+            self._meet()
+            for rank, name in taken:
+                gradient = mine.pop(name) if rank == self.global_rank else torch.empty_like(parameters[name])
+                distributed.broadcast(gradient, src=rank)
+                yield name, gradient
 
     def _meet(self) -> None:
         """Wait for all ranks; the error names those that are missing."""

@@ -1,7 +1,7 @@
 """Metrics of a generation, from gathered numbers only, so that the number of ranks does not change them."""
 
 from collections.abc import Mapping, Sequence
-from math import fsum
+from math import fsum, isnan
 
 from es_lightning.grading.grade import FAILED
 from es_lightning.records import Completion, Evaluation, Generation
@@ -45,7 +45,8 @@ def record_metrics(record: Generation) -> dict[str, float]:
     means = {_grouped(key): value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
     geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}
-    return means | seconds | geometry | {"health/skipped": float(record.skipped)}
+    known = {name: value for name, value in geometry.items() if not isnan(value)}
+    return means | seconds | known | {"health/skipped": float(record.skipped)}
 
 
 def _shape(completion: Completion) -> dict[str, float]:

@@ -84,7 +84,7 @@ def chosen(reply: str, options: Sequence[str]) -> str | None:
     if letter is None and len(whole) <= _TAIL:
         letter = _whole(whole, texts) or _line(whole, texts)
     if letter is None:
-        letter = next((match[1] for match in reversed(list(_IT_IS.finditer(tail)))), None)
+        letter = [None, *_IT_IS.findall(tail)][-1]
     return letter if letter and letter in ascii_uppercase[: len(texts)] else None
 
 
@@ -93,12 +93,8 @@ def _statements(text: str, texts: Sequence[str]) -> Iterator[str]:
     cues = (_STATEMENT, _IS_CORRECT, _BOXED, _TAGGED)
     matches = [match for cue in cues for match in cue.finditer(text)]
     for match in islice(sorted(matches, key=lambda match: -match.start()), _STATEMENTS):
-        if match.re is _STATEMENT:
-            said = _stated(text[match.end() : match.end() + _TEXT], texts)
-        elif match.re is _IS_CORRECT:
-            said = match[1]
-        else:
-            said = _whole(match[1].strip(), texts)
+        rest = text[match.end() : match.end() + _TEXT]
+        said = _stated(rest, texts) if match.re is _STATEMENT else _whole(match[1].strip(), texts)
         if said is not None:
             yield said
 
@@ -106,25 +102,27 @@ def _statements(text: str, texts: Sequence[str]) -> Iterator[str]:
 def _stated(rest: str, texts: Sequence[str]) -> str | None:
     """Return what the words after "answer is" choose: a letter, "" for more than one, or None."""
     line = rest.lstrip().split("\n", 1)[0]
-    clauses = (line, line.split(". ", 1)[0])
-    named = next(
-        filter(None, (_named(clause, texts) or _with_text(clause, texts) for clause in clauses)), None
-    )
-    if named is not None:
-        return named
+    named = _whole(line, texts, with_text=True) or _whole(line.split(". ", 1)[0], texts, with_text=True)
     match = _LETTER.match(rest)
-    if match is None:
-        return None
+    if named or match is None:
+        return named
     return "" if _ANOTHER.match(rest, match.end()) else _letter(match)
 
 
-def _whole(text: str, texts: Sequence[str]) -> str | None:
-    """Return the letter that a text chooses if it is nothing but an answer, else None."""
-    named = _named(text, texts)
-    match = None if named else _ALONE.match(text)
+def _whole(text: str, texts: Sequence[str], with_text: bool = False) -> str | None:
+    """Return the letter that a text chooses if it is nothing but an answer, else None.
+
+    It is one option's text, or a letter with its option's text, or a letter alone unless ``with_text``.
+    """
+    comparable = _comparable(text) if len(text) <= 2 * _TEXT else ""
+    if texts.count(comparable) == 1 and comparable not in {"", *ascii_lowercase}:
+        return ascii_uppercase[texts.index(comparable)]
+    match = _ALONE.match(text)
     if match is None:
-        return named
-    return _with_text(text, texts) if text[match.end() :].strip(_AROUND) else _letter(match)
+        return None
+    letter, rest = _letter(match), text[match.end() :].strip(_AROUND)
+    ours = texts[ascii_uppercase.index(letter) :][:1]
+    return letter if (ours == [_comparable(rest)] if rest else not with_text) else None
 
 
 def _line(text: str, texts: Sequence[str]) -> str | None:
@@ -132,31 +130,11 @@ def _line(text: str, texts: Sequence[str]) -> str | None:
     if len(set(_OPTION_LINE.findall(text))) > 1:
         return None
     lines = text.split("\n")
-    return next(filter(None, (_whole(line.strip(), texts) for line in (lines[-1], lines[0]))), None)
-
-
-def _with_text(text: str, texts: Sequence[str]) -> str | None:
-    """Return the letter that a text consists of, together with the text of its option, else None."""
-    match = _ALONE.match(text)
-    if match is None:
-        return None
-    letter, rest = _letter(match), text[match.end() :].strip(_AROUND)
-    index = ascii_uppercase.index(letter)
-    return letter if rest and index < len(texts) and _comparable(rest) == texts[index] else None
+    return _whole(lines[-1].strip(), texts) or _whole(lines[0].strip(), texts)
 
 
 def _letter(match: re.Match[str]) -> str:
     return next(group for group in match.groups() if group).upper()
-
-
-def _named(text: str, texts: Sequence[str]) -> str | None:
-    """Return the letter of the one option with this text, else None; single letters are left to others."""
-    if len(text) > 2 * _TEXT:
-        return None
-    comparable = _comparable(text)
-    if texts.count(comparable) != 1 or (len(comparable) == 1 and comparable in ascii_lowercase):
-        return None
-    return ascii_uppercase[texts.index(comparable)] if comparable else None
 
 
 def _comparable(text: str) -> str:

@@ -13,7 +13,8 @@ _BLOCK = 2_000
 TAIL = 300  # last characters that are searched for answers without a box (arXiv 2601.20861)
 
 # Every repetition is bounded, so that no reply can make these patterns slow.
-_N = r"[-+−]? ?\\?\$?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?(?: ?%)?"
+_DIGITS = r"(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20}| ?[¼-¾⅐-⅞]|[¹²³⁰⁴-⁹])?"
+_N = rf"[-+−]? ?\\?\$?{_DIGITS}(?: ?%)?"
 _HASHES = re.compile(
     rf"(?:.{{0,60}}=)?[ *$`]*(?P<number>{_N}(?: (?:dozen|hundred|thousand|[mbt]r?illion)\b)?)"
     r"(?!k?\d|k\b| \d| ?[-+*/^=×·x–−÷,:]\s?[\d(]|\(\d| ?\\(?:times|cdot|div)"
@@ -28,7 +29,7 @@ _IS = (
 )
 _ANSWER = re.compile(rf"answer\b(?:[^.\n:=]{{0,60}}?{_IS}|\**(?=\s{{0,3}}\n))[\s*`]{{0,6}}", re.IGNORECASE)
 _TOTAL = re.compile(rf"\b(?:total|result)\b[^.\n:=]{{0,60}}?{_IS}[\s*`]{{0,6}}", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]{0,40}(?:\.\d{1,20})?|\.\d{1,20})(?:/\d{1,20})?%?", re.ASCII)
+_NUMBER = re.compile(rf"(?<![\w.])[-+]?{_DIGITS}%?", re.ASCII)
 _MATH = re.compile(
     r"\$\$([^$]{1,200})\$\$|\$([^$\n]{1,200})\$|\\\(([^\n]{1,200}?)\\\)|\\\[([^$]{1,200}?)\\\]"
 )
@@ -88,9 +89,8 @@ def final_answer(reply: str, hashes: bool = False, flexible: bool = True) -> Fin
     if stated is None and heading:
         return FinalAnswer(hashed, True)
     if stated is None and flexible and not _OPEN_BOX.search(reply[-10_000:]):
-        formulas = [text for match, text in _found(tail) if match.re is _MATH and not hashes]
-        numbers = [text for match, text in _found(tail) if match.re is _NUMBER]
-        stated = next(iter(formulas[-1:] or numbers[-1:]), None)
+        last = {match.re: text for match, text in _found(tail)}  # of each kind
+        stated = last.get(_NUMBER if hashes or _MATH not in last else _MATH)
     return FinalAnswer(stated, False)
 
 

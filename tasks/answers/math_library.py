@@ -35,11 +35,10 @@ _DECIMAL = 5e-7  # half a unit of the sixth decimal, to which math-verify rounds
 _SIZES = (0.7, 1.3, 2.9)  # of the values that letters take
 _WHOLE = (0, 1, 2, 3, 5, 9, 14, 33, 88, 143, 377, 1596)
 
-_FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log"
+_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log"
 _COMMANDS = frozenset(
-    ["frac", "sqrt", "cdot", "times", "div", "binom", "lfloor", "rfloor", "lceil", "rceil", "lvert", "rvert"]
-    + ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"]
-    + ["log", "ln", "exp", "pi", "le", "ge", "ne"]
+    "frac|sqrt|cdot|times|div|binom|lfloor|rfloor|lceil|rceil|lvert|rvert|exp|pi|le|ge|ne"
+    f"|sinh|cosh|tanh|{_FUNCTIONS}".split("|")
 )
 _INDEX = r"_(?:\{(?:[^{}]|\\text\{[^{}]*\}){1,20}\}|\w|\\text\{[^{}]*\}|\\[A-Za-z]+)"
 _CALL = r"\((?:\d{1,9}|[a-z])\)|(?<=[fghFGHPQ'])\([^()]{1,40}\)|(?=\()"  # x(0), f(x+1); a product before "("
@@ -118,9 +117,8 @@ def _config() -> Any:
     from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
     from math_verify import LatexExtractionConfig
 
-    parts = {"basic_latex": True, "malformed_operators": True, "nits": True}
-    without = {"units": False, "boxed": "none", "equations": False}
-    return LatexExtractionConfig(normalization_config=NormalizationConfig(**parts, **without))
+    rules = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+    return LatexExtractionConfig(normalization_config=rules)
 
 
 def _bits(expression: Any) -> float:

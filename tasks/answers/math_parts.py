@@ -16,14 +16,14 @@ def apart(text: str) -> tuple[str, list[str]]:
     """Split a cleaned answer into its parts.
 
     Returns:
-        Its kind (``single``, ``set``, ``union``, ``ratio``, ``matrix``, or the brackets of a tuple or
-        interval) and its parts; those of a matrix are the number of columns, and then its cells by row.
+        Its kind (``single``, ``set``, ``union``, ``time``, ``ratio``, ``matrix``, or the brackets of a tuple
+        or interval) and its parts; those of a matrix are the number of columns, and then its cells by row.
     """
     if matrix := _MATRIX.fullmatch(text):
         rows = [row.split("&") for row in matrix["cells"].strip("¶ ").split("¶")]
         return "matrix", [str(len(rows[0])), *(cell.strip() for row in rows for cell in row)]
-    for separator, kind in ((r"\\cup", "union"), (":", "ratio")):
-        if len(parts := split(text, separator)) > 1 and not (kind == "ratio" and "%" in text):
+    for separator, kind in ((r"\\cup", "union"), (r":(?=0\d)", "time"), (":", "ratio")):  # 5:04 is not 5:4
+        if len(parts := split(text, separator)) > 1 and (kind == "union" or "%" not in text):
             return kind, parts
     if len(items := _items(text)) > 1:
         together = "∧" not in text and all(map(_interval, items))  # x < 1 or x > 3

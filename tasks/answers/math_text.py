@@ -5,6 +5,7 @@ our own: ``«`` and ``»`` for the braces of a set (``\{``, ``\}``), and ``¶`` 
 """
 
 import re
+from collections.abc import Callable
 from itertools import accumulate
 
 MAX_CHARS = 600
@@ -19,25 +20,22 @@ _UNICODE = str.maketrans({sign: f"{latex} " for sign, latex in _SIGNS.items()})
 _UNICODE |= str.maketrans(dict.fromkeys("\xa0\u2009\u202f", " "))
 _KEPT = re.compile(r"[\t\n\r -~≤≥≠]*")
 
-_COMMANDS = {
-    **{"≤": "le leq leqslant", "≥": "ge geq geqslant", "≠": "ne neq", "<": "lt", ">": "gt"},
-    **{"(": "langle", ")": "rangle", "|": "vert lvert rvert", "«": "lbrace", "»": "rbrace"},
+_COMMANDS = {  # without the backslash; <=, >= and != are written without one
+    **{"≤": "le leq leqslant <=", "≥": "ge geq geqslant >=", "≠": "ne neq !=", "<": "lt", ">": "gt"},
+    **{"(": "langle", ")": "rangle", "|": "vert lvert rvert", "«": "lbrace {", "»": "rbrace }"},
     **{"\\frac": "dfrac tfrac cfrac", "\\emptyset": "varnothing", "'": "prime", "^\\circ": "degree"},
-    **{"\\ldots": "dots dotsc cdots", "\\pm": "mp", "\\log_{10}": "lg"},
+    **{"\\ldots": "dots dotsc cdots", "\\pm": "mp", "\\log_{10}": "lg", "¶": "\\"},
     "\\text": "mathrm textbf textit textrm textsf texttt textnormal mbox operatorname",
     " ": "quad qquad mathbf mathit mathsf mathtt boldsymbol bm underline bf",
     "": "left right displaystyle textstyle big Big bigg Bigg bigl bigr Bigl Bigr large Large LARGE huge Huge",
 }
 _SPELLED = {command: sign for sign, commands in _COMMANDS.items() for command in commands.split()}
-_COMMAND = re.compile(r"\\([A-Za-z]+)")
 
 # Each rule is applied once, in this order; all are linear on a text of at most MAX_CHARS.
-_RULES = [
+_RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"(?<!\\)\\\\(?=[A-Za-z])(?!.*\\end)|(?:\\\\)\s*$", r"\\"),  # \\frac for \frac; a \\ at the end
-    (r"\\\\", "¶"),
-    (r"\\\{", "«"),
-    (r"\\\}", "»"),
     (r"(?<=\d)(?:,\\! ?|\\[,!] ?,?| ?\{ ?, ?\}(?:\\! ?)?)(?=\d{3}(?!\d))", ","),  # 10\,000 and 10{,}000
+    (r"\\(?:[A-Za-z]+|[\\{}])|(?<!\\)[<>!]=", lambda sign: _SPELLED.get(sign[0].removeprefix("\\"), sign[0])),
     (r"\\[,;:! ]|~", " "),
     (r"\\\$ ?([\d.,]+)|\\\$", r"\1\\text{dollars}"),
     (r"(?<=[\w)])\*\*(?=[\w(])", "^"),  # x**2
@@ -59,9 +57,7 @@ _RULES = [
     (r",?\s*\\text\s*\{,? ?or,? ?\}|,?\s+or\s+", " ∨ "),
     (r";", ","),
     (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})", r"\\text{degrees}"),
-    (r"<=", "≤"),
-    (r">=", "≥"),
-    (r"\\not ?=|!=", "≠"),
+    (r"\\not ?=", "≠"),
     (r"(?<![\\A-Za-z{])((?:arc)?(?:sin|cos|tan)|log|ln|sqrt|pi)(?![A-Za-z])", r"\\\1"),
     (r"\\frac\s*(\d|\s[A-Za-z])", r"\\frac{\1}"),
     (r"(\\frac\{[^{}]*\})\s*(\w)", r"\1{\2}"),  # \frac12, \frac{a+b}2
@@ -90,7 +86,6 @@ def clean(text: str) -> str | None:
         text = re.sub(r"(?<!\\)\$", r"\\$", text)
     if not _KEPT.fullmatch(text):
         return None
-    text = _COMMAND.sub(lambda command: _SPELLED.get(command[1], command[0]), text)
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
     text = text.strip().rstrip(".,:\\").strip()

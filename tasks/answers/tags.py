@@ -10,11 +10,8 @@ def block_end(text: str, tag: str, start: int = 0) -> int | None:
 
 def last_block(text: str, tag: str) -> str | None:
     """Return the content of the last complete block of a tag; None if there is none."""
-    opened = text.rfind(f"<{tag}>", 0, max(text.rfind(f"</{tag}>"), 0))
-    if opened < 0:
-        return None
-    start = opened + len(f"<{tag}>")
-    return text[start : text.index(f"</{tag}>", start)]
+    _, opened, inside = text.rpartition(f"</{tag}>")[0].rpartition(f"<{tag}>")
+    return inside.split(f"</{tag}>", 1)[0] if opened else None
 
 
 def format_score(text: str) -> float:

@@ -126,6 +126,24 @@ def test_steps_obey_the_norm_law(net: Net, weights: Tensor) -> None:
     assert math.isnan(size.drift)
 
 
+class Unread:
+    """A base model that nobody may read."""
+
+    def __contains__(self, name: str) -> bool:
+        return True
+
+    def read(self, name: str) -> Tensor:
+        raise AssertionError(f"{name} was read")
+
+
+def test_a_drift_that_is_not_asked_for_costs_no_reading(net: Net, weights: Tensor) -> None:
+    optimizer, members = SGD(net.parameters(), lr=ALPHA), Population(N).members(0)
+    inputs = (optimizer, net.named_parameters(), members, weights, GaussianNoise(), Unread())
+    size = apply_update(*inputs, measure_drift=False)
+    assert math.isnan(size.drift)
+    assert size.update_norm > 0
+
+
 def test_no_gradient_stays_behind(net: Net, weights: Tensor) -> None:
     optimizer = SGD(net.parameters(), lr=ALPHA)
     apply_update(optimizer, net.named_parameters(), Population(N).members(0), weights, GaussianNoise())

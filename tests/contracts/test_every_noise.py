@@ -160,8 +160,7 @@ def test_perturbed_and_accumulate_are_the_formula(
     noise: Noise, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for piece in (1 << 11, 1 << 21):  # pieces that cut tensors, matrices and rows, and those of every day
-        for module in ("table", "low_rank"):
-            monkeypatch.setattr(f"es_lightning.algorithm.noise.{module}.PIECE", piece)
+        monkeypatch.setattr("es_lightning.algorithm.noise.threefry.PIECE", piece)
         for shape in SHAPES:
             check_formulas(noise, NAME, shape, dtype)
             check_formulas(noise, FROZEN, shape, dtype)
@@ -175,8 +174,7 @@ def test_they_are_the_formula_for_a_matrix_of_more_than_one_piece(noise: Noise) 
 @every_kind
 def test_a_cut_of_another_size_changes_no_bit(noise: Noise, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [noise.sample(3, NAME, shape) for shape in SHAPES]
-    for module in ("table", "low_rank"):
-        monkeypatch.setattr(f"es_lightning.algorithm.noise.{module}.PIECE", 1 << 10)
+    monkeypatch.setattr("es_lightning.algorithm.noise.threefry.PIECE", 1 << 10)
     assert all(torch.equal(noise.sample(3, NAME, s), eps) for s, eps in zip(SHAPES, whole, strict=True))
 
 

@@ -282,7 +282,7 @@ def test_perturbed_takes_parameters_and_transposed_centres() -> None:
 def test_accumulate_adds_rounded_terms_in_order_for_any_piece(
     compile: bool | None, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("es_lightning.algorithm.noise.table.PIECE", piece)
+    monkeypatch.setattr("es_lightning.algorithm.noise.threefry.PIECE", piece)
     noise, shape = GaussianNoise(compile), (113, 257)
     start = torch.randn(shape)
     total, expected = start.clone(), start.numpy()

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from es_lightning.algorithm.regularisers import AnchoredDecay, SparseUpdate
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import UsageError
+from es_lightning.models import BaseModel
 from es_lightning.system.checkpoint import AtomicCheckpoint
 from tests.helpers.faults import Fault
 from tests.helpers.ranks import Run, fit
@@ -66,6 +68,24 @@ def holds_the_bits(run: Run, alone: Run, world: int, lane_size: int) -> None:
     # Population 5: every member once, by the ranks of one lane.
     assert mine == [list(range(5))[rank // lane_size :: lanes] for rank in range(world)]
     assert run.report()["tensor_parallel_size"] == lane_size
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_shared_update_gives_the_bits_of_one_rank(tmp_path: Path, world: int) -> None:
+    """Two passes over the noise, an optimizer with state, and a part that needs the base model."""
+    parts = [SparseUpdate(0.3, "model"), AnchoredDecay(l2=1.0)]
+    options: dict[str, Any] = {"optimizer": "momentum", "options": {"regularisers": parts}, "steps": 3}
+    alone, shared = (
+        Run(tmp_path / "alone", **options),
+        Run(tmp_path / "shared", share_update=True, count_bytes=True, **options),
+    )
+    assert fit(alone) == [0], alone.log()
+    assert fit(shared, world) == [0] * world, shared.log()
+    agree(shared, alone, world)
+    parameters = sum(parameter.numel() for parameter in BaseModel("tiny").load().parameters())
+    for sent in shared.report()["bytes"][:-1]:
+        assert 0 < sent - 2 * 4 * parameters < 5000  # each tensor once per pass
 
 
 @pytest.mark.ddp

@@ -50,6 +50,7 @@ class Run:
     prompts: int = 3
     nodes: int = 1
     count_bytes: bool = False
+    share_update: bool = False
     recipe: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -64,7 +65,9 @@ class Run:
         if self.fault is not None:
             install(self.fault, tuned)
         checkpoints = self.folder / "checkpoints"
-        strategy = PopulationStrategy(timeout_seconds=self.timeout_seconds, threads_per_rank=1)
+        strategy = PopulationStrategy(
+            self.timeout_seconds, threads_per_rank=1, share_update=self.share_update
+        )
         run = trainer(
             self.folder,
             self.steps,

@@ -62,6 +62,7 @@ def test_a_stated_answer_is_found_without_a_box(reply, text):
         ("so we get $x$ and then $12$.", None, "12", "12"),
         ("we add 3 and 4, which makes 7", None, "7", "7"),
         ("from $y = 3$ we get 7", None, "y = 3", "7"),
+        ("we need 3½ cups", None, "3½", "3½"),
         ("It costs 1,234.50 dollars", None, "1,234.50", "1,234.50"),
         ("no idea", None, None, None),
         ("so x = 12. $\\blacksquare$", None, "12", "12"),
@@ -110,6 +111,12 @@ def test_the_last_fall_back_can_be_switched_off(reply, strict, formula, number):
         ("#### 18 \u00f7 2", ("2", False)),
         ("#### 18k", ("18", False)),
         ("#### 3:30", ("30", False)),
+        ("#### 3½", ("3½", True)),
+        ("#### 3 ½ cups", ("3 ½", True)),
+        ("#### 3⅓", ("3⅓", True)),
+        ("#### 3²", ("3²", True)),
+        ("The answer is 3½.", ("3½", False)),
+        ("The answer is 3 ½ cups", ("3 ½", False)),
     ],
 )
 def test_hashes_mark_an_answer_where_they_count(reply, expected):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from es_lightning.algorithm.noise.base import Device, Noise, require_float32
 from es_lightning.algorithm.noise.table import GaussianNoise
-from es_lightning.algorithm.noise.threefry import PIECE
+from es_lightning.algorithm.noise.threefry import eager_piece
 from es_lightning.errors import UsageError
 
 
@@ -114,7 +114,7 @@ class LowRankNoise(Noise):
             left.reshape(-1, rows, self.rank),
             right.reshape(-1, columns, self.rank),
         )
-        height = max(1, PIECE // columns)
+        height = max(1, eager_piece(whole.device) // columns)
         for matrix, a, b in zip(*matrices, strict=True):
             for place, part in zip(matrix.split(height), a.split(height), strict=True):
                 eps = part[:, None, 0] * b[None, :, 0]

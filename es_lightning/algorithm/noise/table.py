@@ -11,7 +11,6 @@ from torch.nn.functional import pad
 from es_lightning.algorithm.noise.base import Device, Noise, hash64, require_float32
 from es_lightning.algorithm.noise.threefry import (
     LEVELS,
-    PIECE,
     SUPERBLOCK,
     Kernel,
     normal_table,
@@ -58,7 +57,7 @@ class TableNoise(Noise):
             raise ValueError(f"slice {start}:{stop} of {name} must lie within its shape {tuple(shape)}")
         result = torch.empty(stop - start, device=device)
         table, key = self._table(result.device, 1.0), self._key(seed, name, shape)
-        for begin, end in _pieces(start, stop):
+        for begin, end in _pieces(start, stop, self._kernel.piece(result.device, torch.float32, False)):
             result[begin - start : end - start] = self._values(table, key, begin, end)
         return result
 
@@ -68,10 +67,11 @@ class TableNoise(Noise):
         require_float32(centre)
         flat = centre.detach().reshape(-1)
         table, key = self._table(centre.device, scale), self._key(seed, name, centre.shape)
-        if flat.numel() <= PIECE:
+        piece = self._kernel.piece(centre.device, dtype, True)
+        if flat.numel() <= piece:
             return self._values(table, key, 0, flat.numel(), flat, dtype).view(centre.shape)
         result = torch.empty(flat.shape, dtype=dtype, device=centre.device)
-        for begin, end in _pieces(0, flat.numel()):
+        for begin, end in _pieces(0, flat.numel(), piece):
             result[begin:end] = self._values(table, key, begin, end, flat[begin:end], dtype)
         return result.view(centre.shape)
 
@@ -83,7 +83,7 @@ class TableNoise(Noise):
             raise ValueError(f"the total of {name} must be contiguous; make it with torch.zeros")
         flat = total.view(-1)
         table, key = self._table(total.device, weight), self._key(seed, name, total.shape)
-        for begin, end in _pieces(0, flat.numel()):
+        for begin, end in _pieces(0, flat.numel(), self._kernel.piece(total.device, torch.float32, False)):
             flat[begin:end].add_(self._values(table, key, begin, end))
 
     def _key(self, seed: int, name: str, shape: Sequence[int]) -> int:
@@ -108,7 +108,7 @@ class TableNoise(Noise):
         first = start // SUPERBLOCK
         # At least two rows: torch.compile specialises on size 1 and would compile another kernel for it.
         rows = max(2, -(-stop // SUPERBLOCK) - first)
-        if centre is not None:  # then start is a multiple of PIECE, and the rows of both line up
+        if centre is not None:  # then start is a multiple of a piece, and the rows of both line up
             missing = rows * SUPERBLOCK - centre.numel()
             centre = (pad(centre, (0, missing)) if missing else centre).view(rows, 4, -1)
         words = stream_words(key, first, table.device)
@@ -159,9 +159,9 @@ class CorrelatedNoise(TableNoise):
         return "x".join(str(size) for size in shape)
 
 
-def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of [start, stop), cut at the multiples of PIECE."""
+def _pieces(start: int, stop: int, piece: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of [start, stop), cut at the multiples of ``piece``."""
     while start < stop:
-        end = min(stop, start // PIECE * PIECE + PIECE)
+        end = min(stop, start // piece * piece + piece)
         yield start, end
         start = end

@@ -27,8 +27,11 @@ ROUNDS = 20
 LANE = 256
 SUPERBLOCK = 4 * LANE
 LEVELS = 1 << 16
-# Elements per call of the kernel: intermediates of 2 MB stay in cache, and the overhead of a call is small.
+# Elements per call of the kernel on a CPU: intermediates of 2 MB stay in cache, and calls cost little.
 PIECE = 1 << 21
+# On an accelerator launching a kernel can cost more than what it works on. Run eagerly, a draw makes
+# intermediates, here of 256 MB; compiled, it makes nothing but its result.
+EAGER_PIECE, COMPILED_PIECE = 1 << 26, 1 << 30
 # Elements that are drawn before compiling, which takes seconds. A tiny model never comes so far.
 WORTH_COMPILING = 1 << 24
 
@@ -156,6 +159,11 @@ def _compiled() -> Callable[..., Tensor]:
     return cast(Callable[..., Tensor], torch.compile(draw, dynamic=True, options=options))
 
 
+def eager_piece(device: torch.device) -> int:
+    """Return how many elements to make at once in eager code; it does not change the bits."""
+    return PIECE if device.type == "cpu" else EAGER_PIECE
+
+
 class Kernel:
     """Runs ``draw`` compiled where possible, else eagerly; both give the same bits.
 
@@ -191,6 +199,11 @@ class Kernel:
             self._compare_with_eager(table, words, centre, dtype)
             self._trusted.add(call)
         return (draw if self._eager else _compiled())(table, words, rows, centre, dtype)
+
+    def piece(self, device: torch.device, dtype: torch.dtype, has_centre: bool) -> int:
+        """Return how many elements one call should make at most; it does not change the bits."""
+        is_compiled = (device.type, dtype, not has_centre) in self._trusted and not self._eager
+        return COMPILED_PIECE if is_compiled and device.type != "cpu" else eager_piece(device)
 
     def _compare_with_eager(
         self, table: Tensor, words: Tensor, centre: Tensor | None, dtype: torch.dtype
