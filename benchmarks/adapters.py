@@ -25,7 +25,7 @@ from torch import nn
 from es_lightning.algorithm.noise import LowRankNoise, Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.evaluation import Rollouts
-from es_lightning.evaluation.members import adapter
+from es_lightning.evaluation.members import adapters
 from es_lightning.models import BaseModel
 from es_lightning.records import Prompt
 from es_lightning.rollout import Sampling, VLLMAdapterEngine, VLLMEngine
@@ -63,9 +63,7 @@ def measured(
     whole = seconds(forced(engine, prompts * members, tokens))
     if isinstance(engine, VLLMAdapterEngine):
         found: Times = {"beside": (whole, whole)}
-        before = seconds(
-            lambda: engine.load_adapters([adapter(centre, each, noise, SIGMA) for each in population])
-        )
+        before = seconds(lambda: engine.load_adapters(adapters(centre, population, noise, SIGMA)))
         requests = [request for request in engine._held for _ in prompts]
         generating = seconds(forced(engine, prompts * members, tokens, lora_request=requests))
         return found | {"adapters": (generating, generating + before)}

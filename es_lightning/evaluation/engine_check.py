@@ -16,7 +16,7 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.members import adapter
+from es_lightning.evaluation.members import adapters
 from es_lightning.evaluation.reference import Change, reference_logprobs
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.records import Member
@@ -166,9 +166,9 @@ class EngineCheck:
 
         members = [Member(index, SEED + index, 1) for index in range(min(MEMBERS, engine.at_once))]
         factors = []
-        for member in members:
+        for matrices in adapters(centre, members, self.noise, 1.0):
             mine = {}
-            for name, left, right in adapter(centre, member, self.noise, 1.0):
+            for name, left, right in matrices:
                 if group in (None, _group(name)):
                     size = HALF * max(_size(centre.get_parameter(name)), LEAST)
                     mine[name] = (left * size).to(dtype), right.to(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -58,7 +59,7 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
     assert isinstance(engine, AdapterEngine)
     with asked.watch.phase("perturb"):
         rollouts.hold_centre(asked.centre)
-        engine.load_adapters([adapter(asked.centre, each, asked.noise, asked.sigma) for each in members])
+        engine.load_adapters(adapters(asked.centre, members, asked.noise, asked.sigma))
     with asked.watch.phase("generate"):
         completed = complete_each(engine, asked.prompts, asked.sampling)
     if asked.score is not None:
@@ -68,20 +69,35 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
     return completed
 
 
-def adapter(centre: nn.Module, member: Member, noise: Noise, sigma: float) -> Iterator[Factors]:
-    """Yield sign * sigma * eps of each matrix that the noise perturbs, as a product of two thin ones.
+def adapters(
+    centre: nn.Module, members: Sequence[Member], noise: Noise, sigma: float
+) -> list[Iterator[Factors]]:
+    """Return sign * sigma * eps of each matrix that the noise perturbs, as a product of two thin ones.
 
     Args:
         centre: float32 parameters under Hugging Face names.
-        member: a perturbation of the centre.
+        members: perturbations of the centre.
         noise: of low rank.
         sigma: noise scale in units of the weights.
+
+    Returns:
+        Per member its matrices, which are drawn when they are asked for.
     """
     root = sigma**0.5  # half of the scale for each: in float16 the whole would make one of them too small
-    for name, theta in centre.named_parameters():
-        if noise.perturbs(name, theta.shape):
-            left, right = noise.factors(member.seed, name, theta.shape, theta.device)
+
+    @lru_cache(maxsize=1)  # the two of an antithetic pair come one after the other
+    def drawn(seed: int) -> list[Factors]:
+        return [
+            (name, *noise.factors(seed, name, theta.shape, theta.device))
+            for name, theta in centre.named_parameters()
+            if noise.perturbs(name, theta.shape)
+        ]
+
+    def scaled(member: Member) -> Iterator[Factors]:
+        for name, left, right in drawn(member.seed):
             yield name, left * (member.sign * root), right * root
+
+    return [scaled(member) for member in members]
 
 
 def tried(

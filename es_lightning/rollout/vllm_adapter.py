@@ -48,6 +48,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
         self._modules: dict[str, str] = {}  # from a parameter's name to its layer's in the checkpoint
         self._held: list[Any] = []  # a vllm.lora.request.LoRARequest for each adapter
         self._chosen: Any = None  # one of them
+        self._are_checked = False  # whether they have given finite log-probabilities
         self._served = 0  # adapters so far, so that no two have the same name
 
     def check(self, folder: Path) -> None:
@@ -98,7 +99,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM, with room for the adapters that are expected."""
         names, self._slots = self._checkpoint(folder).names(), min(self._count, self.max_loras or MOST)
-        self._modules = {name: names[name].removesuffix(WEIGHT) for name in self._names}
+        self._modules, self._held = {name: names[name].removesuffix(WEIGHT) for name in self._names}, []
         super().start(folder, max_length)
         if self._modules and (foreign := self.llm.apply_model(_without_slot(self._modules))[0]):
             self.close()

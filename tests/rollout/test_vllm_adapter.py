@@ -15,7 +15,7 @@ from es_lightning.algorithm.noise import LowRankNoise, noise_of
 from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.members import adapter
+from es_lightning.evaluation.members import adapters as members_adapters
 from es_lightning.grading.scorer import Grading
 from es_lightning.journal.replay import replay
 from es_lightning.models import BaseModel
@@ -80,7 +80,8 @@ def environment() -> Iterator[None]:
 
 def adapters(centre: nn.Module, names: list[str], members: Sequence[Member] = MEMBERS[:3]) -> list[Any]:
     return [
-        [each for each in adapter(centre, member, NOISE, SIGMA) if each[0] in names] for member in members
+        [matrix for matrix in each if matrix[0] in names]
+        for each in members_adapters(centre, members, NOISE, SIGMA)
     ]
 
 
