@@ -25,6 +25,7 @@ from es_lightning.errors import DivergenceError, RolloutError, UsageError
 from es_lightning.evaluation import Rollouts
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLPenalty
+from es_lightning.evaluation.members import adapters
 from es_lightning.evaluation.reach import within_reach
 from es_lightning.grading.scorer import Grading
 from es_lightning.journal import read_journal
@@ -100,6 +101,27 @@ def test_a_population_in_batches_says_what_it_says_one_after_the_other(
     require_same(found, list(plain.population(centre, members, limited, SIGMA, prompts, generation=3)))
     assert len({completion.text for _, each in found for completion in each}) > 3
     assert (engine.batches, engine.loads, engine.rank) == (batches, 1, noise.rank)
+
+
+def test_the_two_of_a_pair_share_what_is_drawn(centre: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = LowRankNoise.factors
+
+    def counted(self: Any, seed: int, *args: Any) -> Any:
+        asked.append(seed)
+        return original(self, seed, *args)
+
+    monkeypatch.setattr(LowRankNoise, "factors", counted)
+    members = Population(4, antithetic=True).members(0)
+    found = [list(each) for each in adapters(centre, members, MATRICES, SIGMA)]
+    assert len(asked) == 2 * len(found[0])
+    for (name, left, right), (same, other, again) in zip(found[0], found[1], strict=True):
+        assert name == same
+        assert torch.equal(left, -other)
+        assert torch.equal(right, again)
+        theta = centre.get_parameter(name)
+        eps = MATRICES.sample(members[0].seed, name, theta.shape)
+        torch.testing.assert_close(left @ right.T, SIGMA * eps, atol=1e-6, rtol=1e-5)
 
 
 def test_the_centre_is_loaded_again_after_an_update_alone(base: BaseModel, centre: nn.Module) -> None:
