@@ -237,7 +237,7 @@ class EngineCheck:
 
     def _sentence(self, centre: nn.Module, what: str, wrong: Comparison, groups: list[str]) -> str:
         engine, kind = type(self.rollouts.engine).__name__, type(centre).__name__
-        other = "VLLMEngine" if what.startswith("adapters") else "HFEngine"
+        other = "VLLMEngine" if isinstance(self.rollouts.engine, AdapterEngine) else "HFEngine"
         verb, how = "fails on", wrong.error
         if not how:
             verb = "differs from transformers on"
