@@ -87,11 +87,13 @@ def adapters(
 
     @lru_cache(maxsize=1)  # the two of an antithetic pair come one after the other
     def drawn(seed: int) -> list[Factors]:
-        return [
-            (name, *noise.factors(seed, name, theta.shape, theta.device))
+        shapes = {
+            name: theta.shape
             for name, theta in centre.named_parameters()
             if noise.perturbs(name, theta.shape)
-        ]
+        }
+        device = next(centre.parameters()).device
+        return [(name, *pair) for name, pair in noise.all_factors(seed, shapes, device).items()]
 
     def scaled(member: Member) -> Iterator[Factors]:
         for name, left, right in drawn(member.seed):

@@ -105,16 +105,16 @@ def test_a_population_in_batches_says_what_it_says_one_after_the_other(
 
 def test_the_two_of_a_pair_share_what_is_drawn(centre: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    original = LowRankNoise.factors
+    original = LowRankNoise.all_factors
 
     def counted(self: Any, seed: int, *args: Any) -> Any:
         asked.append(seed)
         return original(self, seed, *args)
 
-    monkeypatch.setattr(LowRankNoise, "factors", counted)
+    monkeypatch.setattr(LowRankNoise, "all_factors", counted)
     members = Population(4, antithetic=True).members(0)
     found = [list(each) for each in adapters(centre, members, MATRICES, SIGMA)]
-    assert len(asked) == 2 * len(found[0])
+    assert asked == [members[0].seed, members[2].seed]
     for (name, left, right), (same, other, again) in zip(found[0], found[1], strict=True):
         assert name == same
         assert torch.equal(left, -other)
@@ -301,13 +301,14 @@ def test_the_member_whose_logprobs_are_not_finite_is_named(
 ) -> None:
     members = Population(4).members(3)
     rollouts, prompts, noise = started(base, centre, HFAdapters(2), MATRICES, 4)
-    original = LowRankNoise.factors
+    original = LowRankNoise.all_factors
 
     def one_is_bad(self: Any, seed: int, *args: Any) -> Any:
-        left, right = original(self, seed, *args)
-        return (left * torch.inf if seed == members[3].seed else left), right
+        found = original(self, seed, *args)
+        scale = torch.inf if seed == members[3].seed else 1.0
+        return {name: (left * scale, right) for name, (left, right) in found.items()}
 
-    monkeypatch.setattr(LowRankNoise, "factors", one_is_bad)
+    monkeypatch.setattr(LowRankNoise, "all_factors", one_is_bad)
     with pytest.raises(DivergenceError, match="not finite for member 3 of generation 3"):
         list(rollouts.population(centre, members, noise, SIGMA, prompts[prompt : prompt + 1], generation=3))
 

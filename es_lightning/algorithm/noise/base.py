@@ -120,6 +120,18 @@ class Noise(ABC):
         """
         raise TypeError(f"eps of {type(self).__name__} is no product of thin matrices")
 
+    def all_factors(
+        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the thin matrices of many matrices by their names; a kind may draw them all at once.
+
+        Args:
+            seed: 64-bit key of the member.
+            shapes: of the parameters, by their Hugging Face names.
+            device: where to put them.
+        """
+        return {name: self.factors(seed, name, shape, device) for name, shape in shapes.items()}
+
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         """Return a new tensor ``centre + scale * eps``, cast after product and sum each round to float32.
 

@@ -90,6 +90,12 @@ class FilteredNoise(Noise):
         """See ``Noise.factors``; of a parameter that is perturbed."""
         return self.noise.factors(seed, name, shape, device)
 
+    def all_factors(
+        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """See ``Noise.all_factors``; of parameters that are perturbed."""
+        return self.noise.all_factors(seed, shapes, device)
+
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         """See ``Noise.perturbed``."""
         if self.perturbs(name, centre.shape):
