@@ -31,7 +31,8 @@ LAZY = {
 }
 FOLDERS = ("es_lightning", "callbacks", "tasks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-CONTRACT_BASES = {
+# What plug-ins extend.
+CONTRACT_BASES = {"AdapterEngine", "Noise", "RolloutEngine", "Schedule", "Task", "Monitor"}
     "AdapterEngine",
     "Noise",
     "RolloutEngine",
