@@ -33,13 +33,6 @@ FOLDERS = ("es_lightning", "callbacks", "tasks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 # What plug-ins extend.
 CONTRACT_BASES = {"AdapterEngine", "Noise", "RolloutEngine", "Schedule", "Task", "Monitor"}
-    "AdapterEngine",
-    "Noise",
-    "RolloutEngine",
-    "Schedule",
-    "Task",
-    "Monitor",
-}  # what plug-ins extend
 
 
 def _imports(node: ast.AST, when_loaded: bool = True) -> Iterator[tuple[str, bool]]:
