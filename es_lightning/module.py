@@ -200,7 +200,15 @@ class EvolutionStrategies(pl.LightningModule):
     @property
     def population(self) -> Population:
         """Members of the present generation."""
-        return self._members.resized(self._size.at(self._now(self._size)))
+        return self.population_at(self._now(self._size))
+
+    def population_at(self, generation: int) -> Population:
+        """Return the members of a generation as far as schedules tell beforehand.
+
+        Args:
+            generation: its index, from 0.
+        """
+        return self._members.resized(self._size.at(generation))
 
     def _now(self, scheduled: Scheduled) -> int:
         # Without a schedule, sigma and population are known before there is a Trainer.

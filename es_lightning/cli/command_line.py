@@ -135,9 +135,14 @@ class SaveConfig(SaveConfigCallback):
 
 
 class CommandLine(LightningCLI):
-    """``fit``, ``validate`` and ``test`` on a task."""
+    """``fit``, ``validate`` and ``test`` on a task.
 
-    def __init__(self, args: Sequence[str]) -> None:
+    Args:
+        args: a command and its options.
+        run: whether the first of them is a command, which is run.
+    """
+
+    def __init__(self, args: Sequence[str], run: bool = True) -> None:
         self.resumes = False
         self.given = given(args)
         _refuse_lists(self.given)
@@ -161,6 +166,7 @@ class CommandLine(LightningCLI):
                     "check_val_every_n_epoch": None,
                 },
                 args=list(args),
+                run=run,
             )
 
     def init_parser(self, **options: Any) -> LightningArgumentParser:

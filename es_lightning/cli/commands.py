@@ -1,21 +1,28 @@
-"""The commands that LightningCLI does not have: ``fetch``, ``replay`` and ``ui``; none needs Lightning."""
+"""The commands that LightningCLI does not have: ``fetch``, ``plan``, ``replay`` and ``ui``."""
 
 import json
 import logging
 import os
+import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from es_lightning.cli.console import stop, without_loading_bars
+from es_lightning.analysis.cost import DEVICE_OPTIONS, check_positive
+from es_lightning.analysis.devices import CPU, GPUS
+from es_lightning.analysis.devices import named as device_named
+from es_lightning.cli.console import quiet, stop, without_loading_bars
 from es_lightning.cli.suggest import suggestion
 from es_lightning.models.embedded import fetch_embedded
+from es_lightning.system.signals import ending_at_once
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
 from es_lightning.tracking.secrets import without_password
 
 log = logging.getLogger(__name__)
 
+FIT_OPTIONS = ("--config", "--seed_everything", "--overwrite", "--ckpt_path", "--weights_only")
+"""Options of ``fit`` that are in no section."""
 TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
 
 
@@ -41,6 +48,32 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and stop."""
         stop(f"{self.command}: {message}")
+
+
+class PlanParser(Parser):
+    """Tells the options of ``plan`` from those of ``fit``; its own may have dashes inside, too."""
+
+    def divide(self, arguments: list[str]) -> tuple[list[str], list[str]]:
+        """Return the words that belong to this parser, and those that belong to ``fit``.
+
+        Args:
+            arguments: the command line after ``plan``.
+        """
+        own, rest = list[str](), list[str]()
+        words = iter(arguments)
+        for word in words:
+            name, equals, _ = word.partition("=")
+            known = f"--{name.removeprefix('--').replace('-', '_')}"
+            if name == "-h" or known in self.options:
+                own.append(word if name == "-h" else word.replace(name, known, 1))
+                if not equals and known not in ("--json", "--help") and name != "-h":
+                    own += [value for value in [next(words, None)] if value is not None]
+            elif name.startswith("--") and "." not in name and name.rstrip("+") not in FIT_OPTIONS:
+                candidates = [*self.options, *FIT_OPTIONS]
+                self.error(f"there is no option {name}.{suggestion(name, candidates)}")
+            else:
+                rest.append(word)
+        return own, rest
 
 
 def ui(arguments: list[str]) -> None:
@@ -139,6 +172,81 @@ def replay_parser() -> Parser:
         help="run Python code that comes with the model, and optimizers from outside torch (false)",
     )
     return parser
+
+
+def plan(arguments: list[str]) -> None:
+    """Print what a run will take; exit with 1 if it does not fit.
+
+    Args:
+        arguments: the command line's arguments after ``plan``: its own options, and those of ``fit``.
+    """
+    parser = plan_parser()
+    own, rest = parser.divide(arguments)
+    options = parser.read(own)
+    _check_plan(options)
+    if not rest:
+        parser.error("give the config of a fit with -c FILE, such as -c demo.yaml")
+    log.info("starting es-lightning plan ...")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries are imported: no network is asked
+    with ending_at_once():  # it takes seconds
+        from es_lightning.cli import plan as planning
+    quiet()  # again, since Lightning sets the levels of its loggers when it is imported
+    if not planning.plan(options, rest):
+        raise SystemExit(1)
+
+
+def _check_plan(options: Namespace) -> None:
+    """Refuse numbers and devices that no plan can be made for, before anything slow is imported."""
+    named = (
+        "count",
+        "per_machine",
+        "tokens",
+        "prompt_tokens",
+        "dollars_per_hour",
+        "start_seconds",
+        "host_gb",
+    )
+    for name in (*named, *DEVICE_OPTIONS):
+        if getattr(options, name) is not None:
+            check_positive(name, getattr(options, name))
+    if options.device is not None:
+        device_named(options.device)
+
+
+def plan_parser() -> PlanParser:
+    """Return the parser of the options that ``plan`` has beside those of ``fit``."""
+    parser = PlanParser(
+        "plan",
+        "What a fit will take, before anything is started or paid for: memory, disk, time and price, all "
+        "computed, not measured. It takes the options of fit as well, such as -c FILE or --model.population "
+        "64. The exit code is 0 if the run fits, 1 if not, 2 for bad input.",
+    )
+    parser.option("--device", help=f"one of {', '.join([*GPUS, CPU])} (what this machine has)")
+    parser.option("--count", type=int, help="devices of the run (the config's devices and nodes)")
+    parser.option("--per_machine", type=int, help="devices of one machine (8 at most)")
+    parser.option(
+        "--params", type=_parameters, help="the model's size, such as 7.6e9 or 7.6B (its config.json's)"
+    )
+    parser.option("--tokens", type=float, help="mean of a completion's new tokens (sampling.max_tokens)")
+    parser.option("--prompt_tokens", type=float, help="mean of a prompt's tokens (counted)")
+    parser.option("--dollars_per_hour", type=float, help="price of one device; there is no default")
+    parser.option("--start_seconds", type=float, help="until the first generation (120; 40 on a CPU)")
+    parser.option("--host_gb", type=float, help="memory of a machine beside its accelerators (not compared)")
+    parser.option("--json", action="store_true", help="print JSON, for scripts")
+    for name, meaning in DEVICE_OPTIONS.items():
+        parser.option(f"--{name}", type=float, help=f"{meaning} (the device's)")
+    return parser
+
+
+def _parameters(text: str) -> float:
+    match = re.fullmatch(r"([\d.]+(?:e[+]?\d+)?)([kmbt]?)", text.strip().lower())
+    try:
+        value = float(match[1]) * 1000.0 ** " kmbt".index(match[2] or " ") if match else 0.0
+    except (ValueError, OverflowError):
+        value = 0.0
+    if not 0 < value < 1e15:
+        raise ArgumentTypeError(f"{text} is no number of parameters such as 7.6e9, 7.6B or 135M")
+    return value
 
 
 def _true_or_false(text: str) -> bool:

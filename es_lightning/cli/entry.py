@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
     "fetch": commands.fetch,
+    "plan": commands.plan,
     "replay": commands.replay,
     "ui": commands.ui,
 }
-"""Commands that need no Lightning."""
+"""Commands that run nothing with Lightning's Trainer."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,6 +18,7 @@ commands:
   fit         tune a model, evaluate it before and after, export it
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems
+  plan        compute what a fit will take: memory, time, price
   replay      rebuild the model of any generation from a base model and a journal
   ui          show the runs made here in a browser (MLflow)
   fetch       get the embedded model, once
@@ -31,6 +32,7 @@ examples:
   es-lightning fit -c recipes/sparse.yaml -c configs/demo.yaml   with the parts of a recipe
   es-lightning fit -c configs/demo.yaml --ckpt_path last         go on with a run that was stopped
   es-lightning validate -c configs/demo.yaml --model.base runs/demo/model
+  es-lightning plan -c configs/countdown.yaml --device h100 --count 8
   es-lightning replay --journal runs/demo/journal.jsonl --output rebuilt
 """
 
