@@ -44,6 +44,7 @@ from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
 from es_lightning.evaluation.metrics import evaluation_means, record_metrics
+from es_lightning.evaluation.reach import require_thin
 from es_lightning.journal.header import header
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
@@ -134,6 +135,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.regularisers = tuple(regularisers or ())
         self.base_model = BaseModel(base, trust_remote_code)
         engine = engine or VLLMEngine(trust_remote_code=trust_remote_code)
+        require_thin(engine, self.noise)
         self.rollouts = Rollouts(engine, sampling, retry_member, chat_template_kwargs)
         self.kl = None if kl_penalty is None else KLMeter(kl_penalty, self.base_model)
         self.history = History()
@@ -242,6 +244,9 @@ class EvolutionStrategies(pl.LightningModule):
             self._warn_of_long_schedules()
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
+        mine = len(self.ranks.lane.share(range(self.population.size)))
+        # Before the header is made, which has to show what the updates use.
+        self.noise = self.rollouts.limited(self.noise, self.base_model, self.centre, mine)
         self.noise.check({name: parameter.shape for name, parameter in self.centre.named_parameters()})
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
         self.ranks.check_precision(self.rollouts.engine.dtype)

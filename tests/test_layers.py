@@ -31,7 +31,8 @@ LAZY = {
 }
 FOLDERS = ("es_lightning", "callbacks", "tasks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-CONTRACT_BASES = {"Noise", "RolloutEngine", "Schedule", "Task", "Monitor"}  # what plug-ins extend
+# What plug-ins extend.
+CONTRACT_BASES = {"AdapterEngine", "Noise", "RolloutEngine", "Schedule", "Task", "Monitor"}
 
 
 def _imports(node: ast.AST, when_loaded: bool = True) -> Iterator[tuple[str, bool]]:

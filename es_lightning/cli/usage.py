@@ -66,7 +66,7 @@ the model:
   --model.kl_penalty.weight X           reward that a nat from the base model costs (none)
 
 the completions:
-  --model.engine CLASS                  VLLMEngine or HFEngine (VLLMEngine)
+  --model.engine CLASS                  VLLMEngine, VLLMAdapterEngine or HFEngine (VLLMEngine)
   --model.engine.dtype NAME             auto, float32, bfloat16 or float16 (auto)
   --model.sampling.max_tokens N         most new tokens of a completion (256)
   --model.sampling.temperature X        0 decodes greedily (0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -16,8 +16,11 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
+from es_lightning.evaluation.members import adapters
 from es_lightning.evaluation.reference import Change, reference_logprobs
 from es_lightning.evaluation.rollouts import Rollouts
+from es_lightning.records import Member
+from es_lightning.rollout import AdapterEngine
 from es_lightning.system.signals import interruptible
 from es_lightning.system.text import shortened
 
@@ -30,6 +33,9 @@ FACTOR = 3.0  # how many times as far as transformers in half precision an engin
 SEED = hash64("engine check")
 SMALL = 2**29  # bytes of perturbed weights that are kept instead of made two or three times
 SHOWN = 4  # groups of tensors that a message names
+MEMBERS = 2  # of one batch, for engines that hold members as adapters
+Compare = Callable[["str | None"], "Comparison"]
+"""Compares with noise on one group of tensors, or on all; without a group it may be without noise."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class EngineCheck:
     """Compares the engine's log-probabilities with those of the centre itself, computed by transformers.
 
     First half of every tensor is replaced by noise of the run's kind, so that each one matters more than
-    rounding does; then the centre is loaded again. Several ranks have to call this at the same time; if the
+    rounding does; then the centre is loaded again. An engine that holds members as adapters gets the noise in
+    that way, too, for two members in one batch. Several ranks have to call this at the same time; if the
     engine of one is wrong, all stop.
 
     In float32 no token may differ by more than 0.001 nats. Elsewhere the median counts, since rounding can
@@ -86,14 +93,12 @@ class EngineCheck:
         Raises:
             UsageError: the engine of a rank is wrong; the message names the tensors that it has not taken.
         """
-        compared = [
-            self._shared(lambda: self._compare(centre, self._noisy)),
-            self._shared(lambda: self._compare(centre, lambda name, theta: theta)),
-        ]
-        wrong = [each for results in compared for each in results if not each.is_right]
-        if wrong:
-            groups = [] if wrong[0].error else self._groups(centre)
-            raise UsageError(self._sentence(centre, wrong[0], groups))
+        ways = self._ways(centre)
+        compared = [self._shared(partial(compare, None)) for _, compare in ways]
+        for (what, compare), results in zip(ways, compared, strict=True):
+            if wrong := [each for each in results if not each.is_right]:
+                groups = [] if wrong[0].error else self._groups(centre, compare)
+                raise UsageError(self._sentence(centre, what, wrong[0], groups))
         self.rollouts.holds_centre()
         worst = max((each for results in compared for each in results), key=lambda each: each.difference)
         return {
@@ -101,6 +106,20 @@ class EngineCheck:
             "difference": float(f"{worst.difference:.1e}"),
             "bound": float(f"{worst.bound:.1e}"),
         }
+
+    def _ways(self, centre: nn.Module) -> list[tuple[str, Compare]]:
+        """Return what is compared, in this order, and what it is called; the centre is loaded last."""
+
+        def weights(group: str | None) -> Comparison:
+            return self._compare(centre, self._noisy_in(group))
+
+        def centre_alone(group: str | None) -> Comparison:
+            return weights(group) if group else self._compare(centre, lambda name, theta: theta)
+
+        ways: list[tuple[str, Compare]] = [("new weights of", weights), ("new weights of", centre_alone)]
+        if isinstance(self.rollouts.engine, AdapterEngine):
+            ways.insert(1, ("adapters beside", partial(self._compare_adapters, centre)))
+        return ways
 
     @property
     def _rows(self) -> list[list[int]]:
@@ -116,8 +135,8 @@ class EngineCheck:
         dtype = self.rollouts.engine.dtype  # as members have it, so that no other kernel is compiled
         return self.noise.perturbed(SEED, name, HALF * theta, HALF * max(_size(theta), LEAST), dtype)
 
-    def _noisy_in(self, group: str) -> Change:
-        return lambda name, theta: self._noisy(name, theta) if _group(name) == group else theta
+    def _noisy_in(self, group: str | None) -> Change:
+        return lambda name, theta: self._noisy(name, theta) if group in (None, _group(name)) else theta
 
     def _compare(self, centre: nn.Module, change: Change) -> Comparison:
         """Load weights into the engine, and compare."""
@@ -134,19 +153,56 @@ class EngineCheck:
             self.rollouts.load(self.rollouts.stream(centre, rounded))
         with interruptible():
             found = torch.cat(engine.logprobs(self._rows))
-        exact = self._reference(centre, lambda name, theta: rounded(name, theta).float())
+        return self._compared(centre, found, lambda name, theta: rounded(name, theta).float())
+
+    def _compare_adapters(self, centre: nn.Module, group: str | None) -> Comparison:
+        """Load half of the centre, give the other half as noise in adapters, and compare."""
+        rollouts, engine = self.rollouts, self.rollouts.engine
+        assert isinstance(engine, AdapterEngine)
+        dtype = engine.dtype
+
+        def halved(name: str, theta: Tensor) -> Tensor:
+            return (HALF * theta if group in (None, _group(name)) else theta).to(dtype)
+
+        members = [Member(index, SEED + index, 1) for index in range(min(MEMBERS, engine.at_once))]
+        factors = []
+        for matrices in adapters(centre, members, self.noise, 1.0):
+            mine = {}
+            for name, left, right in matrices:
+                if group in (None, _group(name)):
+                    size = HALF * max(_size(centre.get_parameter(name)), LEAST)
+                    mine[name] = (left * size).to(dtype), right.to(dtype)
+            factors.append(mine)
+        if not factors[0]:  # a group that no adapter changes
+            return Comparison(0.0, 0.0)
+        with torch.no_grad():
+            rollouts.load(rollouts.stream(centre, halved))
+        engine.load_adapters([[(name, *pair) for name, pair in mine.items()] for mine in factors])
+        with interruptible():
+            found = [torch.cat(rows) for rows in engine.logprobs_each(self._rows)]
+        return max(
+            (
+                self._compared(centre, rows, partial(_beside, halved, mine))
+                for rows, mine in zip(found, factors, strict=True)
+            ),
+            key=lambda each: each.difference,
+        )
+
+    def _compared(self, centre: nn.Module, found: Tensor, change: Change) -> Comparison:
+        """Compare log-probabilities with those of the centre after a change, as it is before rounding."""
+        exact = self._reference(centre, change)
         if not exact.isfinite().all():
             return Comparison(0.0, 0.0)  # generating says so, in words of its own
-        return self._judged(centre, rounded, (found - exact).abs(), exact)
+        return self._judged(centre, change, (found - exact).abs(), exact)
 
-    def _judged(self, centre: nn.Module, rounded: Change, off: Tensor, exact: Tensor) -> Comparison:
+    def _judged(self, centre: nn.Module, change: Change, off: Tensor, exact: Tensor) -> Comparison:
         """Compare how far the engine is from the exact values with how far it may be."""
         dtype = self.rollouts.engine.dtype
         if dtype == torch.float32 and not _is_coarse(centre):
             return Comparison(float(off.nan_to_num(torch.inf, torch.inf).max()), BOUND)
         is_half = dtype != torch.float32
         half, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)
-        own = (self._reference(centre, lambda name, theta: rounded(name, theta).to(half)) - exact).abs()
+        own = (self._reference(centre, lambda name, theta: change(name, theta).to(half)) - exact).abs()
         counts = own.isfinite()  # where float16 is too small for the model, it is so in every engine
         if not counts.any():
             return Comparison(0.0, 0.0)
@@ -170,17 +226,18 @@ class EngineCheck:
         packed = self.ranks.exchange(json.dumps(asdict(result)).encode())
         return [Comparison(**json.loads(each)) for each in packed]
 
-    def _groups(self, centre: nn.Module) -> list[str]:
+    def _groups(self, centre: nn.Module, compare: Compare) -> list[str]:
         """Perturb one group of tensors after the other; returns those that then differ."""
         wrong = []
         for group in _all_groups(centre):
-            results = self._shared(partial(self._compare, centre, self._noisy_in(group)))
+            results = self._shared(partial(compare, group))
             if not all(each.is_right for each in results):
                 wrong.append(group)
         return wrong
 
-    def _sentence(self, centre: nn.Module, wrong: Comparison, groups: list[str]) -> str:
+    def _sentence(self, centre: nn.Module, what: str, wrong: Comparison, groups: list[str]) -> str:
         engine, kind = type(self.rollouts.engine).__name__, type(centre).__name__
+        other = "VLLMEngine" if isinstance(self.rollouts.engine, AdapterEngine) else "HFEngine"
         verb, how = "fails on", wrong.error
         if not how:
             verb = "differs from transformers on"
@@ -191,10 +248,21 @@ class EngineCheck:
         elif len(groups) > SHOWN:
             named += f" and {len(groups) - SHOWN} more"
         return (
-            f"{engine} {verb} new weights of a {kind} ({how}), so its rewards would belong to other models"
-            f"{f'; off: {named}' if named else ''}. Take --model.engine HFEngine, or another version of the "
+            f"{engine} {verb} {what} a {kind} ({how}), so its rewards would belong to other models"
+            f"{f'; off: {named}' if named else ''}. Take --model.engine {other}, or another version of the "
             "engine's library; --model.check_engine false goes on all the same."
         )
+
+
+def _beside(
+    weights: Change, adapter: Mapping[str, tuple[Tensor, Tensor]], name: str, theta: Tensor
+) -> Tensor:
+    """Return a weight and what an adapter adds to it, in float32."""
+    weight = weights(name, theta).float()
+    if name not in adapter:
+        return weight
+    left, right = adapter[name]
+    return weight + left.float() @ right.float().T
 
 
 def _size(tensor: Tensor) -> float:

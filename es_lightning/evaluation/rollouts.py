@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.errors import DivergenceError, RolloutError, UsageError
+from es_lightning.errors import DivergenceError, UsageError
+from es_lightning.evaluation.members import Asked, alone, together, tried
 from es_lightning.evaluation.progress import Announcer
+from es_lightning.evaluation.reach import frozen, within_reach
 from es_lightning.models import BaseModel
 from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
-from es_lightning.rollout import RolloutEngine, Sampling, complete, encode
+from es_lightning.rollout import AdapterEngine, RolloutEngine, Sampling, complete, encode
 from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.signals import interruptible
@@ -32,9 +35,8 @@ class Rollouts:
     """Starts an engine, loads weights into it, and generates; it knows no ranks, no rewards and no Trainer.
 
     The engine gets copies of the weights. The centre is never changed, so nothing has to be restored.
-    Only this class decides how a population is evaluated: one member after the other, each on all prompts.
-    For an engine that can hold a whole population at once, override ``population``; the code that calls it
-    stays the same.
+    Only this class decides how a population is evaluated, in ``population``: one member after the other, each
+    on all prompts; or, with an engine that holds members as adapters, as many as it takes in one batch.
 
     Args:
         engine: generates completions.
@@ -126,6 +128,33 @@ class Rollouts:
         count = ceil(SAMPLE / length)
         tokens = self._seen * ceil((count + length) / max(len(self._seen), 1))
         return [tokens[first : first + length] for first in range(count)]
+
+    def limited(self, noise: Noise, base: BaseModel, centre: nn.Module, members: int) -> Noise:
+        """Return the noise that the engine can hold members of, and make ``start`` keep room for them.
+
+        That is the noise itself for engines that take whole weights. Adapters do not reach all parameters:
+        the others have to be frozen in the update as well, so the run has to use what this returns.
+
+        Args:
+            noise: the run's kind of noise.
+            base: the base model.
+            centre: its parameters, under Hugging Face names.
+            members: how many this lane evaluates per generation.
+
+        Raises:
+            UsageError: nothing would be left to perturb.
+        """
+        engine = self.engine
+        if not isinstance(engine, AdapterEngine):
+            return noise
+        shapes = {name: parameter.shape for name, parameter in centre.named_parameters()}
+        kind = type(engine).__name__
+        limited = within_reach(noise, shapes, set(engine.reached(base.folder)), kind)
+        names = [name for name, shape in shapes.items() if limited.perturbs(name, shape)]
+        engine.expect(names, limited.rank, members)
+        if limited is not noise and os.environ.get("RANK", "0") == "0":
+            log.info("%s holds members as adapters, and freezes %s.", kind, frozen(noise, limited, shapes))
+        return limited
 
     def start(self, base: BaseModel) -> None:
         """Start the engine, or restart it if more room has been reserved since it was started."""
@@ -235,9 +264,12 @@ class Rollouts:
     def _complete(
         self, prompts: Sequence[Prompt], sampling: Sampling | None = None, generation: int = 0
     ) -> list[Completion]:
-        sampling = sampling or self.sampling
         with interruptible():
-            return complete(self.engine, prompts, replace(sampling, seed=sampling.seed + generation))
+            return complete(self.engine, prompts, self._seeded(generation, sampling))
+
+    def _seeded(self, generation: int, sampling: Sampling | None = None) -> Sampling:
+        sampling = sampling or self.sampling
+        return replace(sampling, seed=sampling.seed + generation)
 
     def population(
         self,
@@ -250,7 +282,7 @@ class Rollouts:
         watch: Stopwatch | None = None,
         score: Callable[[Member, list[Completion]], None] | None = None,
     ) -> Iterator[tuple[Member, list[Completion]]]:
-        """Complete the prompts with each member's weights; yields each member as soon as it is finished.
+        """Complete the prompts with each member's weights; yields members as soon as they are finished.
 
         Args:
             centre: theta, float32 parameters under Hugging Face names.
@@ -260,40 +292,22 @@ class Rollouts:
             prompts: P encoded prompts, the same for all members.
             generation: added to the sampler's seed, and named in errors.
             watch: records the seconds of the phases perturb and generate.
-            score: called with each member's completions while the engine holds its weights; if it fails, the
-                engine has failed on the member, which is then tried again as a whole.
+            score: called with each member's completions while the engine computes with its weights; if it
+                fails, the engine has failed on the member, or on its batch, which is then tried again as a
+                whole.
 
         Raises:
             RolloutError: the engine failed on a member; the centre is untouched.
             DivergenceError: a member's log-probabilities are not finite; the centre is untouched.
         """
-        watch = watch or Stopwatch()
-
-        def attempt(member: Member) -> list[Completion]:
-            with interruptible():
-                with watch.phase("perturb"):
-                    self.load(self.perturbed(centre, member, noise, sigma))
-                with watch.phase("generate"):
-                    completions = self._complete(prompts, generation=generation)
-                if score is not None:
-                    score(member, completions)
-                return completions
-
-        for member in members:
-            where = f"member {member.index} of generation {generation}"
-            try:
-                completions = attempt(member)
-            except DivergenceError as error:
-                raise DivergenceError(_diverged(error, where, sigma)) from error
-            except Exception as error:
-                if not self.retry_member:
-                    raise RolloutError(_failed(where, error)) from error
-                log.warning("The engine failed on %s, which is tried once more.", where, exc_info=True)
-                try:
-                    completions = attempt(member)
-                except Exception as again:
-                    raise RolloutError(_failed(f"{where} twice", again)) from again
-            yield member, completions
+        asked = Asked(centre, noise, sigma, prompts, self._seeded(generation), watch or Stopwatch(), score)
+        way, size = alone, 1
+        if isinstance(self.engine, AdapterEngine):
+            if not self.engine.at_once:
+                raise RuntimeError("the engine has no room for adapters: call limited before start")
+            way, size = together, self.engine.at_once
+        for first in range(0, len(members), size):
+            yield from tried(self, way, members[first : first + size], asked, generation)
 
 
 def _ids(prompt: Prompt) -> Iterator[int]:
@@ -329,17 +343,3 @@ def _length(prompt: Prompt, max_tokens: int) -> int:
         # vLLM cannot score a sequence without generating one more token.
         return max(len(choice.token_ids) for choice in prompt.choices) + 1
     return len(prompt.token_ids) + max_tokens
-
-
-def _diverged(error: DivergenceError, where: str, sigma: float) -> str:
-    return (
-        f"{error} for {where}: its weights are too large. Lower model.sigma ({sigma:g} now), or the learning "
-        "rate if earlier generations went well, and begin a new run. The centre is untouched."
-    )
-
-
-def _failed(where: str, error: Exception) -> str:
-    return (
-        f"the engine failed on {where} ({type(error).__name__}: {error}). The centre is untouched: resume "
-        "with --ckpt_path last, and with --model.retry_member true if it fails now and then."
-    )

@@ -47,6 +47,12 @@ class CheckpointForm:
         for _, layer in groupby(named, lambda pair: _layer(pair[0])):
             yield from revert_weight_conversion(self.model, dict(layer)).items()
 
+    def names(self) -> dict[str, str]:
+        """Return the checkpoint's names of the parameters that it holds each as a tensor of its own."""
+        mine = dict(self.model.named_parameters())
+        names = {id(tensor): name for name, tensor in mine.items()}
+        return {names[id(tensor)]: name for name, tensor in self(mine.items()) if id(tensor) in names}
+
 
 def _layer(name: str) -> str:
     """Return the beginning of a name that the tensors of one layer have in common; else the whole name."""

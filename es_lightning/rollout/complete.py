@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from es_lightning.records import Completion, Prompt
+from es_lightning.rollout.adapters import AdapterEngine, require_finite_each
 from es_lightning.rollout.engine import RolloutEngine, Sampling, require_finite
 
 
@@ -23,30 +26,60 @@ def complete(engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Samplin
     Raises:
         DivergenceError: the weights give log-probabilities that are not finite.
     """
-    open_ones = [prompt for prompt in prompts if not prompt.choices]
-    generated = iter(engine.generate(open_ones, sampling) if open_ones else [])
-    chosen = iter(_choose(engine, [prompt for prompt in prompts if prompt.choices]))
+    open_ones, choices = _parts(prompts)
+    generated = engine.generate(open_ones, sampling) if open_ones else []
+    logprobs = engine.logprobs(choices) if choices else []
+    require_finite(logprobs)
+    return _completions(prompts, generated, logprobs, sampling.n)
+
+
+def complete_each(
+    engine: AdapterEngine, prompts: Sequence[Prompt], sampling: Sampling
+) -> list[list[Completion]]:
+    """Do the same with every adapter that the engine holds, all in one batch.
+
+    Returns:
+        Per adapter what ``complete`` returns.
+
+    Raises:
+        AdapterDivergence: an adapter gives log-probabilities that are not finite.
+    """
+    open_ones, choices = _parts(prompts)
+    generated = engine.generate_each(open_ones, sampling) if open_ones else []
+    logprobs = engine.logprobs_each(choices) if choices else []
+    require_finite_each(logprobs)
+    count = max(len(generated), len(logprobs))
+    return [
+        _completions(prompts, texts, rows, sampling.n)
+        for texts, rows in zip(generated or [[]] * count, logprobs or [[]] * count, strict=True)
+    ]
+
+
+def _parts(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+    """Return the prompts to be answered by generating, and the tokens of the others' choices."""
+    choices = [choice.token_ids for prompt in prompts for choice in prompt.choices]
+    return [prompt for prompt in prompts if not prompt.choices], choices
+
+
+def _completions(
+    prompts: Sequence[Prompt], generated: Sequence[Completion], logprobs: Sequence[Tensor], n: int
+) -> list[Completion]:
+    """Put what was generated and what is likeliest in the order of the prompts."""
+    texts, rows = iter(generated), iter(logprobs)
     completions: list[Completion] = []
     for prompt in prompts:
         if prompt.choices:
-            completions += [next(chosen)] * sampling.n
+            completions += [_likeliest(prompt, [next(rows) for _ in prompt.choices])] * n
         else:
-            completions += [next(generated) for _ in range(sampling.n)]
+            completions += [next(texts) for _ in range(n)]
     return completions
 
 
-def _choose(engine: RolloutEngine, prompts: Sequence[Prompt]) -> list[Completion]:
-    """Return the most likely choice of every prompt, by the sum of its tokens' log-probabilities."""
-    choices = [choice for prompt in prompts for choice in prompt.choices]
-    logprobs = engine.logprobs([choice.token_ids for choice in choices]) if choices else []
-    require_finite(logprobs)
-    sums = iter(
+def _likeliest(prompt: Prompt, logprobs: Sequence[Tensor]) -> Completion:
+    """Return the most likely choice of a prompt, by the sum of its tokens' log-probabilities."""
+    sums = [
         float(tokens[-choice.scored :].double().sum())
-        for tokens, choice in zip(logprobs, choices, strict=True)
-    )
-    return [_likeliest(prompt, [next(sums) for _ in prompt.choices]) for prompt in prompts]
-
-
-def _likeliest(prompt: Prompt, sums: Sequence[float]) -> Completion:
+        for tokens, choice in zip(logprobs, prompt.choices, strict=True)
+    ]
     choice = prompt.choices[max(range(len(sums)), key=lambda i: sums[i])]
     return Completion(choice.text, choice.token_ids[-choice.scored :], "choice", tuple(sums))

@@ -95,15 +95,18 @@ class VLLMEngine(RolloutEngine):
 
     def check(self, folder: Path) -> None:
         """Ask vLLM whether it can run the model, which it says from the configuration alone."""
-        _prepare_environment()
+        self._model_config(folder)
+
+    def _model_config(self, folder: Path) -> Any:
+        prepare_environment()
         with _model_errors(folder):
             from vllm.engine.arg_utils import EngineArgs
 
-            EngineArgs(**self._model_options(folder)).create_model_config()
+            return EngineArgs(**self._model_options(folder)).create_model_config()
 
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM with room for ``max_length`` tokens per sequence."""
-        _prepare_environment()
+        prepare_environment()
         from vllm import LLM
 
         options = self._model_options(folder) | {
@@ -123,11 +126,16 @@ class VLLMEngine(RolloutEngine):
             _remove_stale_memory()
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
+        options |= self._more_options()
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
         # vLLM seeds the global generator when it starts.
         with _model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
             self._llm = LLM(**(options | self.options))
             self.llm.apply_model(separate)
+
+    def _more_options(self) -> dict[str, Any]:
+        """Return what a subclass asks of ``vllm.LLM`` besides."""
+        return {}
 
     def _model_options(self, folder: Path) -> dict[str, Any]:
         options = {
@@ -162,10 +170,15 @@ class VLLMEngine(RolloutEngine):
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Complete every prompt; vLLM batches them itself."""
+        self._check_weights(prompts)
+        outputs = self._run([prompt.token_ids for prompt in prompts], self._decoding(prompts, sampling))
+        return self._completions(outputs)
+
+    def _decoding(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Any]:
+        """Return vLLM's own parameters for every prompt."""
         from vllm import SamplingParams
 
-        self._check_weights(prompts)
-        params = [
+        return [
             SamplingParams(
                 max_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
@@ -176,7 +189,8 @@ class VLLMEngine(RolloutEngine):
             )
             for prompt in prompts
         ]
-        outputs = self._run([prompt.token_ids for prompt in prompts], params)
+
+    def _completions(self, outputs: Sequence[Any]) -> list[Completion]:
         return [
             Completion(self._text(output, sample), tuple(sample.token_ids), str(sample.finish_reason))
             for output in outputs
@@ -191,11 +205,13 @@ class VLLMEngine(RolloutEngine):
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the log-probability of each token given the tokens before it."""
+        return [prompt_logprobs(output) for output in self._run(sequences, self._scoring())]
+
+    def _scoring(self) -> Any:
         from vllm import SamplingParams
 
         # prompt_logprobs=0 asks for the prompt's own tokens only; vLLM cannot generate less than one token.
-        outputs = self._run(sequences, SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0))
-        return [_prompt_logprobs(output) for output in outputs]
+        return SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
 
     def close(self) -> None:
         """Drop the model and vLLM's process groups; groups that existed before it stay."""
@@ -210,13 +226,20 @@ class VLLMEngine(RolloutEngine):
         else:
             destroy_model_parallel()
 
-    def _run(self, sequences: Sequence[Sequence[int]], params: Any) -> list[Any]:
+    def _run(self, sequences: Sequence[Sequence[int]], params: Any, **more: Any) -> list[Any]:
+        """Let vLLM work on sequences; leave nothing behind if that fails.
+
+        Args:
+            sequences: token ids.
+            params: vLLM's parameters, for all sequences or for each.
+            more: further arguments of ``vllm.LLM.generate``.
+        """
         from vllm.inputs import TokensPrompt
 
         inputs = [TokensPrompt(prompt_token_ids=list(sequence)) for sequence in sequences]
         try:
             with torch.random.fork_rng(devices=[]):  # vLLM's sampler draws from the global generator
-                outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False)
+                outputs: list[Any] = self.llm.generate(inputs, params, use_tqdm=False, **more)
         except Exception:
             self._abort()
             raise
@@ -229,8 +252,7 @@ class VLLMEngine(RolloutEngine):
         computed over the whole vocabulary at every step.
         """
         if not self._is_checked:
-            probe = max((prompt.token_ids for prompt in prompts), key=len)[-PROBE:]
-            require_finite(self.logprobs([probe] if len(probe) > 1 else []))
+            require_finite(self.logprobs(probe_of(prompts)))
             self._is_checked = True
 
     def _abort(self) -> None:
@@ -249,7 +271,7 @@ def _remove_stale_memory() -> None:
     distributed.barrier()  # no rank may create its own before all have deleted
 
 
-def _prepare_environment() -> None:
+def prepare_environment() -> None:
     """Set the variables that vLLM reads when it is imported; values that the user has set stay."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -291,7 +313,14 @@ def _model_errors(folder: Path) -> Iterator[None]:
         logger.removeFilter(collect)
 
 
-def _prompt_logprobs(output: Any) -> Tensor:
+def probe_of(prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+    """Return the end of the longest prompt, if that has two tokens."""
+    probe = max((prompt.token_ids for prompt in prompts), key=len)[-PROBE:]
+    return [probe] if len(probe) > 1 else []
+
+
+def prompt_logprobs(output: Any) -> Tensor:
+    """Return the log-probabilities of a request's own tokens but the first."""
     tokens = output.prompt_token_ids or []
     entries = output.prompt_logprobs or []
     pairs = zip(tokens[1:], entries[1:], strict=True)

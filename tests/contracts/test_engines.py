@@ -20,7 +20,15 @@ from es_lightning.models import BaseModel
 from es_lightning.models.base_model import resolve
 from es_lightning.models.export import export
 from es_lightning.records import Prompt
-from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine, complete, encode
+from es_lightning.rollout import (
+    HFEngine,
+    RolloutEngine,
+    Sampling,
+    VLLMAdapterEngine,
+    VLLMEngine,
+    complete,
+    encode,
+)
 from es_lightning.tasks import Conciseness, MultipleChoice
 
 TEXTS = (
@@ -98,7 +106,24 @@ def in_bfloat16() -> Iterator[list[RolloutEngine]]:
         engine.close()
 
 
-@pytest.fixture(scope="module", params=["hf", pytest.param("vllm", marks=pytest.mark.vllm)])
+@pytest.fixture(scope="module")
+def adapters(folder: Path) -> Iterator[RolloutEngine]:
+    """With room for adapters, and none of them."""
+    engine = VLLMAdapterEngine(dtype="float32", enforce_eager=True, kv_cache_gib=0.25)
+    engine.expect(engine.reached(folder), 1, 2)
+    engine.start(folder, 512)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "hf",
+        pytest.param("vllm", marks=pytest.mark.vllm),
+        pytest.param("adapters", marks=[pytest.mark.vllm, pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def engine(request: pytest.FixtureRequest) -> RolloutEngine:
     started: RolloutEngine = request.getfixturevalue(request.param)
     return started

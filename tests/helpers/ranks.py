@@ -23,7 +23,7 @@ from es_lightning.callbacks import GracefulStop
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.journal.entry import read_journal
-from es_lightning.rollout import HFEngine, Sampling, VLLMEngine
+from es_lightning.rollout import HFEngine, Sampling, VLLMAdapterEngine, VLLMEngine
 from es_lightning.system.checkpoint import newest
 from es_lightning.system.signals import Interrupted
 from tests.helpers.faults import Fault, install
@@ -109,8 +109,9 @@ class Run:
             return short_run(self.recipe)
         size = self.tensor_parallel_size
         engine: Any = HFEngine(dtype="float32", device="cpu", tensor_parallel_size=size)
-        if self.engine == "vllm":
-            engine = VLLMEngine("float32", enforce_eager=True, kv_cache_gib=0.1, tensor_parallel_size=size)
+        if self.engine != "hf":
+            kind = {"vllm": VLLMEngine, "adapters": VLLMAdapterEngine}[self.engine]
+            engine = kind(dtype="float32", enforce_eager=True, kv_cache_gib=0.1, tensor_parallel_size=size)
         optimizers = {
             "SGD": lambda p: torch.optim.SGD(p, lr=0.05),
             "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from es_lightning.algorithm.noise import GaussianNoise
+from es_lightning.algorithm.noise import GaussianNoise, LowRankNoise
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Rollouts
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.journal.replay import replay
 from es_lightning.models import BaseModel
-from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMEngine
+from es_lightning.rollout import HFEngine, RolloutEngine, Sampling, VLLMAdapterEngine, VLLMEngine
 from tests.helpers import family_table
 from tests.helpers.families import FAMILIES, make, sequences, streamed
 from tests.helpers.fits import Letters, fit
@@ -123,6 +123,51 @@ def test_vllm_is_right_or_refuses(name: str, folders: Path) -> None:
         DIFFERENCES[name] = max(float(each.abs().max()) for each in differences)
         assert DIFFERENCES[name] < family.bound
         EngineCheck(rollouts, NOISE).run(centre)
+    finally:
+        engine.close()
+
+
+ADAPTERS = {
+    **dict.fromkeys(
+        (
+            *("Llama", "Qwen2", "Qwen3", "Phi-3", "Gemma 2", "Gemma 3", "Mistral", "OLMo 2", "GPT-NeoX"),
+            *("SmolLM3", "Granite", "OPT", "Phi", "Cohere"),
+        ),
+        "",
+    ),
+    **dict.fromkeys(("GPT-2", "Falcon", "StableLM"), "vLLM has no adapters for"),
+    **dict.fromkeys(("Mixtral", "Qwen3-MoE"), "VLLMAdapterEngine fails on new weights"),  # on CPUs
+    "GLM-4": "vLLM's adapters do not reach model.layers.0.mlp.gate_up_proj.weight",
+}
+"""Families that have been tried with members as adapters, and what refuses them."""
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.families
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_vllms_adapters_are_right_or_refused(name: str, folders: Path) -> None:
+    folder = made(name, folders)
+    base = BaseModel(folder)
+    engine = VLLMAdapterEngine(dtype="float32", enforce_eager=True, kv_cache_gib=0.05)
+    rollouts, centre = Rollouts(engine), base.load()
+    rollouts._seen = sequences()[1]
+
+    def checked() -> None:
+        engine.check(folder)
+        noise = rollouts.limited(LowRankNoise(2, "frozen"), base, centre, 2)
+        engine.start(folder, 128)
+        rollouts._room = 128
+        EngineCheck(rollouts, noise).run(centre)
+
+    try:
+        if ADAPTERS[name]:
+            with pytest.raises(UsageError, match=ADAPTERS[name]):
+                checked()
+        else:
+            checked()
     finally:
         engine.close()
 

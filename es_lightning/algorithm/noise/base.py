@@ -42,11 +42,15 @@ class Noise(ABC):
 
     A new kind defines ``version`` and ``sample``, and ``settings`` if its constructor takes any that change
     the bits. It overrides ``perturbed`` and ``accumulate_`` if it can do without a full tensor of eps, and
-    ``perturbs`` if it leaves parameters alone.
+    ``perturbs`` if it leaves parameters alone. A kind whose eps are thin products sets ``rank`` and defines
+    ``factors``, with which an engine can hold many members at once.
     """
 
     version: ClassVar[str]
     """Identifies the bits. If the bits change, the version must change, so that a replay can refuse it."""
+
+    rank: int = 0
+    """Columns of the thin matrices whose product eps is, for every matrix; 0 if it is no such product."""
 
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments that change the bits, in types that JSON has."""
@@ -96,6 +100,37 @@ class Noise(ABC):
         Returns:
             float32 of that shape.
         """
+
+    def factors(
+        self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """Return thin matrices of one matrix, whose product is eps, if ``rank`` is above 0.
+
+        Args:
+            seed: 64-bit key of the member.
+            name: the parameter's Hugging Face name.
+            shape: [..., m, n].
+            device: where to put them.
+
+        Returns:
+            float32 [..., m, r] and [..., n, r]; eps is the product of the first with the second transposed.
+
+        Raises:
+            TypeError: eps is no product.
+        """
+        raise TypeError(f"eps of {type(self).__name__} is no product of thin matrices")
+
+    def all_factors(
+        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the thin matrices of many matrices by their names; a kind may draw them all at once.
+
+        Args:
+            seed: 64-bit key of the member.
+            shapes: of the parameters, by their Hugging Face names.
+            device: where to put them.
+        """
+        return {name: self.factors(seed, name, shape, device) for name, shape in shapes.items()}
 
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         """Return a new tensor ``centre + scale * eps``, cast after product and sum each round to float32.

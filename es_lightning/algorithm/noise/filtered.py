@@ -48,6 +48,7 @@ class FilteredNoise(Noise):
                 raise UsageError(f"FilteredNoise has {patterns} for patterns: give a list of texts.")
         self.noise = noise or GaussianNoise()
         self.include, self.exclude = list(include or ["*"]), list(exclude or [])
+        self.rank = self.noise.rank
 
     def settings(self) -> dict[str, Any]:
         """Return the identity of the noise, and the patterns."""
@@ -82,6 +83,18 @@ class FilteredNoise(Noise):
         if self.perturbs(name, shape):
             return self.noise.sample(seed, name, shape, device)
         return torch.zeros(tuple(shape), device=device)
+
+    def factors(
+        self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """See ``Noise.factors``; of a parameter that is perturbed."""
+        return self.noise.factors(seed, name, shape, device)
+
+    def all_factors(
+        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """See ``Noise.all_factors``; of parameters that are perturbed."""
+        return self.noise.all_factors(seed, shapes, device)
 
     def perturbed(self, seed: int, name: str, centre: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         """See ``Noise.perturbed``."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from es_lightning.algorithm.noise.threefry import (
     LEVELS,
     SUPERBLOCK,
     Kernel,
+    draw_streams,
+    eager_piece,
     normal_table,
     stream_words,
 )
@@ -40,6 +42,49 @@ class TableNoise(Noise):
     def sample(self, seed: int, name: str, shape: Sequence[int], device: Device = "cpu") -> Tensor:
         """See ``Noise.sample``."""
         return self.sample_flat(seed, name, shape, 0, math.prod(shape), device).view(tuple(shape))
+
+    @torch.no_grad()
+    def sample_all(
+        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
+    ) -> dict[str, Tensor]:
+        """Return what ``sample`` returns for each of many tensors, by their names.
+
+        Small tensors are drawn together, so that they take as many operations as one of them does.
+        """
+        device = torch.empty(0, device=device).device
+        piece, small = eager_piece(device), dict[str, int]()
+        drawn: dict[str, Tensor] = {}
+        for name, shape in shapes.items():
+            rows = -(-math.prod(shape) // SUPERBLOCK)
+            if rows * SUPERBLOCK > piece:
+                drawn[name] = self.sample(seed, name, shape, device)
+                continue
+            if (sum(small.values()) + rows) * SUPERBLOCK > piece:
+                drawn |= self._together(seed, small, shapes, device)
+                small = {}
+            small[name] = rows
+        return drawn | self._together(seed, small, shapes, device)
+
+    def _together(
+        self, seed: int, rows: Mapping[str, int], shapes: Mapping[str, Sequence[int]], device: torch.device
+    ) -> dict[str, Tensor]:
+        """Draw tensors in one call.
+
+        Args:
+            seed: 64-bit key of the member.
+            rows: number of superblocks of each tensor.
+            shapes: of these and perhaps of others.
+            device: where to draw.
+        """
+        if not rows:
+            return {}
+        keys = [self._key(seed, name, shapes[name]) for name in rows]
+        values = draw_streams(self._table(device, 1.0), keys, list(rows.values()))
+        parts = values.split([count * SUPERBLOCK for count in rows.values()])
+        return {
+            name: part[: math.prod(shapes[name])].view(tuple(shapes[name]))
+            for name, part in zip(rows, parts, strict=True)
+        }
 
     @torch.no_grad()
     def sample_flat(

@@ -13,7 +13,7 @@ that loops vectorise.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from statistics import NormalDist
 from typing import Any, cast
@@ -125,10 +125,37 @@ def draw(table: Tensor, words: Tensor, rows: int, centre: Tensor | None, dtype: 
     """
     block = torch.arange(rows * LANE, dtype=torch.int32, device=table.device).view(rows, LANE)
     low, high = threefry2x32((block + words[2], words[3].expand(rows, LANE)), (words[0], words[1]))
-    lanes = [table[bits & 0xFFFF] for bits in (low, low >> 16, high, high >> 16)]
+    lanes = _look_up(table, low, high)
     if centre is not None:
         lanes = [part + lane for part, lane in zip(centre.unbind(1), lanes, strict=True)]
     return torch.stack([lane.to(dtype) for lane in lanes], dim=1)
+
+
+def draw_streams(table: Tensor, keys: Sequence[int], rows: Sequence[int]) -> Tensor:
+    """Draw the first superblocks of many streams at once, with the bits that ``draw`` gives for each.
+
+    Args:
+        table: float32 [65536]; 16 random bits pick one entry.
+        keys: 64-bit key of each stream.
+        rows: number of superblocks of each, together below 2^23.
+
+    Returns:
+        float32, the streams' values one after the other.
+    """
+    device = table.device
+    counts = torch.tensor(rows)
+    words = torch.tensor([(_signed(key), _signed(key >> 32)) for key in keys], dtype=torch.int32)
+    firsts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    starts = ((torch.arange(len(firsts)) - firsts) * LANE).to(device, torch.int32)[:, None]
+    low_key, high_key = words.repeat_interleave(counts, dim=0).to(device)[:, :, None].unbind(1)
+    counter = starts + torch.arange(LANE, dtype=torch.int32, device=device)
+    low, high = threefry2x32((counter, torch.zeros_like(counter)), (low_key, high_key))
+    return torch.stack(_look_up(table, low, high), dim=1).view(-1)
+
+
+def _look_up(table: Tensor, low: Tensor, high: Tensor) -> list[Tensor]:
+    """Return the values of the four lanes of superblocks."""
+    return [table[bits & 0xFFFF] for bits in (low, low >> 16, high, high >> 16)]
 
 
 @cache
