@@ -101,7 +101,7 @@ LAWS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
 
 
 def test_every_shaping_has_its_law() -> None:
-    helpers = {"weigh", "comparable", "all_alike", "reward_statistics"}
+    helpers = {"weigh", "comparable", "all_alike", "reward_statistics", "check_shaping"}
     public = {
         name
         for name, value in vars(shaping).items()
