@@ -1,6 +1,6 @@
 """Which rank makes the gradient of which tensor, where ranks divide the noise of an update among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 
 def rounds(sizes: Mapping[str, int], world: int) -> list[list[tuple[int, str]]]:
@@ -30,11 +30,3 @@ def rounds(sizes: Mapping[str, int], world: int) -> list[list[tuple[int, str]]]:
         left = [name for name in left if name not in chosen]
         divided.append(taken)
     return divided
-
-
-def load(divided: Sequence[Sequence[tuple[int, str]]], sizes: Mapping[str, int], world: int) -> int:
-    """Return how many elements the ranks wait for: those of the busiest rank of every round."""
-    return sum(
-        max(sum(sizes[name] for rank, name in each if rank == mine) for mine in range(world))
-        for each in divided
-    )
