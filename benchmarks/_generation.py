@@ -1,6 +1,6 @@
 """One rank of benchmarks/bench.py: an engine, and generations through this project's own parts.
 
-Run by benchmarks/bench.py with one JSON object as its argument, see ``Order``. The result is written to a file.
+Run by benchmarks/bench.py with --order and a JSON object, see ``Order``. The result is written to a file.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Order:
         variants: kinds of noise, by their names in ``KINDS``, or ``adapters`` alone.
         jobs: by name, the arguments of ``Job``.
         raw: how many prompts generate at once with static weights, for each measurement of that.
+        tokens: of each completion with static weights, and the most that the engine has room for.
         generations: measured after one to warm up.
         output: where the first rank writes what it has measured.
         options: more arguments of the engine.
@@ -102,7 +103,7 @@ class Bench:
         self.centre: nn.Module = self.base.load()
         self.jobs = {name: Job(**job) for name, job in order.jobs.items()}
         kind = ForcingAdapterEngine if self.adapters else ForcingEngine
-        self.engine = kind(dtype=order.dtype, enforce_eager=True, **order.options)  # type: ignore[arg-type]
+        self.engine = kind(dtype=order.dtype, **({"enforce_eager": True} | order.options))  # type: ignore[arg-type]
         self.rollouts = Rollouts(self.engine, Sampling(max_tokens=order.tokens))
         self.noises: dict[str, Noise] = {name: KINDS[name]() for name in order.variants if name in KINDS}
         if self.adapters:
@@ -126,14 +127,17 @@ class Bench:
         self.engine.forced = True
         sampling = Sampling(max_tokens=self.order.tokens)
         self.engine.generate(prompts, Sampling(max_tokens=2))
-        spent = [seconds(lambda: self.engine.generate(prompts, sampling)) for _ in range(self.order.generations)]
+        spent = [
+            seconds(lambda: self.engine.generate(prompts, sampling)) for _ in range(self.order.generations)
+        ]
         return count * self.order.tokens / median(spent)
 
     # Generations ----------------------------------------------------------------------------------
 
     def measured(self, variant: str, job: Job) -> dict[str, Any]:
         """Return the median seconds of a whole generation by phase, and what it generated."""
-        self.generation(variant, Job(job.members, 2, 2, True, self.ranks.world), 0)  # compiles and warms up
+        few = self.ranks.world * 2  # members, to compile and to warm up
+        self.generation(variant, Job(few, 2, 2, True, few), 0)
         found = [self.generation(variant, job, 1 + index) for index in range(self.order.generations)]
         split = {name: median(each["seconds"][name] for each in found) for name in PHASES}
         total = sum(split.values())
@@ -204,7 +208,7 @@ def joined(world: int) -> Ranks:
 
 def main() -> None:
     """Do what is asked for, and write it down."""
-    order = Order(**json.loads(sys.argv[1]))
+    order = Order(**json.loads(sys.argv[2]))
     return_freed_tensors()
     ranks = joined(order.world)
     bench = Bench(order, ranks)
@@ -219,7 +223,7 @@ def main() -> None:
     if ranks.rank == 0:
         Path(order.output).write_text(json.dumps(found), encoding="utf-8")
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(0)  # what vLLM and gloo leave behind would otherwise be waited for
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -44,13 +45,12 @@ class Original:
         self.model: Any = model.eval().requires_grad_(False)
         self.base, self.task = base, task()
 
-    def generation(self, job: Job, index: int, forced: bool | None = None) -> dict[str, Any]:
+    def generation(self, job: Job, index: int) -> dict[str, Any]:
         """Run one generation; returns the seconds of all members by phase, tokens, and the stragglers' share.
 
         Args:
             job: what to do.
             index: of the generation, which decides the seeds.
-            forced: overrides the job's own.
         """
         seeds = [1000 * index + number for number in range(job.members)]
         prompts = prompts_for(self.base, job.prompts)
@@ -149,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--order", help="of benchmarks/bench.py, as JSON; the other options do nothing then")
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--members", type=int, default=16)
@@ -159,6 +160,14 @@ def main() -> None:
     parser.add_argument("--forced", action="store_true", help="all tokens, whatever the model says")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if given.order:
+        order = json.loads(given.order)
+        original = Original(BaseModel(order["base"]), getattr(torch, order["dtype"]))
+        found: dict[str, Any] = {
+            name: original.measured(Job(**job), order["generations"]) for name, job in order["jobs"].items()
+        }
+        Path(order["output"]).write_text(json.dumps({**found, "dtype": order["dtype"]}), encoding="utf-8")
+        return
     job = Job(given.members, given.prompts, given.tokens, given.forced, given.sample or given.members)
     original = Original(BaseModel(given.base), getattr(torch, given.dtype))
     log.info("%s", json.dumps(original.measured(job, given.generations), indent=1))
