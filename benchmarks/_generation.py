@@ -127,10 +127,12 @@ class Bench:
         self.engine.forced = True
         sampling = Sampling(max_tokens=self.order.tokens)
         self.engine.generate(prompts, Sampling(max_tokens=2))
-        spent = [
-            seconds(lambda: self.engine.generate(prompts, sampling)) for _ in range(self.order.generations)
-        ]
-        return count * self.order.tokens / median(spent)
+
+        def work() -> None:
+            self.engine.generate(prompts, sampling)
+
+        spent = median(seconds(work) for _ in range(self.order.generations))
+        return count * self.order.tokens / spent
 
     # Generations ----------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class Bench:
 
     @torch.no_grad()
     def generation(self, variant: str, job: Job, index: int) -> dict[str, Any]:
-        """Run one generation as ``EvolutionStrategies.training_step`` does; seconds are those of all members."""
+        """Run a generation as ``EvolutionStrategies.training_step`` does; returns the seconds of all members."""
         noise, self.engine.forced = self.noises[variant], job.forced
         members = Population(job.members, SEED).members(index)
         evaluated, prompts = self._part(members, job)

@@ -17,9 +17,9 @@ def summary(pieces: Found) -> dict[str, Any]:
     Args:
         pieces: what has been measured, by the names of the pieces.
     """
-    theirs = pieces["original"]
-    raw = pieces["raw"]["raw"]
-    [alone, together] = raw.values() if len(raw) > 1 else [*raw.values()] * 2
+    theirs, raw = pieces["original"], pieces["raw"]["raw"]
+    alone, *others = raw.values()
+    together = others[0] if others else alone
     variants = {name: _variant(name, pieces) for name in OVERHEAD}
     adapters = pieces["adapters"]["variants"]["adapters"]["forced"]
     spent, tokens = adapters["seconds"], adapters["tokens_per_second"] * adapters["seconds"]["total"]
@@ -28,11 +28,7 @@ def summary(pieces: Found) -> dict[str, Any]:
     [beside] = pieces["adapters"]["raw"].values()
     found = {
         "dtype": {"engine": pieces["raw"]["dtype"], "original": theirs["dtype"]},
-        "tried": {
-            name: piece["rate"]
-            for name, piece in pieces.items()
-            if name.startswith(("engine in", "original in"))
-        },
+        "tried": {name: piece["rate"] for name, piece in pieces.items() if " in " in name},
         "raw_tokens_per_second": alone,
         "raw_tokens_per_second_by_requests": raw,
         "variants": variants,
@@ -48,22 +44,21 @@ def summary(pieces: Found) -> dict[str, Any]:
 
 
 def _variant(name: str, pieces: Found) -> dict[str, Any]:
-    forced, natural = (pieces[name]["variants"][name][job] for job in ("forced", "natural"))
-    two = pieces[f"{name} on 2 ranks"]["variants"][name]["forced"]
+    piece = "adapters" if name == "adapters" else "swaps"
+    forced, natural = (pieces[piece]["variants"][name][job] for job in ("forced", "natural"))
     speedup = natural["prompts_per_second"] / pieces["original"]["natural"]["prompts_per_second"]
-    gain = two["tokens_per_second"] / forced["tokens_per_second"]
-    kept = ("tokens_per_second", "overhead_fraction", "seconds")
-    return {
-        **{key: forced[key] for key in kept},
-        "speedup": speedup,
-        "natural": natural,
-        "two_ranks": {**two, "times_one_rank": gain},
-    }
+    found = {key: forced[key] for key in ("tokens_per_second", "overhead_fraction", "seconds")}
+    found |= {"speedup": speedup, "natural": natural}
+    if f"{piece} on ranks" in pieces:
+        several = pieces[f"{piece} on ranks"]["variants"][name]["forced"]
+        gain = several["tokens_per_second"] / forced["tokens_per_second"]
+        found["ranks"] = {**several, "times_one_rank": gain}
+    return found
 
 
 def _compiled(pieces: Found) -> dict[str, Any]:
     fast, slow = pieces["compiled"], pieces["eager"]
-    gaussian, eager = fast["variants"]["gaussian"], pieces["gaussian"]["variants"]["gaussian"]
+    gaussian, eager = fast["variants"]["gaussian"], pieces["swaps"]["variants"]["gaussian"]
     natural = gaussian["natural"]["prompts_per_second"]
     return {
         "start_seconds": {"eager": slow["start_seconds"], "compiled": fast["start_seconds"]},
@@ -89,8 +84,9 @@ def _targets(found: Found) -> Iterator[tuple[str, dict[str, Any]]]:
         for name, least in SPEEDUP.items()
     }
     floors |= {
-        f"{name}: two ranks over one": (TWO_RANKS, variants[name]["two_ranks"]["times_one_rank"])
-        for name in OVERHEAD
+        f"{name}: several ranks over one": (TWO_RANKS, each["ranks"]["times_one_rank"])
+        for name, each in variants.items()
+        if "ranks" in each
     }
     floors["adapters: share of the base's tokens/s"] = SHARE, found["adapter_share"]
     for what, (least, value) in floors.items():
@@ -113,33 +109,19 @@ def _lines(found: Found) -> Iterator[str]:
     yield f"static weights: {counts} tokens/s"
     yield ""
     phases = list(found["variants"]["gaussian"]["seconds"])
-    yield _row("forced job", *phases, "outside generate", "tokens/s", "2 ranks")
+    yield _row("forced job", *phases, "outside generate", "tokens/s", "of one rank")
     yield _row("---", *["---:"] * (len(phases) + 3))
     for name, each in found["variants"].items():
-        ends = (
-            f"{each['overhead_fraction']:.1%}",
-            f"{each['tokens_per_second']:.0f}",
-            f"{each['two_ranks']['times_one_rank']:.2f} times",
-        )
-        yield _row(name, *(f"{each['seconds'][phase]:.2f}" for phase in phases), *ends)
-        two = each["two_ranks"]
-        yield _row(
-            f"{name}, 2 ranks",
-            *(f"{two['seconds'][phase]:.2f}" for phase in phases),
-            f"{two['overhead_fraction']:.1%}",
-            f"{two['tokens_per_second']:.0f}",
-            "",
-        )
+        yield _forced_row(name, each, "")
+        if "ranks" in each:
+            yield _forced_row(f"{name}, on ranks", each["ranks"], f"{each['ranks']['times_one_rank']:.2f}")
     yield ""
     yield _row("natural job", *phases, "prompts/s", "of the original", "stragglers")
     yield _row("---", *["---:"] * (len(phases) + 3))
     for name, each in [*found["variants"].items(), ("original", {"natural": found["original"]["natural"]})]:
         natural = each["natural"]
-        ends = (
-            f"{natural['prompts_per_second']:.2f}",
-            f"{each.get('speedup', 1.0):.2f}",
-            f"{natural['straggling']:.0%}",
-        )
+        rate, times = natural["prompts_per_second"], each.get("speedup", 1.0)
+        ends = (f"{rate:.2f}", f"{times:.2f}", f"{natural['straggling']:.0%}")
         yield _row(name, *(f"{natural['seconds'].get(phase, 0.0):.2f}" for phase in phases), *ends)
     yield ""
     yield _row("target", "wanted", "reached", "met")
@@ -148,6 +130,11 @@ def _lines(found: Found) -> Iterator[str]:
         wanted = f"at most {each['most']:.0%}" if "most" in each else f"at least {each['least']:g}"
         reached = f"{each['reached']:.1%}" if "most" in each else f"{each['reached']:.2f}"
         yield _row(what, wanted, reached, "yes" if each["met"] else "no")
+
+
+def _forced_row(name: str, each: Found, gain: str) -> str:
+    seconds = (f"{value:.2f}" for value in each["seconds"].values())
+    return _row(name, *seconds, f"{each['overhead_fraction']:.1%}", f"{each['tokens_per_second']:.0f}", gain)
 
 
 def _row(*cells: object) -> str:

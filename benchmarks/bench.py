@@ -1,14 +1,14 @@
 """Where the seconds of a generation go, and how that compares with the original implementation.
 
-Run: make bench, or python benchmarks/bench.py [--output bench.json] [--quick] [--compiled] [--resume] [--members 16].
-It prints a table and writes bench.json. Two jobs: "forced" is a generation of 16 members on 64 prompts, each
-completion with 64 tokens; "natural" is one of 16 members on 16 prompts that end by themselves, up to 64 tokens.
-Seconds are those of whole generations; of members, which all cost the same, only ``--sample`` are evaluated and
-the rest is taken to be like them. The update has all of them. Figures are medians. Nothing else may run meanwhile.
+Run: make bench, or python benchmarks/bench.py [--output bench.json] [--compiled] [--resume] [--quick].
+It prints a table and writes bench.json. There are two jobs. "forced" is a generation of 16 members on 64
+prompts, and each completion has 64 tokens; "natural" is one of 16 members on 16 prompts, whose completions end
+by themselves or after 64 tokens. Seconds are those of whole generations, medians of two. Members all cost the
+same, so only ``--sample`` of them are evaluated, and the others are taken to be like them; the update has all.
+With adapters all members are evaluated on a part of the prompts. Nothing else may run meanwhile.
 
-``--compiled`` adds vLLM compiled, which takes minutes more. ``--resume`` keeps the pieces that the output holds
-already, if they were measured with the same settings. ``--quick`` takes a tiny model and proves nothing but that
-everything runs.
+``--compiled`` measures vLLM compiled, too, which takes minutes more. ``--resume`` keeps what the output holds
+already of the same settings. ``--quick`` takes a tiny model, and shows no more than that everything runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from _table import summary, table
 
 log = logging.getLogger("benchmarks.bench")
 HERE = Path(__file__).parent
-VARIANTS = ("gaussian", "rademacher", "low_rank", "adapters")
+SWAPS, ADAPTERS = ["gaussian", "rademacher", "low_rank"], ["adapters"]
 BATCH = 256  # sequences that vLLM computes at once
 Found = dict[str, Any]
 
@@ -45,9 +45,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tiny model and few tokens")
     parser.add_argument("--compiled", action="store_true", help="measure vLLM compiled as well")
     parser.add_argument("--resume", action="store_true", help="keep pieces that the output holds already")
-    parser.add_argument(
-        "--pieces", default="", help="measure only these, with commas; the others are left out"
-    )
+    parser.add_argument("--pieces", default="", help="only these, with commas, and no table")
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--prompts", type=int, default=64, help="of the forced job")
@@ -55,8 +53,13 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--sample", type=int, default=2, help="members that are evaluated; 16 for all")
     parser.add_argument("--generations", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=2, help="how many to compare with one; 1 for none")
+    parser.add_argument(
+        "--dtype", choices=("auto", *DTYPES), default="auto", help="auto tries which is faster"
+    )
     if "--quick" in (sys.argv[1:] if arguments is None else arguments):
         parser.set_defaults(base="tiny", members=4, prompts=4, natural_prompts=4, tokens=8, generations=1)
+        parser.set_defaults(dtype="float32", ranks=1)
     return parser.parse_args(arguments)
 
 
@@ -96,25 +99,31 @@ class Pieces:
 
     def measure(self) -> None:
         """Measure everything."""
-        dtype = self._faster(
-            "engine", lambda each: self.engine([], each, raw=[self.natural.prompts], tokens=32)
-        )
+        dtype = self._faster("engine", self._try_engine)
         together = self.forced.members * self.natural.prompts  # requests of one batch of adapters
         self.piece("raw", self.engine, [], dtype, [self.forced.prompts, together])
-        for name in VARIANTS:
-            self.piece(name, self.engine, [name], dtype, [together] if name == "adapters" else [])
-        for name in VARIANTS:
-            self.piece(f"{name} on 2 ranks", self.engine, [name], dtype, [], 2)
-        theirs = self._faster("original", lambda each: self.original(each, tokens=16, sample=1))
-        self.piece("original", self.original, theirs)
+        self.piece("swaps", self.engine, SWAPS, dtype)
+        self.piece("adapters", self.engine, ADAPTERS, dtype, [together])
+        if (ranks := self.given.ranks) > 1:
+            self.piece("swaps on ranks", self.engine, SWAPS, dtype, [], ranks)
+            self.piece("adapters on ranks", self.engine, ADAPTERS, dtype, [], ranks)
+        self.piece("original", self.original, self._faster("original", self._try_original))
         if self.given.compiled:
             options = {"enforce_eager": False}
             raw = [self.natural.prompts, self.forced.prompts]
             self.piece("eager", self.engine, [], dtype, raw)
             self.piece("compiled", self.engine, ["gaussian"], dtype, raw, 1, options)
 
+    def _try_engine(self, dtype: str) -> Found:
+        return self.engine([], dtype, [self.natural.prompts])
+
+    def _try_original(self, dtype: str) -> Found:
+        return self.original(dtype, tries=True)
+
     def _faster(self, who: str, measure: Callable[[str], Found]) -> str:
         """Return the precision in which a side is faster on this machine; both are tried."""
+        if self.given.dtype != "auto":
+            return str(self.given.dtype)
         rates = {dtype: self.piece(f"{who} in {dtype}", measure, dtype).get("rate", 0.0) for dtype in DTYPES}
         return max(rates, key=lambda dtype: rates[dtype])
 
@@ -124,16 +133,15 @@ class Pieces:
         self,
         variants: list[str],
         dtype: str,
-        raw: list[int],
+        raw: Sequence[int] = (),
         world: int = 1,
         options: Found | None = None,
-        tokens: int = 0,
     ) -> Found:
         """Measure an engine of vLLM on some ranks."""
         jobs = {"forced": self.forced} if world > 1 else {"forced": self.forced, "natural": self.natural}
         if world > 1 and self.forced.sample % world:
             jobs["forced"] = replace(self.forced, sample=world)
-        if variants == ["adapters"]:  # batches have to be as large as they would be
+        if variants == ADAPTERS:  # batches have to be as large as they would be
             full = max(self.forced.sample, -(-BATCH // self.forced.prompts))
             jobs["forced"] = replace(self.forced, sample=min(full, self.forced.members))
             if world == 1:
@@ -143,8 +151,8 @@ class Pieces:
             "dtype": dtype,
             "variants": variants,
             "jobs": {name: asdict(job) for name, job in jobs.items()},
-            "raw": raw,
-            "tokens": tokens or self.given.tokens,
+            "raw": list(dict.fromkeys(raw)),
+            "tokens": self.given.tokens,
             "generations": self.given.generations,
             "options": {"kv_cache_gib": 0.1 if self.given.quick else 1.0, **(options or {})},
             "world": world,
@@ -152,18 +160,16 @@ class Pieces:
         found = run("_generation.py", order, world)
         return {**found, "rate": max(found["raw"].values(), default=0.0)}
 
-    def original(self, dtype: str, tokens: int = 0, sample: int = 0) -> Found:
-        """Measure the original implementation: the natural job alone to try a precision, else both."""
-        jobs = {"natural": asdict(self.natural)}
-        if tokens:
-            jobs["natural"] |= {"tokens": min(tokens, self.given.tokens), "sample": sample}
-        else:
-            jobs["forced"] = {**asdict(self.forced), "sample": 1}
+    def original(self, dtype: str, tries: bool = False) -> Found:
+        """Measure the original implementation; to try a precision, one member of the natural job."""
+        jobs = {"natural": self.natural, "forced": replace(self.forced, sample=1)}
+        if tries:
+            jobs = {"natural": replace(self.natural, sample=1)}
         order = {
             "base": self.given.base,
             "dtype": dtype,
-            "jobs": jobs,
-            "generations": 1 if tokens else self.given.generations,
+            "jobs": {name: asdict(job) for name, job in jobs.items()},
+            "generations": 1 if tries else self.given.generations,
         }
         found = run("original.py", order)
         return {**found, "rate": found["natural"]["prompts_per_second"]}

@@ -1,11 +1,11 @@
 """A generation the way the first Hugging Face implementation of ES for language models does it.
 
 Run: python benchmarks/original.py [--dtype bfloat16] [--members 16] [--prompts 16] [--tokens 64] [--forced].
-Written from the paper's description (arXiv 2509.24372) and from notes on its code, not from the code. Of each member:
-noise from ``torch.randn`` is added to every tensor in place, in the model's own precision; transformers generates
-all prompts in one padded batch until the last has ended; the same noise is drawn again and subtracted. Then
-rewards are z-scored, and the update is summed tensor by tensor in that precision, from noise that is drawn once
-more. What it gets wrong (rounding that stays behind, noise that repeats) is left as it is: only its time counts.
+Written from the paper's description (arXiv 2509.24372) and from notes on its code, not from the code. For each
+member, noise from ``torch.randn`` is added to every tensor in place, in the model's own precision; transformers
+generates all prompts in one padded batch until the last has ended; the same noise is drawn again and subtracted.
+Rewards are z-scored, and the update is summed tensor by tensor in that precision, from noise that is drawn once
+more. Its faults (rounding that stays behind, noise that repeats) are left as they are: its time is what counts.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Original:
 
 @torch.no_grad()
 def shift(model: nn.Module, seed: int, scale: float) -> None:
-    """Add a member's noise to every tensor in place; the opposite scale takes it away again, up to rounding."""
+    """Add a member's noise to every tensor in place; the opposite scale takes it away, up to rounding."""
     for parameter in model.parameters():
         parameter.add_(drawn(parameter, seed), alpha=scale)
 

@@ -127,8 +127,8 @@ def parts(record: Generation, wall: float) -> dict[str, float]:
     """Split a generation's wall time into the seconds of its parts.
 
     Perturb, load, generate and reward are the slowest rank's seconds; total and update are this rank's. What
-    is left of the total is the slowest rank's gathering. The parts add up to the wall time, or to a little more
-    where different ranks are slowest in different phases.
+    is left of the total is the slowest rank's gathering. The parts add up to the wall time, or to a little
+    more where different ranks are slowest in different phases.
 
     Args:
         record: the generation's record.
