@@ -155,7 +155,7 @@ class Bench:
 
     @torch.no_grad()
     def generation(self, variant: str, job: Job, index: int) -> dict[str, Any]:
-        """Run a generation as ``EvolutionStrategies.training_step`` does; returns the seconds of all members."""
+        """Run a generation as ``EvolutionStrategies.training_step`` does; returns all members' seconds."""
         noise, self.engine.forced = self.noises[variant], job.forced
         members = Population(job.members, SEED).members(index)
         evaluated, prompts = self._part(members, job)

@@ -2,10 +2,10 @@
 
 Run: make bench, or python benchmarks/bench.py [--output bench.json] [--compiled] [--resume] [--quick].
 It prints a table and writes bench.json. There are two jobs. "forced" is a generation of 16 members on 64
-prompts, and each completion has 64 tokens; "natural" is one of 16 members on 16 prompts, whose completions end
-by themselves or after 64 tokens. Seconds are those of whole generations, medians of two. Members all cost the
-same, so only ``--sample`` of them are evaluated, and the others are taken to be like them; the update has all.
-With adapters all members are evaluated on a part of the prompts. Nothing else may run meanwhile.
+prompts, and each completion has 64 tokens; "natural" is one of 16 members on 16 prompts, whose completions
+end by themselves or after 64 tokens. Seconds are those of whole generations, medians of two. Members all cost
+the same, so only ``--sample`` of them are evaluated, and the others are taken to be like them; the update has
+all. With adapters all members are evaluated on a part of the prompts. Nothing else may run meanwhile.
 
 ``--compiled`` measures vLLM compiled, too, which takes minutes more. ``--resume`` keeps what the output holds
 already of the same settings. ``--quick`` takes a tiny model, and shows no more than that everything runs.
@@ -54,9 +54,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=2, help="members that are evaluated; 16 for all")
     parser.add_argument("--generations", type=int, default=2)
     parser.add_argument("--ranks", type=int, default=2, help="how many to compare with one; 1 for none")
-    parser.add_argument(
-        "--dtype", choices=("auto", *DTYPES), default="auto", help="auto tries which is faster"
-    )
+    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto tries both")
     if "--quick" in (sys.argv[1:] if arguments is None else arguments):
         parser.set_defaults(base="tiny", members=4, prompts=4, natural_prompts=4, tokens=8, generations=1)
         parser.set_defaults(dtype="float32", ranks=1)

@@ -1,11 +1,12 @@
 """A generation the way the first Hugging Face implementation of ES for language models does it.
 
 Run: python benchmarks/original.py [--dtype bfloat16] [--members 16] [--prompts 16] [--tokens 64] [--forced].
-Written from the paper's description (arXiv 2509.24372) and from notes on its code, not from the code. For each
-member, noise from ``torch.randn`` is added to every tensor in place, in the model's own precision; transformers
-generates all prompts in one padded batch until the last has ended; the same noise is drawn again and subtracted.
-Rewards are z-scored, and the update is summed tensor by tensor in that precision, from noise that is drawn once
-more. Its faults (rounding that stays behind, noise that repeats) are left as they are: its time is what counts.
+Written from the paper's description (arXiv 2509.24372) and from notes on its code, not from the code. For
+each member, noise from ``torch.randn`` is added to every tensor in place, in the model's own precision;
+transformers generates all prompts in one padded batch until the last has ended; the same noise is drawn again
+and subtracted. Rewards are z-scored, and the update is summed tensor by tensor in that precision, from noise
+that is drawn once more. Its faults (rounding that stays behind, noise that repeats) are left as they are: its
+time is what counts.
 """
 
 from __future__ import annotations
