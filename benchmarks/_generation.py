@@ -170,9 +170,11 @@ class Bench:
             apply_update(*step, self.base.weights, made_by=self.ranks.gradients)
         self.rollouts.forget()
         trim_heap()
-        spent = {**dict.fromkeys(PHASES, 0.0), **watch.seconds, **outcome.seconds}
+        spent = {**dict.fromkeys(PHASES, 0.0), **watch.seconds}
         spent["rest"] = time.perf_counter() - begun - sum(spent.values())
-        for phase in ("generate", "reward") if self.adapters else ("perturb", "load", "generate", "reward"):
+        # Adapters are all made and loaded, and only prompts are left out. Ranks wait longer for more members.
+        scaled = ["generate", "reward"] if self.adapters else ["perturb", "load", "generate", "reward"]
+        for phase in [*scaled, "gather"] if self.ranks.world > 1 else scaled:
             spent[phase] *= job.scale
         lengths = [[len(c.token_ids) for c in each.completions] for each in outcome.evaluations.values()]
         batches = [sum(lengths, [])] if self.adapters else lengths
