@@ -2,9 +2,9 @@
 
 Run: python benchmarks/stragglers.py [--members 3] [--tokens 64] [--slots 256].
 A few members generate, and so do one and 64 sequences of the same length, which gives the time of a step with
-b sequences as a + c b. From these times and lengths, batches are then computed, without their prompts: sequences
-start as places become free, in the order given, or longest first, for which one would have to know the lengths
-before. "no stragglers" is the time in which as many tokens would be generated with all places taken.
+b sequences as a + c b. From these times and lengths, batches are then computed, without reading the prompts:
+sequences start as places become free, in the order given, or longest first, for which one would have to know
+the lengths before. "no stragglers" is the time of as many tokens with all places taken.
 """
 
 import argparse
