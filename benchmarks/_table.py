@@ -17,7 +17,7 @@ def summary(pieces: Found) -> dict[str, Any]:
     Args:
         pieces: what has been measured, by the names of the pieces.
     """
-    theirs, raw = pieces["original"], pieces["raw"]["raw"]
+    theirs, raw = pieces["original"], pieces["swaps"]["raw"]
     alone, *others = raw.values()
     together = others[0] if others else alone
     variants = {name: _variant(name, pieces) for name in OVERHEAD}
@@ -27,7 +27,7 @@ def summary(pieces: Found) -> dict[str, Any]:
     rate = tokens / (spent["generate"] + spent["load"] + spent["perturb"])
     [beside] = pieces["adapters"]["raw"].values()
     found = {
-        "dtype": {"engine": pieces["raw"]["dtype"], "original": theirs["dtype"]},
+        "dtype": {"engine": pieces["swaps"]["dtype"], "original": theirs["dtype"]},
         "tried": {name: piece["rate"] for name, piece in pieces.items() if " in " in name},
         "raw_tokens_per_second": alone,
         "raw_tokens_per_second_by_requests": raw,
@@ -57,7 +57,7 @@ def _variant(name: str, pieces: Found) -> dict[str, Any]:
 
 
 def _compiled(pieces: Found) -> dict[str, Any]:
-    fast, slow = pieces["compiled"], pieces["eager"]
+    fast, slow = pieces["compiled"], pieces["swaps"]
     gaussian, eager = fast["variants"]["gaussian"], pieces["swaps"]["variants"]["gaussian"]
     natural = gaussian["natural"]["prompts_per_second"]
     return {
@@ -65,9 +65,7 @@ def _compiled(pieces: Found) -> dict[str, Any]:
         "raw_tokens_per_second": {"eager": slow["raw"], "compiled": fast["raw"]},
         "gaussian": gaussian,
         "times_eager": {
-            job: gaussian[job]["tokens_per_second"] / eager[job]["tokens_per_second"]
-            for job in gaussian
-            if job in eager
+            job: gaussian[job]["tokens_per_second"] / eager[job]["tokens_per_second"] for job in gaussian
         },
         "speedup": natural / pieces["original"]["natural"]["prompts_per_second"],
     }
@@ -123,6 +121,9 @@ def _lines(found: Found) -> Iterator[str]:
         rate, times = natural["prompts_per_second"], each.get("speedup", 1.0)
         ends = (f"{rate:.2f}", f"{times:.2f}", f"{natural['straggling']:.0%}")
         yield _row(name, *(f"{natural['seconds'].get(phase, 0.0):.2f}" for phase in phases), *ends)
+    if "compiled" in found:
+        yield ""
+        yield from _compiled_lines(found["compiled"])
     yield ""
     yield _row("target", "wanted", "reached", "met")
     yield _row("---", "---:", "---:", "---")
@@ -130,6 +131,19 @@ def _lines(found: Found) -> Iterator[str]:
         wanted = f"at most {each['most']:.0%}" if "most" in each else f"at least {each['least']:g}"
         reached = f"{each['reached']:.1%}" if "most" in each else f"{each['reached']:.2f}"
         yield _row(what, wanted, reached, "yes" if each["met"] else "no")
+
+
+def _compiled_lines(compiled: Found) -> Iterator[str]:
+    start, raw = compiled["start_seconds"], compiled["raw_tokens_per_second"]
+    yield _row("vLLM", "start, s", *(f"tokens/s, {count} requests" for count in raw["compiled"]))
+    yield _row("---", *["---:"] * (len(raw["compiled"]) + 1))
+    for how in ("eager", "compiled"):
+        rates = (f"{raw[how][count]:.0f}" for count in raw["compiled"])
+        yield _row(how, f"{start[how]:.0f}", *rates)
+    gain = ", ".join(f"{times:.2f} in the {job} job" for job, times in compiled["times_eager"].items())
+    outside = compiled["gaussian"]["forced"]["overhead_fraction"]
+    yield f"Gaussian, compiled: {compiled['speedup']:.2f} times the original's prompts/s in the natural job;"
+    yield f"of eager's tokens/s {gain}; {outside:.1%} outside generate."
 
 
 def _forced_row(name: str, each: Found, gain: str) -> str:

@@ -99,18 +99,15 @@ class Pieces:
         """Measure everything."""
         dtype = self._faster("engine", self._try_engine)
         together = self.forced.members * self.natural.prompts  # requests of one batch of adapters
-        self.piece("raw", self.engine, [], dtype, [self.forced.prompts, together])
-        self.piece("swaps", self.engine, SWAPS, dtype)
+        raw = [self.forced.prompts, together, self.natural.prompts]
+        self.piece("swaps", self.engine, SWAPS, dtype, raw)
         self.piece("adapters", self.engine, ADAPTERS, dtype, [together])
         if (ranks := self.given.ranks) > 1:
             self.piece("swaps on ranks", self.engine, SWAPS, dtype, [], ranks)
             self.piece("adapters on ranks", self.engine, ADAPTERS, dtype, [], ranks)
         self.piece("original", self.original, self._faster("original", self._try_original))
         if self.given.compiled:
-            options = {"enforce_eager": False}
-            raw = [self.natural.prompts, self.forced.prompts]
-            self.piece("eager", self.engine, [], dtype, raw)
-            self.piece("compiled", self.engine, ["gaussian"], dtype, raw, 1, options)
+            self.piece("compiled", self.engine, ["gaussian"], dtype, raw, 1, {"enforce_eager": False})
 
     def _try_engine(self, dtype: str) -> Found:
         return self.engine([], dtype, [self.natural.prompts])
