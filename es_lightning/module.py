@@ -39,6 +39,7 @@ from es_lightning.analysis.skipped import why_skipped
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
+from es_lightning.distributed.shards import without_absent
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.evaluation.engine_check import EngineCheck
@@ -268,8 +269,12 @@ class EvolutionStrategies(pl.LightningModule):
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
         if not hasattr(self, "centre"):
             with self.rollouts.announcer.stage(f"loading {self.base_model.name} as the first centre"):
-                self.centre = self.base_model.load()
-                self.centre.to(self.trainer.strategy.root_device)
+                sizes = {name: each.numel() for name, each in self.base_model.blueprint.named_parameters()}
+                self.rollouts.shards = shards = self.ranks.divide(sizes)
+                divided = not all(map(shards.holds, sizes))
+                self.centre = self.base_model.load(shards.holds if divided else None)
+                with without_absent(self.centre):
+                    self.centre.to(self.trainer.strategy.root_device)
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
@@ -299,7 +304,8 @@ class EvolutionStrategies(pl.LightningModule):
                 does.
         """
         try:
-            optimizer = self._make_optimizer(self.centre.parameters())
+            held = self.ranks.shards.held(self.centre.named_parameters())
+            optimizer = self._make_optimizer(iter(held.values()))
         except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
             advice = "mend model.optimizer"
             if re.search(r"\b2D\b", str(error)):  # of Muon, for biases and norms, which are no matrices
@@ -447,11 +453,11 @@ class EvolutionStrategies(pl.LightningModule):
             base,
             self.regularisers,
             measured,
-            self.ranks.gradients,
+            self.ranks.shards,
         )
         self.drift.fill_(step.drift)
         self.rollouts.forget()
-        check_centre(self.centre.named_parameters(), record.index, self.lr)
+        check_centre(self.centre.named_parameters(), record.index, self.lr, self.ranks.shards)
         trim_heap()
         return step
 
@@ -484,7 +490,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def checksum(self) -> str:
         """Hash the centre into sixteen hexadecimal digits, which change with any bit of any weight."""
-        digits = checksum(self.centre.named_parameters())
+        digits = checksum(self.centre.named_parameters(), self.ranks.shards)
         trim_heap()
         return digits
 
@@ -519,7 +525,7 @@ class EvolutionStrategies(pl.LightningModule):
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
         """Score the centre on the validation prompts, which come as one batch, and log the means."""
         if self.drift.isnan():
-            self.drift.fill_(drift(self.base_model.weights, self.centre))
+            self.drift.fill_(drift(self.base_model.weights, self.centre, self.ranks.shards))
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
         self._log_means("val", prompts)
 
@@ -568,7 +574,7 @@ class EvolutionStrategies(pl.LightningModule):
         base = self.base_model.weights
         place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks, self.regularisers)
         self.history.restore(generation, *place)
-        self.drift.fill_(drift(base, self.centre))
+        self.drift.fill_(drift(base, self.centre, self.ranks.shards))
         self.rollouts.forget()
         trim_heap()
 

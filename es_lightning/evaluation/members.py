@@ -92,7 +92,7 @@ def adapters(
             for name, theta in centre.named_parameters()
             if noise.perturbs(name, theta.shape)
         }
-        device = next(centre.parameters()).device
+        device = next(held.device for held in centre.parameters() if not held.is_meta)
         return [(name, *pair) for name, pair in noise.all_factors(seed, shapes, device).items()]
 
     def scaled(member: Member) -> Iterator[Factors]:

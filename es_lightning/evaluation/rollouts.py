@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.shares import Shards
 from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.evaluation.members import Asked, alone, together, tried
 from es_lightning.evaluation.progress import Announcer
@@ -68,6 +69,8 @@ class Rollouts:
             raise UsageError(
                 f"model.chat_template_kwargs is no plain JSON ({error}): give texts, numbers, true or false."
             ) from error
+        self.shards = Shards()
+        """Which tensors of the centre this process holds; the ranks of a lane load weights together."""
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
@@ -215,10 +218,9 @@ class Rollouts:
 
         Args:
             centre: float32 parameters under Hugging Face names.
-            change: from a parameter's name and value to the tensor for the engine.
+            change: from a parameter's name and value to the tensor for the engine, in the engine's dtype.
         """
-        for name, parameter in centre.named_parameters():
-            yield name, change(name, parameter)
+        yield from self.shards.stream(centre.named_parameters(), change, self.engine.dtype)
         yield from persistent_buffers(centre).items()
 
     def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -51,6 +51,7 @@ class Run:
     nodes: int = 1
     count_bytes: bool = False
     share_update: bool = False
+    shard_centre: bool = False
     recipe: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -66,7 +67,10 @@ class Run:
             install(self.fault, tuned)
         checkpoints = self.folder / "checkpoints"
         strategy = PopulationStrategy(
-            self.timeout_seconds, threads_per_rank=1, share_update=self.share_update
+            self.timeout_seconds,
+            threads_per_rank=1,
+            share_update=self.share_update,
+            shard_centre=self.shard_centre,
         )
         run = trainer(
             self.folder,
