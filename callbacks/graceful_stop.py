@@ -49,7 +49,7 @@ class GracefulStop(Callback):
             return
         strategy = trainer.strategy
         if isinstance(strategy, PopulationStrategy) and strategy.shard_centre:
-            # The ranks may be anywhere by now, and each has a part of the centre. The journal leads back here.
+            # Each rank has a part of the centre, and may be anywhere by now. The journal leads back here.
             log.info("Stopped; --ckpt_path last goes on from the newest checkpoint and the journal.")
             return
         if trainer.validating and averages(trainer.callbacks):  # type: ignore[attr-defined]

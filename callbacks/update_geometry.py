@@ -98,10 +98,12 @@ class UpdateGeometry(Periodic, Monitor):
         tuned = tuning(pl_module)
         if self.steps and (tuned.generation + 1) % (self.every or 1) == 0:
             named = tuned.ranks.whole(tuned.centre)
-            if not trainer.is_global_zero:
-                return exhaust(named)
-            self._before, self._start = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT), _parent(tuned)
-            self._before.write(named)
+            if trainer.is_global_zero:
+                self._before = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT)
+                self._start = _parent(tuned)
+                self._before.write(named)
+            else:
+                exhaust(named)
 
     def is_known(self, module: Tuning) -> bool:
         """Whether the last measurement was of the present centre, or there was no update yet."""

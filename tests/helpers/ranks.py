@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import distributed
 
 from es_lightning.algorithm.noise import GaussianNoise
@@ -54,6 +54,7 @@ class Run:
     shard_centre: bool = False
     recipe: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def world(self) -> int:
@@ -75,7 +76,7 @@ class Run:
         run = trainer(
             self.folder,
             self.steps,
-            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1)],
+            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1), *self.callbacks],
             enable_checkpointing=True,
             strategy=strategy,
             devices=self.world // self.nodes,
@@ -96,6 +97,7 @@ class Run:
             "cores": sorted(os.sched_getaffinity(0)),
             "tensor_parallel_size": tuned.rollouts.engine.tensor_parallel_size,
             "bytes": sent,
+            "held": [name for name, each in tuned.centre.named_parameters() if not each.is_meta],
             "restored_from": None if found is None else found.name,
         }
         name = f"rank-{run.global_rank}.json"
