@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import distributed, nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
@@ -205,9 +206,23 @@ class PopulationStrategy(DDPStrategy):
         Args:
             sizes: number of elements of the centre's parameters, by name and in order.
             lane_size: number of consecutive ranks that evaluate members together.
+
+        Raises:
+            UsageError: a callback needs the whole centre on every rank, or there are more ranks than tensors.
         """
         if not self.shard_centre or lane_size == 1 or isinstance(self.shards, LaneShards):
             return
+        assert self.lightning_module is not None
+        if any(isinstance(each, WeightAveraging) for each in self.lightning_module.trainer.callbacks):
+            raise UsageError(
+                "WeightAveraging keeps a copy of the whole centre on every rank, and strategy.shard_centre "
+                "divides it: leave one of the two out."
+            )
+        if len(sizes) < lane_size:
+            raise UsageError(
+                f"the model has {len(sizes)} tensors, too few for the {lane_size} ranks of a lane: leave "
+                "strategy.shard_centre out."
+            )
         lanes, places = self.world_size // lane_size, range(lane_size)
         groups = [self._group(range(lane * lane_size, (lane + 1) * lane_size)) for lane in range(lanes)]
         lane, place = divmod(self.global_rank, lane_size)
@@ -244,6 +259,20 @@ class PopulationStrategy(DDPStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the optimizer's state; for a divided centre the whole one on rank 0, and none elsewhere."""
         return whole_optimizer(super().optimizer_state(optimizer), self.shards, self.global_rank)
+
+    def setup_optimizers(self, trainer: pl.Trainer) -> None:
+        """Make the optimizer, of the parameters that this rank holds.
+
+        Raises:
+            UsageError: it has several groups, which a checkpoint could not put together again.
+        """
+        super().setup_optimizers(trainer)
+        groups = [len(optimizer.param_groups) for optimizer in self.optimizers]
+        if isinstance(self.shards, LaneShards) and groups != [1]:
+            raise UsageError(
+                "strategy.shard_centre needs an optimizer with one group of parameters: give it all that it "
+                "is called with, or leave shard_centre out."
+            )
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load the module's state, as far as this rank holds it."""
