@@ -35,6 +35,7 @@ from es_lightning.algorithm.schedules import Schedule, Scheduled
 from es_lightning.algorithm.shaping import check_shaping, comparable, reward_statistics, weigh, z_score
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
+from es_lightning.analysis.placement import Where
 from es_lightning.analysis.skipped import why_skipped
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import FolderHold
@@ -92,6 +93,9 @@ class EvolutionStrategies(pl.LightningModule):
             computes with other weights than it was given.
         kl_penalty: takes from members' rewards for completions that are unlike the base model's; None takes
             nothing.
+        centre_device: where the float32 centre is: ``device``, on the accelerator; ``cpu``, in host memory, from
+            where its tensors pass through the accelerator one at a time; or ``auto``, on the accelerator if
+            it fits there beside the engine. On a machine without an accelerator they mean the same.
         drift_every: measure the distance from the base model once in so many generations, and before every
             validation; each time the base is read from its files, 14 GB for 7 billion parameters.
 
@@ -125,6 +129,7 @@ class EvolutionStrategies(pl.LightningModule):
         check_engine: bool = True,
         kl_penalty: KLPenalty | None = None,
         drift_every: int = 1,
+        centre_device: Where = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -148,6 +153,7 @@ class EvolutionStrategies(pl.LightningModule):
         if drift_every < 1:
             raise UsageError(f"model.drift_every is {drift_every}: give at least 1.")
         self.drift_every = drift_every
+        self.centre_device: Where = centre_device
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations

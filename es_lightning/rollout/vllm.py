@@ -49,7 +49,7 @@ class VLLMEngine(RolloutEngine):
         self,
         dtype: DTypeName = "auto",
         enforce_eager: bool = False,
-        memory_fraction: float = 0.8,
+        memory_fraction: float | None = None,
         kv_cache_gib: float | None = None,
         tensor_parallel_size: int = 1,
         prefix_caching: bool | None = None,
@@ -62,7 +62,7 @@ class VLLMEngine(RolloutEngine):
                 "vLLM is not installed: install the extra for your machine, pip install 'es-lightning[cpu]' "
                 "or 'es-lightning[gpu]', or choose --model.engine HFEngine."
             )
-        if not 0 < memory_fraction <= 1:
+        if memory_fraction is not None and not 0 < memory_fraction <= 1:
             raise UsageError(
                 f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1."
             )
