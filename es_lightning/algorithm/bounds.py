@@ -88,19 +88,25 @@ def check_weights(weights: Tensor, members: int, shaping: Callable[[Tensor], Ten
         )
 
 
-def check_centre(named_parameters: Iterable[tuple[str, nn.Parameter]], generation: int, lr: float) -> None:
+def check_centre(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    generation: int,
+    lr: float,
+    device: torch.device | None = None,
+) -> None:
     """Refuse a centre that the update of a generation has ruined.
 
     Args:
         named_parameters: the centre, after the update; each tensor is read once.
         generation: index of the generation.
         lr: learning rate of the update.
+        device: where to look; None looks where the tensors are.
 
     Raises:
         DivergenceError: a weight is not finite, or far too large.
     """
     for name, parameter in named_parameters:
-        low, high = (float(bound) for bound in torch.aminmax(parameter.detach()))
+        low, high = (float(bound) for bound in torch.aminmax(parameter.detach().to(device)))
         largest = math.nan if math.isnan(low + high) else max(-low, high)
         if not largest <= LARGEST_WEIGHT:
             raise DivergenceError(

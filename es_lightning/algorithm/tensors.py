@@ -31,7 +31,7 @@ class StoredWeights(Weights, Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
+def checksum(named_tensors: Iterable[tuple[str, Tensor]], device: torch.device | None = None) -> str:
     """Return sixteen hexadecimal digits that change with any bit of any weight.
 
     Each chunk is summed as sum_i bits_i * (2 i + 1). The bits of an element are read as int32, and products
@@ -41,15 +41,19 @@ def checksum(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
 
     Args:
         named_tensors: pairs of a name and a float32 tensor, in a fixed order.
+        device: where to compute; None computes where the tensors are.
     """
     labels, sums = list[str](), list[Tensor]()
     for name, tensor in named_tensors:
         bits = tensor.detach().reshape(-1).view(torch.int32)
-        factors = torch.arange(CHUNK, dtype=torch.int32, device=bits.device).mul_(2).add_(1)
+        factors = torch.arange(CHUNK, dtype=torch.int32, device=device or bits.device).mul_(2).add_(1)
         labels.append(f"{name} {tuple(tensor.shape)}")
         sums.append(
             torch.cat(
-                [(block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64) for block in _blocks(bits)]
+                [
+                    (block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64)
+                    for block in _blocks(bits, device)
+                ]
             )
         )
     digest = hashlib.blake2b(digest_size=8)
@@ -71,29 +75,37 @@ def sample(tensor: Tensor) -> Tensor:
     return torch.cat(chunks[:: 4 if len(chunks) > 4 else 1])
 
 
-def distance_squared(a: Tensor, b: Tensor) -> Tensor:
+def distance_squared(a: Tensor, b: Tensor, device: torch.device | None = None) -> Tensor:
     """Return sum_i (a_i - b_i)^2, summed in float64 chunk by chunk, so that no full-size tensor is made.
 
     Args:
         a: float32.
         b: of the same number of elements, in any precision and on any device.
+        device: where to compute; None computes where ``a`` is.
 
     Returns:
-        float64 [1] on the device of ``a``, which may still be computing it.
+        float64 [1] on that device, which may still be computing it.
     """
-    sums = []
-    for ours, theirs in zip(_blocks(a.detach().reshape(-1)), _blocks(b.detach().reshape(-1)), strict=True):
-        difference = (ours - theirs.to(ours.device)).double()
+    sums, device = [], device or a.device
+    pairs = (_blocks(tensor.detach().reshape(-1), device) for tensor in (a, b))
+    for ours, theirs in zip(*pairs, strict=True):
+        difference = (ours - theirs).double()
         sums.append(_summed(difference.mul_(difference)))
     return _summed(torch.cat(sums)[None])
 
 
-def drift(base: StoredWeights, centre: nn.Module) -> float:
-    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor."""
+def drift(base: StoredWeights, centre: nn.Module, device: torch.device | None = None) -> float:
+    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor.
+
+    Args:
+        base: the base model's weights.
+        centre: float32 parameters under their names.
+        device: where to compute; None computes where the parameters are.
+    """
     named = list(centre.named_parameters())
     if not all(name in base for name, _ in named):
         return math.nan
-    return norm([distance_squared(parameter, base.read(name)) for name, parameter in named])
+    return norm([distance_squared(parameter, base.read(name), device) for name, parameter in named])
 
 
 def norm(squares: list[Tensor]) -> float:
@@ -105,13 +117,15 @@ def _chunks_at_once(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _CHUNKS_AT_ONCE
 
 
-def _blocks(flat: Tensor) -> Iterator[Tensor]:
-    """Cut a tensor into [k, CHUNK] for one operation each, and a rest [1, n] that is shorter."""
+def _blocks(flat: Tensor, device: torch.device | None = None) -> Iterator[Tensor]:
+    """Cut a tensor into [k, CHUNK] for one operation each on a device, and a rest [1, n] that is shorter."""
+    device = device or flat.device
     chunks = flat.numel() // CHUNK
     whole = flat[: chunks * CHUNK].view(chunks, CHUNK)
-    yield from whole.split(_chunks_at_once(flat.device))
+    for block in whole.split(_chunks_at_once(device)):
+        yield block.to(device, non_blocking=True)
     if flat.numel() > whole.numel():
-        yield flat[whole.numel() :][None]
+        yield flat[whole.numel() :][None].to(device, non_blocking=True)
 
 
 def _summed(rows: Tensor) -> Tensor:

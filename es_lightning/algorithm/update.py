@@ -37,7 +37,12 @@ class StepSize:
 
 
 def gradient(
-    name: str, parameter: Tensor, members: Sequence[Member], weights: Tensor, noise: Noise
+    name: str,
+    parameter: Tensor,
+    members: Sequence[Member],
+    weights: Tensor,
+    noise: Noise,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Return grad = -(1/N) * sum_n w_n * sign_n * eps_n for one tensor.
 
@@ -45,15 +50,16 @@ def gradient(
 
     Args:
         name: Hugging Face name of the parameter, which keys its noise.
-        parameter: float32 tensor; the gradient takes its shape and device.
+        parameter: float32 tensor; the gradient takes its shape.
         members: all N members.
         weights: float64 [N].
         noise: the kind of noise that the members were made with.
+        device: where it is made; None takes the parameter's. The bits are the same.
 
     Returns:
         float32, the parameter's shape.
     """
-    total = torch.zeros_like(parameter)
+    total = torch.zeros_like(parameter, device=device)
     for member, weight in zip(members, weights.tolist(), strict=True):
         noise.accumulate_(member.seed, name, total, -weight * member.sign / len(members))
     return total
@@ -76,6 +82,7 @@ def apply_update(
     regularisers: Sequence[Regulariser] = (),
     measure_drift: bool = True,
     made_by: Callable[[Mapping[str, Tensor], Make], Iterator[tuple[str, Tensor]]] = make_all,
+    device: torch.device | None = None,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -91,6 +98,8 @@ def apply_update(
         regularisers: parts that change the update, in this order.
         measure_drift: False saves reading the base model, unless a regulariser needs it.
         made_by: yields the gradients of all tensors, in any order; ranks may divide them among themselves.
+        device: where gradients are made and distances measured; None takes the parameters'. The optimizer
+            steps where they are, and no more than one gradient is on the device.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
@@ -100,7 +109,7 @@ def apply_update(
     tuned = {name: parameter for name, parameter in named.items() if noise.perturbs(name, parameter.shape)}
 
     def make(name: str) -> Tensor:
-        return gradient(name, tuned[name], members, weights, noise)
+        return gradient(name, tuned[name], members, weights, noise, device)
 
     def estimates(parts: Sequence[Regulariser]) -> Iterator[tuple[str, Tensor]]:
         for name, estimate in made_by(tuned, make):
@@ -122,20 +131,28 @@ def apply_update(
     for name, estimate in estimates(regularisers):
         parameter, origin = named.pop(name), origin_of(name)
         before = sample(parameter)
-        parameter.grad = estimate
+        parameter.grad = _beside(parameter, estimate)
+        del estimate  # on an accelerator there may be no room for two
         optimizer.step()  # moves this parameter only: no other one has a gradient
         parameter.grad = None
         for part in regularisers:
             part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
         scale = parameter.numel() / before.numel()
-        moved.append(scale * distance_squared(sample(parameter), before))
+        moved.append(scale * distance_squared(sample(parameter), before, device))
         if measured and origin is not None:
-            drifted.append(distance_squared(parameter, origin))
+            drifted.append(distance_squared(parameter, origin, device))
     for name, frozen in named.items():
         origin = origin_of(name)
         if measured and origin is not None:
-            drifted.append(distance_squared(frozen, origin))
+            drifted.append(distance_squared(frozen, origin, device))
     return StepSize(norm(moved), norm(drifted) if measured else math.nan)
+
+
+def _beside(parameter: Tensor, estimate: Tensor) -> Tensor:
+    """Return a gradient on its parameter's device; from an accelerator it comes into page-locked memory."""
+    if estimate.device == parameter.device:
+        return estimate
+    return torch.empty_like(parameter, pin_memory=parameter.is_pinned()).copy_(estimate)
 
 
 def _origin(part: Regulariser, name: str, origin: Tensor | None, parameter: Tensor) -> Tensor | None:

@@ -198,7 +198,7 @@ class EngineCheck:
     def _judged(self, centre: nn.Module, change: Change, off: Tensor, exact: Tensor) -> Comparison:
         """Compare how far the engine is from the exact values with how far it may be."""
         dtype = self.rollouts.engine.dtype
-        if dtype == torch.float32 and not _is_coarse(centre):
+        if dtype == torch.float32 and not _is_coarse(centre, self.rollouts.device):
             return Comparison(float(off.nan_to_num(torch.inf, torch.inf).max()), BOUND)
         is_half = dtype != torch.float32
         half, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)
@@ -279,11 +279,12 @@ def _group(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name).rpartition(".")[0] or name
 
 
-def _is_coarse(centre: nn.Module) -> bool:
+def _is_coarse(centre: nn.Module, device: torch.device | None) -> bool:
     """Whether float32 is less: on accelerators, and where vLLM approximates soft caps or BLOOM's GELU."""
+    device = device or next(centre.parameters()).device
     config: Any = getattr(centre, "config", None)
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
     is_approximate = getattr(config, "model_type", "") == "bloom" or any(
         getattr(config, cap, None) for cap in caps
     )
-    return is_approximate or next(centre.parameters()).device.type != "cpu"
+    return is_approximate or device.type != "cpu"

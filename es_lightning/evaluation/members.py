@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from es_lightning.algorithm.noise import Noise
@@ -59,7 +60,8 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
     assert isinstance(engine, AdapterEngine)
     with asked.watch.phase("perturb"):
         rollouts.hold_centre(asked.centre)
-        engine.load_adapters(adapters(asked.centre, members, asked.noise, asked.sigma))
+        drawn = adapters(asked.centre, members, asked.noise, asked.sigma, rollouts.device)
+        engine.load_adapters(drawn)
     with asked.watch.phase("generate"):
         completed = complete_each(engine, asked.prompts, asked.sampling)
     if asked.score is not None:
@@ -70,7 +72,11 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
 
 
 def adapters(
-    centre: nn.Module, members: Sequence[Member], noise: Noise, sigma: float
+    centre: nn.Module,
+    members: Sequence[Member],
+    noise: Noise,
+    sigma: float,
+    device: torch.device | None = None,
 ) -> list[Iterator[Factors]]:
     """Return sign * sigma * eps of each matrix that the noise perturbs, as a product of two thin ones.
 
@@ -79,6 +85,7 @@ def adapters(
         members: perturbations of the centre.
         noise: of low rank.
         sigma: noise scale in units of the weights.
+        device: where they are drawn; None takes the centre's.
 
     Returns:
         Per member its matrices, which are drawn when they are asked for.
@@ -92,8 +99,8 @@ def adapters(
             for name, theta in centre.named_parameters()
             if noise.perturbs(name, theta.shape)
         }
-        device = next(centre.parameters()).device
-        return [(name, *pair) for name, pair in noise.all_factors(seed, shapes, device).items()]
+        place = device or next(centre.parameters()).device
+        return [(name, *pair) for name, pair in noise.all_factors(seed, shapes, place).items()]
 
     def scaled(member: Member) -> Iterator[Factors]:
         for name, left, right in drawn(member.seed):

@@ -68,6 +68,11 @@ class Rollouts:
             raise UsageError(
                 f"model.chat_template_kwargs is no plain JSON ({error}): give texts, numbers, true or false."
             ) from error
+        self.device: torch.device | None = None
+        """Where the engine's weights are made; None: where the centre is.
+
+        A centre in host memory is copied to an accelerator one tensor at a time, since noise is faster there.
+        """
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
@@ -215,11 +220,16 @@ class Rollouts:
 
         Args:
             centre: float32 parameters under Hugging Face names.
-            change: from a parameter's name and value to the tensor for the engine.
+            change: from a parameter's name and value, on ``device``, to the tensor for the engine.
         """
         for name, parameter in centre.named_parameters():
-            yield name, change(name, parameter)
-        yield from persistent_buffers(centre).items()
+            yield name, change(name, self._here(parameter))
+        for name, buffer in persistent_buffers(centre).items():
+            yield name, self._here(buffer)
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        # From page-locked memory the copy runs beside Python; the device does not read it before it is whole.
+        return tensor.to(self.device, non_blocking=True)
 
     def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
