@@ -93,9 +93,9 @@ class EvolutionStrategies(pl.LightningModule):
             computes with other weights than it was given.
         kl_penalty: takes from members' rewards for completions that are unlike the base model's; None takes
             nothing.
-        centre_device: where the float32 centre is: ``device``, on the accelerator; ``cpu``, in host memory, from
-            where its tensors pass through the accelerator one at a time; or ``auto``, on the accelerator if
-            it fits there beside the engine. On a machine without an accelerator they mean the same.
+        centre_device: where the float32 centre is: ``device``, on the accelerator; ``cpu``, in host memory,
+            from where its tensors pass through the accelerator one at a time; or ``auto``, on the accelerator
+            if it fits there beside the engine. On a machine without an accelerator they mean the same.
         drift_every: measure the distance from the base model once in so many generations, and before every
             validation; each time the base is read from its files, 14 GB for 7 billion parameters.
 

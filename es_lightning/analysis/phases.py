@@ -117,8 +117,7 @@ def _penalty(work: Work, mine: int) -> Line:
     """The member reads its completions, and the base model, which comes from its files, those of all."""
     k = work.engine.ranks
     read = sum(cost.read_seconds(work.size, work.device, k, each) for each in work.train if each.written)
-    load = cost.load_seconds(work.size, work.device, k)
-    load += cost.link_seconds(work.size, work.device, work.stored_bytes)
+    load = work.load + cost.link_seconds(work.size, work.device, work.stored_bytes)
     formula = f"M * 2 * 2 d S (p + T) / (k {_speed(work)}) + a load, from files"
     return Line("KL penalty, at the most", 2 * mine * read + load, formula)
 

@@ -1,7 +1,7 @@
 """What a device has to hold in a run, and whether it does; only the standard library."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from es_lightning.analysis import cost
@@ -77,6 +77,15 @@ class Engine:
         if fraction is None and not takes_rest:
             fraction = CPU_FRACTION
         return cls(ranks, fraction, takes_rest, options.get("kv_cache_gib"), samples=samples, most=most)
+
+    def with_adapters(self, count: int, rank: int) -> Self:
+        """Return the same engine with members as adapters.
+
+        Args:
+            count: how many it holds at once.
+            rank: columns of their thin matrices.
+        """
+        return replace(self, adapters=count, rank=rank)
 
     @property
     def at_once(self) -> int:
@@ -208,7 +217,9 @@ class Case:
             rest = "weights - adapters" if own.adapters else "weights"
             rest += " - reserve" + " - centre" * self.is_cpu
             cache = f"memory_fraction {own.fraction:g} of {self.device.memory_gb:.3g} GB - {rest}"
-        adapters = [Part("adapters", self.adapters, f"{b} * {own.adapters} members * {own.rank} rank * {THIN}")]
+        adapters = [
+            Part("adapters", self.adapters, f"{b} * {own.adapters} members * {own.rank} rank * {THIN}")
+        ]
         return [
             *self._of_the_centre,
             Part("engine's weights", self.weights, f"{b} d / k"),

@@ -168,7 +168,7 @@ def _engine(settings: FitSettings, run: Run, device: Device, count: int) -> Engi
         return engine
     mine = members_per_lane(run.members, max(1, count // engine.ranks))
     held = min(mine, options.get("max_loras") or MOST)
-    return replace(engine, adapters=held, rank=slot_rank(settings.model.noise.rank))
+    return engine.with_adapters(held, slot_rank(settings.model.noise.rank))
 
 
 def _configs(settings: FitSettings) -> list[str]:

@@ -179,6 +179,11 @@ class PopulationStrategy(DDPStrategy):
         content: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
         return content
 
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load the optimizers' states, each beside its parameter; the centre may be in host memory."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            optimizer.load_state_dict(state)  # moves it to the parameters' devices
+
     # Between ranks --------------------------------------------------------------------------------
 
     def exchange(self, payload: bytes) -> list[bytes]:
@@ -223,9 +228,13 @@ class PopulationStrategy(DDPStrategy):
             mine = {name: make(name) for rank, name in taken if rank == self.global_rank}
             self._meet()
             for rank, name in taken:
-                gradient = mine.pop(name) if rank == self.global_rank else torch.empty_like(parameters[name])
+                gradient = mine.pop(name) if rank == self.global_rank else self._empty_like(parameters[name])
                 distributed.broadcast(gradient, src=rank)
                 yield name, gradient
+
+    def _empty_like(self, parameter: Tensor) -> Tensor:
+        # Gradients are made, and sent, where this rank computes; the parameters may be in host memory.
+        return torch.empty_like(parameter, device=self.root_device)
 
     def _meet(self) -> None:
         """Wait for all ranks; the error names those that are missing."""

@@ -123,6 +123,11 @@ class Rollouts:
         return encoded
 
     @property
+    def longest(self) -> int:
+        """Most tokens that a reserved prompt can have together with its completion; 0 before the first."""
+        return self._needed
+
+    @property
     def sample(self) -> list[list[int]]:
         """Rows of the first prompts' tokens, all as long as the engine has room for, at most 64.
 

@@ -1,0 +1,69 @@
+"""What a run's device has to hold, from which it is decided where the centre is, before it is loaded."""
+
+from __future__ import annotations
+
+import torch
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.analysis.cost import Device
+from es_lightning.analysis.devices import this_cpu
+from es_lightning.analysis.measured import size_for, slot_rank
+from es_lightning.analysis.room import Case, Engine
+from es_lightning.evaluation.rollouts import Rollouts
+from es_lightning.models import BaseModel
+from es_lightning.models.size import size_of
+from es_lightning.rollout import AdapterEngine, RolloutEngine
+from es_lightning.rollout.engine import model_dtype
+from es_lightning.rollout.vllm_adapter import MOST
+
+OPTIONS = ("memory_fraction", "kv_cache_gib", "batch_size", "tensor_parallel_size", "options")
+
+
+def case_of(
+    rollouts: Rollouts,
+    base: BaseModel,
+    noise: Noise,
+    state: float,
+    prompts: int,
+    members: int,
+    device: torch.device,
+) -> Case:
+    """Return what a device has to hold in a run, with the centre on it, as ``es-lightning plan`` computes it.
+
+    Args:
+        rollouts: whose prompts have been reserved.
+        base: the base model, of which only the configuration is read.
+        noise: of the run.
+        state: bytes per parameter of the optimizer's state.
+        prompts: P of a generation.
+        members: of this lane.
+        device: that the run computes on.
+    """
+    engine, samples = rollouts.engine, rollouts.sampling.n
+    place = this_cpu() if device.type == "cpu" else _accelerator(device)
+    as_adapters = isinstance(engine, AdapterEngine)
+    dtype = model_dtype(engine.dtype_name, base.dtype, device)
+    takes = Engine.of(_options(engine), place, samples)
+    if as_adapters:
+        held = min(members, getattr(engine, "max_loras", None) or MOST)
+        takes = takes.with_adapters(held, slot_rank(noise.rank))
+    longest = float(rollouts.longest)
+    return Case(
+        size=size_for(size_of(base.config, base.blueprint), noise, dtype, as_adapters),
+        device=place,
+        engine=takes,
+        state=state,
+        sequences=prompts * samples * max(takes.adapters, 1),
+        tokens=longest,
+        context=longest,
+        longest=longest,
+    )
+
+
+def _options(engine: RolloutEngine) -> dict[str, object]:
+    return {name: getattr(engine, name) for name in OPTIONS if hasattr(engine, name)}
+
+
+def _accelerator(device: torch.device) -> Device:
+    _, total = torch.accelerator.get_memory_info(device)
+    return Device(device.type, "this machine", memory_gb=total / 1e9)
