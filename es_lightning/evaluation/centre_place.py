@@ -1,13 +1,18 @@
-"""What a run's device has to hold, from which it is decided where the centre is, before it is loaded."""
+"""Where the centre of a run is: on the device beside the engine, or in host memory."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 import torch
+from torch import nn
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.analysis.cost import Device
 from es_lightning.analysis.devices import this_cpu
 from es_lightning.analysis.measured import size_for, slot_rank
+from es_lightning.analysis.placement import Where, place
 from es_lightning.analysis.room import Case, Engine
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.models import BaseModel
@@ -15,8 +20,66 @@ from es_lightning.models.size import size_of
 from es_lightning.rollout import AdapterEngine, RolloutEngine
 from es_lightning.rollout.engine import model_dtype
 from es_lightning.rollout.vllm_adapter import MOST
+from es_lightning.system.page_lock import PageLock
 
+log = logging.getLogger(__name__)
 OPTIONS = ("memory_fraction", "kv_cache_gib", "batch_size", "tensor_parallel_size", "options")
+
+
+class CentrePlace:
+    """Keeps the centre where ``model.centre_device`` wants it.
+
+    Args:
+        wanted: what it says.
+    """
+
+    def __init__(self, wanted: Where) -> None:
+        self.wanted: Where = wanted
+        self.on_host = False
+        self._lock: PageLock | None = None
+
+    def decide(self, case: Case, tells: bool) -> int:
+        """Decide where the centre is, before anything is loaded.
+
+        Args:
+            case: what the device has to hold, with the centre on it.
+            tells: whether this rank writes it into the log.
+
+        Returns:
+            The bytes of the device that loads and updates need beside the centre and the engine.
+        """
+        self.on_host, why = place(case, self.wanted)
+        if tells:
+            where = "in host memory" if self.on_host else "on the device"
+            log.info("The centre is %s: %s.", where, why)
+        decided = replace(case, on_host=self.on_host)
+        return int(decided.optimizer + decided.passing)
+
+    def put(self, centre: nn.Module, device: torch.device) -> torch.device | None:
+        """Put the centre in its place.
+
+        Args:
+            centre: in host memory, or in its place already.
+            device: that the run computes on.
+
+        Returns:
+            The device that tensors pass through on their way out of host memory; None if they are there.
+
+        Raises:
+            UsageError: the system refuses to lock so much memory.
+        """
+        if not self.on_host:
+            centre.to(device)
+            return None
+        if device.type == "cuda" and self._lock is None:
+            self._lock = PageLock(centre.parameters())
+        return device
+
+    def release(self) -> None:
+        """Unlock the centre's memory."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def case_of(

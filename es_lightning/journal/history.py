@@ -146,6 +146,7 @@ class History:
         folders: Iterable[Path] = (),
         ranks: Ranks | None = None,
         regularisers: Sequence[Regulariser] = (),
+        device: torch.device | None = None,
     ) -> None:
         """Put centre and optimizer back in their state before a generation; all ranks have to call it.
 
@@ -158,6 +159,7 @@ class History:
             folders: folders with checkpoints, which save repeating the updates before them.
             ranks: the run's ranks.
             regularisers: the run's parts that change the update.
+            device: where gradients are made and checksums computed; None takes the centre's.
 
         Raises:
             UsageError: the journal does not lead to that centre.
@@ -168,8 +170,8 @@ class History:
                 f"the centre of generation {generation} cannot be restored: it is still to come."
             )
         path = lineage(entries, generation - 1)
-        go_back(path, centre, optimizer, noise, base, folders, ranks or Ranks(), regularisers)
-        self.checksum = checksum(centre.named_parameters())
+        go_back(path, centre, optimizer, noise, base, folders, ranks or Ranks(), regularisers, device)
+        self.checksum = checksum(centre.named_parameters(), device)
         if path and self.checksum != path[-1].checksum:
             raise UsageError(
                 f"the journal leads to centre {self.checksum} before generation {generation}, where "

@@ -89,6 +89,7 @@ def repeat(
     noise: Noise,
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
+    device: torch.device | None = None,
 ) -> None:
     """Repeat the update of a generation.
 
@@ -99,9 +100,12 @@ def repeat(
         noise: the run's noise.
         base: weights of the base model, which are read only if a regulariser needs them.
         regularisers: the run's parts that change the update.
+        device: where gradients are made; None takes the centre's.
     """
     set_hyper_parameters(optimizer, entry.hyper)
     if not entry.skipped:
         named = centre.named_parameters()
         base = base if any(part.needs_base for part in regularisers) else None
-        apply_update(optimizer, named, entry.members, entry.weights, noise, base, regularisers)
+        apply_update(
+            optimizer, named, entry.members, entry.weights, noise, base, regularisers, device=device
+        )
