@@ -155,7 +155,7 @@ class EvolutionStrategies(pl.LightningModule):
         if drift_every < 1:
             raise UsageError(f"model.drift_every is {drift_every}: give at least 1.")
         self.drift_every = drift_every
-        self.place = CentrePlace(centre_device)
+        self.centre_place = CentrePlace(centre_device)
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
@@ -252,7 +252,7 @@ class EvolutionStrategies(pl.LightningModule):
             self._warn_of_long_schedules()
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
-        self.rollouts.device = self.place.put(self.centre, self.trainer.strategy.root_device)
+        self.rollouts.device = self.centre_place.put(self.centre, self.trainer.strategy.root_device)
         mine = len(self.ranks.lane.share(range(self.population.size)))
         # Before the header is made, which has to show what the updates use.
         self.noise = self.rollouts.limited(self.noise, self.base_model, self.centre, mine)
@@ -290,14 +290,12 @@ class EvolutionStrategies(pl.LightningModule):
         matrix = nn.Parameter(torch.zeros(256, 256))
         state = state_per_parameter(made_optimizer(self._make_optimizer, [matrix]))
         mine = len(self.ranks.lane.share(range(self.population.size)))
-        case = case_of(
-            self.rollouts, self.base_model, self.noise, state, self.data.batch_size, mine, device
-        )
-        self.rollouts.engine.leave_free(self.place.decide(case, tells=self.ranks.rank == 0))
+        case = case_of(self.rollouts, self.base_model, self.noise, state, self.data.batch_size, mine, device)
+        self.rollouts.engine.leave_free(self.centre_place.decide(case, tells=self.ranks.rank == 0))
 
     def to(self, *args: Any, **options: Any) -> Self:
         """Move the module as Lightning does before a run, except for a centre that is in host memory."""
-        if not self.place.on_host or not hasattr(self, "centre"):
+        if not self.centre_place.on_host or not hasattr(self, "centre"):
             return super().to(*args, **options)
         centre = self.centre
         del self.centre
@@ -308,7 +306,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def teardown(self, stage: str) -> None:
         """Unlock the memory of a centre that is in host memory."""
-        self.place.release()
+        self.centre_place.release()
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
@@ -713,7 +711,7 @@ class EvolutionStrategies(pl.LightningModule):
             self.noise,
             self._optimizer,
             self.regularisers,
-            device=f"{self.device.type}{', the centre on the cpu' if self.place.on_host else ''}",
+            device=f"{self.device.type}{', the centre on the cpu' if self.centre_place.on_host else ''}",
             ranks=self.trainer.world_size,
             task=self.data.task.name,
             settings=self.settings(),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -106,6 +107,4 @@ def repeat(
     if not entry.skipped:
         named = centre.named_parameters()
         base = base if any(part.needs_base for part in regularisers) else None
-        apply_update(
-            optimizer, named, entry.members, entry.weights, noise, base, regularisers, device=device
-        )
+        apply_update(optimizer, named, entry.members, entry.weights, noise, base, regularisers, device=device)
