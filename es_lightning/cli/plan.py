@@ -40,7 +40,8 @@ START_SECONDS = {False: 120.0, True: 40.0}
 MACHINE = 8  # devices of one, unless the config or the user says otherwise
 ALWAYS_LEFT_OUT = (
     "grading, checkpoints, export, the network inside a lane, waiting for a slow lane",
-    "the checksum, and the drift, for which every rank reads the base model's files (drift_every)",
+    "the checksum of a centre on the device, and the drift, for which every rank reads the base model's files "
+    "(drift_every)",
 )
 
 

@@ -45,6 +45,10 @@ class PageLock:
             )
         self._places.append(place)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PageLock:
+        """Return a lock of nothing: the tensors of a copy are elsewhere."""
+        return PageLock((), self._runtime)
+
     def release(self) -> None:
         """Unlock the memory; once is enough."""
         while self._places:

@@ -1,5 +1,7 @@
 """Page-locked memory: what is asked of the CUDA runtime, in place of which this keeps the calls."""
 
+import copy
+
 import pytest
 import torch
 
@@ -34,6 +36,8 @@ def test_large_tensors_are_locked_where_they_are_and_to_the_byte() -> None:
     runtime = Runtime()
     lock = PageLock(tensors, runtime)
     assert runtime.locked == {tensors[0].data_ptr(): 4 * LARGE, tensors[1].data_ptr(): 12 * LARGE}
+    copy.deepcopy(lock).release()
+    assert len(runtime.locked) == 2, "a copy's tensors are elsewhere"
     lock.release()
     assert not runtime.locked
     lock.release()
