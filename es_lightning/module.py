@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
-from es_lightning.algorithm.bounds import check_centre, check_optimizer, checked_sigma
+from es_lightning.algorithm.bounds import check_centre, check_optimizer, checked_sigma, made_optimizer
 from es_lightning.algorithm.noise import GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.regularisers import Regulariser
@@ -35,13 +35,15 @@ from es_lightning.algorithm.schedules import Schedule, Scheduled
 from es_lightning.algorithm.shaping import check_shaping, comparable, reward_statistics, weigh, z_score
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
+from es_lightning.analysis.measured import state_per_parameter
+from es_lightning.analysis.placement import Where
 from es_lightning.analysis.skipped import why_skipped
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
-from es_lightning.distributed.shards import without_absent
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.evaluation.centre_place import CentrePlace, case_of
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
 from es_lightning.evaluation.metrics import evaluation_means, record_metrics
@@ -93,6 +95,9 @@ class EvolutionStrategies(pl.LightningModule):
             computes with other weights than it was given.
         kl_penalty: takes from members' rewards for completions that are unlike the base model's; None takes
             nothing.
+        centre_device: where the float32 centre is: ``device``, on the accelerator; ``cpu``, in host memory,
+            from where its tensors pass through the accelerator one at a time; or ``auto``, on the accelerator
+            if it fits there beside the engine. On a machine without an accelerator they mean the same.
         drift_every: measure the distance from the base model once in so many generations, and before every
             validation; each time the base is read from its files, 14 GB for 7 billion parameters.
 
@@ -126,6 +131,7 @@ class EvolutionStrategies(pl.LightningModule):
         check_engine: bool = True,
         kl_penalty: KLPenalty | None = None,
         drift_every: int = 1,
+        centre_device: Where = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -149,6 +155,7 @@ class EvolutionStrategies(pl.LightningModule):
         if drift_every < 1:
             raise UsageError(f"model.drift_every is {drift_every}: give at least 1.")
         self.drift_every = drift_every
+        self.centre_place = CentrePlace(centre_device)
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
@@ -245,6 +252,7 @@ class EvolutionStrategies(pl.LightningModule):
             self._warn_of_long_schedules()
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
+        self.rollouts.device = self.centre_place.put(self.centre, self.trainer.strategy.root_device)
         mine = len(self.ranks.lane.share(range(self.population.size)))
         # Before the header is made, which has to show what the updates use.
         self.noise = self.rollouts.limited(self.noise, self.base_model, self.centre, mine)
@@ -268,13 +276,40 @@ class EvolutionStrategies(pl.LightningModule):
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
         if not hasattr(self, "centre"):
+            self._decide_place()
             with self.rollouts.announcer.stage(f"loading {self.base_model.name} as the first centre"):
                 sizes = {name: each.numel() for name, each in self.base_model.blueprint.named_parameters()}
                 self.rollouts.shards = shards = self.ranks.divide(sizes)
                 divided = not all(map(shards.holds, sizes))
                 self.centre = self.base_model.load(shards.holds if divided else None)
-                with without_absent(self.centre):
-                    self.centre.to(self.trainer.strategy.root_device)
+
+    def _decide_place(self) -> None:
+        """Decide where the centre is, and let the engine leave room for it; a CPU has one memory for all."""
+        device = self.trainer.strategy.root_device
+        if device.type == "cpu":
+            return
+        if not self.rollouts.longest:  # a callback has asked for the model before ``setup`` came so far
+            self.data.encode("train", self.reserve)
+        matrix = nn.Parameter(torch.zeros(256, 256))
+        state = state_per_parameter(made_optimizer(self._make_optimizer, [matrix]))
+        mine = len(self.ranks.lane.share(range(self.population.size)))
+        case = case_of(self.rollouts, self.base_model, self.noise, state, self.data.batch_size, mine, device)
+        self.rollouts.engine.leave_free(self.centre_place.decide(case, tells=self.ranks.rank == 0))
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """Move the module as Lightning does before a run, except for a centre that is in host memory."""
+        if not self.centre_place.on_host or not hasattr(self, "centre"):
+            return super().to(*args, **options)
+        centre = self.centre
+        del self.centre
+        try:
+            return super().to(*args, **options)
+        finally:
+            self.centre = centre
+
+    def teardown(self, stage: str) -> None:
+        """Unlock the memory of a centre that is in host memory."""
+        self.centre_place.release()
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
@@ -304,7 +339,7 @@ class EvolutionStrategies(pl.LightningModule):
                 does.
         """
         try:
-            held = self.ranks.shards.held(self.centre.named_parameters())
+            held = self.rollouts.shards.held(self.centre.named_parameters())
             optimizer = self._make_optimizer(iter(held.values()))
         except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
             advice = "mend model.optimizer"
@@ -453,11 +488,13 @@ class EvolutionStrategies(pl.LightningModule):
             base,
             self.regularisers,
             measured,
-            self.ranks.shards,
+            self.rollouts.shards,
+            self.rollouts.device,
         )
         self.drift.fill_(step.drift)
         self.rollouts.forget()
-        check_centre(self.centre.named_parameters(), record.index, self.lr, self.ranks.shards)
+        place = (self.rollouts.device, self.rollouts.shards)
+        check_centre(self.centre.named_parameters(), record.index, self.lr, *place)
         trim_heap()
         return step
 
@@ -490,7 +527,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def checksum(self) -> str:
         """Hash the centre into sixteen hexadecimal digits, which change with any bit of any weight."""
-        digits = checksum(self.centre.named_parameters(), self.ranks.shards)
+        digits = checksum(self.centre.named_parameters(), self.rollouts.device, self.rollouts.shards)
         trim_heap()
         return digits
 
@@ -525,7 +562,9 @@ class EvolutionStrategies(pl.LightningModule):
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
         """Score the centre on the validation prompts, which come as one batch, and log the means."""
         if self.drift.isnan():
-            self.drift.fill_(drift(self.base_model.weights, self.centre, self.ranks.shards))
+            self.drift.fill_(
+                drift(self.base_model.weights, self.centre, self.rollouts.device, self.rollouts.shards)
+            )
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
         self._log_means("val", prompts)
 
@@ -572,9 +611,10 @@ class EvolutionStrategies(pl.LightningModule):
             if isinstance(each, ModelCheckpoint) and each.dirpath
         }
         base = self.base_model.weights
+        device = self.rollouts.device
         place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks, self.regularisers)
-        self.history.restore(generation, *place)
-        self.drift.fill_(drift(base, self.centre, self.ranks.shards))
+        self.history.restore(generation, *place, device)
+        self.drift.fill_(drift(base, self.centre, device, self.rollouts.shards))
         self.rollouts.forget()
         trim_heap()
 
@@ -678,7 +718,7 @@ class EvolutionStrategies(pl.LightningModule):
             self.noise,
             self._optimizer,
             self.regularisers,
-            device=self.device.type,
+            device=f"{self.device.type}{', the centre on the cpu' if self.centre_place.on_host else ''}",
             ranks=self.trainer.world_size,
             task=self.data.task.name,
             settings=self.settings(),

@@ -5,6 +5,7 @@ computation with it overflows: it would spoil the centre, and the journal could 
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable
 
 import torch
@@ -35,6 +36,30 @@ def checked_sigma(sigma: float) -> float:
             f"{LARGEST_SIGMA:g}, for example 0.001."
         )
     return sigma
+
+
+def made_optimizer(
+    make: Callable[[Iterable[nn.Parameter]], Optimizer], parameters: Iterable[nn.Parameter]
+) -> Optimizer:
+    """Make the optimizer of the centre's parameters.
+
+    Raises:
+        UsageError: a setting is outside its range, or the optimizer evaluates a loss of its own, as LBFGS
+            does.
+    """
+    try:
+        optimizer = make(parameters)
+    except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
+        advice = "mend model.optimizer"
+        if re.search(r"\b2D\b", str(error)):  # of Muon, for biases and norms, which are no matrices
+            advice = "it takes matrices alone, and ES tunes all parameters: choose SGD, Adam or AdamW"
+        raise UsageError(f"the optimizer was refused ({error}): {advice}.") from error
+    check_optimizer(optimizer)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UsageError(
+            "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
+        )
+    return optimizer
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -93,6 +118,7 @@ def check_centre(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
     generation: int,
     lr: float,
+    device: torch.device | None = None,
     shards: Shards | None = None,
 ) -> None:
     """Refuse a centre that the update of a generation has ruined.
@@ -101,14 +127,15 @@ def check_centre(
         named_parameters: the centre, after the update; each tensor is read once.
         generation: index of the generation.
         lr: learning rate of the update.
+        device: where to look; None looks where the tensors are.
         shards: which tensors are here; all ranks that hold the others learn of a ruined one.
 
     Raises:
         DivergenceError: a weight is not finite, or far too large.
     """
     shards = shards or Shards()
-    held = shards.held(named_parameters)
-    for name, largest in shards.gathered({name: _largest(each) for name, each in held.items()}).items():
+    held = {name: _largest(each.detach().to(device)) for name, each in shards.held(named_parameters).items()}
+    for name, largest in shards.gathered(held).items():
         if not largest <= LARGEST_WEIGHT:
             raise DivergenceError(
                 f"the update of generation {generation} has ruined the centre: {name} has a weight of size "
@@ -120,5 +147,5 @@ def check_centre(
 
 def _largest(parameter: Tensor) -> float:
     """Return the size of the largest entry; nan if one is no number."""
-    low, high = (float(bound) for bound in torch.aminmax(parameter.detach()))
+    low, high = (float(bound) for bound in torch.aminmax(parameter))
     return math.nan if math.isnan(low + high) else max(-low, high)

@@ -33,7 +33,11 @@ class StoredWeights(Weights, Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-def checksum(named_tensors: Iterable[tuple[str, Tensor]], shards: Shards | None = None) -> str:
+def checksum(
+    named_tensors: Iterable[tuple[str, Tensor]],
+    device: torch.device | None = None,
+    shards: Shards | None = None,
+) -> str:
     """Return sixteen hexadecimal digits that change with any bit of any weight.
 
     Each chunk is summed as sum_i bits_i * (2 i + 1). The bits of an element are read as int32, and products
@@ -43,23 +47,25 @@ def checksum(named_tensors: Iterable[tuple[str, Tensor]], shards: Shards | None 
 
     Args:
         named_tensors: pairs of a name and a float32 tensor, in a fixed order.
+        device: where to compute; None computes where the tensors are.
         shards: which of them are here; the ranks that hold them together get the same digits.
     """
     named, shards = dict(named_tensors), shards or Shards()
     held = shards.held(named.items())
-    sums = shards.gathered(dict(zip(held, fetched([_sums(each) for each in held.values()]), strict=True)))
+    found = fetched([_sums(each, device) for each in held.values()])
+    sums = shards.gathered(dict(zip(held, found, strict=True)))
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in named.items():
         digest.update(f"{name} {tuple(tensor.shape)} {sums[name]}\n".encode())
     return digest.hexdigest()
 
 
-def _sums(tensor: Tensor) -> Tensor:
+def _sums(tensor: Tensor, device: torch.device | None) -> Tensor:
     """Sum the chunks of a tensor for its checksum, int64."""
     bits = tensor.detach().reshape(-1).view(torch.int32)
-    factors = torch.arange(CHUNK, dtype=torch.int32, device=bits.device).mul_(2).add_(1)
+    factors = torch.arange(CHUNK, dtype=torch.int32, device=device or bits.device).mul_(2).add_(1)
     return torch.cat(
-        [(block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64) for block in _blocks(bits)]
+        [(block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64) for block in _blocks(bits, device)]
     )
 
 
@@ -76,33 +82,54 @@ def sample(tensor: Tensor) -> Tensor:
     return torch.cat(chunks[:: 4 if len(chunks) > 4 else 1])
 
 
-def distance_squared(a: Tensor, b: Tensor) -> Tensor:
+def distance_squared(a: Tensor, b: Tensor, device: torch.device | None = None) -> Tensor:
     """Return sum_i (a_i - b_i)^2, summed in float64 chunk by chunk, so that no full-size tensor is made.
 
     Args:
         a: float32.
         b: of the same number of elements, in any precision and on any device.
+        device: where to compute; None computes where ``a`` is.
 
     Returns:
-        float64 [1] on the device of ``a``, which may still be computing it.
+        float64 [1] on that device, which may still be computing it.
     """
-    sums = []
-    for ours, theirs in zip(_blocks(a.detach().reshape(-1)), _blocks(b.detach().reshape(-1)), strict=True):
-        difference = (ours - theirs.to(ours.device)).double()
+    sums, device = [], device or a.device
+    pairs = (_blocks(tensor.detach().reshape(-1), device) for tensor in (a, b))
+    for ours, theirs in zip(*pairs, strict=True):
+        difference = (ours - theirs).double()
         sums.append(_summed(difference.mul_(difference)))
     return _summed(torch.cat(sums)[None])
 
 
-def drift(base: StoredWeights, centre: nn.Module, shards: Shards | None = None) -> float:
-    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor."""
+def drift(
+    base: StoredWeights,
+    centre: nn.Module,
+    device: torch.device | None = None,
+    shards: Shards | None = None,
+) -> float:
+    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor.
+
+    Args:
+        base: the base model's weights.
+        centre: float32 parameters under their names.
+        device: where to compute; None computes where the parameters are.
+        shards: which parameters are here.
+    """
     named, shards = dict(centre.named_parameters()), shards or Shards()
     if not all(name in base for name in named):
         return math.nan
     held = shards.held(named.items())
-    return norm({name: distance_squared(each, base.read(name)) for name, each in held.items()}, shards)
+    return norm(
+        {name: distance_squared(each, base.read(name), device) for name, each in held.items()}, shards
+    )
 
 
-def norm(squares: Mapping[str, Tensor], shards: Shards) -> float:
+def device_of(centre: nn.Module) -> torch.device:
+    """Return the device of the parameters that are here."""
+    return next(each.device for each in centre.parameters() if not each.is_meta)
+
+
+def norm(squares: Mapping[str, Tensor], shards: Shards | None = None) -> float:
     """Return the Euclidean norm of all tensors together.
 
     Args:
@@ -110,20 +137,23 @@ def norm(squares: Mapping[str, Tensor], shards: Shards) -> float:
         shards: which are here. The sum is exact, so that its order does not matter.
     """
     numbers = [square for [square] in fetched(list(squares.values()))]
-    return math.sqrt(math.fsum(shards.gathered(dict(zip(squares, numbers, strict=True))).values()))
+    all_numbers = (shards or Shards()).gathered(dict(zip(squares, numbers, strict=True)))
+    return math.sqrt(math.fsum(all_numbers.values()))
 
 
 def _chunks_at_once(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _CHUNKS_AT_ONCE
 
 
-def _blocks(flat: Tensor) -> Iterator[Tensor]:
-    """Cut a tensor into [k, CHUNK] for one operation each, and a rest [1, n] that is shorter."""
+def _blocks(flat: Tensor, device: torch.device | None = None) -> Iterator[Tensor]:
+    """Cut a tensor into [k, CHUNK] for one operation each on a device, and a rest [1, n] that is shorter."""
+    device = device or flat.device
     chunks = flat.numel() // CHUNK
     whole = flat[: chunks * CHUNK].view(chunks, CHUNK)
-    yield from whole.split(_chunks_at_once(flat.device))
+    for block in whole.split(_chunks_at_once(device)):
+        yield block.to(device, non_blocking=True)
     if flat.numel() > whole.numel():
-        yield flat[whole.numel() :][None]
+        yield flat[whole.numel() :][None].to(device, non_blocking=True)
 
 
 def _summed(rows: Tensor) -> Tensor:

@@ -36,7 +36,12 @@ class StepSize:
 
 
 def gradient(
-    name: str, parameter: Tensor, members: Sequence[Member], weights: Tensor, noise: Noise
+    name: str,
+    parameter: Tensor,
+    members: Sequence[Member],
+    weights: Tensor,
+    noise: Noise,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Return grad = -(1/N) * sum_n w_n * sign_n * eps_n for one tensor.
 
@@ -44,15 +49,16 @@ def gradient(
 
     Args:
         name: Hugging Face name of the parameter, which keys its noise.
-        parameter: float32 tensor; the gradient takes its shape and device.
+        parameter: float32 tensor; the gradient takes its shape.
         members: all N members.
         weights: float64 [N].
         noise: the kind of noise that the members were made with.
+        device: where it is made; None takes the parameter's. The bits are the same.
 
     Returns:
         float32, the parameter's shape.
     """
-    total = torch.zeros_like(parameter)
+    total = torch.zeros_like(parameter, device=device)
     for member, weight in zip(members, weights.tolist(), strict=True):
         noise.accumulate_(member.seed, name, total, -weight * member.sign / len(members))
     return total
@@ -69,6 +75,7 @@ def apply_update(
     regularisers: Sequence[Regulariser] = (),
     measure_drift: bool = True,
     shards: Shards | None = None,
+    device: torch.device | None = None,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -84,6 +91,8 @@ def apply_update(
         regularisers: parts that change the update, in this order.
         measure_drift: False saves reading the base model, unless a regulariser needs it.
         shards: which tensors are here, and who makes their gradients; other ranks update the others.
+        device: where gradients are made and distances measured; None takes the parameters'. The optimizer
+            steps where they are, and no more than one gradient is on the device.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
@@ -94,7 +103,7 @@ def apply_update(
     tuned = {name: parameter for name, parameter in named.items() if noise.perturbs(name, parameter.shape)}
 
     def make(name: str) -> Tensor:
-        return gradient(name, tuned[name], members, weights, noise)
+        return gradient(name, tuned[name], members, weights, noise, device)
 
     def changed(
         gradients: Iterable[tuple[str, Tensor]], parts: Sequence[Regulariser]
@@ -119,20 +128,28 @@ def apply_update(
     for name, estimate in changed(shards.gradients(tuned, make), regularisers):
         parameter, origin = here.pop(name), origin_of(name)
         before = sample(parameter)
-        parameter.grad = estimate
+        parameter.grad = _beside(parameter, estimate)
+        del estimate  # on an accelerator there may be no room for two
         optimizer.step()  # moves this parameter only: no other one has a gradient
         parameter.grad = None
         for part in regularisers:
             part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
         scale = parameter.numel() / before.numel()
-        moved[name] = scale * distance_squared(sample(parameter), before)
+        moved[name] = scale * distance_squared(sample(parameter), before, device)
         if measured and origin is not None:
-            drifted[name] = distance_squared(parameter, origin)
+            drifted[name] = distance_squared(parameter, origin, device)
     for name, frozen in here.items():
         origin = origin_of(name)
         if measured and origin is not None:
-            drifted[name] = distance_squared(frozen, origin)
+            drifted[name] = distance_squared(frozen, origin, device)
     return StepSize(norm(moved, shards), norm(drifted, shards) if measured else math.nan)
+
+
+def _beside(parameter: Tensor, estimate: Tensor) -> Tensor:
+    """Return a gradient on its parameter's device; from an accelerator it comes into page-locked memory."""
+    if estimate.device == parameter.device:
+        return estimate
+    return torch.empty_like(parameter, pin_memory=parameter.is_pinned()).copy_(estimate)
 
 
 def _origin(part: Regulariser, name: str, origin: Tensor | None, parameter: Tensor) -> Tensor | None:

@@ -73,9 +73,13 @@ class Group:
             mine = {name: make(name) for place, name in taken if place == self.place}
             self.meet()
             for place, name in taken:
-                gradient = mine.pop(name) if place == self.place else torch.empty_like(parameters[name])
+                gradient = mine.pop(name) if place == self.place else self._empty(parameters[name])
                 distributed.broadcast(gradient, src=self.ranks[place], group=self.tensors)
                 yield name, gradient
+
+    def _empty(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        # What is sent is made where this rank computes; the tensor may be in host memory, or nowhere.
+        return torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=self.device)
 
     def stream(
         self,
@@ -111,10 +115,7 @@ class Group:
         made = ahead(make(name, named[name]).detach().to(self.device).contiguous() for name in mine)
         self.meet()
         for name, tensor in named.items():
-            if owners[name] == self.place:
-                sent = next(made)
-            else:
-                sent = torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=self.device)
+            sent = next(made) if owners[name] == self.place else self._empty(tensor, dtype)
             self._broadcast(sent, self.ranks[owners[name]])
             yield name, sent
 

@@ -213,7 +213,8 @@ class PopulationStrategy(DDPStrategy):
         if not self.shard_centre or lane_size == 1 or isinstance(self.shards, LaneShards):
             return
         assert self.lightning_module is not None
-        if any(isinstance(each, WeightAveraging) for each in self.lightning_module.trainer.callbacks):
+        callbacks = self.lightning_module.trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(each, WeightAveraging) for each in callbacks):
             raise UsageError(
                 "WeightAveraging keeps a copy of the whole centre on every rank, and strategy.shard_centre "
                 "divides it: leave one of the two out."
@@ -282,9 +283,10 @@ class PopulationStrategy(DDPStrategy):
         super().load_model_state_dict({**checkpoint, "state_dict": state}, strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the optimizer's state, as far as this rank holds it."""
-        states = [own_optimizer(state, self.shards) for state in checkpoint["optimizer_states"]]
-        super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
+        """Load the optimizer's state as far as this rank holds it, each part beside its parameter."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            # This moves it to the parameters' devices; the centre may be in host memory.
+            optimizer.load_state_dict(own_optimizer(state, self.shards))
 
     def barrier(self, *args: Any, **options: Any) -> None:
         """Wait for all ranks, unless this one is stopping: the others may not come any more."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
 from es_lightning.algorithm.shares import Change
+from es_lightning.algorithm.tensors import device_of
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.members import adapters
@@ -202,7 +203,7 @@ class EngineCheck:
     def _judged(self, centre: nn.Module, change: Change, off: Tensor, exact: Tensor) -> Comparison:
         """Compare how far the engine is from the exact values with how far it may be."""
         dtype = self.rollouts.engine.dtype
-        if dtype == torch.float32 and not _is_coarse(centre):
+        if dtype == torch.float32 and not _is_coarse(centre, self.rollouts.device):
             return Comparison(float(off.nan_to_num(torch.inf, torch.inf).max()), BOUND)
         is_half = dtype != torch.float32
         half, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)
@@ -283,11 +284,12 @@ def _group(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name).rpartition(".")[0] or name
 
 
-def _is_coarse(centre: nn.Module) -> bool:
+def _is_coarse(centre: nn.Module, device: torch.device | None) -> bool:
     """Whether float32 is less: on accelerators, and where vLLM approximates soft caps or BLOOM's GELU."""
+    device = device or device_of(centre)
     config: Any = getattr(centre, "config", None)
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
     is_approximate = getattr(config, "model_type", "") == "bloom" or any(
         getattr(config, cap, None) for cap in caps
     )
-    return is_approximate or all(held.device.type != "cpu" for held in centre.parameters())
+    return is_approximate or device.type != "cpu"

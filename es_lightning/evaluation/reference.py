@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import swap_tensors
 
 from es_lightning.algorithm.shares import Change, Shards
+from es_lightning.algorithm.tensors import device_of
 
 Named = Mapping[str, nn.Parameter]
 
@@ -39,8 +40,7 @@ def reference_logprobs(
     Returns:
         Float32 CPU tensor [R, L - 1], in nats.
     """
-    device = next(held.device for held in centre.parameters() if not held.is_meta)
-    ids = torch.tensor([list(row) for row in rows], device=device)
+    ids = torch.tensor([list(row) for row in rows], device=device_of(centre))
     with _changed(centre, change, dtype, shards or Shards()):
         logits: Tensor = centre(input_ids=ids, use_cache=False).logits[:, :-1].float()
     return logits.log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0].cpu()
@@ -49,12 +49,13 @@ def reference_logprobs(
 @contextmanager
 def _changed(centre: nn.Module, change: Change, dtype: torch.dtype, shards: Shards) -> Iterator[None]:
     own: dict[str, Tensor] = {}  # what is out of its place
+    device = device_of(centre)
 
     def enter(parameters: Named) -> None:
         for name, value in shards.stream(
             parameters.items(), lambda name, theta: change(name, theta.data).to(dtype), dtype
         ):
-            parameter = parameters[name]
+            parameter, value = parameters[name], value.to(device)
             own[name] = parameter.data
             if parameter.is_meta:  # takes no data of another device
                 own[name] = nn.Parameter(value, requires_grad=False)

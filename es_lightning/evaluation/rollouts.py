@@ -71,6 +71,11 @@ class Rollouts:
             ) from error
         self.shards = Shards()
         """Which tensors of the centre this process holds; the ranks of a lane load weights together."""
+        self.device: torch.device | None = None
+        """Where the engine's weights are made; None: where the centre is.
+
+        A centre in host memory is copied to an accelerator one tensor at a time, since noise is faster there.
+        """
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
@@ -119,6 +124,11 @@ class Rollouts:
                 break
             self._seen += prompt.choices[0].token_ids if prompt.choices else prompt.token_ids
         return encoded
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that a reserved prompt can have together with its completion; 0 before the first."""
+        return self._needed
 
     @property
     def sample(self) -> list[list[int]]:
@@ -218,10 +228,20 @@ class Rollouts:
 
         Args:
             centre: float32 parameters under Hugging Face names.
-            change: from a parameter's name and value to the tensor for the engine, in the engine's dtype.
+            change: from a parameter's name and value, on ``device``, to the tensor for the engine, in the
+                engine's dtype.
         """
-        yield from self.shards.stream(centre.named_parameters(), change, self.engine.dtype)
-        yield from persistent_buffers(centre).items()
+        yield from self.shards.stream(
+            centre.named_parameters(),
+            lambda name, theta: change(name, self._here(theta)),
+            self.engine.dtype,
+        )
+        for name, buffer in persistent_buffers(centre).items():
+            yield name, self._here(buffer)
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        # From page-locked memory the copy runs beside Python; the device does not read it before it is whole.
+        return tensor.to(self.device, non_blocking=True)
 
     def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""

@@ -1,0 +1,134 @@
+"""Where the centre of a run is: on the device beside the engine, or in host memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from es_lightning.algorithm.noise import Noise
+from es_lightning.analysis.cost import Device
+from es_lightning.analysis.devices import this_cpu
+from es_lightning.analysis.measured import size_for, slot_rank
+from es_lightning.analysis.placement import Where, place
+from es_lightning.analysis.room import Case, Engine
+from es_lightning.distributed.shards import without_absent
+from es_lightning.evaluation.rollouts import Rollouts
+from es_lightning.models import BaseModel
+from es_lightning.models.size import size_of
+from es_lightning.rollout import AdapterEngine, RolloutEngine
+from es_lightning.rollout.engine import model_dtype
+from es_lightning.rollout.vllm_adapter import MOST
+from es_lightning.system.page_lock import PageLock
+
+log = logging.getLogger(__name__)
+OPTIONS = ("memory_fraction", "kv_cache_gib", "batch_size", "tensor_parallel_size", "options")
+
+
+class CentrePlace:
+    """Keeps the centre where ``model.centre_device`` wants it.
+
+    Args:
+        wanted: what it says.
+    """
+
+    def __init__(self, wanted: Where) -> None:
+        self.wanted: Where = wanted
+        self.on_host = False
+        self._lock: PageLock | None = None
+
+    def decide(self, case: Case, tells: bool) -> int:
+        """Decide where the centre is, before anything is loaded.
+
+        Args:
+            case: what the device has to hold, with the centre on it.
+            tells: whether this rank writes it into the log.
+
+        Returns:
+            The bytes of the device that loads and updates need beside the centre and the engine.
+        """
+        self.on_host, why = place(case, self.wanted)
+        if tells:
+            where = "in host memory" if self.on_host else "on the device"
+            log.info("The centre is %s: %s.", where, why)
+        decided = replace(case, on_host=self.on_host)
+        return int(decided.optimizer + decided.passing)
+
+    def put(self, centre: nn.Module, device: torch.device) -> torch.device | None:
+        """Put the centre in its place.
+
+        Args:
+            centre: in host memory, or in its place already.
+            device: that the run computes on.
+
+        Returns:
+            The device that tensors pass through on their way out of host memory; None if they are there.
+
+        Raises:
+            UsageError: the system refuses to lock so much memory.
+        """
+        with without_absent(centre):
+            if not self.on_host:
+                centre.to(device)
+                return None
+            if device.type == "cuda" and self._lock is None:
+                self._lock = PageLock(centre.parameters())
+        return device
+
+    def release(self) -> None:
+        """Unlock the centre's memory."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def case_of(
+    rollouts: Rollouts,
+    base: BaseModel,
+    noise: Noise,
+    state: float,
+    prompts: int,
+    members: int,
+    device: torch.device,
+) -> Case:
+    """Return what a device has to hold in a run, with the centre on it, as ``es-lightning plan`` computes it.
+
+    Args:
+        rollouts: whose prompts have been reserved.
+        base: the base model, of which only the configuration is read.
+        noise: of the run.
+        state: bytes per parameter of the optimizer's state.
+        prompts: P of a generation.
+        members: of this lane.
+        device: that the run computes on.
+    """
+    engine, samples = rollouts.engine, rollouts.sampling.n
+    place = this_cpu() if device.type == "cpu" else _accelerator(device)
+    as_adapters = isinstance(engine, AdapterEngine)
+    dtype = model_dtype(engine.dtype_name, base.dtype, device)
+    takes = Engine.of(_options(engine), place, samples)
+    if as_adapters:
+        held = min(members, getattr(engine, "max_loras", None) or MOST)
+        takes = takes.with_adapters(held, slot_rank(noise.rank))
+    longest = float(rollouts.longest)
+    return Case(
+        size=size_for(size_of(base.config, base.blueprint), noise, dtype, as_adapters),
+        device=place,
+        engine=takes,
+        state=state,
+        sequences=prompts * samples * max(takes.adapters, 1),
+        tokens=longest,
+        context=longest,
+        longest=longest,
+    )
+
+
+def _options(engine: RolloutEngine) -> dict[str, object]:
+    return {name: getattr(engine, name) for name in OPTIONS if hasattr(engine, name)}
+
+
+def _accelerator(device: torch.device) -> Device:
+    _, total = torch.accelerator.get_memory_info(device)
+    return Device(device.type, "this machine", memory_gb=total / 1e9)
