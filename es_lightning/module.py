@@ -333,7 +333,7 @@ class EvolutionStrategies(pl.LightningModule):
                 does.
         """
         held = self.rollouts.shards.held(self.centre.named_parameters())
-        optimizer = made_optimizer(self._make_optimizer, held.values())
+        optimizer = made_optimizer(self._make_optimizer, iter(held.values()))
         for part in self.regularisers:
             part.check_lr(float(optimizer.param_groups[0]["lr"]))
         scheduler = None if self._make_scheduler is None else self._make_scheduler(optimizer)
