@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from es_lightning.algorithm.regularisers import AnchoredDecay, SparseUpdate
 from es_lightning.callbacks import BestModel, ExportHF, RunReport, UpdateGeometry
+from es_lightning.models import BaseModel
 from es_lightning.system.checkpoint import newest, read_checkpoint
 from tests.distributed.test_faults import journal_lines, wait_until
 from tests.helpers.families import Family, make
@@ -102,6 +103,17 @@ def test_a_centre_in_parts_gives_the_bits_of_one_rank(
     held = [run.report(rank)["held"] for rank in range(lane_size)]
     assert sorted(name for each in held for name in each) == sorted(alone.report()["held"])
     assert all(held)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_generation_sends_a_set_of_weights_per_member_and_little_else(tmp_path: Path) -> None:
+    run = Run(tmp_path, count_bytes=True, **DIVIDED)
+    assert fit(run, 2) == [0, 0], run.log()
+    parameters = sum(parameter.numel() for parameter in BaseModel("tiny").load().parameters())
+    for sent in run.report()["bytes"][:-1]:
+        # Five members in float32, each tensor once: every rank receives half of them, and sends the others.
+        assert 0 < sent - 5 * 4 * parameters < 10_000
 
 
 @pytest.fixture(scope="module")
