@@ -279,9 +279,9 @@ class EvolutionStrategies(pl.LightningModule):
                 self.centre = self.base_model.load(shards.holds if divided else None)
 
     def _decide_place(self) -> None:
-        """Decide where the centre is, and let the engine leave room for it; a CPU has one memory for all."""
+        """Decide where the centre is, and let the engine leave room for it, if there are two memories."""
         device = self.trainer.strategy.root_device
-        if device.type == "cpu":
+        if device.type in ("cpu", "mps"):
             return
         if not self.rollouts.longest:  # a callback has asked for the model before ``setup`` came so far
             self.data.encode("train", self.reserve)

@@ -236,8 +236,10 @@ def test_members_gradients_and_measures_have_the_bits_of_a_centre_on_the_gpu(
     noise: Noise, base: BaseModel, engine: HFEngine
 ) -> None:
     gpu, host = torch.device("cuda"), base.load()
-    lock, near = PageLock(host.parameters()), copy.deepcopy(host).to(gpu)
-    assert all(each.is_pinned() for each in host.parameters() if each.numel() >= 2**20)
+    near, large = copy.deepcopy(host).to(gpu), torch.ones(2**22)
+    lock = PageLock([large])
+    assert large.is_pinned()
+    assert torch.equal(large.to(gpu, non_blocking=True).cpu(), large)
     streams = []
     for centre, device in ((host, gpu), (near, None)):
         rollouts = Rollouts(engine, Sampling(max_tokens=6))
