@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from es_lightning.algorithm.bounds import check_centre
@@ -218,6 +219,36 @@ def test_the_log_says_where_the_centre_is_and_why(
         "The centre is in host memory",
     ]
     assert "centre, engine and a cache for 8 sequences" in caplog.messages[1]
+
+
+class Engine(HFEngine):
+    """Keeps what it was told to leave free."""
+
+    left_free = 0
+
+    def leave_free(self, size: int) -> None:
+        self.left_free = size
+
+
+@pytest.mark.parametrize(("gigabytes", "on_host"), [(4.0005, True), (80.0, False)])
+def test_a_module_decides_before_it_loads_and_tells_its_engine(
+    gigabytes: float, on_host: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    size, device = int(gigabytes * 1e9), torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda *_: (size, size))
+    monkeypatch.setattr(SingleDeviceStrategy, "root_device", device)
+    engine = Engine("float32", "cpu")
+    model = module(engine=engine, **MOMENTUM)
+    model.trainer = trainer(tmp_path)
+    model.trainer.datamodule = TaskDataModule(Letters(), grading=Grading(workers=0))  # type: ignore[attr-defined]
+    model.configure_model()  # as WeightAveraging calls it, before setup has reserved anything
+    assert places(model.centre) == {"cpu"}, "setup moves it, or locks it"
+    assert model.ranks.shards.device == model.rollouts.shards.device == (device if on_host else None)
+    parameters = [parameter.numel() for parameter in model.centre.parameters()]
+    # Momentum and two tensors beside a centre on the device, else one tensor in two precisions.
+    assert engine.left_free == (
+        (4 + 4) * max(parameters) if on_host else 4 * sum(parameters) + 8 * max(parameters)
+    )
 
 
 def test_without_an_accelerator_nothing_is_decided(base: BaseModel) -> None:
