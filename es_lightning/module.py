@@ -290,8 +290,7 @@ class EvolutionStrategies(pl.LightningModule):
         mine = len(self.ranks.lane.share(range(self.population.size)))
         asked = (self.noise, state, self.data.batch_size, mine, device, self.ranks.centre_shards)
         case = case_of(self.rollouts, self.base_model, *asked)
-        left_free = self.centre_place.decide(case, device, tells=self.ranks.rank == 0)
-        self.rollouts.engine.leave_free(left_free)
+        self.rollouts.engine.leave_free(self.centre_place.decide(case, device, self.ranks))
 
     def to(self, *args: Any, **options: Any) -> Self:
         """Move the module as Lightning does before a run, except for a centre that is in host memory."""

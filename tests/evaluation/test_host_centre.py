@@ -24,6 +24,7 @@ from es_lightning.algorithm.tensors import checksum, distance_squared, drift
 from es_lightning.algorithm.update import apply_update, gradient
 from es_lightning.analysis.room import Case
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.evaluation import Rollouts
 from es_lightning.evaluation.centre_place import CentrePlace, case_of
 from es_lightning.evaluation.members import adapters
@@ -201,19 +202,34 @@ def test_a_run_asks_for_what_its_device_has_to_hold(gpu: torch.device, base: Bas
     assert case.longest == case.tokens > 6
 
 
+class Later(Ranks):
+    """The second of two ranks, which says what it is told to."""
+
+    def __init__(self, told: list[bytes]) -> None:
+        super().__init__()
+        self.rank, self.told = 1, told
+
+    def exchange(self, payload: bytes) -> list[bytes]:
+        assert payload == self.told[0]
+        return self.told
+
+
 def test_the_log_says_where_the_centre_is_and_why(
     gpu: torch.device, base: BaseModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     case = case_on(gpu, base, HFEngine("bfloat16", "cpu"))
     place = CentrePlace("auto")
     with caplog.at_level("INFO"):
-        left_free = place.decide(case, gpu, tells=True)
+        left_free = place.decide(case, gpu, Ranks())
         assert place.device is None
         assert left_free == 4 * case.size.parameters + 8 * case.size.largest
         small = replace(case, device=replace(case.device, memory_gb=4.0003))
-        assert place.decide(small, gpu, tells=True) == 6 * case.size.largest
+        assert place.decide(small, gpu, Ranks()) == 6 * case.size.largest
         assert place.device == gpu
-        place.decide(case, gpu, tells=False)
+        place.decide(case, gpu, Later([b"device", b"host"]))
+        assert place.device == gpu, "one rank's device is too small"
+        place.decide(case, gpu, Later([b"device", b"device"]))
+        assert place.device is None
     assert [record.message[: record.message.index(":")] for record in caplog.records] == [
         "The centre is on the device",
         "The centre is in host memory",
@@ -254,7 +270,7 @@ def test_a_module_decides_before_it_loads_and_tells_its_engine(
 def test_without_an_accelerator_nothing_is_decided(base: BaseModel) -> None:
     case = case_on(CPU, base, HFEngine("bfloat16", "cpu"))
     place = CentrePlace("cpu")
-    place.decide(case, CPU, tells=False)
+    place.decide(case, CPU, Ranks())
     assert place.device is None
 
 
