@@ -183,7 +183,8 @@ class EvolutionStrategies(pl.LightningModule):
     @property
     def ranks(self) -> Ranks:
         """This process among the ranks of the run."""
-        return Ranks(self.trainer.strategy, self.rollouts.engine.tensor_parallel_size)
+        lane_size = self.rollouts.engine.tensor_parallel_size
+        return Ranks(self.trainer.strategy, lane_size, self.centre_place.device)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -247,7 +248,7 @@ class EvolutionStrategies(pl.LightningModule):
             self._warn_of_long_schedules()
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
-        self.rollouts.device = self.centre_place.put(self.centre, self.trainer.strategy.root_device)
+        self.centre_place.put(self.centre, self.trainer.strategy.root_device)
         mine = len(self.ranks.lane.share(range(self.population.size)))
         # Before the header is made, which has to show what the updates use.
         self.noise = self.rollouts.limited(self.noise, self.base_model, self.centre, mine)
@@ -287,12 +288,14 @@ class EvolutionStrategies(pl.LightningModule):
         matrix = nn.Parameter(torch.zeros(256, 256))
         state = state_per_parameter(made_optimizer(self._make_optimizer, [matrix]))
         mine = len(self.ranks.lane.share(range(self.population.size)))
-        case = case_of(self.rollouts, self.base_model, self.noise, state, self.data.batch_size, mine, device)
-        self.rollouts.engine.leave_free(self.centre_place.decide(case, tells=self.ranks.rank == 0))
+        asked = (self.noise, state, self.data.batch_size, mine, device, self.ranks.centre_shards)
+        case = case_of(self.rollouts, self.base_model, *asked)
+        left_free = self.centre_place.decide(case, device, tells=self.ranks.rank == 0)
+        self.rollouts.engine.leave_free(left_free)
 
     def to(self, *args: Any, **options: Any) -> Self:
         """Move the module as Lightning does before a run, except for a centre that is in host memory."""
-        if not self.centre_place.on_host or not hasattr(self, "centre"):
+        if self.centre_place.device is None or not hasattr(self, "centre"):
             return super().to(*args, **options)
         centre = self.centre
         del self.centre
@@ -358,6 +361,9 @@ class EvolutionStrategies(pl.LightningModule):
                 "this module's centre has been tuned already, and a run begins at the base model: make a new "
                 "module, or give the ckpt_path of the run that is to go on."
             )
+        if self.centre_place.device is not None:
+            # Lightning's own strategies put a resumed state on the device: this puts it beside the centre.
+            self._optimizer.load_state_dict(self._optimizer.state_dict())
         self.history.checksum = self.checksum()
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.history.open_without_files(self.header, self.generation)
@@ -472,12 +478,10 @@ class EvolutionStrategies(pl.LightningModule):
             self.regularisers,
             measured,
             self.rollouts.shards,
-            self.rollouts.device,
         )
         self.drift.fill_(step.drift)
         self.rollouts.forget()
-        place = (self.rollouts.device, self.rollouts.shards)
-        check_centre(self.centre.named_parameters(), record.index, self.lr, *place)
+        check_centre(self.centre.named_parameters(), record.index, self.lr, self.rollouts.shards)
         trim_heap()
         return step
 
@@ -505,7 +509,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def checksum(self) -> str:
         """Hash the centre into sixteen hexadecimal digits, which change with any bit of any weight."""
-        digits = checksum(self.centre.named_parameters(), self.rollouts.device, self.rollouts.shards)
+        digits = checksum(self.centre.named_parameters(), self.rollouts.shards)
         trim_heap()
         return digits
 
@@ -540,9 +544,7 @@ class EvolutionStrategies(pl.LightningModule):
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
         """Score the centre on the validation prompts, which come as one batch, and log the means."""
         if self.drift.isnan():
-            self.drift.fill_(
-                drift(self.base_model.weights, self.centre, self.rollouts.device, self.rollouts.shards)
-            )
+            self.drift.fill_(drift(self.base_model.weights, self.centre, self.rollouts.shards))
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
         self._log_means("val", prompts)
 
@@ -589,10 +591,9 @@ class EvolutionStrategies(pl.LightningModule):
             if isinstance(each, ModelCheckpoint) and each.dirpath
         }
         base = self.base_model.weights
-        device = self.rollouts.device
         place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks, self.regularisers)
-        self.history.restore(generation, *place, device)
-        self.drift.fill_(drift(base, self.centre, device, self.rollouts.shards))
+        self.history.restore(generation, *place)
+        self.drift.fill_(drift(base, self.centre, self.rollouts.shards))
         self.rollouts.forget()
         trim_heap()
 

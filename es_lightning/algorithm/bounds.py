@@ -118,7 +118,6 @@ def check_centre(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
     generation: int,
     lr: float,
-    device: torch.device | None = None,
     shards: Shards | None = None,
 ) -> None:
     """Refuse a centre that the update of a generation has ruined.
@@ -127,14 +126,15 @@ def check_centre(
         named_parameters: the centre, after the update; each tensor is read once.
         generation: index of the generation.
         lr: learning rate of the update.
-        device: where to look; None looks where the tensors are.
         shards: which tensors are here; all ranks that hold the others learn of a ruined one.
 
     Raises:
         DivergenceError: a weight is not finite, or far too large.
     """
     shards = shards or Shards()
-    held = {name: _largest(each.detach().to(device)) for name, each in shards.held(named_parameters).items()}
+    held = {
+        name: _largest(shards.here(each.detach())) for name, each in shards.held(named_parameters).items()
+    }
     for name, largest in shards.gathered(held).items():
         if not largest <= LARGEST_WEIGHT:
             raise DivergenceError(

@@ -1,6 +1,7 @@
 """Which rank makes the gradient of which tensor, and which rank holds which, where ranks divide the work."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -61,13 +62,26 @@ def owners(sizes: Mapping[str, int], ranks: int) -> dict[str, int]:
     return {name: found[name] for name in sizes}
 
 
+@dataclass(frozen=True)
 class Shards:
     """Which tensors of the centre this process holds: all of them, and it makes all of an update.
 
     Ranks that divide the centre or the update have a class of their own, ``es_lightning.distributed.shards``.
     Then all ranks that hold a centre together have to call the same method at the same time, and to exhaust
     what it yields.
+
+    Args:
+        device: that this process computes on, if its tensors are elsewhere, in host memory; else None.
     """
+
+    device: torch.device | None = field(default=None, kw_only=True)
+
+    def here(self, tensor: Tensor) -> Tensor:
+        """Return a tensor on the device that this process computes on.
+
+        From page-locked memory the copy runs beside Python; the device does not read it before it is whole.
+        """
+        return tensor.to(self.device, non_blocking=True)
 
     def holds(self, name: str) -> bool:
         """Whether this process holds a parameter's values, and updates them."""

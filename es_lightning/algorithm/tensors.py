@@ -33,11 +33,7 @@ class StoredWeights(Weights, Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-def checksum(
-    named_tensors: Iterable[tuple[str, Tensor]],
-    device: torch.device | None = None,
-    shards: Shards | None = None,
-) -> str:
+def checksum(named_tensors: Iterable[tuple[str, Tensor]], shards: Shards | None = None) -> str:
     """Return sixteen hexadecimal digits that change with any bit of any weight.
 
     Each chunk is summed as sum_i bits_i * (2 i + 1). The bits of an element are read as int32, and products
@@ -47,25 +43,28 @@ def checksum(
 
     Args:
         named_tensors: pairs of a name and a float32 tensor, in a fixed order.
-        device: where to compute; None computes where the tensors are.
         shards: which of them are here; the ranks that hold them together get the same digits.
     """
     named, shards = dict(named_tensors), shards or Shards()
     held = shards.held(named.items())
-    found = fetched([_sums(each, device) for each in held.values()])
-    sums = shards.gathered(dict(zip(held, found, strict=True)))
+    sums = shards.gathered(
+        dict(zip(held, fetched([_sums(each, shards) for each in held.values()]), strict=True))
+    )
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in named.items():
         digest.update(f"{name} {tuple(tensor.shape)} {sums[name]}\n".encode())
     return digest.hexdigest()
 
 
-def _sums(tensor: Tensor, device: torch.device | None) -> Tensor:
+def _sums(tensor: Tensor, shards: Shards) -> Tensor:
     """Sum the chunks of a tensor for its checksum, int64."""
     bits = tensor.detach().reshape(-1).view(torch.int32)
-    factors = torch.arange(CHUNK, dtype=torch.int32, device=device or bits.device).mul_(2).add_(1)
+    factors = torch.arange(CHUNK, dtype=torch.int32, device=shards.device or bits.device).mul_(2).add_(1)
     return torch.cat(
-        [(block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64) for block in _blocks(bits, device)]
+        [
+            (block * factors[: block.shape[1]]).sum(dim=1, dtype=torch.int64)
+            for block in _blocks(bits, shards.device)
+        ]
     )
 
 
@@ -101,27 +100,14 @@ def distance_squared(a: Tensor, b: Tensor, device: torch.device | None = None) -
     return _summed(torch.cat(sums)[None])
 
 
-def drift(
-    base: StoredWeights,
-    centre: nn.Module,
-    device: torch.device | None = None,
-    shards: Shards | None = None,
-) -> float:
-    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor.
-
-    Args:
-        base: the base model's weights.
-        centre: float32 parameters under their names.
-        device: where to compute; None computes where the parameters are.
-        shards: which parameters are here.
-    """
+def drift(base: StoredWeights, centre: nn.Module, shards: Shards | None = None) -> float:
+    """Return the Euclidean norm of (centre - base), summed in float64; nan if the base lacks a tensor."""
     named, shards = dict(centre.named_parameters()), shards or Shards()
     if not all(name in base for name in named):
         return math.nan
     held = shards.held(named.items())
-    return norm(
-        {name: distance_squared(each, base.read(name), device) for name, each in held.items()}, shards
-    )
+    squares = {name: distance_squared(each, base.read(name), shards.device) for name, each in held.items()}
+    return norm(squares, shards)
 
 
 def device_of(centre: nn.Module) -> torch.device:
@@ -129,7 +115,7 @@ def device_of(centre: nn.Module) -> torch.device:
     return next(each.device for each in centre.parameters() if not each.is_meta)
 
 
-def norm(squares: Mapping[str, Tensor], shards: Shards | None = None) -> float:
+def norm(squares: Mapping[str, Tensor], shards: Shards) -> float:
     """Return the Euclidean norm of all tensors together.
 
     Args:
@@ -137,15 +123,14 @@ def norm(squares: Mapping[str, Tensor], shards: Shards | None = None) -> float:
         shards: which are here. The sum is exact, so that its order does not matter.
     """
     numbers = [square for [square] in fetched(list(squares.values()))]
-    all_numbers = (shards or Shards()).gathered(dict(zip(squares, numbers, strict=True)))
-    return math.sqrt(math.fsum(all_numbers.values()))
+    return math.sqrt(math.fsum(shards.gathered(dict(zip(squares, numbers, strict=True))).values()))
 
 
 def _chunks_at_once(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _CHUNKS_AT_ONCE
 
 
-def _blocks(flat: Tensor, device: torch.device | None = None) -> Iterator[Tensor]:
+def _blocks(flat: Tensor, device: torch.device | None) -> Iterator[Tensor]:
     """Cut a tensor into [k, CHUNK] for one operation each on a device, and a rest [1, n] that is shorter."""
     device = device or flat.device
     chunks = flat.numel() // CHUNK

@@ -75,7 +75,6 @@ def apply_update(
     regularisers: Sequence[Regulariser] = (),
     measure_drift: bool = True,
     shards: Shards | None = None,
-    device: torch.device | None = None,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -90,9 +89,8 @@ def apply_update(
         base: the base model's weights, from which the drift is measured.
         regularisers: parts that change the update, in this order.
         measure_drift: False saves reading the base model, unless a regulariser needs it.
-        shards: which tensors are here, and who makes their gradients; other ranks update the others.
-        device: where gradients are made and distances measured; None takes the parameters'. The optimizer
-            steps where they are, and no more than one gradient is on the device.
+        shards: which tensors are here, and who makes their gradients, on which device; other ranks update
+            the others. The optimizer steps where the parameters are.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
@@ -103,7 +101,7 @@ def apply_update(
     tuned = {name: parameter for name, parameter in named.items() if noise.perturbs(name, parameter.shape)}
 
     def make(name: str) -> Tensor:
-        return gradient(name, tuned[name], members, weights, noise, device)
+        return gradient(name, tuned[name], members, weights, noise, shards.device)
 
     def changed(
         gradients: Iterable[tuple[str, Tensor]], parts: Sequence[Regulariser]
@@ -135,13 +133,13 @@ def apply_update(
         for part in regularisers:
             part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
         scale = parameter.numel() / before.numel()
-        moved[name] = scale * distance_squared(sample(parameter), before, device)
+        moved[name] = scale * distance_squared(sample(parameter), before, shards.device)
         if measured and origin is not None:
-            drifted[name] = distance_squared(parameter, origin, device)
+            drifted[name] = distance_squared(parameter, origin, shards.device)
     for name, frozen in here.items():
         origin = origin_of(name)
         if measured and origin is not None:
-            drifted[name] = distance_squared(frozen, origin, device)
+            drifted[name] = distance_squared(frozen, origin, shards.device)
     return StepSize(norm(moved, shards), norm(drifted, shards) if measured else math.nan)
 
 

@@ -93,6 +93,7 @@ class Device:
     host_link: float = _option("from page-locked host memory to a device, GB/s that are reached", 25.0)
     host_bandwidth: float = _option("what a rank's optimizer moves in host memory, GB/s", 20.0)
     adapter_share: float = _option("share of the speed that is left beside adapters", 0.9)
+    lane_network: float = _option("network between the ranks of a lane, GB/s that are reached", 10.0)
     network: float = _option("network between two ranks, GB/s", 1.25)
     latency: float = _option("microseconds per message", 50.0)
 
@@ -212,11 +213,21 @@ def cache_bytes(size: Size, tokens: float, k: int) -> float:
 # Seconds ----------------------------------------------------------------------------------------------
 
 
-def load_seconds(size: Size, device: Device, k: int) -> float:
+def load_seconds(size: Size, device: Device, k: int, shards: int = 1) -> float:
     """One set of weights: centre read, copy written, copy read by the loader, 1/k of it packed and kept."""
-    moved = (4 + (2 + 1 / k) * size.weight_bytes) * size.parameters
+    moved = (4 / shards + (2 + 1 / k) * size.weight_bytes) * size.parameters
     packed = 0.0 if device.packing_rate is None else size.parameters / k / (device.packing_rate * 1e9)
     return moved / device.bytes_per_second + packed
+
+
+def exchanged_bytes(size: Size, shards: int) -> float:
+    """What a rank receives of one set of weights from those that hold the rest, in the engine's precision."""
+    return size.weight_bytes * size.parameters * (1 - 1 / shards)
+
+
+def exchange_seconds(size: Size, device: Device, shards: int) -> float:
+    """One set of weights, of which each rank of a lane holds a share and sends it to the others."""
+    return exchanged_bytes(size, shards) / (device.lane_network * 1e9)
 
 
 def link_seconds(size: Size, device: Device, per_parameter: float = 4.0) -> float:

@@ -37,6 +37,7 @@ class Work:
         at_once: how many sequences the engine holds.
         state: bytes per parameter of the optimizer's state.
         on_host: whether the centre is in host memory.
+        shards: ranks of a lane that hold the centre together.
         shares_update: whether ranks share the noise of an update.
         penalised: whether the base model scores all completions.
         stored_bytes: per parameter of the base model's files.
@@ -51,6 +52,7 @@ class Work:
     at_once: int
     state: float
     on_host: bool
+    shards: int
     shares_update: bool
     penalised: bool
     stored_bytes: int
@@ -58,8 +60,10 @@ class Work:
     @property
     def load(self) -> float:
         """Seconds to load the centre into the engine."""
-        crossing = cost.link_seconds(self.size, self.device) if self.on_host else 0.0
-        return cost.load_seconds(self.size, self.device, self.engine.ranks) + crossing
+        size, device = self.size, self.device
+        crossing = cost.link_seconds(size, device, 4 / self.shards) if self.on_host else 0.0
+        sent = cost.exchange_seconds(size, device, self.shards)
+        return cost.load_seconds(size, device, self.engine.ranks, self.shards) + crossing + sent
 
     def generate(self, batches: Sequence[Batch]) -> float:
         """Seconds to complete what an engine is given at once."""
@@ -88,9 +92,10 @@ def generation(work: Work, members: int) -> list[Line]:
 
 def _alone(work: Work, mine: int) -> list[Line]:
     """Members one after the other."""
-    noise = work.size.tuned / work.device.noise_per_second
+    noise = work.size.tuned / work.shards / work.device.noise_per_second
+    share = " / k" if work.shards > 1 else ""
     return [
-        Line("perturb and load", mine * (noise + work.load), f"M (d / R + {_load(work)})"),
+        Line("perturb and load", mine * (noise + work.load), f"M (d / R{share} + {_load(work)})"),
         Line("generate", mine * work.generate(work.train), f"M ({_generate(work)})"),
     ]
 
@@ -123,15 +128,18 @@ def _penalty(work: Work, mine: int) -> Line:
 
 
 def _update(work: Work, members: int, ranks: int) -> list[Line]:
-    if work.shares_update:
-        value = cost.shared_update_seconds(work.size, work.device, members, ranks)
-        lines = [Line("update, shared", value, "N d / (R W) + 4 d (1 - 1 / W) / network")]
+    # Where a lane divides the centre, a rank updates its share; the other lanes may share the noise of that.
+    part, sharing = work.size._replace(tuned=round(work.size.tuned / work.shards)), ranks // work.shards
+    d, w = ("(d / k)", "L") if work.shards > 1 else ("d", "W")
+    if work.shares_update and sharing > 1:
+        value = cost.shared_update_seconds(part, work.device, members, sharing)
+        lines = [Line("update, shared", value, f"N {d} / (R {w}) + 4 {d} (1 - 1 / {w}) / network")]
     else:
-        value = cost.update_seconds(work.size, work.device, members)
-        lines = [Line("update", value, "N d / R, on every rank")]
+        value = cost.update_seconds(part, work.device, members)
+        lines = [Line("update", value, f"N {d} / R, on every rank")]
     if work.on_host:
-        longer = cost.host_update_seconds(work.size, work.device, work.state)
-        formula = f"12 d / host_link + {12 + 2 * work.state:.3g} d / host_bandwidth"
+        longer = cost.host_update_seconds(work.size, work.device, work.state) / work.shards
+        formula = f"12 {d} / host_link + {12 + 2 * work.state:.3g} {d} / host_bandwidth"
         lines.append(Line("the same on the host", longer, formula))
     return lines
 
@@ -139,7 +147,11 @@ def _update(work: Work, members: int, ranks: int) -> list[Line]:
 def _load(work: Work) -> str:
     b = work.size.weight_bytes
     packing = "" if work.device.packing_rate is None else " + d / (k packing_rate)"
-    crossing = "4 d / host_link + " if work.on_host else ""
+    share = " / k" if work.shards > 1 else ""
+    crossing = f"4 d{share} / host_link + " if work.on_host else ""
+    if share:
+        crossing += f"{b} d (1 - 1 / k) / lane_network + "
+        return f"{crossing}({2 * b} + {4 + b} / k) d / B{packing}"
     return f"{crossing}({4 + 2 * b} + {b} / k) d / B{packing}"
 
 

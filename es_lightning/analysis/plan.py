@@ -81,6 +81,7 @@ class Plan:
         dollars_per_hour: of one device; None if nobody said.
         host_gb: memory of a machine beside its accelerators; None if nobody said.
         shares_update: whether ranks share the noise of an update.
+        shards_centre: whether the ranks of a lane hold one centre together.
         centre_device: where the config puts the centre.
     """
 
@@ -94,6 +95,7 @@ class Plan:
     dollars_per_hour: float | None = None
     host_gb: float | None = None
     shares_update: bool = False
+    shards_centre: bool = False
     centre_device: Where = "auto"
 
     @property
@@ -122,7 +124,12 @@ class Plan:
         held = sum((each.read + each.written / 2) * each.sequences for each in train)
         context = held / max(sequences, 1)
         at_once = sequences * max(self.engine.adapters, 1)
-        return Case(self.size, self.device, self.engine, self.run.state, at_once, mean, context, longest)
+        asked = (self.run.state, at_once, mean, context, longest)
+        return Case(self.size, self.device, self.engine, *asked, shards=self._shards)
+
+    @property
+    def _shards(self) -> int:
+        return self.engine.ranks if self.shards_centre else 1
 
     # Memory ---------------------------------------------------------------------------------------
 
@@ -131,16 +138,17 @@ class Plan:
         """Memory of a machine, beside that of its accelerators."""
         if self.case.is_cpu:
             return []
-        ranks, centre = self.per_machine, cost.centre_bytes(self.size)
+        ranks, centre = self.per_machine, cost.centre_bytes(self.size) / self._shards
+        share = " / k" if self._shards > 1 else ""
         if self.case.on_host:
-            state = cost.state_bytes(self.size, self.run.state)
+            state = cost.state_bytes(self.size, self.run.state) / self._shards
             centres = [
-                Part("centres, float32", ranks * centre, f"4 d, {ranks} ranks; page-locked"),
-                Part("optimizer's states", ranks * state, f"{self.run.state:.3g} d, {ranks} ranks"),
+                Part("centres, float32", ranks * centre, f"4 d{share}, {ranks} ranks; page-locked"),
+                Part("optimizer's states", ranks * state, f"{self.run.state:.3g} d{share}, {ranks} ranks"),
                 Part("a gradient on its way", ranks * 4 * self.size.largest, f"4 m, {ranks} ranks"),
             ]
         else:
-            centres = [Part("centres while they are loaded", ranks * centre, f"4 d, {ranks} ranks")]
+            centres = [Part("centres while they are loaded", ranks * centre, f"4 d{share}, {ranks} ranks")]
         return [
             *centres,
             Part("processes", self.per_machine * PROCESS_GB * 1e9, f"{PROCESS_GB:g} GB a rank, assumed"),
@@ -187,6 +195,7 @@ class Plan:
             at_once=self.engine.at_once if case.problems() else max(case.held, 1),
             state=run.state,
             on_host=case.on_host,
+            shards=case.shards,
             shares_update=self.shares_update and self.count > 1,
             penalised=run.penalised,
             stored_bytes=run.stored_bytes,

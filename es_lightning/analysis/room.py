@@ -121,6 +121,7 @@ class Case:
         context: tokens that one of them has while it grows, on average.
         longest: tokens of the longest.
         on_host: whether the centre and the optimizer's state are in host memory, beside an accelerator.
+        shards: ranks of a lane that hold them together.
     """
 
     size: Size
@@ -132,6 +133,7 @@ class Case:
     context: float
     longest: float
     on_host: bool = False
+    shards: int = 1
 
     @property
     def is_cpu(self) -> bool:
@@ -141,12 +143,12 @@ class Case:
     @property
     def centre(self) -> float:
         """What the float32 centre takes of the device, in bytes."""
-        return 0.0 if self.on_host else cost.centre_bytes(self.size)
+        return 0.0 if self.on_host else cost.centre_bytes(self.size) / self.shards
 
     @property
     def optimizer(self) -> float:
         """What the optimizer's state takes of the device, in bytes."""
-        return 0.0 if self.on_host else cost.state_bytes(self.size, self.state)
+        return 0.0 if self.on_host else cost.state_bytes(self.size, self.state) / self.shards
 
     @property
     def passing(self) -> float:
@@ -180,7 +182,8 @@ class Case:
             return self.engine.cache_gib * GIB
         own = self.weights + self.adapters + self.reserve
         if self.engine.takes_rest:
-            return self.device.memory - own - self.centre - self.optimizer - self.passing
+            # A byte less, so that rounding does not make the sum of all larger than the device.
+            return self.device.memory - own - self.centre - self.optimizer - self.passing - 1
         if self.engine.fraction is None:
             return self.cache_of(self.tokens * min(self.sequences, self.engine.at_once))
         # On a CPU vLLM counts the whole process against its share, and the centre is loaded before it starts.
@@ -233,9 +236,10 @@ class Case:
         if self.on_host:
             passing = f"(4 + {self.size.weight_bytes}) m; the centre is in host memory"
             return [Part("a tensor like the largest", self.passing, passing)]
+        share = " / k" if self.shards > 1 else ""
         return [
-            Part("centre, float32", self.centre, "4 d"),
-            Part("optimizer's state", self.optimizer, f"{self.state:.3g} d"),
+            Part("centre, float32", self.centre, f"4 d{share}"),
+            Part("optimizer's state", self.optimizer, f"{self.state:.3g} d{share}"),
             Part("two tensors like the largest", self.passing, "2 * 4 m"),
         ]
 
@@ -247,7 +251,8 @@ class Case:
     def problems(self) -> list[str]:
         """Say what does not fit; empty if everything does."""
         found, room = [], self.device.memory
-        if self.cache < self.cache_of(self.longest):
+        has_none = self.engine.takes_rest and self.total > room  # the second sentence says it all
+        if self.cache < self.cache_of(self.longest) and not has_none:
             found.append(
                 f"the key-value cache of {in_gb(max(self.cache, 0))} does not hold the longest sequence, "
                 f"{self.longest:.0f} tokens ({in_gb(self.cache_of(self.longest))})"

@@ -7,6 +7,7 @@ from es_lightning.analysis.devices import GPUS
 from es_lightning.analysis.placement import is_good
 from es_lightning.analysis.room import Case, Engine
 
+SHARD = "--trainer.strategy PopulationStrategy --trainer.strategy.shard_centre true"
 FRACTIONS = [percent / 100 for percent in range(95, 0, -5)]
 
 
@@ -36,12 +37,14 @@ def ways_out(case: Case, count: int) -> list[str]:
 
 
 def _changes(case: Case, count: int) -> Iterator[tuple[Case, list[str]]]:
-    """Yield other lanes, a centre on the host, and SGD, each with its words; nothing changed comes first."""
+    """Yield other lanes, places of the centre, and SGD, with their words; nothing changed comes first."""
     lanes = [k for k in (1, 2, 4, 8, 16) if k > case.engine.ranks and count % k == 0]
     for k in (case.engine.ranks, *filter(case.size.cuts_no_head, lanes)):
         words = [f"--model.engine.tensor_parallel_size {k}"] if k > case.engine.ranks else []
-        changed = replace(case, engine=replace(case.engine, ranks=k))
+        changed = replace(case, engine=replace(case.engine, ranks=k), shards=k if case.shards > 1 else 1)
         yield changed, words
+        if k > 1 and case.shards == 1:
+            yield replace(changed, shards=k), [*words, SHARD]
         if not (case.on_host or case.is_cpu):
             yield replace(changed, on_host=True), [*words, "--model.centre_device cpu"]
         if case.state and not case.on_host:

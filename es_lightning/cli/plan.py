@@ -39,9 +39,9 @@ START_SECONDS = {False: 120.0, True: 40.0}
 """Of accelerators, where vLLM compiles, and of a CPU."""
 MACHINE = 8  # devices of one, unless the config or the user says otherwise
 ALWAYS_LEFT_OUT = (
-    "grading, checkpoints, export, the network inside a lane, waiting for a slow lane",
-    "the checksum of a centre on the device, and the drift, for which every rank reads the base model's files "
-    "(drift_every)",
+    "grading, checkpoints, export, an engine's own traffic inside a lane, waiting for a slow lane",
+    "the checksum of a centre on the device",
+    "the drift, for which every rank reads the base model's files (drift_every)",
 )
 
 
@@ -101,6 +101,7 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
         dollars_per_hour=options.dollars_per_hour,
         host_gb=options.host_gb,
         shares_update=settings.shares_update,
+        shards_centre=settings.shards_centre,
         centre_device=settings.asked.model.centre_device,
     )
     words = str(dtype).removeprefix("torch.")

@@ -101,9 +101,17 @@ class FitSettings(CommandLine):
     @property
     def shares_update(self) -> bool:
         """Whether the strategy lets ranks share the noise of an update."""
+        return self._strategy_has("share_update")
+
+    @property
+    def shards_centre(self) -> bool:
+        """Whether the strategy lets the ranks of a lane hold one centre together."""
+        return self._strategy_has("shard_centre")
+
+    def _strategy_has(self, option: str) -> bool:
         strategy = self.asked.trainer.strategy
         options = strategy.get("init_args") if isinstance(strategy, Namespace) else None
-        return bool(options is not None and options.get("share_update"))
+        return bool(options is not None and options.get(option))
 
     @property
     def callbacks(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -59,10 +59,13 @@ class Ranks:
     Args:
         strategy: the run's Lightning strategy; only with ``PopulationStrategy`` can ranks exchange anything.
         lane_size: number of ranks in a lane, the engine's tensor-parallel size.
+        device: that this rank computes on, if its centre is in host memory; else None.
     """
 
-    def __init__(self, strategy: Strategy | None = None, lane_size: int = 1) -> None:
-        self.lane_size = lane_size
+    def __init__(
+        self, strategy: Strategy | None = None, lane_size: int = 1, device: torch.device | None = None
+    ) -> None:
+        self.lane_size, self._device = lane_size, device
         self.world = int(getattr(strategy, "world_size", 1))
         self.rank = int(getattr(strategy, "global_rank", 0))
         self._strategy = strategy if isinstance(strategy, PopulationStrategy) else None
@@ -76,6 +79,11 @@ class Ranks:
             UsageError: the ranks do not divide into lanes.
         """
         return lane_of(self.rank, self.world, self.lane_size)
+
+    @property
+    def centre_shards(self) -> int:
+        """How many ranks of a lane hold the centre together; 1 if each holds all of it."""
+        return self.lane_size if self._strategy is not None and self._strategy.shard_centre else 1
 
     def check(self, population: int) -> None:
         """Refuse ranks that cannot work together or would have nothing to do.
@@ -130,7 +138,8 @@ class Ranks:
     @property
     def shards(self) -> Shards:
         """Which tensors of the centre this rank holds, and which gradients it makes."""
-        return Shards() if self._strategy is None else self._strategy.shards
+        shards = Shards() if self._strategy is None else self._strategy.shards
+        return replace(shards, device=self._device)
 
     def divide(self, sizes: Mapping[str, int]) -> Shards:
         """Divide the centre among the ranks of each lane, if the strategy does; all ranks have to call it.

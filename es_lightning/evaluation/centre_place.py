@@ -36,46 +36,43 @@ class CentrePlace:
 
     def __init__(self, wanted: Where) -> None:
         self.wanted: Where = wanted
-        self.on_host = False
+        self.device: torch.device | None = None
+        """That tensors pass through on their way out of host memory; None if the centre is on the device."""
         self._lock: PageLock | None = None
 
-    def decide(self, case: Case, tells: bool) -> int:
+    def decide(self, case: Case, device: torch.device, tells: bool) -> int:
         """Decide where the centre is, before anything is loaded.
 
         Args:
             case: what the device has to hold, with the centre on it.
+            device: that the run computes on.
             tells: whether this rank writes it into the log.
 
         Returns:
             The bytes of the device that loads and updates need beside the centre and the engine.
         """
-        self.on_host, why = place(case, self.wanted)
+        on_host, why = place(case, self.wanted)
+        self.device = device if on_host else None
         if tells:
-            where = "in host memory" if self.on_host else "on the device"
-            log.info("The centre is %s: %s.", where, why)
-        decided = replace(case, on_host=self.on_host)
+            log.info("The centre is %s: %s.", "in host memory" if on_host else "on the device", why)
+        decided = replace(case, on_host=on_host)
         return int(decided.optimizer + decided.passing)
 
-    def put(self, centre: nn.Module, device: torch.device) -> torch.device | None:
+    def put(self, centre: nn.Module, device: torch.device) -> None:
         """Put the centre in its place.
 
         Args:
             centre: in host memory, or in its place already.
             device: that the run computes on.
 
-        Returns:
-            The device that tensors pass through on their way out of host memory; None if they are there.
-
         Raises:
             UsageError: the system refuses to lock so much memory.
         """
-        with without_absent(centre):
-            if not self.on_host:
+        if self.device is None:
+            with without_absent(centre):
                 centre.to(device)
-                return None
-            if device.type == "cuda" and self._lock is None:
-                self._lock = PageLock(centre.parameters())
-        return device
+        elif device.type == "cuda" and self._lock is None:
+            self._lock = PageLock(held for held in centre.parameters() if not held.is_meta)
 
     def release(self) -> None:
         """Unlock the centre's memory."""
@@ -92,6 +89,7 @@ def case_of(
     prompts: int,
     members: int,
     device: torch.device,
+    shards: int = 1,
 ) -> Case:
     """Return what a device has to hold in a run, with the centre on it, as ``es-lightning plan`` computes it.
 
@@ -103,6 +101,7 @@ def case_of(
         prompts: P of a generation.
         members: of this lane.
         device: that the run computes on.
+        shards: ranks of a lane that hold the centre together.
     """
     engine, samples = rollouts.engine, rollouts.sampling.n
     place = this_cpu() if device.type == "cpu" else _accelerator(device)
@@ -122,6 +121,7 @@ def case_of(
         tokens=longest,
         context=longest,
         longest=longest,
+        shards=shards,
     )
 
 

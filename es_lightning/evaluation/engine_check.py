@@ -203,7 +203,7 @@ class EngineCheck:
     def _judged(self, centre: nn.Module, change: Change, off: Tensor, exact: Tensor) -> Comparison:
         """Compare how far the engine is from the exact values with how far it may be."""
         dtype = self.rollouts.engine.dtype
-        if dtype == torch.float32 and not _is_coarse(centre, self.rollouts.device):
+        if dtype == torch.float32 and not _is_coarse(centre, self.rollouts.shards.device):
             return Comparison(float(off.nan_to_num(torch.inf, torch.inf).max()), BOUND)
         is_half = dtype != torch.float32
         half, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)

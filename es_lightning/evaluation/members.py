@@ -61,7 +61,7 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
     assert isinstance(engine, AdapterEngine)
     with asked.watch.phase("perturb"):
         rollouts.hold_centre(asked.centre)
-        drawn = adapters(asked.centre, members, asked.noise, asked.sigma, rollouts.device)
+        drawn = adapters(asked.centre, members, asked.noise, asked.sigma, rollouts.shards.device)
         engine.load_adapters(drawn)
     with asked.watch.phase("generate"):
         completed = complete_each(engine, asked.prompts, asked.sampling)

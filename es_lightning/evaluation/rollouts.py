@@ -70,12 +70,8 @@ class Rollouts:
                 f"model.chat_template_kwargs is no plain JSON ({error}): give texts, numbers, true or false."
             ) from error
         self.shards = Shards()
-        """Which tensors of the centre this process holds; the ranks of a lane load weights together."""
-        self.device: torch.device | None = None
-        """Where the engine's weights are made; None: where the centre is.
-
-        A centre in host memory is copied to an accelerator one tensor at a time, since noise is faster there.
-        """
+        """Which tensors of the centre this process holds, and what device they pass through on their way into
+        the engine; the ranks of a lane load weights together."""
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
@@ -228,20 +224,15 @@ class Rollouts:
 
         Args:
             centre: float32 parameters under Hugging Face names.
-            change: from a parameter's name and value, on ``device``, to the tensor for the engine, in the
-                engine's dtype.
+            change: from a parameter's name and value to the tensor for the engine, in the engine's dtype. The
+                value is on the device that this process computes on.
         """
+        here = self.shards.here
         yield from self.shards.stream(
-            centre.named_parameters(),
-            lambda name, theta: change(name, self._here(theta)),
-            self.engine.dtype,
+            centre.named_parameters(), lambda name, theta: change(name, here(theta)), self.engine.dtype
         )
         for name, buffer in persistent_buffers(centre).items():
-            yield name, self._here(buffer)
-
-    def _here(self, tensor: Tensor) -> Tensor:
-        # From page-locked memory the copy runs beside Python; the device does not read it before it is whole.
-        return tensor.to(self.device, non_blocking=True)
+            yield name, here(buffer)
 
     def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""

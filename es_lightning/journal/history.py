@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -147,7 +146,6 @@ class History:
         folders: Iterable[Path] = (),
         ranks: Ranks | None = None,
         regularisers: Sequence[Regulariser] = (),
-        device: torch.device | None = None,
     ) -> None:
         """Put centre and optimizer back in their state before a generation; all ranks have to call it.
 
@@ -160,7 +158,6 @@ class History:
             folders: folders with checkpoints, which save repeating the updates before them.
             ranks: the run's ranks.
             regularisers: the run's parts that change the update.
-            device: where gradients are made and checksums computed; None takes the centre's.
 
         Raises:
             UsageError: the journal does not lead to that centre.
@@ -172,8 +169,8 @@ class History:
             )
         path = lineage(entries, generation - 1)
         ranks = ranks or Ranks()
-        go_back(path, centre, optimizer, noise, base, folders, ranks, regularisers, device)
-        self.checksum = checksum(centre.named_parameters(), device, ranks.shards)
+        go_back(path, centre, optimizer, noise, base, folders, ranks, regularisers)
+        self.checksum = checksum(centre.named_parameters(), ranks.shards)
         if path and self.checksum != path[-1].checksum:
             raise UsageError(
                 f"the journal leads to centre {self.checksum} before generation {generation}, where "

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -91,7 +90,6 @@ def repeat(
     noise: Noise,
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
-    device: torch.device | None = None,
     shards: Shards | None = None,
 ) -> None:
     """Repeat the update of a generation.
@@ -103,12 +101,10 @@ def repeat(
         noise: the run's noise.
         base: weights of the base model, which are read only if a regulariser needs them.
         regularisers: the run's parts that change the update.
-        device: where gradients are made; None takes the centre's.
         shards: which tensors of the centre are here.
     """
     set_hyper_parameters(optimizer, entry.hyper)
     if not entry.skipped:
         named = centre.named_parameters()
         base = base if any(part.needs_base for part in regularisers) else None
-        parts = (entry.members, entry.weights, noise, base, regularisers)
-        apply_update(optimizer, named, *parts, shards=shards, device=device)
+        apply_update(optimizer, named, entry.members, entry.weights, noise, base, regularisers, shards=shards)

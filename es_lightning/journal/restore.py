@@ -31,7 +31,6 @@ def go_back(
     folders: Iterable[Path],
     ranks: Ranks,
     regularisers: Sequence[Regulariser] = (),
-    device: torch.device | None = None,
 ) -> None:
     """Put centre and optimizer in their state after the updates of a lineage; all ranks have to call it.
 
@@ -46,7 +45,6 @@ def go_back(
         folders: folders with checkpoints.
         ranks: the run's ranks, which all have to start from the same file.
         regularisers: the run's parts that change the update.
-        device: where gradients are made; None takes the centre's.
 
     Raises:
         UsageError: the base model's files cannot be read any more.
@@ -57,7 +55,7 @@ def go_back(
         {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
     ]
     for entry in path[_start(path, centre, optimizer, base, folders, ranks) :]:
-        repeat(entry, centre, optimizer, noise, base, regularisers, device, ranks.shards)
+        repeat(entry, centre, optimizer, noise, base, regularisers, ranks.shards)
     for group, settings in zip(optimizer.param_groups, present, strict=True):
         group.update(settings)
 
@@ -129,7 +127,7 @@ def read_centre_(
         return None
     for name, parameter in shards.held(centre.named_parameters()).items():
         parameter.copy_(state[f"centre.{name}"])
-    if checksum(centre.named_parameters(), shards=shards) != wanted:
+    if checksum(centre.named_parameters(), shards) != wanted:
         return None
     optimizer_state: dict[str, Any] = content["optimizer_states"][0]
     return optimizer_state

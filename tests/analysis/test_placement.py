@@ -124,6 +124,44 @@ def test_a_kl_penalty_reads_all_completions_twice_and_loads_the_base() -> None:
     assert "KL penalty, at the most" not in _phases(PLAN)
 
 
+# A lane that divides its centre -----------------------------------------------------------------------
+
+D72, M72 = 72_706_203_648, 152_064 * 8192
+QWEN_72B = Size(D72, D72, M72, 163_840, 64, 8)
+LANE = replace(REST, ranks=8, most=1024)
+
+
+def test_72b_on_eight_devices_of_80_gb_needs_a_centre_that_is_divided() -> None:
+    whole = replace(CASE, size=QWEN_72B, device=H100, engine=LANE)
+    assert whole.problems()
+    divided = replace(whole, shards=8)
+    sizes = _sizes(divided)
+    assert sizes["centre, float32"] == 4 * D72 / 8  # 36.4 GB
+    assert sizes["engine's weights"] == 2 * D72 / 8
+    assert sizes["engine's key-value cache"] == pytest.approx(76e9 - 6 * D72 / 8 - 8 * M72)
+    assert not divided.problems()
+    assert divided.held == 200
+    ways = ways_out(whole, 8)
+    assert "--trainer.strategy PopulationStrategy --trainer.strategy.shard_centre true" in ways
+    assert "--model.centre_device cpu" in ways
+
+
+def test_a_divided_centre_crosses_the_lane_and_its_noise_is_divided() -> None:
+    engine = replace(REST, ranks=2)
+    plan = Plan(RUN, LLAMA_8B, H100, 4, 4, engine, 120, shards_centre=True, centre_device="device")
+    phases = _phases(plan)
+    # 15 members for each of two lanes, NVLink of 225 GB/s; half of the centre is read, and of the noise made.
+    loaded = (4 / 2 + 2.5 * 2) * D / BYTES + 2 * D / 2 / 225e9
+    assert phases["perturb and load"] == pytest.approx(15 * (D / 2 / NOISE + loaded))
+    assert phases["update"] == pytest.approx(30 * D / 2 / NOISE)
+    shared = _phases(replace(plan, shares_update=True))
+    assert shared["update, shared"] == pytest.approx(15 * D / 2 / NOISE + 4 * D / 2 / 2 / 1.25e9)
+    far = _phases(replace(plan, centre_device="cpu"))
+    assert far["perturb and load"] - phases["perturb and load"] == pytest.approx(15 * 2 * D / 50e9)
+    assert far["the same on the host"] == pytest.approx((12 * D / 50e9 + 12 * D / 20e9) / 2)
+    assert plan.host[0].size == 4 * 4 * D / 2
+
+
 # What is measured -------------------------------------------------------------------------------------
 
 

@@ -84,7 +84,7 @@ def test_every_config_can_be_planned_and_fits(path: Path) -> None:
     assert plan.run.generations == settings.asked.trainer.max_steps
     assert plan.run.populations[settings.asked.model.population] > 0
     assert all(math.isfinite(line.value) and line.value >= 0 for line in (*plan.time, *plan.generation(2)))
-    assert plan.case.total < plan.device.memory
+    assert plan.case.total <= plan.device.memory  # vLLM takes what is left
     if path.stem != "gsm8k":  # which leaves the number of test problems to the data set
         assert not [line for line in facts.left_out if "problems are not" in line]
 
