@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from threading import Lock
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Group:
     tensors: Any
     device: torch.device
     seconds: float
+    streaming: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def exchange(self, payload: bytes) -> list[bytes]:
         """Return every rank's payload, in rank order.
@@ -43,6 +45,7 @@ class Group:
             RankError: a rank did not arrive within the time-out.
         """
         group, mine = self.messages, torch.tensor([len(payload)])
+        self._wait_for_streams()
         self.meet()
         sizes = [torch.zeros_like(mine) for _ in self.ranks]
         distributed.all_gather(sizes, mine, group=group)
@@ -68,6 +71,7 @@ class Group:
         Raises:
             RankError: a rank did not arrive within the time-out.
         """
+        self._wait_for_streams()
         sizes = {name: parameter.numel() for name, parameter in parameters.items()}
         for taken in rounds(sizes, len(self.ranks)):
             mine = {name: make(name) for place, name in taken if place == self.place}
@@ -113,11 +117,17 @@ class Group:
     ) -> Iterator[tuple[str, Tensor]]:
         mine = [name for name in named if owners[name] == self.place]
         made = ahead(make(name, named[name]).detach().to(self.device).contiguous() for name in mine)
-        self.meet()
-        for name, tensor in named.items():
-            sent = next(made) if owners[name] == self.place else self._empty(tensor, dtype)
-            self._broadcast(sent, self.ranks[owners[name]])
-            yield name, sent
+        with self.streaming:
+            self.meet()
+            for name, tensor in named.items():
+                sent = next(made) if owners[name] == self.place else self._empty(tensor, dtype)
+                self._broadcast(sent, self.ranks[owners[name]])
+                yield name, sent
+
+    def _wait_for_streams(self) -> None:
+        """Let a stream come to its end that somebody here has left early, so that ranks keep in step."""
+        with self.streaming:
+            pass
 
     def _broadcast(self, tensor: Tensor, rank: int) -> None:
         try:

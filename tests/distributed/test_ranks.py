@@ -14,6 +14,7 @@ from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.ranks import Lane, Ranks, compare_centres, lane_of
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
+from es_lightning.models.embedded import tiny_folder
 from es_lightning.rollout import HFEngine
 from tests.helpers.fits import Letters, module, trainer
 
@@ -55,6 +56,12 @@ def test_several_ranks_need_the_population_strategy(tmp_path: Path) -> None:
         trainer(tmp_path, strategy="population").fit(
             module(engine=HFEngine("float32", tensor_parallel_size=2)), TaskDataModule(Letters())
         )
+
+
+def test_transformers_repeats_no_key_value_heads() -> None:
+    HFEngine("float32", tensor_parallel_size=2).check(tiny_folder())
+    with pytest.raises(UsageError, match="HFEngine cannot divide the model's 2 key-value heads by it"):
+        HFEngine("float32", tensor_parallel_size=4).check(tiny_folder())
 
 
 def test_more_ranks_than_members_are_refused() -> None:
