@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
+from es_lightning.algorithm.shares import Change
+from es_lightning.algorithm.tensors import device_of
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.members import adapters
-from es_lightning.evaluation.reference import Change, reference_logprobs
+from es_lightning.evaluation.reference import reference_logprobs
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.records import Member
 from es_lightning.rollout import AdapterEngine
@@ -149,7 +151,8 @@ class EngineCheck:
         with torch.no_grad():
             numbers = sum(parameter.numel() for parameter in centre.parameters())
             if numbers * engine.dtype.itemsize <= SMALL:
-                kept = {name: rounded(name, theta) for name, theta in centre.named_parameters()}
+                held = self.rollouts.shards.held(centre.named_parameters())
+                kept = {name: rounded(name, theta) for name, theta in held.items()}
             self.rollouts.load(self.rollouts.stream(centre, rounded))
         with interruptible():
             found = torch.cat(engine.logprobs(self._rows))
@@ -166,11 +169,13 @@ class EngineCheck:
 
         members = [Member(index, SEED + index, 1) for index in range(min(MEMBERS, engine.at_once))]
         factors = []
+        sizes = rollouts.shards.held(centre.named_parameters())
+        scales = rollouts.shards.gathered({name: _size(theta) for name, theta in sizes.items()})
         for matrices in adapters(centre, members, self.noise, 1.0):
             mine = {}
             for name, left, right in matrices:
                 if group in (None, _group(name)):
-                    size = HALF * max(_size(centre.get_parameter(name)), LEAST)
+                    size = HALF * max(scales[name], LEAST)
                     mine[name] = (left * size).to(dtype), right.to(dtype)
             factors.append(mine)
         if not factors[0]:  # a group that no adapter changes
@@ -198,11 +203,11 @@ class EngineCheck:
     def _judged(self, centre: nn.Module, change: Change, off: Tensor, exact: Tensor) -> Comparison:
         """Compare how far the engine is from the exact values with how far it may be."""
         dtype = self.rollouts.engine.dtype
-        if dtype == torch.float32 and not _is_coarse(centre):
+        if dtype == torch.float32 and not _is_coarse(centre, self.rollouts.shards.device):
             return Comparison(float(off.nan_to_num(torch.inf, torch.inf).max()), BOUND)
         is_half = dtype != torch.float32
         half, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)
-        own = (self._reference(centre, lambda name, theta: change(name, theta).to(half)) - exact).abs()
+        own = (self._reference(centre, change, half) - exact).abs()
         counts = own.isfinite()  # where float16 is too small for the model, it is so in every engine
         if not counts.any():
             return Comparison(0.0, 0.0)
@@ -211,8 +216,8 @@ class EngineCheck:
         allowed = FACTOR * float(own[counts].median()) / finer
         return Comparison(float(off[counts].median()), max(allowed, least))
 
-    def _reference(self, centre: nn.Module, change: Change) -> Tensor:
-        return reference_logprobs(centre, self._rows, change).flatten()
+    def _reference(self, centre: nn.Module, change: Change, dtype: torch.dtype = torch.float32) -> Tensor:
+        return reference_logprobs(centre, self._rows, change, dtype, self.rollouts.shards).flatten()
 
     def _shared(self, compare: Callable[[], Comparison]) -> list[Comparison]:
         """Compare on every rank, and return the results of all."""
@@ -279,11 +284,12 @@ def _group(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name).rpartition(".")[0] or name
 
 
-def _is_coarse(centre: nn.Module) -> bool:
+def _is_coarse(centre: nn.Module, device: torch.device | None) -> bool:
     """Whether float32 is less: on accelerators, and where vLLM approximates soft caps or BLOOM's GELU."""
+    device = device or device_of(centre)
     config: Any = getattr(centre, "config", None)
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
     is_approximate = getattr(config, "model_type", "") == "bloom" or any(
         getattr(config, cap, None) for cap in caps
     )
-    return is_approximate or next(centre.parameters()).device.type != "cpu"
+    return is_approximate or device.type != "cpu"
