@@ -280,9 +280,9 @@ class EvolutionStrategies(pl.LightningModule):
             raise UsageError("this module's centre is divided among ranks in another way: make a new module.")
 
     def _decide_place(self) -> None:
-        """Decide where the centre is, and let the engine leave room for it; a CPU has one memory for all."""
+        """Decide where the centre is, and let the engine leave room for it, if there are two memories."""
         device = self.trainer.strategy.root_device
-        if device.type == "cpu":
+        if device.type in ("cpu", "mps"):
             return
         if not self.rollouts.longest:  # a callback has asked for the model before ``setup`` came so far
             self.data.encode("train", self.reserve)
@@ -291,8 +291,7 @@ class EvolutionStrategies(pl.LightningModule):
         mine = len(self.ranks.lane.share(range(self.population.size)))
         asked = (self.noise, state, self.data.batch_size, mine, device, self.ranks.centre_shards)
         case = case_of(self.rollouts, self.base_model, *asked)
-        left_free = self.centre_place.decide(case, device, tells=self.ranks.rank == 0)
-        self.rollouts.engine.leave_free(left_free)
+        self.rollouts.engine.leave_free(self.centre_place.decide(case, device, self.ranks))
 
     def to(self, *args: Any, **options: Any) -> Self:
         """Move the module as Lightning does before a run, except for a centre that is in host memory."""

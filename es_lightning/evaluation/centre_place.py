@@ -14,6 +14,7 @@ from es_lightning.analysis.devices import this_cpu
 from es_lightning.analysis.measured import size_for, slot_rank
 from es_lightning.analysis.placement import Where, place
 from es_lightning.analysis.room import Case, Engine
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.distributed.shards import without_absent
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.models import BaseModel
@@ -40,20 +41,25 @@ class CentrePlace:
         """That tensors pass through on their way out of host memory; None if the centre is on the device."""
         self._lock: PageLock | None = None
 
-    def decide(self, case: Case, device: torch.device, tells: bool) -> int:
-        """Decide where the centre is, before anything is loaded.
+    def decide(self, case: Case, device: torch.device, ranks: Ranks) -> int:
+        """Decide where the centre is, before anything is loaded; all ranks have to call it.
+
+        It is in the same place on all ranks, since optimizers may round otherwise on other devices.
 
         Args:
             case: what the device has to hold, with the centre on it.
-            device: that the run computes on.
-            tells: whether this rank writes it into the log.
+            device: that this rank computes on.
+            ranks: of the run; the first one writes it into the log.
 
         Returns:
             The bytes of the device that loads and updates need beside the centre and the engine.
         """
         on_host, why = place(case, self.wanted)
+        others = ranks.exchange(b"host" if on_host else b"device")
+        if not on_host and b"host" in others:
+            on_host, why = True, f"the device of rank {others.index(b'host')} has no room for it"
         self.device = device if on_host else None
-        if tells:
+        if ranks.rank == 0:
             log.info("The centre is %s: %s.", "in host memory" if on_host else "on the device", why)
         decided = replace(case, on_host=on_host)
         return int(decided.optimizer + decided.passing)

@@ -202,7 +202,7 @@ def test_a_fit_puts_the_centre_where_the_plan_says(monkeypatch: pytest.MonkeyPat
     ]
     plan, _ = made("-c", SMOKE, *options, "--device", "h100")
     settings, _ = settings_of("-c", SMOKE, *options)
-    rollouts = Rollouts(VLLMEngine(), settings.model.rollouts.sampling)
+    rollouts = Rollouts(VLLMEngine("float32"), settings.model.rollouts.sampling)  # as the config has it
     for split in ("train", "val", "test"):
         rollouts.reserve(settings.model.base_model, settings.data.prompts(split))
     places = set()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from es_lightning.algorithm.bounds import check_centre
@@ -23,6 +24,7 @@ from es_lightning.algorithm.tensors import checksum, distance_squared, drift
 from es_lightning.algorithm.update import apply_update, gradient
 from es_lightning.analysis.room import Case
 from es_lightning.datamodule import TaskDataModule
+from es_lightning.distributed.ranks import Ranks
 from es_lightning.evaluation import Rollouts
 from es_lightning.evaluation.centre_place import CentrePlace, case_of
 from es_lightning.evaluation.members import adapters
@@ -200,19 +202,34 @@ def test_a_run_asks_for_what_its_device_has_to_hold(gpu: torch.device, base: Bas
     assert case.longest == case.tokens > 6
 
 
+class Later(Ranks):
+    """The second of two ranks, which says what it is told to."""
+
+    def __init__(self, told: list[bytes]) -> None:
+        super().__init__()
+        self.rank, self.told = 1, told
+
+    def exchange(self, payload: bytes) -> list[bytes]:
+        assert payload == self.told[0]
+        return self.told
+
+
 def test_the_log_says_where_the_centre_is_and_why(
     gpu: torch.device, base: BaseModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     case = case_on(gpu, base, HFEngine("bfloat16", "cpu"))
     place = CentrePlace("auto")
     with caplog.at_level("INFO"):
-        left_free = place.decide(case, gpu, tells=True)
+        left_free = place.decide(case, gpu, Ranks())
         assert place.device is None
         assert left_free == 4 * case.size.parameters + 8 * case.size.largest
         small = replace(case, device=replace(case.device, memory_gb=4.0003))
-        assert place.decide(small, gpu, tells=True) == 6 * case.size.largest
+        assert place.decide(small, gpu, Ranks()) == 6 * case.size.largest
         assert place.device == gpu
-        place.decide(case, gpu, tells=False)
+        place.decide(case, gpu, Later([b"device", b"host"]))
+        assert place.device == gpu, "one rank's device is too small"
+        place.decide(case, gpu, Later([b"device", b"device"]))
+        assert place.device is None
     assert [record.message[: record.message.index(":")] for record in caplog.records] == [
         "The centre is on the device",
         "The centre is in host memory",
@@ -220,10 +237,40 @@ def test_the_log_says_where_the_centre_is_and_why(
     assert "centre, engine and a cache for 8 sequences" in caplog.messages[1]
 
 
+class Engine(HFEngine):
+    """Keeps what it was told to leave free."""
+
+    left_free = 0
+
+    def leave_free(self, size: int) -> None:
+        self.left_free = size
+
+
+@pytest.mark.parametrize(("gigabytes", "on_host"), [(4.0005, True), (80.0, False)])
+def test_a_module_decides_before_it_loads_and_tells_its_engine(
+    gigabytes: float, on_host: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    size, device = int(gigabytes * 1e9), torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda *_: (size, size))
+    monkeypatch.setattr(SingleDeviceStrategy, "root_device", device)
+    engine = Engine("float32", "cpu")
+    model = module(engine=engine, **MOMENTUM)
+    model.trainer = trainer(tmp_path)
+    model.trainer.datamodule = TaskDataModule(Letters(), grading=Grading(workers=0))  # type: ignore[attr-defined]
+    model.configure_model()  # as WeightAveraging calls it, before setup has reserved anything
+    assert places(model.centre) == {"cpu"}, "setup moves it, or locks it"
+    assert model.ranks.shards.device == model.rollouts.shards.device == (device if on_host else None)
+    parameters = [parameter.numel() for parameter in model.centre.parameters()]
+    # Momentum and two tensors beside a centre on the device, else one tensor in two precisions.
+    assert engine.left_free == (
+        (4 + 4) * max(parameters) if on_host else 4 * sum(parameters) + 8 * max(parameters)
+    )
+
+
 def test_without_an_accelerator_nothing_is_decided(base: BaseModel) -> None:
     case = case_on(CPU, base, HFEngine("bfloat16", "cpu"))
     place = CentrePlace("cpu")
-    place.decide(case, CPU, tells=False)
+    place.decide(case, CPU, Ranks())
     assert place.device is None
 
 
@@ -236,8 +283,10 @@ def test_members_gradients_and_measures_have_the_bits_of_a_centre_on_the_gpu(
     noise: Noise, base: BaseModel, engine: HFEngine
 ) -> None:
     gpu, host = torch.device("cuda"), base.load()
-    lock, near = PageLock(host.parameters()), copy.deepcopy(host).to(gpu)
-    assert all(each.is_pinned() for each in host.parameters() if each.numel() >= 2**20)
+    near, large = copy.deepcopy(host).to(gpu), torch.ones(2**22)
+    lock = PageLock([large])
+    assert large.is_pinned()
+    assert torch.equal(large.to(gpu, non_blocking=True).cpu(), large)
     streams = []
     for centre, device in ((host, gpu), (near, None)):
         rollouts = Rollouts(engine, Sampling(max_tokens=6))
