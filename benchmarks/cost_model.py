@@ -231,7 +231,7 @@ def _divided(s: Setting) -> Iterator[str]:
         received = cost.exchanged_bytes(size, k)
         sent = (received, received * cost.members_per_lane(s.members, lanes))
         parts = [each["perturb"], each["generate"], each["update"], sum(each.values())]
-        fits = "yes" if needed <= s.device.memory else "no"
+        fits = "yes" if needed <= s.device.memory else "no: too large"
         yield _row(model.name, k, lanes, in_bytes(needed), fits, *map(in_bytes, sent), *map(three, parts))
 
 

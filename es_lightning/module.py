@@ -273,10 +273,11 @@ class EvolutionStrategies(pl.LightningModule):
         if not hasattr(self, "centre"):
             self._decide_place()
             with self.rollouts.announcer.stage(f"loading {self.base_model.name} as the first centre"):
-                sizes = {name: each.numel() for name, each in self.base_model.blueprint.named_parameters()}
-                self.rollouts.shards = shards = self.ranks.divide(sizes)
-                divided = not all(map(shards.holds, sizes))
-                self.centre = self.base_model.load(shards.holds if divided else None)
+                shards = self.ranks.divide(self.base_model.blueprint)
+                self.centre = self.base_model.load(shards.holds if shards.divided else None)
+        self.rollouts.shards = shards = self.ranks.divide(self.centre)
+        if any(each.is_meta == shards.holds(name) for name, each in self.centre.named_parameters()):
+            raise UsageError("this module's centre is divided among ranks in another way: make a new module.")
 
     def _decide_place(self) -> None:
         """Decide where the centre is, and let the engine leave room for it, if there are two memories."""

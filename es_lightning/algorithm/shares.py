@@ -76,6 +76,11 @@ class Shards:
 
     device: torch.device | None = field(default=None, kw_only=True)
 
+    @property
+    def divided(self) -> bool:
+        """Whether there are parameters whose values are elsewhere."""
+        return False
+
     def here(self, tensor: Tensor) -> Tensor:
         """Return a tensor on the device that this process computes on.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -141,13 +141,17 @@ class Ranks:
         shards = Shards() if self._strategy is None else self._strategy.shards
         return replace(shards, device=self._device)
 
-    def divide(self, sizes: Mapping[str, int]) -> Shards:
+    def divide(self, centre: nn.Module) -> Shards:
         """Divide the centre among the ranks of each lane, if the strategy does; all ranks have to call it.
 
         Args:
-            sizes: number of elements of the centre's parameters, by name and in order.
+            centre: of whose parameters the shapes count, and no values.
+
+        Raises:
+            UsageError: a callback needs the whole centre on every rank, or there are more ranks than tensors.
         """
         if self._strategy is not None:
+            sizes = {name: parameter.numel() for name, parameter in centre.named_parameters()}
             self._strategy.divide(sizes, self.lane_size)
         return self.shards
 

@@ -51,6 +51,11 @@ class LaneShards(Shards):
     lane: Group
     alike: Group | None = None
 
+    @property
+    def divided(self) -> bool:
+        """Always."""
+        return True
+
     def holds(self, name: str) -> bool:
         """Whether this rank holds a parameter's values, and updates them."""
         return self.owners[name] == self.lane.place

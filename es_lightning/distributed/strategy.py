@@ -91,8 +91,9 @@ class PopulationStrategy(DDPStrategy):
             # Engines read these to find their place. torchrun sets them; SLURM and Lightning do not.
             os.environ |= {"RANK": str(self.global_rank), "LOCAL_RANK": str(self.local_rank)}
             os.environ["WORLD_SIZE"] = str(self.world_size)
-            self._all = self._group(range(self.world_size), for_all=True)
-            self.shards = SharedUpdate(self._all) if self.share_update else Shards()
+            if self._all is None:  # a second fit or a test has the same ranks
+                self._all = self._group(range(self.world_size), for_all=True)
+                self.shards = SharedUpdate(self._all) if self.share_update else Shards()
         if self.root_device.type == "cpu":
             self._bind()
 

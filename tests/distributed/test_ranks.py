@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import nn
 
 from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
@@ -74,7 +75,7 @@ def test_more_ranks_than_members_are_refused() -> None:
 def test_a_centre_is_divided_in_lanes_of_several_ranks_alone() -> None:
     with pytest.raises(UsageError, match="lanes have one rank each: raise model.engine.tensor_parallel_size"):
         Ranks(PopulationStrategy(shard_centre=True)).check(population=2)
-    assert Ranks(PopulationStrategy()).divide({"w": 4}).holds("w")
+    assert Ranks(PopulationStrategy()).divide(nn.Linear(2, 2)).holds("weight")
 
 
 class Two(PopulationStrategy):
@@ -84,20 +85,20 @@ class Two(PopulationStrategy):
 
 
 @pytest.mark.parametrize(
-    ("callbacks", "sizes", "message"),
+    ("callbacks", "biased", "message"),
     [
-        ([WeightAveraging()], {"v": 1, "w": 1}, "WeightAveraging keeps a copy of the whole centre"),
-        ([], {"w": 1}, "the model has 1 tensors, too few for the 2 ranks of a lane"),
+        ([WeightAveraging()], True, "WeightAveraging keeps a copy of the whole centre"),
+        ([], False, "the model has 1 tensors, too few for the 2 ranks of a lane"),
     ],
 )
 def test_what_a_divided_centre_cannot_do_is_refused(
-    tmp_path: Path, callbacks: list[Callback], sizes: dict[str, int], message: str
+    tmp_path: Path, callbacks: list[Callback], biased: bool, message: str
 ) -> None:
     strategy, tuned = Two(shard_centre=True), module()
     tuned.trainer = trainer(tmp_path, callbacks=callbacks)
     strategy.connect(tuned)
     with pytest.raises(UsageError, match=message):
-        Ranks(strategy, lane_size=2).divide(sizes)
+        Ranks(strategy, lane_size=2).divide(nn.Linear(2, 2, bias=biased))
 
 
 def test_a_rank_on_its_own_tells_everything_to_itself() -> None:

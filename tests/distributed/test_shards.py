@@ -69,40 +69,51 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def holds_the_files(run: Run, other: Run) -> None:
-    """Checkpoint, exports and tables are the same."""
+def holds_the_checkpoint(run: Run, other: Run) -> None:
+    """The newest checkpoint is the same."""
     mine, theirs = (read_checkpoint(newest(each.folder / "checkpoints") or Path()) for each in (run, other))
     for state in (mine["state_dict"], theirs["state_dict"]):
         for name in [name for name in state if name.startswith("tokens_per_second")]:
             del state[name]  # of a clock
     for part in ("state_dict", "optimizer_states"):
         assert same(mine[part], theirs[part]), part
-    files = [*other.folder.glob("*/step=*/model.safetensors"), other.folder / "model" / "model.safetensors"]
-    files += [*other.folder.glob("best/*.safetensors"), other.folder / "tables" / "update_geometry.json"]
-    assert len(files) == 6
-    for path in files:
-        assert (run.folder / path.relative_to(other.folder)).read_bytes() == path.read_bytes(), path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that every resumed one must end like."""
+    run = Run(tmp_path_factory.mktemp("undisturbed"), **STATEFUL)
+    assert fit(run) == [0], run.log()
+    return run
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize(
-    ("world", "lane_size", "share_update"),
-    [
-        (2, 2, False),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((4, 2, False), (4, 2, True))),
-    ],
-)
-def test_a_centre_in_parts_gives_the_bits_of_one_rank(
+def test_two_ranks_hold_a_centre_together_with_the_bits_of_one(tmp_path: Path, undisturbed: Run) -> None:
+    run = Run(tmp_path, **DIVIDED, **STATEFUL)
+    assert fit(run, 2) == [0, 0], run.log()
+    agree(run, undisturbed, 2)
+    holds_the_checkpoint(run, undisturbed)
+    held = [run.report(rank)["held"] for rank in (0, 1)]
+    assert sorted(name for each in held for name in each) == sorted(undisturbed.report()["held"])
+    assert all(held)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "lane_size", "share_update"), [(2, 2, False), (4, 2, False), (4, 2, True)])
+def test_a_centre_in_parts_is_whole_in_every_file(
     tmp_path: Path, alone: Run, world: int, lane_size: int, share_update: bool
 ) -> None:
     options = DIVIDED | STATEFUL | {"tensor_parallel_size": lane_size, "share_update": share_update}
     run = Run(tmp_path, callbacks=watched(), **options)
     assert fit(run, world) == [0] * world, run.log()
     agree(run, alone, world)
-    holds_the_files(run, alone)
-    held = [run.report(rank)["held"] for rank in range(lane_size)]
-    assert sorted(name for each in held for name in each) == sorted(alone.report()["held"])
-    assert all(held)
+    holds_the_checkpoint(run, alone)
+    files = [*alone.folder.glob("*/step=*/model.safetensors"), alone.folder / "model" / "model.safetensors"]
+    files += [*alone.folder.glob("best/*.safetensors"), alone.folder / "tables" / "update_geometry.json"]
+    assert len(files) == 6
+    for path in files:
+        assert (run.folder / path.relative_to(alone.folder)).read_bytes() == path.read_bytes(), path
 
 
 @pytest.mark.ddp
@@ -114,14 +125,6 @@ def test_a_generation_sends_a_set_of_weights_per_member_and_little_else(tmp_path
     for sent in run.report()["bytes"][:-1]:
         # Five members in float32, each tensor once: every rank receives half of them, and sends the others.
         assert 0 < sent - 5 * 4 * parameters < 10_000
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run that every resumed one must end like."""
-    run = Run(tmp_path_factory.mktemp("undisturbed"), **STATEFUL)
-    assert fit(run) == [0], run.log()
-    return run
 
 
 @pytest.mark.ddp
