@@ -3,8 +3,8 @@
     python benchmarks/scaling.py                                    all sizes, about 15 minutes on 2 cores
     python benchmarks/scaling.py --sizes 10M,30M --output FILE      in pieces: FILE keeps what was measured
 
-Llamas with random weights, made on the spot in a temporary folder. The centre is in host memory, in float32; the
-engine is transformers. Every size has a process of its own. Linux only, see memory.py.
+Llamas with random weights, made on the spot in a temporary folder. The centre is in host memory, in float32;
+the engine is transformers. Every size has a process of its own. Linux only, see memory.py.
 """
 
 import argparse
@@ -111,7 +111,9 @@ class Subject:
         self.rollouts.engine.start(folder, 16)
         self.optimizer = torch.optim.SGD(self.centre.parameters(), lr=1e-6)
         self.members = Population(MEMBERS).members(0)
-        self.rollouts.load(self.rollouts.unperturbed(self.centre))  # what a first reload keeps is the engine's
+        self.rollouts.load(
+            self.rollouts.unperturbed(self.centre)
+        )  # what a first reload keeps is the engine's
 
     def perturb(self) -> None:
         """Make a member's weights, tensor by tensor, and throw them away."""

@@ -224,7 +224,10 @@ class PopulationStrategy(DDPStrategy):
             self._meet()
             for rank, name in taken:
                 gradient = mine.pop(name) if rank == self.global_rank else torch.empty_like(parameters[name])
-                distributed.broadcast(gradient, src=rank)
+                try:
+                    distributed.broadcast(gradient, src=rank)
+                except RuntimeError as error:  # a rank died after the meeting; NCCL notices by its time-out
+                    raise RankError(self._who_is_missing(str(error), suspect=rank)) from error
                 yield name, gradient
 
     def _meet(self) -> None:
@@ -235,19 +238,25 @@ class PopulationStrategy(DDPStrategy):
         except RuntimeError as error:
             raise RankError(self._who_is_missing(str(error))) from error
 
-    def _who_is_missing(self, message: str) -> str:
+    def _who_is_missing(self, message: str, suspect: int = 0) -> str:
         """Return an error message that names the missing ranks, as far as this rank can know them.
 
         In the barrier every rank reports to rank 0. The barrier tells rank 0 which ranks are late, and the
         connection to a dead one is closed. All other ranks only know that rank 0 did not answer.
+
+        Args:
+            message: gloo's.
+            suspect: the rank that this one has waited for.
         """
-        late = re.search(r"Ranks ([\d, ]+) failed", message)
-        missing = "0"
+        others = [rank for rank in range(self.world_size) if rank != self.global_rank]
+        missing = [suspect] if suspect in others else others
         if self.is_global_zero:
-            closed = [str(rank) for rank in range(1, self.world_size) if self._is_closed(rank)]
-            missing = late[1].strip() if late else ", ".join(closed)
+            late = re.search(r"Ranks ([\d, ]+) failed", message)
+            found = late[1].split(",") if late else [rank for rank in others if self._is_closed(rank)]
+            missing = [int(rank) for rank in found] or missing
+        names = ", ".join(map(str, missing))
         return (
-            f"rank {missing} died, or did not come within {self.timeout_seconds:g} s "
+            f"rank {names} died, or did not come within {self.timeout_seconds:g} s "
             "(strategy.timeout_seconds). Look at its own last lines, then resume with --ckpt_path last."
         )
 
