@@ -55,12 +55,20 @@ def noise_rows(settings: Settings) -> Iterator[Row]:
             expected = _draws(make(False), shapes, settings.seed, "cpu")
         for compile in (False, True):
             what = f"{kind}, {'compiled' if compile else 'eager'}"
-            found = partial(_draws, make(compile), shapes, settings.seed, settings.device)
-            yield from attempted(what, partial(_compared, what, expected, found))
+            yield from attempted(
+                what, partial(_compared, settings, what, expected, partial(make, compile), shapes)
+            )
 
 
-def _compared(what: str, expected: dict[str, str], found: Callable[[], dict[str, str]]) -> Iterator[Row]:
-    yield compared(what, _different(expected, found()), len(expected))
+def _compared(
+    settings: Settings,
+    what: str,
+    expected: dict[str, str],
+    make: Callable[[], Noise],
+    shapes: Sequence[tuple[int, ...]],
+) -> Iterator[Row]:
+    found = _draws(make(), shapes, settings.seed, settings.device)
+    yield compared(what, _different(expected, found), len(expected))
 
 
 def _draws(noise: Noise, shapes: Sequence[tuple[int, ...]], seed: int, device: str) -> dict[str, str]:

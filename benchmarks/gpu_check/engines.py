@@ -37,6 +37,7 @@ from es_lightning.rollout import (
 
 PROMPTS, TOKENS, ROOM = 8, 24, 96
 CENTRE, MEMBERS = "centre", 2
+RUNNER = "VLLM_USE_V2_MODEL_RUNNER"  # 0 or 1; unset, vLLM chooses
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Case:
     @property
     def environment(self) -> dict[str, str]:
         """Variables that vLLM reads when it is imported."""
-        return {} if self.runner is None else {"VLLM_USE_V2_MODEL_RUNNER": str(int(self.runner == "V2"))}
+        return {} if self.runner is None else {RUNNER: str(int(self.runner == "V2"))}
 
     def engine(self, settings: Settings) -> RolloutEngine:
         """Make the engine, and do not start it."""
@@ -102,12 +103,15 @@ def why_not(case: Case, settings: Settings) -> str:
     if case.kind == "hf":
         return ""
     try:
+        from vllm import envs
         from vllm.platforms import current_platform
         from vllm.triton_utils import HAS_TRITON
     except ImportError:
         return "vLLM is not installed"
     if current_platform.device_type != settings.device:
         return f"this vLLM is for {current_platform.device_type}"
+    if case.runner and RUNNER not in envs.environment_variables:
+        return "this vLLM has one model runner"
     if case.runner == "V2" and not HAS_TRITON:
         return "vLLM's runner V2 needs Triton"
     if case.compiled and settings.device == "cpu":

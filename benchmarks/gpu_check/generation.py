@@ -29,7 +29,7 @@ def arguments(settings: Settings, folder: Path, more: dict[str, str]) -> list[st
         "model.base": settings.base,
         "model.population": settings.members,
         "model.sigma": 0.004,
-        "model.seed": settings.seed,
+        "seed_everything": settings.seed,
         "model.sampling.max_tokens": settings.tokens,
         "data.task": "Sums",
         "data.prompts_per_generation": settings.prompts,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from es_lightning.system.text import shortened
+from es_lightning.system.text import printable, shortened
 
 AGREES, DIFFERS, ALLOWED, FAILED, SKIPPED = "agrees", "DIFFERS", "other bits, allowed", "failed", "skipped"
 MEASURED = ""  # a number, of which nothing is expected
@@ -30,7 +30,7 @@ class Settings:
     base: str = "embedded"
     dtype: str = "auto"
     seed: int = 0
-    sigma: float = 0.01
+    sigma: float = 0.02
     members: int = 8
     prompts: int = 32
     tokens: int = 24
@@ -89,9 +89,18 @@ def skipped(what: str, reason: str) -> Row:
 
 def table(parts: dict[str, list[Row]]) -> str:
     """Return Markdown, with the rows of each part in order."""
-    lines = ["| part | what | result | verdict |", "|---|---|---|---|"]
+    everything = [row for rows in parts.values() for row in rows]
+    wrong = sum(row.verdict in WRONG for row in everything)
+    agreeing = sum(row.verdict == AGREES for row in everything)
+    summary = f"**{wrong} rows differ or failed, {agreeing} agree.**"
+    lines = [summary, "", "| part | what | result | verdict |", "|---|---|---|---|"]
     for part, rows in parts.items():
         for row in rows:
             cells = (part, row.what, row.result, row.verdict)
-            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+            lines.append(f"| {' | '.join(_cell(each) for each in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return a text that breaks no table, and is shown as it is."""
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
