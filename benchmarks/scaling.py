@@ -37,6 +37,7 @@ from es_lightning.system.memory import return_freed_tensors, trim_heap
 VOCABULARY, HEAD, MEMBERS, SIGMA = 8192, 64, 4, 1e-3
 PARTS = ("perturb", "load", "perturb and load", "update", "checksum", "drift")
 NEAR = (0.9, 1.1)  # an exponent in here is called linear, however narrow its interval
+ALLOWANCE = 12 * 2**20  # bytes of a piece of noise while it is made, 8 MiB, and what a heap keeps
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,8 @@ def table(measured: dict[str, Any]) -> str:
     ]
     for row in rows:
         each = [f"{1e9 * row['seconds'][part] / row['parameters']:.2f}" for part in PARTS]
-        memory = [f"{row[name] / 2**20:.0f}" for name in ("peak", "promised")]
+        mark = "" if row["peak"] <= row["promised"] + ALLOWANCE else " TOO MUCH"
+        memory = [f"{row['peak'] / 2**20:.0f}{mark}", f"{row['promised'] / 2**20:.0f}"]
         lines.append(f"| {row['parameters'] / 1e6:.0f} M | {' | '.join(each + memory)} |")
     if len(rows) > 2:
         counts = [row["parameters"] for row in rows]

@@ -42,12 +42,11 @@ def arguments(settings: Settings, folder: Path, more: dict[str, str]) -> list[st
         "report.held_out": "false",
         "report.export": "false",
     } | more
-    if "vllm" in str(options.get("model.engine", "")).lower():
-        options["model.engine.dtype"] = settings.dtype
-        if settings.device == "cpu":
-            options |= {"model.engine.enforce_eager": "true", "model.engine.kv_cache_gib": 1}
-        else:
-            options["model.engine.memory_fraction"] = 0.6
+    if options["model.engine"] != "HFEngine" and settings.device == "cpu":
+        options |= {"model.engine.enforce_eager": "true", "model.engine.kv_cache_gib": 1}
+    elif options["model.engine"] != "HFEngine":
+        options["model.engine.memory_fraction"] = 0.6
+    options["model.engine.dtype"] = settings.dtype
     return ["fit", *(f"--{name}={value}" for name, value in options.items())]
 
 
