@@ -37,7 +37,7 @@ def reload(llm: Any, kind: str, named: Iterable[tuple[str, Tensor]]) -> None:
         named = _gpt_oss(named, late)
     with _complaints() as unloaded:
         llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
-    llm.apply_model(_repack)
+    llm.apply_model(_repacks(set(unloaded)))
     if late:
         llm.apply_model(_loads(late))
     loaded_late = {name.rpartition(".")[2] for name, _ in late}
@@ -67,28 +67,48 @@ def _gpt_oss(
             yield name, tensor
 
 
-def _repack(model: nn.Module) -> None:
-    """Make the packed copies anew that a reload forgets.
+def _repacks(unloaded: set[str]) -> Callable[[nn.Module], None]:
+    """Make a function that makes the packed copies anew that a reload forgets.
 
     A head that is tied to the embedding receives no tensor of its own, so vLLM does not process it again. On
     CPUs it multiplies with a packed copy of the embedding, made at the last processing. The experts' kernel
     on CPUs is set up at the first load alone, and takes the weights of later ones as if they were packed. A
     Mamba layer keeps a view of its convolution, which on CPUs loses sight of it once that is packed.
-    """
-    from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-    from vllm.platforms import current_platform
 
-    for module in model.modules():
-        layer = getattr(module, "base_layer", module)
-        if isinstance(layer, ParallelLMHead):
-            layer.quant_method.process_weights_after_loading(layer)
-        elif isinstance(layer, RoutedExperts) and current_platform.is_cpu():
-            layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
-        elif isinstance(view := getattr(module, "conv_weights", None), Tensor):
-            new = getattr(module.conv1d, "_cpu_unpacked_conv_weight", None)
-            if new is not None:
-                view.copy_(new)
+    Args:
+        unloaded: the classes of layers that the reload gave no weights.
+    """
+
+    def repack(model: nn.Module) -> None:
+        from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+        from vllm.platforms import current_platform
+
+        for module in model.modules():
+            layer = getattr(module, "base_layer", module)
+            if isinstance(layer, ParallelLMHead):
+                if type(layer).__name__ in unloaded:
+                    _repack_head(layer, model)
+            elif isinstance(layer, RoutedExperts) and current_platform.is_cpu():
+                layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
+            elif isinstance(view := getattr(module, "conv_weights", None), Tensor):
+                new = getattr(module.conv1d, "_cpu_unpacked_conv_weight", None)
+                if new is not None:
+                    view.copy_(new)
+
+    return repack
+
+
+def _repack_head(head: Any, model: nn.Module) -> None:
+    """Give a tied head the packed copy of its embedding, which the reload has just made, or one of its own."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    for layer in model.modules():
+        is_tied = isinstance(layer, VocabParallelEmbedding) and layer.weight is head.weight
+        if is_tied and layer is not head and hasattr(layer, "cpu_linear") and head.bias is None:
+            head.cpu_linear = layer.cpu_linear
+            return
+    head.quant_method.process_weights_after_loading(head)
 
 
 def _loads(late: list[tuple[str, Tensor]]) -> Callable[[Any], None]:
