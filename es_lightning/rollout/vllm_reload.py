@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from es_lightning.errors import UsageError
+from es_lightning.rollout.vllm_in_place import write
 
 _RELOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 _UNLOADED = "%s: Failed to load weights"  # as that logger puts it; the argument is the layer's class
@@ -39,7 +39,7 @@ def reload(llm: Any, kind: str, named: Iterable[tuple[str, Tensor]]) -> None:
         llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
     llm.apply_model(_repacks(set(unloaded)))
     if late:
-        llm.apply_model(_loads(late))
+        write(llm, late)
     loaded_late = {name.rpartition(".")[2] for name, _ in late}
     if kept := llm.apply_model(_that_kept_weights(set(unloaded), loaded_late))[0]:
         raise UsageError(
@@ -100,7 +100,7 @@ def _repacks(unloaded: set[str]) -> Callable[[nn.Module], None]:
 
 
 def _repack_head(head: Any, model: nn.Module) -> None:
-    """Give a tied head the packed copy of its embedding, which the reload has just made, or one of its own."""
+    """Give a tied head the packed copy that its embedding has just got, or else make one for it."""
     from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
     for layer in model.modules():
@@ -109,14 +109,6 @@ def _repack_head(head: Any, model: nn.Module) -> None:
             head.cpu_linear = layer.cpu_linear
             return
     head.quant_method.process_weights_after_loading(head)
-
-
-def _loads(late: list[tuple[str, Tensor]]) -> Callable[[Any], None]:
-    @torch.no_grad()
-    def load(model: Any) -> None:
-        model.load_weights(iter(late))
-
-    return load
 
 
 def _that_kept_weights(classes: set[str], late: set[str]) -> Callable[[nn.Module], list[str]]:
