@@ -57,7 +57,8 @@ def test_a_way_that_gives_the_same_is_taken(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "fault", ["nothing", "raises", "embed_tokens", "q_proj", "layers.1.mlp.down_proj", "layers.0.input_layernorm"]
+    "fault",
+    ["nothing", "raises", "embed_tokens", "q_proj", "layers.1.mlp.down_proj", "layers.0.input_layernorm"],
 )
 def test_a_way_that_does_not_is_refused_and_said_once(
     base: BaseModel, centre: nn.Module, dtype: str, fault: str, caplog: pytest.LogCaptureFixture
@@ -78,7 +79,9 @@ def test_a_way_that_does_not_is_refused_and_said_once(
 
 def test_a_user_who_insists_is_told(base: BaseModel, centre: nn.Module) -> None:
     engine = InPlace("q_proj", insists=True)
-    with pytest.raises(UsageError, match=r"engine\.load is in_place, but .* off by .*: take auto or reload\.$"):
+    with pytest.raises(
+        UsageError, match=r"engine\.load is in_place, but .* off by .*: take auto or reload\.$"
+    ):
         EngineCheck(started(base, engine), NOISE).run(centre)
 
 
