@@ -42,12 +42,12 @@ class VLLMEngine(RolloutEngine):
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
         prefix_caching: compute what prompts begin with in common once per member, in blocks of 16 tokens on
             GPUs and 128 on CPUs; None lets vLLM decide, which does so for all models that it can.
+        trust_remote_code: run Python code that comes with the model folder.
+        options: further keyword arguments of ``vllm.LLM``; they override those above.
         load: how new weights get into vLLM. ``reload`` has it rebuild each layer, which is right for every
             model; ``in_place`` copies them into its tensors, which is faster, and right where vLLM keeps
             these as they were loaded: in dense models on GPUs. ``auto`` copies them if the check of the
             engine finds that both ways give the same, and else reloads.
-        trust_remote_code: run Python code that comes with the model folder.
-        options: further keyword arguments of ``vllm.LLM``; they override those above.
 
     Raises:
         UsageError: vLLM is not installed, or a value is outside its range.
@@ -61,9 +61,9 @@ class VLLMEngine(RolloutEngine):
         kv_cache_gib: float | None = None,
         tensor_parallel_size: int = 1,
         prefix_caching: bool | None = None,
-        load: LoadName = "auto",
         trust_remote_code: bool = False,
         options: Mapping[str, Any] | None = None,
+        load: LoadName = "auto",
     ) -> None:
         super().__init__(dtype, trust_remote_code)
         if importlib.util.find_spec("vllm") is None:
