@@ -25,7 +25,7 @@ from es_lightning.system.hardware import instructions
 from es_lightning.system.memory import return_freed_tensors, trim_heap
 
 log = logging.getLogger("benchmarks.loading")
-ROUNDS = 7
+ROUNDS = 5
 
 
 def seconds(work: Callable[[], Any], rounds: int = ROUNDS) -> float:

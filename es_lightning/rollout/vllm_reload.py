@@ -35,6 +35,7 @@ def reload(llm: Any, kind: str, named: Iterable[tuple[str, Tensor]]) -> None:
     late: list[tuple[str, Tensor]] = []
     if kind == "gpt_oss":
         named = _gpt_oss(named, late)
+    llm.apply_model(_drop_shared)
     with _complaints() as unloaded:
         llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
     llm.apply_model(_repacks(set(unloaded)))
@@ -101,14 +102,30 @@ def _repacks(unloaded: set[str]) -> Callable[[nn.Module], None]:
 
 def _repack_head(head: Any, model: nn.Module) -> None:
     """Give a tied head the packed copy that its embedding has just got, or else make one for it."""
-    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
-
-    for layer in model.modules():
-        is_tied = isinstance(layer, VocabParallelEmbedding) and layer.weight is head.weight
-        if is_tied and layer is not head and hasattr(layer, "cpu_linear") and head.bias is None:
+    for layer in _tied_to(head, model):
+        if hasattr(layer, "cpu_linear") and head.bias is None:
             head.cpu_linear = layer.cpu_linear
             return
     head.quant_method.process_weights_after_loading(head)
+
+
+def _drop_shared(model: nn.Module) -> None:
+    """Free the packed copies of tied heads and their embeddings, so that new ones do not come on top."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for head in model.modules():
+        if isinstance(head, ParallelLMHead) and (tied := _tied_to(head, model)):
+            for layer in (head, *tied):
+                if hasattr(layer, "cpu_linear"):
+                    del layer.cpu_linear
+
+
+def _tied_to(head: Any, model: nn.Module) -> list[Any]:
+    """Return the embeddings that have the same weight."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    layers = [layer for layer in model.modules() if isinstance(layer, VocabParallelEmbedding)]
+    return [layer for layer in layers if layer.weight is head.weight and layer is not head]
 
 
 def _that_kept_weights(classes: set[str], late: set[str]) -> Callable[[nn.Module], list[str]]:
