@@ -26,7 +26,7 @@ from es_lightning.rollout.adapters import Factors
 from es_lightning.rollout.vllm import prompt_logprobs
 from es_lightning.rollout.vllm_adapter import _without_slot
 from tests.helpers import ranks
-from tests.helpers.families import FAMILIES, make
+from tests.helpers.families import FAMILIES, Family, make
 from tests.helpers.fits import Letters, Records, fit, module, trainer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -373,12 +373,24 @@ def test_a_fit_replays_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.long
-def test_two_ranks_have_the_bits_of_one_without_adapters(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"noise": LowRankNoise(), "population": 6, "antithetic": True}
-    two = ranks.Run(tmp_path / "two", steps=2, engine="adapters", options=options)
-    assert ranks.fit(two, 2, seconds=240) == [0, 0]
+@pytest.mark.parametrize(
+    ("lane_size", "kv_heads"), [(1, 0), (2, 0), (2, 1)], ids=["two lanes", "one lane", "one head of keys"]
+)
+def test_two_ranks_have_the_bits_of_one_without_adapters(
+    tmp_path: Path, lane_size: int, kv_heads: int
+) -> None:
+    """Also where two ranks hold each adapter together: each has its rows or columns of the thin matrices."""
+    options: dict[str, Any] = {"noise": LowRankNoise(rank=2), "population": 6, "antithetic": True}
+    if kv_heads:  # fewer than ranks: both have the same keys
+        make(Family("llama", {"num_key_value_heads": kv_heads}), tmp_path / "model")
+        options["base"] = str(tmp_path / "model")
+    lane: dict[str, Any] = {"engine": "adapters", "tensor_parallel_size": lane_size}
+    two = ranks.Run(tmp_path / "two", steps=2, options=options, **lane)
+    assert ranks.fit(two, 2, seconds=240) == [0, 0], two.log()
     assert two.report(0)["checksum"] == two.report(1)["checksum"]
     header, *_ = (tmp_path / "two" / "journal.jsonl").read_text().splitlines()
+    # Log-probabilities of members and of the centre, against transformers.
+    assert json.loads(header)["engine_check"]["difference"] <= 1e-3
     options["noise"] = noise_of(json.loads(header)["noise"])
     one = ranks.Run(tmp_path / "one", steps=2, options=options)
     assert ranks.fit(one, 1) == [0]
