@@ -11,9 +11,8 @@ done by parts that need no Trainer:
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,12 +26,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.aggregation import MeanMetric
 
-from es_lightning.algorithm.bounds import check_centre, check_optimizer, checked_sigma
+from es_lightning.algorithm.bounds import check_centre, check_optimizer, checked_sigma, made_optimizer
 from es_lightning.algorithm.noise import GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.schedules import Schedule, Scheduled
 from es_lightning.algorithm.shaping import check_shaping, comparable, reward_statistics, weigh, z_score
+from es_lightning.algorithm.steering import Steering
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
 from es_lightning.analysis.skipped import why_skipped
@@ -45,17 +45,16 @@ from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
 from es_lightning.evaluation.metrics import evaluation_means, record_metrics
 from es_lightning.evaluation.reach import require_thin
-from es_lightning.journal.header import header
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
-from es_lightning.journal.identity import PROBLEMS, described, digest, named
+from es_lightning.journal.identity import described
 from es_lightning.journal.run import Past
 from es_lightning.journal.start import check_content_for
 from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
+from es_lightning.settings import header_of, settings_of
 from es_lightning.system.cores import use_one_thread_if_tiny
-from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
@@ -128,9 +127,7 @@ class EvolutionStrategies(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self._members = Population(population, seed, antithetic)
-        self._sigma = Scheduled(checked_sigma(sigma), sigma_schedule)
-        self._size = Scheduled(population, population_schedule)
+        self.steering = Steering(population, sigma, seed, antithetic, sigma_schedule, population_schedule)
         self.noise, self.shaping = noise or GaussianNoise(), shaping
         self.regularisers = tuple(regularisers or ())
         self.base_model = BaseModel(base, trust_remote_code)
@@ -141,9 +138,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.history = History()
         self.check_engine, self._engine_check = check_engine, dict[str, Any]()
         self._make_optimizer, self._make_scheduler = optimizer, lr_scheduler
-        self._adjusted: dict[str, Any] = {}
-        self._configured = {"model.population": population, "model.sigma": sigma}
-        self._scheduler_identity: dict[str, Any] = {}
+        self.scheduler_identity: dict[str, Any] = {}
         self._has_skipped = False
         if drift_every < 1:
             raise UsageError(f"model.drift_every is {drift_every}: give at least 1.")
@@ -190,17 +185,17 @@ class EvolutionStrategies(pl.LightningModule):
     @property
     def sigma(self) -> float:
         """Noise scale of the present generation, in units of the weights."""
-        return self._sigma.at(self._now(self._sigma))
+        return self.steering.sigma.at(self._now(self.steering.sigma))
 
     @property
     def antithetic(self) -> bool:
         """Whether members come in pairs with opposite signs."""
-        return self._members.antithetic
+        return self.steering.antithetic
 
     @property
     def population(self) -> Population:
         """Members of the present generation."""
-        return self.population_at(self._now(self._size))
+        return self.population_at(self._now(self.steering.size))
 
     def population_at(self, generation: int) -> Population:
         """Return the members of a generation as far as schedules tell beforehand.
@@ -208,7 +203,7 @@ class EvolutionStrategies(pl.LightningModule):
         Args:
             generation: its index, from 0.
         """
-        return self._members.resized(self._size.at(generation))
+        return self.steering.population_at(generation)
 
     def _now(self, scheduled: Scheduled) -> int:
         # Without a schedule, sigma and population are known before there is a Trainer.
@@ -256,12 +251,11 @@ class EvolutionStrategies(pl.LightningModule):
                 self._engine_check = EngineCheck(self.rollouts, self.noise, self.ranks).run(self.centre)
 
     def _warn_of_long_schedules(self) -> None:
-        for name, schedule in self._schedules().items():
-            generations, steps = getattr(schedule, "generations", 0), self.trainer.max_steps
-            if self.ranks.rank == 0 and 0 < steps < generations:
+        for name, generations in self.steering.longer_than(self.trainer.max_steps):
+            if self.ranks.rank == 0:
                 log.warning(
                     "model.%s_schedule takes %d generations, but trainer.max_steps is %d: it is cut short.",
-                    *(name, generations, steps),
+                    *(name, generations, self.trainer.max_steps),
                 )
 
     def configure_model(self) -> None:
@@ -298,23 +292,12 @@ class EvolutionStrategies(pl.LightningModule):
             UsageError: a setting is outside its range, or the optimizer evaluates a loss of its own, as LBFGS
                 does.
         """
-        try:
-            optimizer = self._make_optimizer(self.centre.parameters())
-        except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
-            advice = "mend model.optimizer"
-            if re.search(r"\b2D\b", str(error)):  # of Muon, for biases and norms, which are no matrices
-                advice = "it takes matrices alone, and ES tunes all parameters: choose SGD, Adam or AdamW"
-            raise UsageError(f"the optimizer was refused ({error}): {advice}.") from error
-        check_optimizer(optimizer)
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise UsageError(
-                "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
-            )
+        optimizer = made_optimizer(self._make_optimizer, self.centre.parameters())
         for part in self.regularisers:
             part.check_lr(float(optimizer.param_groups[0]["lr"]))
         scheduler = None if self._make_scheduler is None else self._make_scheduler(optimizer)
         # Now, since a checkpoint overwrites the scheduler's settings with those that it had then.
-        self._scheduler_identity = described("model.lr_scheduler", scheduler)
+        self.scheduler_identity = described("model.lr_scheduler", scheduler)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def configure_callbacks(self) -> list[Callback]:
@@ -460,12 +443,7 @@ class EvolutionStrategies(pl.LightningModule):
         groups, scales = [prompt.group for prompt in record.prompts], self.data.task.group_weights()
         rewards = comparable(record.rewards, groups, scales) if scales else record.rewards
         pairs = any(member.sign < 0 for member in record.members)
-        for schedule in self._schedules().values():
-            schedule.observe(rewards, groups if scales else (), pairs)
-
-    def _schedules(self) -> dict[str, Schedule]:
-        scheduled = {"sigma": self._sigma.schedule, "population": self._size.schedule}
-        return {name: schedule for name, schedule in scheduled.items() if schedule is not None}
+        self.steering.observe(rewards, groups if scales else (), pairs)
 
     def _warn_of_skipping(self, record: Generation) -> None:
         """Say at the first generation without an update why there is none; later ones are only counted."""
@@ -587,16 +565,13 @@ class EvolutionStrategies(pl.LightningModule):
         Raises:
             UsageError: a value is outside its range.
         """
+        steering = self.steering
         if sigma is not None:
-            self._sigma.steer(checked_sigma(sigma), self._now(self._sigma))
+            steering.adjust_sigma(sigma, self._now(steering.sigma))
         if population is not None:
-            old = self._members
-            self._members = Population(population, old.run_seed, old.antithetic)
-            self._size.steer(population, self._now(self._size))
-        if lr_factor is not None:
+            steering.adjust_population(population, self._now(steering.size))
+        if lr_factor is not None:  # which checkpoints keep in the states of the optimizer and the scheduler
             scale_lr(self._optimizer, self.lr_schedulers(), lr_factor)
-        # Not lr: checkpoints keep it in the states of the optimizer and the scheduler.
-        self._adjusted = {"sigma": self._sigma.first, "population": self._size.first}
 
     # The end, and checkpoints ---------------------------------------------------------------------
 
@@ -607,8 +582,8 @@ class EvolutionStrategies(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the journal so far into the checkpoint, and the settings that callbacks have changed."""
         checkpoint["journal"] = list(self.history.lines)
-        checkpoint["steered"] = {"after": self.history.parent, **self._adjusted}
-        checkpoint["schedules"] = {name: each.state_dict() for name, each in self._schedules().items()}
+        checkpoint["steered"] = {"after": self.history.parent, **self.steering.adjusted}
+        checkpoint["schedules"] = self.steering.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the journal and the changed settings from the checkpoint.
@@ -622,11 +597,9 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.forget()
         steered = dict(checkpoint.get("steered", {}))
         self.history.parent = steered.pop("after", None)
-        for name, scheduled in {"sigma": self._sigma, "population": self._size}.items():
-            scheduled.first = steered.get(name, scheduled.first)
-        self._adjusted = steered
+        self.steering.take_adjusted(steered)
         states = checkpoint.get("schedules", {})
-        for name, schedule in self._schedules().items():
+        for name, schedule in self.steering.schedules.items():
             try:
                 schedule.load_state_dict(states.get(name) or {})
             except (KeyError, TypeError, ValueError) as error:
@@ -667,66 +640,8 @@ class EvolutionStrategies(pl.LightningModule):
 
     def header(self) -> dict[str, Any]:
         """Make the first line of the run's journal."""
-        return header(
-            self.base_model,
-            self.noise,
-            self._optimizer,
-            self.regularisers,
-            device=self.device.type,
-            ranks=self.trainer.world_size,
-            task=self.data.task.name,
-            settings=self.settings(),
-            engine_check=self._engine_check or {"skipped": True},
-            identity=self.identity(),
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """Return what a resumed run has to have in common with this one, by its names in YAML.
-
-        Base model, noise and optimizer are parts of the header already.
-        """
-        data, sampling = self.data, asdict(self.rollouts.sampling)
-        return {
-            **self._configured,
-            "model.antithetic": self.antithetic,
-            "model.seed": self.population.run_seed,
-            "model.shaping": self.settings()["shaping"],
-            **described("model.sigma_schedule", self._sigma.schedule),
-            **described("model.population_schedule", self._size.schedule),
-            **{f"model.sampling.{name}": value for name, value in sampling.items()},
-            "model.kl_penalty.weight": None if self.kl is None else self.kl.penalty.weight,
-            "model.chat_template_kwargs": to_json(self.rollouts.chat_template_kwargs),
-            **self._scheduler_identity,
-            "data.prompts_per_generation": data.batch_size,
-            "data.draw": data.draw,
-            "data.seed": data.seed,
-            "data.objective": data.objective,
-            **described("data.task", data.task, data.task.name),
-            PROBLEMS: digest(data.prompts("train")),
-        }
+        return header_of(self, self._optimizer, self._engine_check)
 
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters that decide a run, as plain values to be written beside its results."""
-        engine, sampling = self.rollouts.engine, self.rollouts.sampling
-        samples = {"samples": sampling.n, "pass_k": sampling.pass_k} if sampling.n > 1 else {}
-        penalty = {} if self.kl is None else {"kl_penalty": self.kl.penalty.weight}
-        return {
-            # What the schedules start from, if there are any.
-            "population": self._members.resized(self._size.first).size,
-            "sigma": self._sigma.first,
-            "lr": self.lr,
-            "optimizer": type(self._optimizer).__name__,
-            "noise": named(self.noise),
-            "shaping": named(self.shaping),
-            "antithetic": self.antithetic,
-            "objective": self.data.objective,
-            "prompts_per_generation": self.data.batch_size,
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            **samples,
-            **penalty,
-            "engine": f"{type(engine).__name__}, {str(engine.dtype).removeprefix('torch.')}",
-            "seed": self.population.run_seed,
-            **{f"{name}_schedule": named(schedule) for name, schedule in self._schedules().items()},
-            **({"regularisers": ", ".join(map(named, self.regularisers))} if self.regularisers else {}),
-        }
+        return settings_of(self, self._optimizer)

@@ -5,6 +5,7 @@ computation with it overflows: it would spoil the centre, and the journal could 
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable
 
 import torch
@@ -34,6 +35,30 @@ def checked_sigma(sigma: float) -> float:
             f"{LARGEST_SIGMA:g}, for example 0.001."
         )
     return sigma
+
+
+def made_optimizer(
+    make: Callable[[Iterable[nn.Parameter]], Optimizer], parameters: Iterable[nn.Parameter]
+) -> Optimizer:
+    """Make the optimizer of the centre's parameters.
+
+    Raises:
+        UsageError: a setting is outside its range, or the optimizer evaluates a loss of its own, as LBFGS
+            does.
+    """
+    try:
+        optimizer = make(parameters)
+    except ValueError as error:  # of torch, which names the setting: "Invalid learning rate: -1.0"
+        advice = "mend model.optimizer"
+        if re.search(r"\b2D\b", str(error)):  # of Muon, for biases and norms, which are no matrices
+            advice = "it takes matrices alone, and ES tunes all parameters: choose SGD, Adam or AdamW"
+        raise UsageError(f"the optimizer was refused ({error}): {advice}.") from error
+    check_optimizer(optimizer)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise UsageError(
+            "LBFGS searches along a loss, and ES has none: choose another torch.optim optimizer."
+        )
+    return optimizer
 
 
 def check_optimizer(optimizer: Optimizer) -> None:

@@ -241,8 +241,8 @@ def ascent_of(name: str, case: Case) -> Ascent:
         noise=made.noise,
         shaping=made.shaping,
         antithetic=made.antithetic,
-        sigma_schedule=made._sigma.schedule,
-        population_schedule=made._size.schedule,
+        sigma_schedule=made.steering.sigma.schedule,
+        population_schedule=made.steering.size.schedule,
         regularisers=made.regularisers,
         make_scheduler=made._make_scheduler,
     )
