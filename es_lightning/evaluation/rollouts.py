@@ -22,6 +22,7 @@ from es_lightning.models import BaseModel
 from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import AdapterEngine, RolloutEngine, Sampling, complete, encode
+from es_lightning.rollout.adapters import even_share
 from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.signals import interruptible
@@ -318,7 +319,7 @@ class Rollouts:
         if isinstance(self.engine, AdapterEngine):
             if not self.engine.at_once:
                 raise RuntimeError("the engine has no room for adapters: call limited before start")
-            way, size = together, self.engine.at_once
+            way, size = together, max(1, even_share(len(members), self.engine.at_once))
         for first in range(0, len(members), size):
             yield from tried(self, way, members[first : first + size], asked, generation)
 
