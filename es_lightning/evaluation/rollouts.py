@@ -305,7 +305,7 @@ class Rollouts:
             sigma: noise scale in units of the weights.
             prompts: P encoded prompts, the same for all members.
             generation: added to the sampler's seed, and named in errors.
-            watch: records the seconds of the phases perturb and generate.
+            watch: records the seconds of the phases perturb, load and generate.
             score: called with each member's completions while the engine computes with its weights; if it
                 fails, the engine has failed on the member, or on its batch, which is then tried again as a
                 whole.
