@@ -37,6 +37,7 @@ from es_lightning.system.memory import return_freed_tensors, trim_heap
 VOCABULARY, HEAD, MEMBERS, SIGMA = 8192, 64, 4, 1e-3
 PARTS = ("perturb", "load", "perturb and load", "update", "checksum", "drift")
 NEAR = (0.9, 1.1)  # an exponent in here is called linear, however narrow its interval
+WIDE = 0.3  # half of an interval that says no more than that times grow
 ALLOWANCE = 12 * 2**20  # bytes of a piece of noise while it is made, 8 MiB, and what a heap keeps
 
 
@@ -195,7 +196,9 @@ def exponent(parameters: list[int], times: list[float]) -> tuple[float, float]:
 
 
 def verdict(k: float, half: float) -> str:
-    """Say what an exponent means."""
+    """Say what an exponent means; an interval wider than that says nothing."""
+    if half > WIDE:
+        return "open"
     if k - half <= 1 <= k + half or NEAR[0] <= k <= NEAR[1]:
         return "linear"
     return "less than linear" if k < 1 else "MORE than linear"
