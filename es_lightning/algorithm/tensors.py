@@ -115,7 +115,7 @@ def device_of(centre: nn.Module) -> torch.device:
     return next(each.device for each in centre.parameters() if not each.is_meta)
 
 
-def norm(squares: Mapping[str, Tensor], shards: Shards) -> float:
+def norm(squares: Mapping[str, Tensor], shards: Shards | None = None) -> float:
     """Return the Euclidean norm of all tensors together.
 
     Args:
@@ -123,7 +123,8 @@ def norm(squares: Mapping[str, Tensor], shards: Shards) -> float:
         shards: which are here. The sum is exact, so that its order does not matter.
     """
     numbers = [square for [square] in fetched(list(squares.values()))]
-    return math.sqrt(math.fsum(shards.gathered(dict(zip(squares, numbers, strict=True))).values()))
+    all_numbers = (shards or Shards()).gathered(dict(zip(squares, numbers, strict=True)))
+    return math.sqrt(math.fsum(all_numbers.values()))
 
 
 def _chunks_at_once(device: torch.device) -> int:
