@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from es_lightning.algorithm.tensors import device_of
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.system.text import shortened
@@ -41,7 +42,7 @@ class Comparison:
 
 
 def judged(
-    found: Tensor, exact: Tensor, dtype: torch.dtype, is_coarse: bool, half: Callable[[torch.dtype], Tensor]
+    found: Tensor, exact: Tensor, dtype: torch.dtype, coarse: bool, half: Callable[[torch.dtype], Tensor]
 ) -> Comparison:
     """Compare how far an engine is from the exact values with how far it may be.
 
@@ -49,13 +50,13 @@ def judged(
         found: log-probabilities of T tokens, by the engine.
         exact: the same by transformers in float32, with the weights that the engine has been given.
         dtype: precision of the engine.
-        is_coarse: whether float32 is less than that; see ``is_coarse``.
+        coarse: whether float32 is less than that; see ``is_coarse``.
         half: the same by transformers in a half precision.
     """
     if not exact.isfinite().all():
         return Comparison(0.0, 0.0)  # generating says so, in words of its own
     off = (found - exact).abs()
-    if dtype == torch.float32 and not is_coarse:
+    if dtype == torch.float32 and not coarse:
         return Comparison(largest(off), BOUND)
     is_half = dtype != torch.float32
     precision, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)
@@ -91,11 +92,12 @@ def shared(ranks: Ranks, compare: Callable[[], Comparison]) -> list[Comparison]:
     return [Comparison(**json.loads(each)) for each in packed]
 
 
-def is_coarse(centre: nn.Module) -> bool:
+def is_coarse(centre: nn.Module, device: torch.device | None) -> bool:
     """Whether float32 is less: on accelerators, and where vLLM approximates soft caps or BLOOM's GELU."""
+    device = device or device_of(centre)
     config: Any = getattr(centre, "config", None)
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
     is_approximate = getattr(config, "model_type", "") == "bloom" or any(
         getattr(config, cap, None) for cap in caps
     )
-    return is_approximate or next(centre.parameters()).device.type != "cpu"
+    return is_approximate or device.type != "cpu"

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
+from es_lightning.algorithm.shares import Change
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.comparison import Comparison, is_coarse, judged, shared
 from es_lightning.evaluation.in_place import verify
 from es_lightning.evaluation.members import adapters
-from es_lightning.evaluation.reference import Change, reference_logprobs
+from es_lightning.evaluation.reference import reference_logprobs
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.records import Member
 from es_lightning.rollout import AdapterEngine
@@ -130,7 +131,8 @@ class EngineCheck:
         with torch.no_grad():
             numbers = sum(parameter.numel() for parameter in centre.parameters())
             if numbers * engine.dtype.itemsize <= SMALL:
-                kept = {name: rounded(name, theta) for name, theta in centre.named_parameters()}
+                held = self.rollouts.shards.held(centre.named_parameters())
+                kept = {name: rounded(name, theta) for name, theta in held.items()}
             self.rollouts.load(self.rollouts.stream(centre, rounded))
         with interruptible():
             found = torch.cat(engine.logprobs(self._rows))
@@ -148,11 +150,13 @@ class EngineCheck:
 
         members = [Member(index, SEED + index, 1) for index in range(min(MEMBERS, engine.at_once))]
         factors = []
+        sizes = rollouts.shards.held(centre.named_parameters())
+        scales = rollouts.shards.gathered({name: _size(theta) for name, theta in sizes.items()})
         for matrices in adapters(centre, members, self.noise, 1.0):
             mine = {}
             for name, left, right in matrices:
                 if group in (None, _group(name)):
-                    size = HALF * max(_size(centre.get_parameter(name)), LEAST)
+                    size = HALF * max(scales[name], LEAST)
                     mine[name] = (left * size).to(dtype), right.to(dtype)
             factors.append(mine)
         if not factors[0]:  # a group that no adapter changes
@@ -174,13 +178,14 @@ class EngineCheck:
         """Compare log-probabilities with those of the centre after a change, as it is before rounding."""
 
         def half(dtype: torch.dtype) -> Tensor:
-            return self._reference(centre, lambda name, theta: change(name, theta).to(dtype))
+            return self._reference(centre, change, dtype)
 
         exact = self._reference(centre, change)
-        return judged(found, exact, self.rollouts.engine.dtype, is_coarse(centre), half)
+        coarse = is_coarse(centre, self.rollouts.shards.device)
+        return judged(found, exact, self.rollouts.engine.dtype, coarse, half)
 
-    def _reference(self, centre: nn.Module, change: Change) -> Tensor:
-        return reference_logprobs(centre, self._rows, change).flatten()
+    def _reference(self, centre: nn.Module, change: Change, dtype: torch.dtype = torch.float32) -> Tensor:
+        return reference_logprobs(centre, self._rows, change, dtype, self.rollouts.shards).flatten()
 
     def _groups(self, centre: nn.Module, compare: Compare) -> list[str]:
         """Perturb one group of tensors after the other; returns those that then differ."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from es_lightning.algorithm.shares import Change
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.evaluation.comparison import BOUND, Comparison, largest, shared
-from es_lightning.evaluation.reference import Change
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.system.signals import interruptible
 

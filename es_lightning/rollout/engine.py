@@ -113,6 +113,13 @@ class RolloutEngine(ABC):
             UsageError: the message says why.
         """
 
+    def leave_free(self, size: int) -> None:  # noqa: B027 (an engine may take no more than it needs)
+        """Make the next start leave memory of the device to others. By default nothing is done.
+
+        Args:
+            size: bytes that loads and updates will take besides what is in use by then.
+        """
+
     @abstractmethod
     def start(self, folder: Path, max_length: int) -> None:
         """Load the model.

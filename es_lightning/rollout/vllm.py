@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from math import floor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,8 @@ from es_lightning.system.text import shortened
 
 log = logging.getLogger(__name__)
 GIB = 2**30
+CPU_SHARE = 0.8  # of the machine's memory, if no ``memory_fraction`` is given
+SPARE = 0.02  # of an accelerator's memory, for gaps between tensors and what libraries take later
 PROBE = 4  # tokens that are read to see whether new weights give finite log-probabilities
 
 LoadName = Literal["auto", "in_place", "reload"]
@@ -36,7 +39,9 @@ class VLLMEngine(RolloutEngine):
         dtype: precision of the weights; ``auto``: the base model's own, but on CPUs without instructions for
             bfloat16 float32, which is faster there.
         enforce_eager: skip compilation; the engine starts sooner and generates more slowly.
-        memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1].
+        memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1];
+            None takes what is free at the start, but for 2 % of the device and what an update needs; on CPUs
+            0.8.
         tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
             evaluate the same members; the number of ranks and the model's heads must divide by it.
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
@@ -57,7 +62,7 @@ class VLLMEngine(RolloutEngine):
         self,
         dtype: DTypeName = "auto",
         enforce_eager: bool = False,
-        memory_fraction: float = 0.8,
+        memory_fraction: float | None = None,
         kv_cache_gib: float | None = None,
         tensor_parallel_size: int = 1,
         prefix_caching: bool | None = None,
@@ -71,7 +76,7 @@ class VLLMEngine(RolloutEngine):
                 "vLLM is not installed: install the extra for your machine, pip install 'es-lightning[cpu]' "
                 "or 'es-lightning[gpu]', or choose --model.engine HFEngine."
             )
-        if not 0 < memory_fraction <= 1:
+        if memory_fraction is not None and not 0 < memory_fraction <= 1:
             raise UsageError(
                 f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1."
             )
@@ -83,7 +88,7 @@ class VLLMEngine(RolloutEngine):
             raise UsageError(f"engine.load is {load}: give one of {', '.join(get_args(LoadName))}.")
         self.load = load
         self.enforce_eager = enforce_eager
-        self.memory_fraction = memory_fraction
+        self.memory_fraction, self._left_free = memory_fraction, 0
         self.kv_cache_gib, self.prefix_caching = kv_cache_gib, prefix_caching
         self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
@@ -124,7 +129,7 @@ class VLLMEngine(RolloutEngine):
         options = self._model_options(folder) | {
             "max_model_len": max_length,
             "enforce_eager": self.enforce_eager,
-            "gpu_memory_utilization": self.memory_fraction,
+            "gpu_memory_utilization": self._share(),
             "enable_prefix_caching": self.prefix_caching,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -162,6 +167,22 @@ class VLLMEngine(RolloutEngine):
         if self.load == "in_place":
             raise UsageError(f"engine.load is in_place, but {reason}: take auto or reload.")
         super().refuse_in_place(reason)
+
+    def leave_free(self, size: int) -> None:
+        """Take so many bytes less, unless a ``memory_fraction`` is given."""
+        self._left_free = size
+
+    def _share(self) -> float:
+        """Return the share of the device's memory that vLLM may take.
+
+        Raises:
+            UsageError: too little of it is free.
+        """
+        from vllm.platforms import current_platform
+
+        if self.memory_fraction is not None:
+            return self.memory_fraction
+        return CPU_SHARE if current_platform.is_cpu() else free_share(self._left_free)
 
     def _more_options(self) -> dict[str, Any]:
         """Return what a subclass asks of ``vllm.LLM`` besides."""
@@ -344,6 +365,27 @@ def _model_errors(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         logger.removeFilter(collect)
+
+
+def free_share(left_free: int) -> float:
+    """Return the share of the accelerator's memory that is free, without what others will need.
+
+    Args:
+        left_free: what they will need, in bytes.
+
+    Raises:
+        UsageError: nothing would be left.
+    """
+    torch.accelerator.empty_cache()  # what is cached for later tensors is not free for vLLM
+    free, total = torch.accelerator.get_memory_info()
+    share = floor(1000 * ((free - left_free) / total - SPARE)) / 1000
+    if share <= 0:
+        raise UsageError(
+            f"{free / 1e9:.3g} GB of the device's {total / 1e9:.3g} GB are free, of which updates need "
+            f"{left_free / 1e9:.3g} GB, so vLLM has no room: give --model.centre_device cpu, or end "
+            "what else runs on the device; es-lightning plan says what is needed."
+        )
+    return share
 
 
 def probe_of(prompts: Sequence[Prompt]) -> list[Sequence[int]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import distributed
 
 from es_lightning.algorithm.noise import GaussianNoise
@@ -53,8 +53,10 @@ class Run:
     nodes: int = 1
     count_bytes: bool = False
     share_update: bool = False
+    shard_centre: bool = False
     recipe: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def world(self) -> int:
@@ -68,12 +70,15 @@ class Run:
             install(self.fault, tuned)
         checkpoints = self.folder / "checkpoints"
         strategy = PopulationStrategy(
-            self.timeout_seconds, threads_per_rank=1, share_update=self.share_update
+            self.timeout_seconds,
+            threads_per_rank=1,
+            share_update=self.share_update,
+            shard_centre=self.shard_centre,
         )
         run = trainer(
             self.folder,
             self.steps,
-            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1)],
+            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1), *self.callbacks],
             enable_checkpointing=True,
             strategy=strategy,
             devices=self.world // self.nodes,
@@ -95,6 +100,7 @@ class Run:
             "tensor_parallel_size": tuned.rollouts.engine.tensor_parallel_size,
             "in_place": tuned.rollouts.engine.in_place,
             "bytes": sent,
+            "held": [name for name, each in tuned.centre.named_parameters() if not each.is_meta],
             "restored_from": None if found is None else found.name,
         }
         name = f"rank-{run.global_rank}.json"
