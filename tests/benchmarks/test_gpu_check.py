@@ -92,6 +92,7 @@ def test_updates_of_a_cpu_agree_with_themselves(monkeypatch: pytest.MonkeyPatch)
     assert len(rows) == 3 + 3 * (len(bits.OPTIMIZERS) + 1)
 
 
+@pytest.mark.slow  # it compiles
 def test_launches_are_counted() -> None:
     rows = {row.what: row.result for row in launches.rows(TINY)}
     assert len(rows) == 8
