@@ -23,7 +23,7 @@ LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
 .PHONY: help install model demo ui smoke test test-slow test-all families check lint types layers format hooks lock wheel-test \
-  wheel-test-full bench clean
+  wheel-test-full bench bench-all gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -113,8 +113,14 @@ wheel-test: install ## Build the wheel, install it elsewhere, run it there
 wheel-test-full: install ## The same with all dependencies installed anew (GBs)
 	@tests/wheel_test.sh full
 
-bench: model ## Run the benchmarks
+bench: model ## Time a generation, and compare it with the original implementation; writes bench.json
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-all: model ## Run every benchmark
 	@for script in $(sort $(wildcard benchmarks/[!_]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+gpu-check: model ## Compare an accelerator with a CPU, and print a table for an issue; EXTRA=gpu
+	@$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean: ## Remove caches and build products; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS = ("generate", "perturb", "reward", "gather", "update", "other")
+PARTS = ("generate", "perturb", "load", "reward", "gather", "update", "other")
 WORDS = {
     "generate": "generating",
-    "perturb": "loading members",
+    "perturb": "making noise",
+    "load": "loading members",
     "reward": "waiting for rewards",
     "gather": "waiting for other ranks",
     "update": "updating",
@@ -118,22 +119,23 @@ class GenerationTimer(Monitor):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
-        self.parts = [dict(row) for row in state_dict["parts"]]
+        # Version 0.1.0 counted making noise and loading as one.
+        self.parts = [{"load": 0.0, **row} for row in state_dict["parts"]]
 
 
 def parts(record: Generation, wall: float) -> dict[str, float]:
     """Split a generation's wall time into the seconds of its parts.
 
-    Perturb, generate and reward are the slowest rank's seconds; total and update are this rank's. What is
-    left of the total is the slowest rank's gathering. The parts add up to the wall time, or to a little more
-    where different ranks are slowest in different phases.
+    Perturb, load, generate and reward are the slowest rank's seconds; total and update are this rank's. What
+    is left of the total is the slowest rank's gathering. The parts add up to the wall time, or to a little
+    more where different ranks are slowest in different phases.
 
     Args:
         record: the generation's record.
         wall: seconds since the end of the previous generation.
     """
     seconds = record.seconds
-    own = {name: seconds[name] for name in ("generate", "perturb", "reward", "update")}
+    own = {name: seconds[name] for name in ("generate", "perturb", "load", "reward", "update")}
     gather = max(0.0, seconds["total"] - sum(own.values()))
     return {**own, "gather": gather, "other": max(0.0, wall - seconds["total"])}
 

@@ -63,7 +63,7 @@ def test_a_generations_record_is_complete(tmp_path: Path) -> None:
     assert record.rewards.shape == (4, 4)
     assert record.weights.mean().abs() < 1e-9
     assert record.sigma == record.lr == 0.05
-    assert set(record.seconds) == {"perturb", "generate", "reward", "gather", "update", "total"}
+    assert set(record.seconds) == {"perturb", "load", "generate", "reward", "gather", "update", "total"}
     assert record.tokens == sum(len(c.token_ids) for e in record.evaluations.values() for c in e.completions)
     assert list(record.evaluations) == [0, 1, 2, 3]
     assert record.update_norm > 0

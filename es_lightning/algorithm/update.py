@@ -59,8 +59,10 @@ def gradient(
         float32, the parameter's shape.
     """
     total = torch.zeros_like(parameter, device=device)
-    for member, weight in zip(members, weights.tolist(), strict=True):
-        noise.accumulate_(member.seed, name, total, -weight * member.sign / len(members))
+    scales = [
+        -weight * member.sign / len(members) for member, weight in zip(members, weights.tolist(), strict=True)
+    ]
+    noise.accumulate_all_([member.seed for member in members], name, total, scales)
     return total
 
 

@@ -147,12 +147,25 @@ class Plan:
                 Part("optimizer's states", ranks * state, f"{self.run.state:.3g} d{share}, {ranks} ranks"),
                 Part("a gradient on its way", ranks * 4 * self.size.largest, f"4 m, {ranks} ranks"),
             ]
+            centres += [self._gathered] if self._shards > 1 else []
         else:
-            centres = [Part("centres while they are loaded", ranks * centre, f"4 d{share}, {ranks} ranks")]
+            loaded = Part("centres while they are loaded", ranks * centre, f"4 d{share}, {ranks} ranks")
+            centres = [
+                loaded if self._shards == 1 else max(loaded, self._gathered, key=lambda part: part.size)
+            ]
         return [
             *centres,
             Part("processes", self.per_machine * PROCESS_GB * 1e9, f"{PROCESS_GB:g} GB a rank, assumed"),
         ]
+
+    @property
+    def _gathered(self) -> Part:
+        """What rank 0 puts together of a divided centre: a checkpoint, or the model that it exports."""
+        one = cost.checkpoint_bytes(self.size, self.run.state) if self.run.checkpoints else 0.0
+        exported = self.run.exports * self.run.stored_bytes * self.size.parameters
+        return Part(
+            "a checkpoint or export on rank 0", max(one, exported), "(4 + s) d, whole before it is written"
+        )
 
     @property
     def disk(self) -> list[Part]:

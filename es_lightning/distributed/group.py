@@ -78,7 +78,7 @@ class Group:
             self.meet()
             for place, name in taken:
                 gradient = mine.pop(name) if place == self.place else self._empty(parameters[name])
-                distributed.broadcast(gradient, src=self.ranks[place], group=self.tensors)
+                self._broadcast(gradient, self.ranks[place])
                 yield name, gradient
 
     def _empty(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

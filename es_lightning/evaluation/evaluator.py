@@ -83,7 +83,7 @@ class Evaluator:
             sigma: noise scale in units of the weights.
             prompts: the batch, P encoded prompts, the same on every rank.
             checksum: checksum of the centre, which has to be the same on every rank.
-            watch: records the seconds of the phases perturb, generate, kl, reward and gather.
+            watch: records the seconds of the phases perturb, load, generate, kl, reward and gather.
 
         Raises:
             RewardError: the task returned no finite reward.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from es_lightning.distributed.ranks import require_same
 from es_lightning.errors import RankError
-from es_lightning.evaluation.metrics import columns, measured
+from es_lightning.evaluation.metrics import columns, longest, measured
 from es_lightning.grading.grade import FAILED
 from es_lightning.records import Completion, Evaluation, Prompt
 
@@ -113,7 +113,12 @@ def sums(evaluations: Iterable[Evaluation]) -> dict[str, tuple[str, int]]:
 
     The sums are exact, so that means do not depend on how the members were divided among lanes.
     """
-    scores = [score for evaluation in evaluations for score in measured(evaluation)]
+    scores = [
+        score | most
+        for evaluation in evaluations
+        for most in [longest(evaluation)]
+        for score in measured(evaluation)
+    ]
     values = columns(scores)
     return {key: (str(sum(map(Fraction, column))), len(column)) for key, column in values.items()}
 

@@ -46,8 +46,9 @@ def alone(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> list[l
     """Load the whole weights of each member, and complete the prompts with them."""
     completed = []
     for member in members:
-        with asked.watch.phase("perturb"):
-            rollouts.load(rollouts.perturbed(asked.centre, member, asked.noise, asked.sigma))
+        perturbed = rollouts.perturbed(asked.centre, member, asked.noise, asked.sigma)
+        with asked.watch.phase("load"):
+            rollouts.load(asked.watch.each("perturb", perturbed))
         with asked.watch.phase("generate"):
             completed.append(complete(rollouts.engine, asked.prompts, asked.sampling))
         if asked.score is not None:
@@ -59,10 +60,10 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
     """Hand the members over as adapters beside the centre, and complete the prompts in one batch."""
     engine = rollouts.engine
     assert isinstance(engine, AdapterEngine)
-    with asked.watch.phase("perturb"):
+    factors = adapters(asked.centre, members, asked.noise, asked.sigma, rollouts.shards.device)
+    with asked.watch.phase("load"):
         rollouts.hold_centre(asked.centre)
-        drawn = adapters(asked.centre, members, asked.noise, asked.sigma, rollouts.shards.device)
-        engine.load_adapters(drawn)
+        engine.load_adapters([asked.watch.each("perturb", of_one) for of_one in factors])
     with asked.watch.phase("generate"):
         completed = complete_each(engine, asked.prompts, asked.sampling)
     if asked.score is not None:

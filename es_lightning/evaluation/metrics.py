@@ -6,6 +6,8 @@ from math import fsum, isnan
 from es_lightning.grading.grade import FAILED
 from es_lightning.records import Completion, Evaluation, Generation
 
+LONGEST = "completion_longest"
+
 
 def columns(scores: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Collect each named number from the completions that have it; failures count as 0 for the others."""
@@ -40,13 +42,38 @@ def measured(evaluation: Evaluation) -> list[dict[str, float]]:
     ]
 
 
+def longest(member: Evaluation) -> dict[str, float]:
+    """Return the length of a member's longest completion, by the name that it has among scores.
+
+    Returns:
+        ``completion_longest``, in tokens; nothing if choices were scored: none waits for another then.
+    """
+    if any(completion.finish_reason == "choice" for completion in member.completions):
+        return {}
+    return {LONGEST: max(len(completion.token_ids) for completion in member.completions)}
+
+
+def straggling(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of the engine's places that were empty while a member's longest completion went on.
+
+    That is 1 - sum of lengths / sum of (completions * longest) over the members. Where an engine cannot
+    compute all of a member's completions at once, others take the places that become empty, and it is less.
+
+    Args:
+        scores: means over a generation's completions; without ``completion_longest`` nothing is returned.
+    """
+    if not scores.get(LONGEST):
+        return {}
+    return {"time/straggling_fraction": max(0.0, 1 - scores["completion_tokens"] / scores[LONGEST])}
+
+
 def record_metrics(record: Generation) -> dict[str, float]:
     """Return a generation's numbers other than its reward statistics, by the names they are logged under."""
     means = {_grouped(key): value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
     geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}
     known = {name: value for name, value in geometry.items() if not isnan(value)}
-    return means | seconds | known | {"health/skipped": float(record.skipped)}
+    return means | seconds | straggling(record.scores) | known | {"health/skipped": float(record.skipped)}
 
 
 def _shape(completion: Completion) -> dict[str, float]:

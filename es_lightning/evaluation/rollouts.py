@@ -22,6 +22,7 @@ from es_lightning.models import BaseModel
 from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import AdapterEngine, RolloutEngine, Sampling, complete, encode
+from es_lightning.rollout.adapters import even_share
 from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.signals import interruptible
@@ -304,7 +305,7 @@ class Rollouts:
             sigma: noise scale in units of the weights.
             prompts: P encoded prompts, the same for all members.
             generation: added to the sampler's seed, and named in errors.
-            watch: records the seconds of the phases perturb and generate.
+            watch: records the seconds of the phases perturb, load and generate.
             score: called with each member's completions while the engine computes with its weights; if it
                 fails, the engine has failed on the member, or on its batch, which is then tried again as a
                 whole.
@@ -318,7 +319,7 @@ class Rollouts:
         if isinstance(self.engine, AdapterEngine):
             if not self.engine.at_once:
                 raise RuntimeError("the engine has no room for adapters: call limited before start")
-            way, size = together, self.engine.at_once
+            way, size = together, max(1, even_share(len(members), self.engine.at_once))
         for first in range(0, len(members), size):
             yield from tried(self, way, members[first : first + size], asked, generation)
 

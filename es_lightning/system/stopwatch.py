@@ -2,8 +2,11 @@
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stopwatch:
@@ -11,6 +14,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._open: list[str] = []  # the phases that are running, each within the one before
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -21,10 +25,31 @@ class Stopwatch:
     def phase(self, name: str) -> Iterator[None]:
         """Time a ``with`` block and add its seconds to a phase."""
         start = time.perf_counter()
+        self._open.append(name)
         try:
             yield
         finally:
+            self._open.pop()
             self._seconds[name] += time.perf_counter() - start
+
+    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield items; the time that they take to be made goes to a phase, and not to the one around it.
+
+        On accelerators that is the time to ask for the work, which the device may do later.
+        """
+        made = iter(items)
+        while True:
+            start = time.perf_counter()
+            try:
+                item = next(made)
+            except StopIteration:
+                return
+            finally:
+                spent = time.perf_counter() - start
+                self._seconds[name] += spent
+                if self._open:
+                    self._seconds[self._open[-1]] -= spent
+            yield item
 
 
 class Pace:

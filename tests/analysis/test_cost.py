@@ -136,7 +136,7 @@ def test_a_shard_has_the_size_that_is_assumed() -> None:
     done = (Completion("four words of text", tuple(range(200)), "length"),) * 128
     scores = [tuple({"reward": r, "accuracy": 1.0, "format": r / 3} for r in row) for row in rewards.tolist()]
     total = sums(Evaluation(prompts, done, row) for row in scores)
-    seconds = dict.fromkeys(("perturb", "generate", "reward"), math.pi)
+    seconds = dict.fromkeys(("perturb", "load", "generate", "reward"), math.pi)
     packed = Shard(7, "0" * 16, "0" * 16, rewards, total, 10**6, seconds).pack()
     assert len(packed) - 8 * 4 * 128 == pytest.approx(cost.HEAD_BYTES, rel=0.15)
 
@@ -153,7 +153,7 @@ def test_a_journals_line_has_the_size_that_is_assumed(size: int) -> None:
         reward=dict.fromkeys(("mean", "std", "min", "max"), third),
         scores=dict.fromkeys(names, third),
         tokens=1234567,
-        seconds=dict.fromkeys(("perturb", "generate", "reward", "gather", "update"), 12.345),
+        seconds=dict.fromkeys(("perturb", "load", "generate", "reward", "gather", "update"), 12.345),
         skipped=False,
         drift=80 + third,
         checksum="0" * 16,

@@ -159,7 +159,11 @@ def test_a_divided_centre_crosses_the_lane_and_its_noise_is_divided() -> None:
     far = _phases(replace(plan, centre_device="cpu"))
     assert far["perturb and load"] - phases["perturb and load"] == pytest.approx(15 * 2 * D / 50e9)
     assert far["the same on the host"] == pytest.approx((12 * D / 50e9 + 12 * D / 20e9) / 2)
+    # Four halves while they are loaded, and one checkpoint that is whole before it is written.
     assert plan.host[0].size == 4 * 4 * D / 2
+    adam = replace(plan, run=replace(RUN, state=8))
+    assert adam.host[0].size == 12 * D
+    assert 12 * D in [part.size for part in replace(adam, centre_device="cpu").host]
 
 
 # What is measured -------------------------------------------------------------------------------------

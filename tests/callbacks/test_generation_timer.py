@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.callbacks]  # many fits
 
 
 def record(lanes: tuple[float, ...], tokens: int = 500, **seconds: float) -> Generation:
-    phases = {"generate": 6.0, "perturb": 1.0, "reward": 0.5, "gather": 0.25, "update": 0.75, "total": 8.75}
+    phases = {"generate": 6.0, "perturb": 0.75, "load": 0.25, "reward": 0.5, "gather": 0.25}
+    phases |= {"update": 0.75, "total": 8.75}
     nothing = torch.zeros(0)
     return Generation(
         0, (), (), nothing, nothing, 1.0, 1.0, False, 0.0, 0.0, {}, tokens, phases | seconds, lanes, {}
@@ -49,7 +50,8 @@ def test_the_parts_of_one_lane_add_up_to_wall_time() -> None:
     found = parts(record((7.5,)), 10.0)
     assert found == {
         "generate": 6.0,
-        "perturb": 1.0,
+        "perturb": 0.75,
+        "load": 0.25,
         "reward": 0.5,
         "update": 0.75,
         "gather": 0.5,
@@ -110,6 +112,7 @@ def test_the_closing_line_names_shares_from_large_to_small() -> None:
             "generation": g,
             "generate": 6.0,
             "perturb": 1.0,
+            "load": 0.0,
             "reward": 0.0,
             "gather": 0.0,
             "update": 1.0,
@@ -122,7 +125,7 @@ def test_the_closing_line_names_shares_from_large_to_small() -> None:
         for r in (300, 320)
     ]
     assert closing_line(split, rows) == (
-        "Of 20 s, 60 % generating, 20 % between generations, 10 % loading members, 10 % updating; "
+        "Of 20 s, 60 % generating, 20 % between generations, 10 % making noise, 10 % updating; "
         "310 tokens/s; peak memory 3.2 GiB."
     )
 
@@ -192,5 +195,5 @@ def test_many_generations_are_drawn_as_areas(tmp_path: Path) -> None:
     timer.title = lambda _: tuned.base_model.name  # type: ignore[method-assign]
     left, right = timer.figure(None).axes  # type: ignore[arg-type]
     assert left.dataLim.ymax == pytest.approx(10.0)
-    assert len(left.collections) == 6
+    assert len(left.collections) == 7
     assert right.lines[0].get_ydata()[0] == 50.0

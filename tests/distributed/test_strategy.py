@@ -128,6 +128,24 @@ def alone_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.ddp
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("lane_size", [1, 2])
+def test_ranks_write_their_shares_in_place(tmp_path: Path, lane_size: int) -> None:
+    """Two ranks, of a lane each or of one that splits the model: the same bits as by reloads."""
+    runs = [
+        Run(tmp_path / engine, engine=engine, tensor_parallel_size=lane_size)
+        for engine in ("unpacked", "reloaded")
+    ]
+    for run in runs:
+        run.folder.mkdir()
+        assert fit(run, 2, seconds=150) == [0, 0], run.log()
+    assert runs[0].lines() == runs[1].lines()
+    assert [run.report(rank)["in_place"] for run in runs for rank in (0, 1)] == [True, True, False, False]
+
+
+@pytest.mark.ddp
 @pytest.mark.slow
 def test_n_times_p_floats_and_a_constant_cross_per_generation(tmp_path: Path, two: Run) -> None:
     one = Run(tmp_path, count_bytes=True, prompts=1)

@@ -1,8 +1,8 @@
-"""Noise whose elements are independent draws from a table of 65,536 equally likely values."""
+"""Noise whose elements are independent draws from a table of equally likely values."""
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from torch.nn.functional import pad
 
 from es_lightning.algorithm.noise.base import Device, Noise, hash64, require_float32
 from es_lightning.algorithm.noise.threefry import (
-    LEVELS,
     SUPERBLOCK,
     Kernel,
     draw_streams,
@@ -19,9 +18,14 @@ from es_lightning.algorithm.noise.threefry import (
     stream_words,
 )
 
+Draw = tuple[int, str, Sequence[int]]
+"""What is drawn: a member's seed, and a tensor's name and shape."""
+
 
 class TableNoise(Noise):
     """Noise with independent elements: for each of them, 16 random bits pick an entry of ``table``.
+
+    A table of two entries is chosen from by the first of the 16 bits, which is faster.
 
     Args:
         compile: whether to use torch.compile, see ``es_lightning.algorithm.noise.threefry.Kernel``.
@@ -33,7 +37,7 @@ class TableNoise(Noise):
 
     @abstractmethod
     def table(self) -> Tensor:
-        """Return the equally likely values: float32 [65536] on the CPU, with mean 0 and variance 1."""
+        """Return the equally likely values: float32 on the CPU, 65,536 of them or 2; mean 0, variance 1."""
 
     def label(self, name: str, shape: Sequence[int]) -> str:
         """Return the label that keys a tensor's draw within a member; it is the name unless overridden."""
@@ -44,46 +48,40 @@ class TableNoise(Noise):
         return self.sample_flat(seed, name, shape, 0, math.prod(shape), device).view(tuple(shape))
 
     @torch.no_grad()
-    def sample_all(
-        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
-    ) -> dict[str, Tensor]:
-        """Return what ``sample`` returns for each of many tensors, by their names.
+    def sample_many(self, draws: Sequence[Draw], device: Device = "cpu") -> list[Tensor]:
+        """Return what ``sample`` returns for each of many tensors of one or of several members.
 
         Small tensors are drawn together, so that they take as many operations as one of them does.
         """
         device = torch.empty(0, device=device).device
-        piece, small = eager_piece(device), dict[str, int]()
-        drawn: dict[str, Tensor] = {}
-        for name, shape in shapes.items():
-            rows = -(-math.prod(shape) // SUPERBLOCK)
-            if rows * SUPERBLOCK > piece:
-                drawn[name] = self.sample(seed, name, shape, device)
+        piece, room = eager_piece(device), 0
+        drawn, small = dict[int, Tensor](), list[int]()
+        for index, (seed, name, shape) in enumerate(draws):
+            size = _superblocks(shape) * SUPERBLOCK
+            if size > piece:
+                drawn[index] = self.sample(seed, name, shape, device)
                 continue
-            if (sum(small.values()) + rows) * SUPERBLOCK > piece:
-                drawn |= self._together(seed, small, shapes, device)
-                small = {}
-            small[name] = rows
-        return drawn | self._together(seed, small, shapes, device)
+            if size > room:
+                drawn |= self._together(draws, small, device)
+                small, room = [], piece
+            small.append(index)
+            room -= size
+        drawn |= self._together(draws, small, device)
+        return [drawn[index] for index in range(len(draws))]
 
     def _together(
-        self, seed: int, rows: Mapping[str, int], shapes: Mapping[str, Sequence[int]], device: torch.device
-    ) -> dict[str, Tensor]:
-        """Draw tensors in one call.
-
-        Args:
-            seed: 64-bit key of the member.
-            rows: number of superblocks of each tensor.
-            shapes: of these and perhaps of others.
-            device: where to draw.
-        """
-        if not rows:
+        self, draws: Sequence[Draw], places: Sequence[int], device: torch.device
+    ) -> dict[int, Tensor]:
+        """Draw some of many tensors in one call, and return them by their places among all."""
+        if not places:
             return {}
-        keys = [self._key(seed, name, shapes[name]) for name in rows]
-        values = draw_streams(self._table(device, 1.0), keys, list(rows.values()))
-        parts = values.split([count * SUPERBLOCK for count in rows.values()])
+        some = [draws[place] for place in places]
+        rows = [_superblocks(shape) for _, _, shape in some]
+        values = draw_streams(self._table(device, 1.0), [self._key(*each) for each in some], rows)
+        parts = values.split([count * SUPERBLOCK for count in rows])
         return {
-            name: part[: math.prod(shapes[name])].view(tuple(shapes[name]))
-            for name, part in zip(rows, parts, strict=True)
+            place: part[: math.prod(shape)].view(tuple(shape))
+            for place, part, (_, _, shape) in zip(places, parts, some, strict=True)
         }
 
     @torch.no_grad()
@@ -135,7 +133,7 @@ class TableNoise(Noise):
         return hash64(f"stream/{seed}/{self.label(name, shape)}")
 
     def _table(self, device: torch.device, scale: float) -> Tensor:
-        """Return ``scale * table``: 65,536 products instead of one per element, and the same bits."""
+        """Return ``scale * table``: a product per entry instead of one per element, and the same bits."""
         if device not in self._tables:
             self._tables[device] = self.table().to(device)
         return self._tables[device] * scale
@@ -183,8 +181,8 @@ class RademacherNoise(TableNoise):
     version = "rademacher-1"
 
     def table(self) -> Tensor:
-        """Half of the entries are -1, half are +1."""
-        return torch.cat([-torch.ones(LEVELS // 2), torch.ones(LEVELS // 2)])
+        """Return -1 and +1."""
+        return torch.tensor([-1.0, 1.0])
 
 
 class CorrelatedNoise(TableNoise):
@@ -202,6 +200,10 @@ class CorrelatedNoise(TableNoise):
     def label(self, name: str, shape: Sequence[int]) -> str:
         """Return the shape, since the paper's code reseeds its generator before every tensor."""
         return "x".join(str(size) for size in shape)
+
+
+def _superblocks(shape: Sequence[int]) -> int:
+    return -(-math.prod(shape) // SUPERBLOCK)
 
 
 def _pieces(start: int, stop: int, piece: int) -> Iterator[tuple[int, int]]:

@@ -114,7 +114,7 @@ def draw(table: Tensor, words: Tensor, rows: int, centre: Tensor | None, dtype: 
     which gives the same bits as scaling the values.
 
     Args:
-        table: float32 [65536]; 16 random bits pick one entry.
+        table: float32 [65536], of which 16 random bits pick one entry, or [2], where the first bit does.
         words: int32 [4], see ``stream_words``; the low word of the counter must not overflow within the rows.
         rows: number of superblocks.
         centre: float32 [rows, 4, 256], or None for zero.
@@ -135,7 +135,7 @@ def draw_streams(table: Tensor, keys: Sequence[int], rows: Sequence[int]) -> Ten
     """Draw the first superblocks of many streams at once, with the bits that ``draw`` gives for each.
 
     Args:
-        table: float32 [65536]; 16 random bits pick one entry.
+        table: float32 [65536], of which 16 random bits pick one entry, or [2], where the first bit does.
         keys: 64-bit key of each stream.
         rows: number of superblocks of each, together below 2^23.
 
@@ -155,6 +155,10 @@ def draw_streams(table: Tensor, keys: Sequence[int], rows: Sequence[int]) -> Ten
 
 def _look_up(table: Tensor, low: Tensor, high: Tensor) -> list[Tensor]:
     """Return the values of the four lanes of superblocks."""
+    if len(table) == 2:  # a choice takes half the time of a look-up
+        lower, upper = 1 << 15, -1 << 31  # the first of each 16 bits
+        firsts = (low & lower, low & upper, high & lower, high & upper)
+        return [torch.where(first != 0, table[1], table[0]) for first in firsts]
     return [table[bits & 0xFFFF] for bits in (low, low >> 16, high, high >> 16)]
 
 

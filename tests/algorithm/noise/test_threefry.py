@@ -13,7 +13,14 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from es_lightning.algorithm.noise import threefry as counter
-from es_lightning.algorithm.noise.threefry import LEVELS, Kernel, normal_table, stream_words, threefry2x32
+from es_lightning.algorithm.noise.threefry import (
+    LEVELS,
+    Kernel,
+    draw,
+    normal_table,
+    stream_words,
+    threefry2x32,
+)
 
 MASK = 0xFFFFFFFF
 CPU = torch.device("cpu")
@@ -165,3 +172,11 @@ def test_little_noise_is_not_worth_a_compilation(monkeypatch: pytest.MonkeyPatch
     for _ in range(3):
         kernel(table, words, 2, None, torch.float32)
     assert compilations == [2, 2]  # the comparison with eager bits, then the third call
+
+
+@pytest.mark.parametrize("centre", [None, torch.linspace(-1, 1, 4 * 1024).view(4, 4, 256)])
+def test_choosing_from_two_entries_gives_the_bits_of_looking_up(centre: torch.Tensor | None) -> None:
+    two = torch.tensor([-0.3, 0.3])
+    words = stream_words(2**63 + 5, 7, torch.device("cpu"))
+    looked_up = draw(two.repeat_interleave(LEVELS // 2), words, 4, centre, torch.float32)
+    assert torch.equal(draw(two, words, 4, centre, torch.float32), looked_up)
