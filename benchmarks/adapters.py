@@ -1,6 +1,7 @@
 """Tokens per second of a population: the base alone, members as adapters, and whole weights in turn.
 
-Run: python benchmarks/adapters.py [--sizes 8x16,16x32] [--tokens 64] [--base embedded] [--rank 1] [--plain].
+Run: python benchmarks/adapters.py [--sizes 8x16,16x32] [--tokens 64] [--base embedded] [--rank 1] [--plain]
+[--rounds 3] [--no-swaps].
 A size is members x prompts. Every completion has the same length, so that all ways do the same work:
 
 - ``base``: as many requests in one batch, with the base model's weights alone, as ``VLLMEngine`` runs them;
@@ -9,7 +10,8 @@ A size is members x prompts. Every completion has the same length, so that all w
 - ``swap``: each member's whole weights are loaded in turn; ``generate`` alone, and with loading.
 
 ``share`` is adapters over base, with and without what is not generating; ``speedup`` is adapters over swap.
-Figures are medians of three. ``--plain`` takes vLLM's own kernel on CPUs. Nothing else may run meanwhile.
+Figures are medians of the rounds. ``--plain`` takes vLLM's own kernel on CPUs. Nothing else may run
+meanwhile.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from es_lightning.rollout import Sampling, VLLMAdapterEngine, VLLMEngine
 from es_lightning.system.hardware import instructions
 
 log = logging.getLogger("benchmarks.adapters")
-ROUNDS, SIGMA = 3, 0.002
+SIGMA = 0.002
 Times = dict[str, tuple[float, float]]
 
 
@@ -53,7 +55,13 @@ def forced(engine: VLLMEngine, prompts: list[Prompt], tokens: int, **more: Any) 
 
 
 def measured(
-    rollouts: Rollouts, centre: nn.Module, noise: Noise, prompts: list[Prompt], members: int, tokens: int
+    rollouts: Rollouts,
+    centre: nn.Module,
+    noise: Noise,
+    prompts: list[Prompt],
+    members: int,
+    tokens: int,
+    swaps: bool = True,
 ) -> Times:
     """Return the seconds of generating and of all, once for each way that the engine has."""
     engine, population = rollouts.engine, Population(members).members(0)
@@ -67,6 +75,8 @@ def measured(
         requests = [request for request in engine._held for _ in prompts]
         generating = seconds(forced(engine, prompts * members, tokens, lora_request=requests))
         return found | {"adapters": (generating, generating + before)}
+    if not swaps:
+        return {"base": (whole, whole)}
     generating = loading = 0.0
     for member in population:
         loading += seconds(lambda m=member: rollouts.load(rollouts.perturbed(centre, m, noise, SIGMA)))
@@ -95,6 +105,8 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=1)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--kv-cache-gib", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-swaps", action="store_true", help="leave out whole weights in turn")
     parser.add_argument("--plain", action="store_true", help="vLLM's own kernel for adapters on CPUs")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -112,9 +124,10 @@ def main() -> None:
         engine = kind(**options)
         rollouts, limited, prompts = started(engine, base, centre, noise, most, given.tokens)
         measured(rollouts, centre, limited, prompts[:2], 2, 4)  # what the first call alone takes
-        for _ in range(ROUNDS):
+        for _ in range(given.rounds):
             for members, count in sizes:
-                times = measured(rollouts, centre, limited, prompts[:count], members, given.tokens)
+                chosen = (prompts[:count], members, given.tokens, not given.no_swaps)
+                times = measured(rollouts, centre, limited, *chosen)
                 for way, pair in times.items():
                     found.setdefault((f"{members}x{count}", way), []).append(pair)
         engine.close()
@@ -127,7 +140,8 @@ def main() -> None:
     for row in results.values():
         row["share"] = row["adapters"] / row["base"]
         row["share_with_loading"] = row["adapters_with_loading"] / row["base"]
-        row["speedup"] = row["adapters_with_loading"] / row["swap_with_loading"]
+        if not given.no_swaps:
+            row["speedup"] = row["adapters_with_loading"] / row["swap_with_loading"]
     for size, row in results.items():
         log.info("%s: %s", size, ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
     machine = {"instructions": instructions(), "dtype": given.dtype, "base": given.base, "rank": given.rank}

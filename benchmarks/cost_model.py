@@ -17,6 +17,7 @@ from es_lightning.errors import UsageError
 from es_lightning.reports.plan_table import in_bytes, three
 
 STATE_BYTES = {"sgd": 0, "momentum": 4, "adam": 8}  # of the optimizer, per parameter
+MACHINE = 8  # GPUs
 ASSUMPTIONS = """\
 Computed, not measured, from these assumptions:
 
@@ -26,7 +27,7 @@ Computed, not measured, from these assumptions:
   {tflops:g} TFLOP/s in bfloat16, of which {tflops_share:.0%} is reached; {reserve_gb:g} GB of it are spent
   on context, graphs and activations;
 - noise at {noise_rate:g} * 10^9 elements/s;
-- a network of {network:g} GB/s and {latency:g} microseconds per message.
+- a network of {network:g} GB/s and {latency:g} microseconds per message, {lane_network:g} GB/s within a lane.
 
 For every model, {rewards} of rewards and {head} B per rank reach every rank. The disk gets a journal line of
 {line} and at most {spelled} of `rewards.jsonl`.
@@ -136,6 +137,31 @@ def seconds(size: Size, s: Setting, lanes: int) -> dict[str, float]:
     }
 
 
+def divided_memory_bytes(size: Size, s: Setting, k: int) -> float:
+    """The same where the k ranks of a lane hold the centre and the optimizer's state together."""
+    held = cost.checkpoint_bytes(size, s.state) / k
+    return memory_bytes(size, s, k, centre=False) + held
+
+
+def divided_lane_size(size: Size, s: Setting) -> int:
+    """k: the smallest power of two with which all fits, above 1; the largest where nothing does."""
+    sizes = [k for k in (2, 4, 8) if size.cuts_no_head(k)]
+    fitting = (k for k in sizes if divided_memory_bytes(size, s, k) <= s.device.memory)
+    return next(fitting, sizes[-1])
+
+
+def divided_seconds(size: Size, s: Setting, lanes: int, k: int) -> dict[str, float]:
+    """One generation where a rank makes the noise of what it holds, and receives the rest of each member."""
+    mine = cost.members_per_lane(s.members, lanes)
+    load = cost.load_seconds(size, s.device, k, k) + cost.exchange_seconds(size, s.device, k)
+    return {
+        "perturb": mine * (size.tuned / k / s.device.noise_per_second + load),
+        "generate": mine * cost.generate_seconds(size, s.device, k, s.batch),
+        "update": cost.update_seconds(size, s.device, s.members) / k,
+        "gather": cost.gather_seconds(s.device, s.members, s.prompts, lanes * k),
+    }
+
+
 def verdict(size: Size, s: Setting, gpus: int) -> str:
     """Whether a model fits, or what is in the way."""
     k, room = lane_size(size, s), s.device.memory
@@ -145,12 +171,12 @@ def verdict(size: Size, s: Setting, gpus: int) -> str:
 
 
 def report(s: Setting) -> str:
-    """The assumptions and three tables, in Markdown."""
+    """The assumptions and four tables, in Markdown."""
     rows = [(model, int(gpus)) for model in MODELS for gpus in s.gpus.split(",")]
     sizes = {"rewards": 8 * s.members * s.prompts, "line": cost.journal_bytes(s.members)}
     sizes["spelled"] = cost.rewards_bytes(s.members, s.prompts)
     words = {name: in_bytes(count) for name, count in sizes.items()}
-    tables = ["\n".join(part) + "\n" for part in (_models(), _times(s, rows), _sizes(s, rows))]
+    tables = ["\n".join(part) + "\n" for part in (_models(), _times(s, rows), _sizes(s, rows), _divided(s))]
     assumed = ASSUMPTIONS.format(**vars(s), **vars(s.device), **words, head=cost.HEAD_BYTES)
     return "\n".join([assumed, *tables])
 
@@ -191,6 +217,22 @@ def _sizes(s: Setting, rows: Sequence[tuple[Model, int]]) -> Iterator[str]:
         kept = (cost.journal_bytes(s.members), cost.checkpoint_bytes(size, s.state), memory_bytes(size, s, k))
         network = [in_bytes(count) for count in sent] or ["-", "-"]
         yield _row(model.name, gpus, *network, *map(in_bytes, kept), verdict(size, s, gpus))
+
+
+def _divided(s: Setting) -> Iterator[str]:
+    """One machine of eight, whose lanes divide the centre."""
+    columns = ("k", "lanes", "memory/GPU", "fits", "received/member", "received/generation", "perturb s")
+    yield from _header("model, centre divided", *columns, "generate s", "update s", "total s")
+    for model in MODELS:
+        size = model.size
+        k = divided_lane_size(size, s)
+        lanes, needed = MACHINE // k, divided_memory_bytes(size, s, k)
+        each = divided_seconds(size, s, lanes, k)
+        received = cost.exchanged_bytes(size, k)
+        sent = (received, received * cost.members_per_lane(s.members, lanes))
+        parts = [each["perturb"], each["generate"], each["update"], sum(each.values())]
+        fits = "yes" if needed <= s.device.memory else "no: too large"
+        yield _row(model.name, k, lanes, in_bytes(needed), fits, *map(in_bytes, sent), *map(three, parts))
 
 
 def _header(first: str, *others: str) -> tuple[str, str]:

@@ -150,7 +150,6 @@ class BestModel(Callback):
         gain = value - self.best if self.mode == "max" else self.best - value
         return gain > self.min_delta
 
-    @rank_zero_only
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = self._folder(trainer)
         if write_centre(trainer, tuning(pl_module), folder, metric=self.monitor):

@@ -6,12 +6,14 @@ import logging
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from es_lightning.callbacks.monitor import Tuning, averages, history_of, tuning
 from es_lightning.callbacks.periodic import Periodic
@@ -101,8 +103,8 @@ class ExportHF(Periodic):
         step = trainer.global_step
         present = step, module.checksum()
         if present != self._last:
-            first, folder = trainer.is_global_zero, self._folder(trainer, step)
-            written = first and write_centre(trainer, module, folder, self.push_to_hub)
+            folder = self._folder(trainer, step)
+            written = write_centre(trainer, module, folder, self.push_to_hub)
             if not trainer.strategy.broadcast(written):
                 return  # earlier exports stay
             self._last = present
@@ -146,7 +148,9 @@ def write_centre(
     hub_id: str | None = None,
     metric: str | None = None,
 ) -> bool:
-    """Write a centre with its card and journal; the folder is replaced as a whole.
+    """Write a centre with its card and journal on rank 0; the folder is replaced as a whole.
+
+    All ranks have to call it.
 
     Args:
         trainer: the run's trainer.
@@ -156,16 +160,24 @@ def write_centre(
         metric: a metric to list in the card, besides those that always are.
 
     Returns:
-        Whether that was possible; if not, what was there is untouched and a warning says why.
+        Whether this rank has written it; if rank 0 has not, what was there is untouched and a warning says
+        why.
     """
+    checksum = module.checksum()
+    values = module.ranks.for_export(module.centre, module.base_model.dtype)
+    if not trainer.is_global_zero:
+        return False
+    card = export_card(_facts(trainer, module, hub_id or folder.name, metric, checksum))
+    return _write(module, folder, card, values)
+
+
+def _write(module: Tuning, folder: Path, card: str, values: Mapping[str, Tensor]) -> bool:
     from safetensors import SafetensorError
 
     place = folder.with_name(f".{folder.name}")
     scratch = place / folder.name  # moved to its place when it is complete
     try:
-        module.base_model.export(
-            module.centre, scratch, export_card(_facts(trainer, module, hub_id or folder.name, metric))
-        )
+        module.base_model.export(module.centre, scratch, card, values)
         if history := history_of(module):
             lines = "".join(f"{line}\n" for line in history.lines)
             (scratch / JOURNAL).write_text(lines, encoding="utf-8")
@@ -178,8 +190,8 @@ def write_centre(
     return True
 
 
-def _facts(trainer: pl.Trainer, module: Tuning, place: str, metric: str | None) -> Export:
-    checksum, history = module.checksum(), history_of(module)
+def _facts(trainer: pl.Trainer, module: Tuning, place: str, metric: str | None, checksum: str) -> Export:
+    history = history_of(module)
     entries = history.entries if history else []
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return Export(

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 class GracefulStop(Callback):
     """Abandons the generation in progress and saves the centre it started from; exit code 128 + signal.
 
+    A centre that the ranks hold together (``strategy.shard_centre``) is not saved then: a resumed run repeats
+    the updates since the newest checkpoint from the journal.
+
     Args:
         dirpath: folder for the checkpoint; None takes ``checkpoints`` in the run's folder.
     """
@@ -43,6 +46,11 @@ class GracefulStop(Callback):
             return
         folder = self._folder(trainer)
         if newest_step(folder) == trainer.global_step:
+            return
+        strategy = trainer.strategy
+        if isinstance(strategy, PopulationStrategy) and strategy.shard_centre:
+            # Each rank has a part of the centre, and may be anywhere by now. The journal leads back here.
+            log.info("Stopped; --ckpt_path last goes on from the newest checkpoint and the journal.")
             return
         if trainer.validating and averages(trainer.callbacks):  # type: ignore[attr-defined]
             # A checkpoint would hold the average in the centre's place. The journal alone leads back here.

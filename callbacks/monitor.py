@@ -282,6 +282,12 @@ def write_table(
         log_artifact(trainer.loggers, path, "tables")
 
 
+def exhaust(named: Iterable[tuple[str, Any]]) -> None:
+    """Take part in what rank 0 measures, where ranks hold the centre together."""
+    for _ in named:
+        pass
+
+
 def averages(callbacks: Iterable[pl.Callback]) -> bool:
     """Whether one of the callbacks puts the average of the centres in the centre's place."""
     return any(isinstance(callback, WeightAveraging) for callback in callbacks)

@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.analysis.accuracy import Accuracy, population_accuracy
@@ -88,7 +90,8 @@ class RunReport(Callback):
         self.after = self._evaluate(trainer, pl_module)
         module = evolving(pl_module)
         self.summary = self._summary(module)
-        self._write(trainer, module, self.summary)
+        values = module.ranks.for_export(module.centre, module.base_model.dtype) if self.export else {}
+        self._write(trainer, module, self.summary, values)
 
     @rank_zero_only
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -171,7 +174,13 @@ class RunReport(Callback):
         self._drawn = time.monotonic()
 
     @rank_zero_only
-    def _write(self, trainer: pl.Trainer, module: Evolving, summary: dict[str, Any]) -> None:
+    def _write(
+        self,
+        trainer: pl.Trainer,
+        module: Evolving,
+        summary: dict[str, Any],
+        values: Mapping[str, Tensor],
+    ) -> None:
         root = Path(trainer.default_root_dir)
         card = model_card(summary)
         with replacing(root / "summary.json") as file:
@@ -179,7 +188,7 @@ class RunReport(Callback):
         log_artifact(trainer.loggers, root / "summary.json")
         log_artifact(trainer.loggers, root / JOURNAL)
         if self.export:
-            _export(module, root, card)
+            _export(module, root, card, values)
         self._draw(trainer, module)
         for logger in trainer.loggers:
             if isinstance(logger, DurableMLFlowLogger):
@@ -196,12 +205,12 @@ class RunReport(Callback):
                     logger.log_model(root / "model", name, chat, module.generation, tags, settings, known)
 
 
-def _export(module: Evolving, root: Path, card: str) -> None:
+def _export(module: Evolving, root: Path, card: str, values: Mapping[str, Tensor]) -> None:
     from safetensors import SafetensorError
 
     try:
         with module.rollouts.announcer.stage(f"writing the model to {root / 'model'}"):
-            module.base_model.export(module.centre, root / "model", card)
+            module.base_model.export(module.centre, root / "model", card, values)
     except (OSError, SafetensorError) as error:
         raise StorageError(
             f"{root / 'model'} could not be written ({error}); the journal is safe. Free space or mend the "

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.analysis.geometry import GROUPS, brief, changes, table, total
 from es_lightning.analysis.random_walk import compared, independent, random_walk
-from es_lightning.callbacks.monitor import Monitor, Tuning, history_of, put_back, tuning, write_table
+from es_lightning.callbacks.monitor import Monitor, Tuning, exhaust, history_of, put_back, tuning, write_table
 from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
 from es_lightning.models import BaseModel
@@ -94,9 +96,14 @@ class UpdateGeometry(Periodic, Monitor):
     ) -> None:
         """Copy the centre to disk before an update that is to be measured."""
         tuned = tuning(pl_module)
-        if self.steps and trainer.is_global_zero and (tuned.generation + 1) % (self.every or 1) == 0:
-            self._before, self._start = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT), _parent(tuned)
-            self._before.write(tuned.centre.named_parameters())
+        if self.steps and (tuned.generation + 1) % (self.every or 1) == 0:
+            named = tuned.ranks.whole(tuned.centre)
+            if trainer.is_global_zero:
+                self._before = Snapshot(Path(trainer.default_root_dir) / SNAPSHOT)
+                self._start = _parent(tuned)
+                self._before.write(named)
+            else:
+                exhaust(named)
 
     def is_known(self, module: Tuning) -> bool:
         """Whether the last measurement was of the present centre, or there was no update yet."""
@@ -124,7 +131,11 @@ class UpdateGeometry(Periodic, Monitor):
 
         Sums on different devices may differ in the last bit, and all ranks have to decide alike.
         """
-        payload = json.dumps(self._measure(module)).encode() if trainer.is_global_zero else b""
+        named, payload = module.ranks.whole(module.centre), b""
+        if trainer.is_global_zero:
+            payload = json.dumps(self._measure(module, named)).encode()
+        else:
+            exhaust(named)
         told = json.loads(module.ranks.exchange(payload)[0])
         place = {"generation": trainer.global_step, "checksum": module.centre_checksum}
         self.latest = {**place, **told["table"]}
@@ -134,14 +145,13 @@ class UpdateGeometry(Periodic, Monitor):
             write_table(trainer, TABLE, content)
         self.keep(trainer, told["metrics"])
 
-    def _measure(self, module: Tuning) -> dict[str, Any]:
+    def _measure(self, module: Tuning, named: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
         history, noise = history_of(module), getattr(module, "noise", None)
         updates = history.lineage() if history else []
         # The copy is of use only if the last update started from it: another callback may have put an earlier
         # centre back since.
         fresh = not put_back(module) and (updates[-1].parent if updates else None) == self._start
         before = self._before if fresh else None
-        named = module.centre.named_parameters()
         parts = changes(named, module.base_model.weights, self.thresholds, before, self._target)
         labels = [np.format_float_scientific(each, trim="-", exp_digits=1) for each in self.thresholds]
         rows = table(parts, labels, self.top, steps=before is not None)

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
@@ -35,12 +35,15 @@ from es_lightning.algorithm.shaping import check_shaping, comparable, reward_sta
 from es_lightning.algorithm.steering import Steering
 from es_lightning.algorithm.tensors import checksum, drift
 from es_lightning.algorithm.update import StepSize, apply_update
+from es_lightning.analysis.measured import state_per_parameter
+from es_lightning.analysis.placement import Where
 from es_lightning.analysis.skipped import why_skipped
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import FolderHold
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
+from es_lightning.evaluation.centre_place import CentrePlace, case_of
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
 from es_lightning.evaluation.metrics import evaluation_means, record_metrics
@@ -91,6 +94,9 @@ class EvolutionStrategies(pl.LightningModule):
             computes with other weights than it was given.
         kl_penalty: takes from members' rewards for completions that are unlike the base model's; None takes
             nothing.
+        centre_device: where the float32 centre is: ``device``, on the accelerator; ``cpu``, in host memory,
+            from where its tensors pass through the accelerator one at a time; or ``auto``, on the accelerator
+            if it fits there beside the engine. On a machine without an accelerator they mean the same.
         drift_every: measure the distance from the base model once in so many generations, and before every
             validation; each time the base is read from its files, 14 GB for 7 billion parameters.
 
@@ -124,6 +130,7 @@ class EvolutionStrategies(pl.LightningModule):
         check_engine: bool = True,
         kl_penalty: KLPenalty | None = None,
         drift_every: int = 1,
+        centre_device: Where = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -143,6 +150,7 @@ class EvolutionStrategies(pl.LightningModule):
         if drift_every < 1:
             raise UsageError(f"model.drift_every is {drift_every}: give at least 1.")
         self.drift_every = drift_every
+        self.centre_place = CentrePlace(centre_device)
         self.register_buffer("drift", torch.zeros((), dtype=torch.float64))  # so that checkpoints keep it
         self.tokens_per_second = MeanMetric(sync_on_compute=False)
         self.tokens_per_second.persistent(True)  # so that a resumed run averages over all of its generations
@@ -175,7 +183,8 @@ class EvolutionStrategies(pl.LightningModule):
     @property
     def ranks(self) -> Ranks:
         """This process among the ranks of the run."""
-        return Ranks(self.trainer.strategy, self.rollouts.engine.tensor_parallel_size)
+        lane_size = self.rollouts.engine.tensor_parallel_size
+        return Ranks(self.trainer.strategy, lane_size, self.centre_place.device)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -239,6 +248,7 @@ class EvolutionStrategies(pl.LightningModule):
             self._warn_of_long_schedules()
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         self.configure_model()
+        self.centre_place.put(self.centre, self.trainer.strategy.root_device)
         mine = len(self.ranks.lane.share(range(self.population.size)))
         # Before the header is made, which has to show what the updates use.
         self.noise = self.rollouts.limited(self.noise, self.base_model, self.centre, mine)
@@ -261,9 +271,42 @@ class EvolutionStrategies(pl.LightningModule):
     def configure_model(self) -> None:
         """Load the centre, once; callbacks that copy the module, such as WeightAveraging, call this first."""
         if not hasattr(self, "centre"):
+            self._decide_place()
             with self.rollouts.announcer.stage(f"loading {self.base_model.name} as the first centre"):
-                self.centre = self.base_model.load()
-                self.centre.to(self.trainer.strategy.root_device)
+                shards = self.ranks.divide(self.base_model.blueprint)
+                self.centre = self.base_model.load(shards.holds if shards.divided else None)
+        self.rollouts.shards = shards = self.ranks.divide(self.centre)
+        if any(each.is_meta == shards.holds(name) for name, each in self.centre.named_parameters()):
+            raise UsageError("this module's centre is divided among ranks in another way: make a new module.")
+
+    def _decide_place(self) -> None:
+        """Decide where the centre is, and let the engine leave room for it, if there are two memories."""
+        device = self.trainer.strategy.root_device
+        if device.type in ("cpu", "mps"):
+            return
+        if not self.rollouts.longest:  # a callback has asked for the model before ``setup`` came so far
+            self.data.encode("train", self.reserve)
+        matrix = nn.Parameter(torch.zeros(256, 256))
+        state = state_per_parameter(made_optimizer(self._make_optimizer, [matrix]))
+        mine = len(self.ranks.lane.share(range(self.population.size)))
+        asked = (self.noise, state, self.data.batch_size, mine, device, self.ranks.centre_shards)
+        case = case_of(self.rollouts, self.base_model, *asked)
+        self.rollouts.engine.leave_free(self.centre_place.decide(case, device, self.ranks))
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """Move the module as Lightning does before a run, except for a centre that is in host memory."""
+        if self.centre_place.device is None or not hasattr(self, "centre"):
+            return super().to(*args, **options)
+        centre = self.centre
+        del self.centre
+        try:
+            return super().to(*args, **options)
+        finally:
+            self.centre = centre
+
+    def teardown(self, stage: str) -> None:
+        """Unlock the memory of a centre that is in host memory."""
+        self.centre_place.release()
 
     def reserve(self, prompts: Sequence[Prompt], max_tokens: int | None = None) -> list[Prompt]:
         """Encode prompts, and reserve room for them and their completions in the engine.
@@ -292,7 +335,8 @@ class EvolutionStrategies(pl.LightningModule):
             UsageError: a setting is outside its range, or the optimizer evaluates a loss of its own, as LBFGS
                 does.
         """
-        optimizer = made_optimizer(self._make_optimizer, self.centre.parameters())
+        held = self.rollouts.shards.held(self.centre.named_parameters())
+        optimizer = made_optimizer(self._make_optimizer, iter(held.values()))
         for part in self.regularisers:
             part.check_lr(float(optimizer.param_groups[0]["lr"]))
         scheduler = None if self._make_scheduler is None else self._make_scheduler(optimizer)
@@ -317,6 +361,9 @@ class EvolutionStrategies(pl.LightningModule):
                 "this module's centre has been tuned already, and a run begins at the base model: make a new "
                 "module, or give the ckpt_path of the run that is to go on."
             )
+        if self.centre_place.device is not None:
+            # Lightning's own strategies put a resumed state on the device: this puts it beside the centre.
+            self._optimizer.load_state_dict(self._optimizer.state_dict())
         self.history.checksum = self.checksum()
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.history.open_without_files(self.header, self.generation)
@@ -430,11 +477,11 @@ class EvolutionStrategies(pl.LightningModule):
             base,
             self.regularisers,
             measured,
-            self.ranks.gradients,
+            self.rollouts.shards,
         )
         self.drift.fill_(step.drift)
         self.rollouts.forget()
-        check_centre(self.centre.named_parameters(), record.index, self.lr)
+        check_centre(self.centre.named_parameters(), record.index, self.lr, self.rollouts.shards)
         trim_heap()
         return step
 
@@ -462,7 +509,7 @@ class EvolutionStrategies(pl.LightningModule):
 
     def checksum(self) -> str:
         """Hash the centre into sixteen hexadecimal digits, which change with any bit of any weight."""
-        digits = checksum(self.centre.named_parameters())
+        digits = checksum(self.centre.named_parameters(), self.rollouts.shards)
         trim_heap()
         return digits
 
@@ -497,7 +544,7 @@ class EvolutionStrategies(pl.LightningModule):
     def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
         """Score the centre on the validation prompts, which come as one batch, and log the means."""
         if self.drift.isnan():
-            self.drift.fill_(drift(self.base_model.weights, self.centre))
+            self.drift.fill_(drift(self.base_model.weights, self.centre, self.rollouts.shards))
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
         self._log_means("val", prompts)
 
@@ -546,7 +593,7 @@ class EvolutionStrategies(pl.LightningModule):
         base = self.base_model.weights
         place = (self.centre, self._optimizer, self.noise, base, folders, self.ranks, self.regularisers)
         self.history.restore(generation, *place)
-        self.drift.fill_(drift(base, self.centre))
+        self.drift.fill_(drift(base, self.centre, self.rollouts.shards))
         self.rollouts.forget()
         trim_heap()
 

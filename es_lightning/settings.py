@@ -26,7 +26,7 @@ def header_of(module: EvolutionStrategies, optimizer: Any, engine_check: dict[st
         module.noise,
         optimizer,
         module.regularisers,
-        device=module.device.type,
+        device=module.device.type + (", the centre on the cpu" if module.centre_place.device else ""),
         ranks=module.trainer.world_size,
         task=module.data.task.name,
         settings=settings_of(module, optimizer),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from es_lightning.algorithm.shares import Shards
 from es_lightning.errors import DivergenceError, RewardError, UsageError
 from es_lightning.records import LARGEST_REWARD
 
@@ -113,20 +114,28 @@ def check_weights(weights: Tensor, members: int, shaping: Callable[[Tensor], Ten
         )
 
 
-def check_centre(named_parameters: Iterable[tuple[str, nn.Parameter]], generation: int, lr: float) -> None:
+def check_centre(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    generation: int,
+    lr: float,
+    shards: Shards | None = None,
+) -> None:
     """Refuse a centre that the update of a generation has ruined.
 
     Args:
         named_parameters: the centre, after the update; each tensor is read once.
         generation: index of the generation.
         lr: learning rate of the update.
+        shards: which tensors are here; all ranks that hold the others learn of a ruined one.
 
     Raises:
         DivergenceError: a weight is not finite, or far too large.
     """
-    for name, parameter in named_parameters:
-        low, high = (float(bound) for bound in torch.aminmax(parameter.detach()))
-        largest = math.nan if math.isnan(low + high) else max(-low, high)
+    shards = shards or Shards()
+    held = {
+        name: _largest(shards.here(each.detach())) for name, each in shards.held(named_parameters).items()
+    }
+    for name, largest in shards.gathered(held).items():
         if not largest <= LARGEST_WEIGHT:
             raise DivergenceError(
                 f"the update of generation {generation} has ruined the centre: {name} has a weight of size "
@@ -134,3 +143,9 @@ def check_centre(named_parameters: Iterable[tuple[str, nn.Parameter]], generatio
                 "model.optimizer.init_args.lr and begin a new run. The centre before this generation is safe "
                 "in checkpoints and journal."
             )
+
+
+def _largest(parameter: Tensor) -> float:
+    """Return the size of the largest entry; nan if one is no number."""
+    low, high = (float(bound) for bound in torch.aminmax(parameter))
+    return math.nan if math.isnan(low + high) else max(-low, high)

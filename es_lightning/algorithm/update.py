@@ -5,7 +5,7 @@ ascent direction, so that any ``torch.optim`` optimizer, which descends, can tak
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,10 @@ from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.shares import Shards
 from es_lightning.algorithm.tensors import StoredWeights, distance_squared, norm, sample
 from es_lightning.errors import UsageError
 from es_lightning.records import Member
-
-Make = Callable[[str], Tensor]  # from a parameter's name to its gradient
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,12 @@ class StepSize:
 
 
 def gradient(
-    name: str, parameter: Tensor, members: Sequence[Member], weights: Tensor, noise: Noise
+    name: str,
+    parameter: Tensor,
+    members: Sequence[Member],
+    weights: Tensor,
+    noise: Noise,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Return grad = -(1/N) * sum_n w_n * sign_n * eps_n for one tensor.
 
@@ -45,24 +49,21 @@ def gradient(
 
     Args:
         name: Hugging Face name of the parameter, which keys its noise.
-        parameter: float32 tensor; the gradient takes its shape and device.
+        parameter: float32 tensor; the gradient takes its shape.
         members: all N members.
         weights: float64 [N].
         noise: the kind of noise that the members were made with.
+        device: where it is made; None takes the parameter's. The bits are the same.
 
     Returns:
         float32, the parameter's shape.
     """
-    total = torch.zeros_like(parameter)
-    for member, weight in zip(members, weights.tolist(), strict=True):
-        noise.accumulate_(member.seed, name, total, -weight * member.sign / len(members))
+    total = torch.zeros_like(parameter, device=device)
+    scales = [
+        -weight * member.sign / len(members) for member, weight in zip(members, weights.tolist(), strict=True)
+    ]
+    noise.accumulate_all_([member.seed for member in members], name, total, scales)
     return total
-
-
-def make_all(parameters: Mapping[str, Tensor], make: Make) -> Iterator[tuple[str, Tensor]]:
-    """Yield the gradient of every parameter, made here and now, in the order of the parameters."""
-    for name in parameters:
-        yield name, make(name)
 
 
 @torch.no_grad()
@@ -75,7 +76,7 @@ def apply_update(
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
     measure_drift: bool = True,
-    made_by: Callable[[Mapping[str, Tensor], Make], Iterator[tuple[str, Tensor]]] = make_all,
+    shards: Shards | None = None,
 ) -> StepSize:
     """Update the parameters one after the other, so that only one of them has a gradient at any time.
 
@@ -90,20 +91,24 @@ def apply_update(
         base: the base model's weights, from which the drift is measured.
         regularisers: parts that change the update, in this order.
         measure_drift: False saves reading the base model, unless a regulariser needs it.
-        made_by: yields the gradients of all tensors, in any order; ranks may divide them among themselves.
+        shards: which tensors are here, and who makes their gradients, on which device; other ranks update
+            the others. The optimizer steps where the parameters are.
 
     Raises:
         UsageError: a regulariser cannot work with this learning rate, or needs a base that has no such
             tensor.
     """
     named, lr = dict(named_parameters), float(optimizer.param_groups[0]["lr"])
+    shards = shards or Shards()
     tuned = {name: parameter for name, parameter in named.items() if noise.perturbs(name, parameter.shape)}
 
     def make(name: str) -> Tensor:
-        return gradient(name, tuned[name], members, weights, noise)
+        return gradient(name, tuned[name], members, weights, noise, shards.device)
 
-    def estimates(parts: Sequence[Regulariser]) -> Iterator[tuple[str, Tensor]]:
-        for name, estimate in made_by(tuned, make):
+    def changed(
+        gradients: Iterable[tuple[str, Tensor]], parts: Sequence[Regulariser]
+    ) -> Iterator[tuple[str, Tensor]]:
+        for name, estimate in gradients:
             for part in parts:
                 estimate = part.change(name, estimate)
             yield name, estimate
@@ -111,31 +116,40 @@ def apply_update(
     for index, part in enumerate(regularisers):
         part.check_lr(lr)
         if part.looks_first:
-            part.look(estimates(regularisers[:index]))
-    moved, drifted = list[Tensor](), list[Tensor]()
+            part.look(changed(shards.all_gradients(tuned, make), regularisers[:index]))
+    moved, drifted = dict[str, Tensor](), dict[str, Tensor]()
     measured = measure_drift and base is not None and all(name in base for name in named)
     reads = measured or any(part.needs_base for part in regularisers)
 
     def origin_of(name: str) -> Tensor | None:
         return base.read(name) if reads and base is not None and name in base else None
 
-    for name, estimate in estimates(regularisers):
-        parameter, origin = named.pop(name), origin_of(name)
+    here = shards.held(named.items())
+    for name, estimate in changed(shards.gradients(tuned, make), regularisers):
+        parameter, origin = here.pop(name), origin_of(name)
         before = sample(parameter)
-        parameter.grad = estimate
+        parameter.grad = _beside(parameter, estimate)
+        del estimate  # on an accelerator there may be no room for two
         optimizer.step()  # moves this parameter only: no other one has a gradient
         parameter.grad = None
         for part in regularisers:
             part.settle(name, parameter, _origin(part, name, origin, parameter), lr)
         scale = parameter.numel() / before.numel()
-        moved.append(scale * distance_squared(sample(parameter), before))
+        moved[name] = scale * distance_squared(sample(parameter), before, shards.device)
         if measured and origin is not None:
-            drifted.append(distance_squared(parameter, origin))
-    for name, frozen in named.items():
+            drifted[name] = distance_squared(parameter, origin, shards.device)
+    for name, frozen in here.items():
         origin = origin_of(name)
         if measured and origin is not None:
-            drifted.append(distance_squared(frozen, origin))
-    return StepSize(norm(moved), norm(drifted) if measured else math.nan)
+            drifted[name] = distance_squared(frozen, origin, shards.device)
+    return StepSize(norm(moved, shards), norm(drifted, shards) if measured else math.nan)
+
+
+def _beside(parameter: Tensor, estimate: Tensor) -> Tensor:
+    """Return a gradient on its parameter's device; from an accelerator it comes into page-locked memory."""
+    if estimate.device == parameter.device:
+        return estimate
+    return torch.empty_like(parameter, pin_memory=parameter.is_pinned()).copy_(estimate)
 
 
 def _origin(part: Regulariser, name: str, origin: Tensor | None, parameter: Tensor) -> Tensor | None:

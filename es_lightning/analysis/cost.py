@@ -30,6 +30,7 @@ class Size(NamedTuple):
         heads: attention heads.
         shared: key-value heads.
         weight_bytes: bytes per weight in the engine, and per value in its cache.
+        thin: rows and columns, added up over the matrices that adapters change; 0 without adapters.
     """
 
     parameters: int
@@ -39,6 +40,7 @@ class Size(NamedTuple):
     heads: int
     shared: int
     weight_bytes: int = 2
+    thin: int = 0
 
     @property
     def cache_bytes(self) -> int:
@@ -88,6 +90,10 @@ class Device:
     noise_rate: float = _option("noise that it draws and adds, 10^9 elements/s", 20.0)
     packing_rate: float | None = _option("weights that its engine repacks, 10^9 elements/s", None)
     reserve_gb: float = _option("its context, graphs and activations, GB", 4.0)
+    host_link: float = _option("from page-locked host memory to a device, GB/s that are reached", 25.0)
+    host_bandwidth: float = _option("what a rank's optimizer moves in host memory, GB/s", 20.0)
+    adapter_share: float = _option("share of the speed that is left beside adapters", 0.9)
+    lane_network: float = _option("network between the ranks of a lane, GB/s that are reached", 10.0)
     network: float = _option("network between two ranks, GB/s", 1.25)
     latency: float = _option("microseconds per message", 50.0)
 
@@ -184,6 +190,16 @@ def passing_bytes(size: Size) -> int:
     return PASSING_TENSORS * 4 * size.largest
 
 
+def streamed_bytes(size: Size) -> int:
+    """What passes through a device whose centre is on the host: a float32 tensor and what becomes of it."""
+    return (4 + size.weight_bytes) * size.largest
+
+
+def adapter_bytes(size: Size, count: int, rank: int) -> int:
+    """Two thin matrices of each adapter for each matrix; a lane's ranks hold all of them."""
+    return size.weight_bytes * count * rank * size.thin
+
+
 def engine_bytes(size: Size, k: int) -> float:
     """A rank's share of the engine's weights."""
     return size.weight_bytes * size.parameters / k
@@ -197,16 +213,36 @@ def cache_bytes(size: Size, tokens: float, k: int) -> float:
 # Seconds ----------------------------------------------------------------------------------------------
 
 
-def load_seconds(size: Size, device: Device, k: int) -> float:
+def load_seconds(size: Size, device: Device, k: int, shards: int = 1) -> float:
     """One set of weights: centre read, copy written, copy read by the loader, 1/k of it packed and kept."""
-    moved = (4 + (2 + 1 / k) * size.weight_bytes) * size.parameters
+    moved = (4 / shards + (2 + 1 / k) * size.weight_bytes) * size.parameters
     packed = 0.0 if device.packing_rate is None else size.parameters / k / (device.packing_rate * 1e9)
     return moved / device.bytes_per_second + packed
+
+
+def exchanged_bytes(size: Size, shards: int) -> float:
+    """What a rank receives of one set of weights from those that hold the rest, in the engine's precision."""
+    return size.weight_bytes * size.parameters * (1 - 1 / shards)
+
+
+def exchange_seconds(size: Size, device: Device, shards: int) -> float:
+    """One set of weights, of which each rank of a lane holds a share and sends it to the others."""
+    return exchanged_bytes(size, shards) / (device.lane_network * 1e9)
+
+
+def link_seconds(size: Size, device: Device, per_parameter: float = 4.0) -> float:
+    """So many bytes of each parameter cross from the host to a device."""
+    return per_parameter * size.parameters / (device.host_link * 1e9)
 
 
 def perturb_seconds(size: Size, device: Device, k: int) -> float:
     """One member: its noise, and its load."""
     return size.tuned / device.noise_per_second + load_seconds(size, device, k)
+
+
+def adapters_seconds(size: Size, device: Device, members: int, rank: int) -> float:
+    """The thin matrices of members, which stand beside a centre that is loaded once."""
+    return members * rank * size.thin / device.noise_per_second
 
 
 def generate_seconds(size: Size, device: Device, k: int, batch: Batch, at_once: float = inf) -> float:
@@ -235,9 +271,24 @@ def _turn_seconds(size: Size, device: Device, k: int, batch: Batch) -> float:
     return batch.read * arithmetic + batch.written * max(memory, arithmetic)
 
 
+def read_seconds(size: Size, device: Device, k: int, batch: Batch) -> float:
+    """Texts with their completions are read for their log-probabilities."""
+    return _turn_seconds(size, device, k, Batch(batch.sequences, batch.read + batch.written, 0))
+
+
 def update_seconds(size: Size, device: Device, members: int) -> float:
     """The noise of all N members, on every rank."""
     return members * size.tuned / device.noise_per_second
+
+
+def host_update_seconds(size: Size, device: Device, state: float) -> float:
+    """What an update takes longer where the centre is on the host.
+
+    Gradients cross to it, the optimizer reads them, theta and its state there, and writes the last two; then
+    theta crosses twice, to be looked through and for its checksum.
+    """
+    moved = (12 + 2 * state) * size.tuned / (device.host_bandwidth * 1e9)
+    return 4 * size.tuned / (device.host_link * 1e9) + moved + 2 * link_seconds(size, device)
 
 
 def shared_update_seconds(size: Size, device: Device, members: int, ranks: int) -> float:

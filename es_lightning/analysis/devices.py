@@ -6,14 +6,26 @@ from dataclasses import replace
 from es_lightning.analysis.cost import Device
 from es_lightning.errors import UsageError
 
+PCIE_5 = 50.0  # GB/s of 63 in 16 lanes; what is of generation 4 has half of it, as all have by default
+NVLINK = {3: 150.0, 4: 225.0, 5: 450.0}  # half of what each generation has in one direction
 GPUS = {
     # Memory in GB, bandwidth in TB/s, dense (not sparse) bfloat16 TFLOP/s with float32 sums.
-    "h100": Device("h100", "NVIDIA H100 data sheet, SXM", 80, 3.35, tflops=989),
-    "h100-pcie": Device("h100-pcie", "NVIDIA H100 data sheet, PCIe", 80, 2.0, tflops=756),
-    "h200": Device("h200", "NVIDIA H200 data sheet, SXM", 141, 4.8, tflops=989),
-    "b200": Device("b200", "NVIDIA HGX B200 data sheet", 180, 8.0, tflops=2250),
-    "a100-80": Device("a100-80", "NVIDIA A100 data sheet, 80 GB SXM", 80, 2.039, tflops=312),
-    "a100-40": Device("a100-40", "NVIDIA A100 data sheet, 40 GB SXM", 40, 1.555, tflops=312),
+    "h100": Device(
+        "h100", "NVIDIA H100 data sheet, SXM", 80, 3.35, tflops=989, host_link=PCIE_5, lane_network=NVLINK[4]
+    ),
+    "h100-pcie": Device("h100-pcie", "NVIDIA H100 data sheet, PCIe", 80, 2.0, tflops=756, host_link=PCIE_5),
+    "h200": Device(
+        "h200", "NVIDIA H200 data sheet, SXM", 141, 4.8, tflops=989, host_link=PCIE_5, lane_network=NVLINK[4]
+    ),
+    "b200": Device(
+        "b200", "NVIDIA HGX B200 data sheet", 180, 8.0, tflops=2250, host_link=PCIE_5, lane_network=NVLINK[5]
+    ),
+    "a100-80": Device(
+        "a100-80", "NVIDIA A100 data sheet, 80 GB SXM", 80, 2.039, tflops=312, lane_network=NVLINK[3]
+    ),
+    "a100-40": Device(
+        "a100-40", "NVIDIA A100 data sheet, 40 GB SXM", 40, 1.555, tflops=312, lane_network=NVLINK[3]
+    ),
     "l40s": Device("l40s", "NVIDIA L40S data sheet", 48, 0.864, tflops=362),
     "l4": Device("l4", "NVIDIA L4 data sheet", 24, 0.3, tflops=121),
     "rtx4090": Device("rtx4090", "NVIDIA Ada architecture white paper", 24, 1.008, tflops=165.2),

@@ -4,13 +4,16 @@ The standard library alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
-from typing import NamedTuple
 
 from es_lightning.analysis import cost
 from es_lightning.analysis.cost import Batch, Device, Size
-from es_lightning.analysis.room import Case, Engine, Part, ways_out
+from es_lightning.analysis.phases import Line, Work, generation
+from es_lightning.analysis.placement import Placement, Where, place
+from es_lightning.analysis.room import Case, Engine, Part
+from es_lightning.analysis.ways import ways_out
 
 PROCESS_GB = 2.5
 """Host memory of a rank that works on an accelerator, beside the centre while it is loaded."""
@@ -34,6 +37,7 @@ class Run:
         checkpoints: how many are kept.
         exports: whether the tuned model is written.
         stored_bytes: per parameter, of the exported model.
+        penalised: whether the base model scores all completions, for a KL penalty.
     """
 
     populations: Mapping[int, int]
@@ -49,6 +53,7 @@ class Run:
     checkpoints: int = 1
     exports: bool = True
     stored_bytes: int = 2
+    penalised: bool = False
 
     @property
     def generations(self) -> int:
@@ -59,20 +64,6 @@ class Run:
     def members(self) -> int:
         """The largest population."""
         return max(self.populations)
-
-
-class Line(NamedTuple):
-    """One number of a plan.
-
-    Args:
-        what: it is.
-        value: in bytes, seconds, hours or dollars.
-        formula: where it comes from.
-    """
-
-    what: str
-    value: float
-    formula: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +81,8 @@ class Plan:
         dollars_per_hour: of one device; None if nobody said.
         host_gb: memory of a machine beside its accelerators; None if nobody said.
         shares_update: whether ranks share the noise of an update.
+        shards_centre: whether the ranks of a lane hold one centre together.
+        centre_device: where the config puts the centre.
     """
 
     run: Run
@@ -102,15 +95,26 @@ class Plan:
     dollars_per_hour: float | None = None
     host_gb: float | None = None
     shares_update: bool = False
+    shards_centre: bool = False
+    centre_device: Where = "auto"
 
     @property
     def lanes(self) -> int:
         """L."""
         return max(1, self.count // self.engine.ranks)
 
-    @property
+    @cached_property
     def case(self) -> Case:
         """What a device has to hold."""
+        return replace(self._on_device, on_host=self.placement.on_host)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the centre is, as a fit would decide it."""
+        return place(self._on_device, self.centre_device)
+
+    @property
+    def _on_device(self) -> Case:
         train = [batch for batch in self.run.train if batch.sequences]
         # Room is needed for completions that use all of their tokens, whatever their mean is.
         tokens = [each.read + (self.run.new_tokens if each.written else 0) for each in train]
@@ -119,7 +123,13 @@ class Plan:
         longest = max(self.run.longest, mean)
         held = sum((each.read + each.written / 2) * each.sequences for each in train)
         context = held / max(sequences, 1)
-        return Case(self.size, self.device, self.engine, self.run.state, sequences, mean, context, longest)
+        at_once = sequences * max(self.engine.adapters, 1)
+        asked = (self.run.state, at_once, mean, context, longest)
+        return Case(self.size, self.device, self.engine, *asked, shards=self._shards)
+
+    @property
+    def _shards(self) -> int:
+        return self.engine.ranks if self.shards_centre else 1
 
     # Memory ---------------------------------------------------------------------------------------
 
@@ -128,11 +138,34 @@ class Plan:
         """Memory of a machine, beside that of its accelerators."""
         if self.case.is_cpu:
             return []
-        centres = self.per_machine * self.case.centre
+        ranks, centre = self.per_machine, cost.centre_bytes(self.size) / self._shards
+        share = " / k" if self._shards > 1 else ""
+        if self.case.on_host:
+            state = cost.state_bytes(self.size, self.run.state) / self._shards
+            centres = [
+                Part("centres, float32", ranks * centre, f"4 d{share}, {ranks} ranks; page-locked"),
+                Part("optimizer's states", ranks * state, f"{self.run.state:.3g} d{share}, {ranks} ranks"),
+                Part("a gradient on its way", ranks * 4 * self.size.largest, f"4 m, {ranks} ranks"),
+            ]
+            centres += [self._gathered] if self._shards > 1 else []
+        else:
+            loaded = Part("centres while they are loaded", ranks * centre, f"4 d{share}, {ranks} ranks")
+            centres = [
+                loaded if self._shards == 1 else max(loaded, self._gathered, key=lambda part: part.size)
+            ]
         return [
-            Part("centres while they are loaded", centres, f"4 d, {self.per_machine} ranks"),
+            *centres,
             Part("processes", self.per_machine * PROCESS_GB * 1e9, f"{PROCESS_GB:g} GB a rank, assumed"),
         ]
+
+    @property
+    def _gathered(self) -> Part:
+        """What rank 0 puts together of a divided centre: a checkpoint, or the model that it exports."""
+        one = cost.checkpoint_bytes(self.size, self.run.state) if self.run.checkpoints else 0.0
+        exported = self.run.exports * self.run.stored_bytes * self.size.parameters
+        return Part(
+            "a checkpoint or export on rank 0", max(one, exported), "(4 + s) d, whole before it is written"
+        )
 
     @property
     def disk(self) -> list[Part]:
@@ -160,37 +193,31 @@ class Plan:
         Args:
             members: N.
         """
-        k, mine = self.engine.ranks, cost.members_per_lane(members, self.lanes)
-        gather = cost.gather_seconds(self.device, members, self.run.prompts, self.lanes * k)
-        perturb = cost.perturb_seconds(self.size, self.device, k)
-        b = self.size.weight_bytes
-        packing = "" if self.device.packing_rate is None else " + d / (k packing_rate)"
-        generate = _GENERATE.format(b=b, F="F" if b == 2 else "(F / 2)")
-        return [
-            Line("perturb and load", mine * perturb, f"M (d / R + ({4 + 2 * b} + {b} / k) d / B{packing})"),
-            Line("generate", mine * self._generate(self.run.train), f"M ({generate})"),
-            self._update(members),
-            Line("gather", gather, "(8 N P + 478 W) / network + messages * latency"),
-        ]
+        return generation(self._work, members)
 
-    def _update(self, members: int) -> Line:
-        if self.shares_update and self.count > 1:
-            value = cost.shared_update_seconds(self.size, self.device, members, self.count)
-            return Line("update, shared", value, "N d / (R W) + 4 d (1 - 1 / W) / network")
-        return Line("update", cost.update_seconds(self.size, self.device, members), "N d / R, on every rank")
-
-    def _generate(self, batches: Sequence[Batch]) -> float:
-        at_once = self.engine.at_once if self.case.problems() else self.case.held
-        parts = (
-            cost.generate_seconds(self.size, self.device, self.engine.ranks, each, at_once)
-            for each in batches
+    @property
+    def _work(self) -> Work:
+        case, run = self.case, self.run
+        return Work(
+            size=self.size,
+            device=self.device,
+            engine=self.engine,
+            lanes=self.lanes,
+            prompts=run.prompts,
+            train=run.train,
+            at_once=self.engine.at_once if case.problems() else max(case.held, 1),
+            state=run.state,
+            on_host=case.on_host,
+            shards=case.shards,
+            shares_update=self.shares_update and self.count > 1,
+            penalised=run.penalised,
+            stored_bytes=run.stored_bytes,
         )
-        return sum(parts)
 
     def _evaluate(self, batches: Sequence[Batch]) -> float:
         """The centre on problems that are divided among the lanes."""
         mine = [batch._replace(sequences=ceil(batch.sequences / self.lanes)) for batch in batches]
-        return cost.load_seconds(self.size, self.device, self.engine.ranks) + self._generate(mine)
+        return self._work.load + self._work.generate(mine)
 
     @property
     def time(self) -> list[Line]:
@@ -261,6 +288,3 @@ class Plan:
             f"machines with at most {fewer} devices each (--per_machine {fewer})" if fewer else "more memory"
         )
         return [(words, [ways])]
-
-
-_GENERATE = "2 d S p / (k {F}) + T max(({b} d / k + S (p + T / 2) c / h) / B, 2 d S / (k {F}))"

@@ -1,18 +1,18 @@
-"""Whether a run fits its devices, and which option would make it fit; only the standard library."""
+"""What a device has to hold in a run, and whether it does; only the standard library."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from es_lightning.analysis import cost
 from es_lightning.analysis.cost import Device, Size
-from es_lightning.analysis.devices import CPU, GPUS
+from es_lightning.analysis.devices import CPU
 from es_lightning.errors import UsageError
 
 GIB = 2**30
-FRACTIONS = [percent / 100 for percent in range(95, 0, -5)]
-LEAST_CACHE = 8
-"""Sequences that a suggestion leaves room for, if the run has as many; with fewer, a device would idle."""
+CPU_FRACTION = 0.8
+"""Share of a machine's memory that vLLM takes on a CPU, weights and centre included, if no option says."""
+THIN = "(rows + columns)"
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class Engine:
     Args:
         ranks: k that hold one copy of the model together.
         fraction: share of the device's memory that vLLM takes; None for an engine that takes what it needs.
-        cache_gib: size of the key-value cache; None derives it from ``fraction``.
+        takes_rest: whether it takes all that nothing else needs, as vLLM does without a ``fraction``.
+        cache_gib: size of the key-value cache; None derives it from the two above.
         batch_size: prompts at once; None leaves it to the engine.
         samples: completions per prompt.
         most: sequences at once that the engine allows itself.
+        adapters: members that it holds at once beside the centre; 0 if it takes whole weights.
+        rank: columns of an adapter's thin matrices.
 
     Raises:
         UsageError: a value is outside its range.
@@ -33,10 +36,13 @@ class Engine:
 
     ranks: int = 1
     fraction: float | None = None
+    takes_rest: bool = False
     cache_gib: float | None = None
     batch_size: int | None = None
     samples: int = 1
     most: int = 2**31
+    adapters: int = 0
+    rank: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -50,6 +56,36 @@ class Engine:
             raise UsageError(f"engine.tensor_parallel_size is {self.ranks}: give at least 1.")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"engine.batch_size is {self.batch_size}: give at least 1.")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], device: Device, samples: int) -> Self:
+        """Return what an engine with these options takes.
+
+        Args:
+            options: of the engine's class, its defaults included.
+            device: that it runs on.
+            samples: completions per prompt.
+        """
+        ranks = options.get("tensor_parallel_size", 1)
+        if "memory_fraction" not in options:
+            return cls(ranks, batch_size=options.get("batch_size"), samples=samples)
+        fraction = options["memory_fraction"]
+        takes_rest = fraction is None and device.name != CPU
+        # vLLM's own default; an A100 of 80 GB has the smaller one, too.
+        is_large = device.memory >= 70 * GIB and not device.name.startswith("a100")
+        most = (options.get("options") or {}).get("max_num_seqs") or (1024 if is_large else 256)
+        if fraction is None and not takes_rest:
+            fraction = CPU_FRACTION
+        return cls(ranks, fraction, takes_rest, options.get("kv_cache_gib"), samples=samples, most=most)
+
+    def with_adapters(self, count: int, rank: int) -> Self:
+        """Return the same engine with members as adapters.
+
+        Args:
+            count: how many it holds at once.
+            rank: columns of their thin matrices.
+        """
+        return replace(self, adapters=count, rank=rank)
 
     @property
     def at_once(self) -> int:
@@ -84,6 +120,8 @@ class Case:
         tokens: of one of them with its whole completion, on average.
         context: tokens that one of them has while it grows, on average.
         longest: tokens of the longest.
+        on_host: whether the centre and the optimizer's state are in host memory, beside an accelerator.
+        shards: ranks of a lane that hold them together.
     """
 
     size: Size
@@ -94,6 +132,8 @@ class Case:
     tokens: float
     context: float
     longest: float
+    on_host: bool = False
+    shards: int = 1
 
     @property
     def is_cpu(self) -> bool:
@@ -102,8 +142,23 @@ class Case:
 
     @property
     def centre(self) -> float:
-        """The float32 centre, in bytes."""
-        return cost.centre_bytes(self.size)
+        """What the float32 centre takes of the device, in bytes."""
+        return 0.0 if self.on_host else cost.centre_bytes(self.size) / self.shards
+
+    @property
+    def optimizer(self) -> float:
+        """What the optimizer's state takes of the device, in bytes."""
+        return 0.0 if self.on_host else cost.state_bytes(self.size, self.state) / self.shards
+
+    @property
+    def passing(self) -> float:
+        """What a load or an update holds for a moment, in bytes."""
+        return cost.streamed_bytes(self.size) if self.on_host else cost.passing_bytes(self.size)
+
+    @property
+    def adapters(self) -> float:
+        """The members that the engine holds beside its weights, in bytes."""
+        return cost.adapter_bytes(self.size, self.engine.adapters, self.engine.rank)
 
     @property
     def weights(self) -> float:
@@ -125,25 +180,30 @@ class Case:
         """The key-value cache, in bytes; below 0 if vLLM's share does not even hold the weights."""
         if self.engine.cache_gib is not None:
             return self.engine.cache_gib * GIB
+        own = self.weights + self.adapters + self.reserve
+        if self.engine.takes_rest:
+            # A byte less, so that rounding does not make the sum of all larger than the device.
+            return self.device.memory - own - self.centre - self.optimizer - self.passing - 1
         if self.engine.fraction is None:
-            return self._cache_of(self.tokens * min(self.sequences, self.engine.at_once))
+            return self.cache_of(self.tokens * min(self.sequences, self.engine.at_once))
         # On a CPU vLLM counts the whole process against its share, and the centre is loaded before it starts.
-        return self.share - self.weights - self.reserve - self.is_cpu * self.centre
+        return self.share - own - self.is_cpu * self.centre
 
     @property
     def held(self) -> int:
         """How many sequences the engine works on at once; vLLM starts another one once there is room."""
         most = min(self.engine.at_once, self.sequences)
-        if self.engine.fraction is None:
+        if self.engine.fraction is None and not self.engine.takes_rest:
             return most
-        return min(most, int(max(self.cache, 0) / max(self._cache_of(self.context), 1)))
+        return min(most, int(max(self.cache, 0) / max(self.cache_of(self.context), 1)))
 
     @property
     def _is_asked_at_the_start(self) -> bool:
         """Whether vLLM starts only if its share is free; on accelerators also with ``kv_cache_gib``."""
         return self.engine.fraction is not None and not (self.is_cpu and self.engine.cache_gib is not None)
 
-    def _cache_of(self, tokens: float) -> float:
+    def cache_of(self, tokens: float) -> float:
+        """Keys and values of so many tokens, in bytes."""
         return cost.cache_bytes(self.size, tokens, self.engine.ranks)
 
     @property
@@ -152,18 +212,35 @@ class Case:
         b, own = self.size.weight_bytes, self.engine
         if own.cache_gib is not None:
             cache = f"kv_cache_gib {own.cache_gib:g}"
+        elif own.takes_rest:
+            cache = "what is left"
         elif own.fraction is None:
             cache = f"{min(self.sequences, own.at_once)} sequences of {self.tokens:.0f} tokens, c / h each"
         else:
-            rest = "weights - reserve" + " - centre" * self.is_cpu
+            rest = "weights - adapters" if own.adapters else "weights"
+            rest += " - reserve" + " - centre" * self.is_cpu
             cache = f"memory_fraction {own.fraction:g} of {self.device.memory_gb:.3g} GB - {rest}"
+        adapters = [
+            Part("adapters", self.adapters, f"{b} * {own.adapters} members * {own.rank} rank * {THIN}")
+        ]
         return [
-            Part("centre, float32", self.centre, "4 d"),
-            Part("optimizer's state", cost.state_bytes(self.size, self.state), f"{self.state:.3g} d"),
-            Part("two tensors like the largest", cost.passing_bytes(self.size), "2 * 4 m"),
+            *self._of_the_centre,
             Part("engine's weights", self.weights, f"{b} d / k"),
+            *(adapters if own.adapters else []),
             Part("engine's key-value cache", max(self.cache, 0), cache),
             Part("context, graphs, activations", self.reserve, "--reserve_gb"),
+        ]
+
+    @property
+    def _of_the_centre(self) -> list[Part]:
+        if self.on_host:
+            passing = f"(4 + {self.size.weight_bytes}) m; the centre is in host memory"
+            return [Part("a tensor like the largest", self.passing, passing)]
+        share = " / k" if self.shards > 1 else ""
+        return [
+            Part("centre, float32", self.centre, f"4 d{share}"),
+            Part("optimizer's state", self.optimizer, f"{self.state:.3g} d{share}"),
+            Part("two tensors like the largest", self.passing, "2 * 4 m"),
         ]
 
     @property
@@ -174,107 +251,24 @@ class Case:
     def problems(self) -> list[str]:
         """Say what does not fit; empty if everything does."""
         found, room = [], self.device.memory
-        if self.cache < self._cache_of(self.longest):
+        has_none = self.engine.takes_rest and self.total > room  # the second sentence says it all
+        if self.cache < self.cache_of(self.longest) and not has_none:
             found.append(
-                f"the key-value cache of {_gb(max(self.cache, 0))} does not hold the longest sequence, "
-                f"{self.longest:.0f} tokens ({_gb(self._cache_of(self.longest))})"
+                f"the key-value cache of {in_gb(max(self.cache, 0))} does not hold the longest sequence, "
+                f"{self.longest:.0f} tokens ({in_gb(self.cache_of(self.longest))})"
             )
         if self.total > room:
             largest = sorted(self.parts, key=lambda part: -part.size)[:2]
-            words = " and ".join(f"the {part.what} {_gb(part.size)}" for part in largest)
-            found.append(f"{_gb(self.total)} are needed, {words}, and {_gb(room)} are there")
+            words = " and ".join(f"the {part.what} {in_gb(part.size)}" for part in largest)
+            found.append(f"{in_gb(self.total)} are needed, {words}, and {in_gb(room)} are there")
         elif self._is_asked_at_the_start and self.centre + self.share > room:
             found.append(
                 f"vLLM starts only if memory_fraction {self.engine.fraction:g} of the device is free, "
-                f"{_gb(self.share)}, but beside the centre {_gb(room - self.centre)} are"
+                f"{in_gb(self.share)}, but beside the centre {in_gb(room - self.centre)} are"
             )
         return found
 
 
-def ways_out(case: Case, count: int) -> list[str]:
-    """Return changes of options that make a run fit, each as the words of a command line; at most three.
-
-    Args:
-        case: that does not fit.
-        count: devices of the run.
-    """
-    ways = []
-    for changed, words in _changes(case, count):
-        if (fitting := _fitting(changed)) is not None:
-            ways.append([*words, *_share_words(case.engine, fitting.engine)])
-    ways = sorted(ways, key=len)[:2]
-    larger = sorted(GPUS.values(), key=lambda device: device.memory) if not case.is_cpu else []
-    for device in larger:
-        if (
-            device.memory > case.device.memory
-            and (fitting := _fitting(replace(case, device=device))) is not None
-        ):
-            ways.append([f"--device {device.name}", *_share_words(case.engine, fitting.engine)])
-            break
-    if ways:
-        return [" ".join(words) for words in ways]
-    return [f"a smaller model: {_largest(case) / 1e9:.2g} * 10^9 parameters would fit"]
-
-
-def _changes(case: Case, count: int) -> Iterator[tuple[Case, list[str]]]:
-    """Other lanes, and an optimizer without a state, each with its words; nothing changed comes first."""
-    lanes = [k for k in (1, 2, 4, 8, 16) if k > case.engine.ranks and count % k == 0]
-    for k in (case.engine.ranks, *filter(case.size.cuts_no_head, lanes)):
-        words = [f"--model.engine.tensor_parallel_size {k}"] if k > case.engine.ranks else []
-        changed = replace(case, engine=replace(case.engine, ranks=k))
-        yield changed, words
-        if case.state:
-            yield replace(changed, state=0.0), [*words, "--model.optimizer torch.optim.SGD"]
-
-
-def _fitting(case: Case) -> Case | None:
-    """The case itself if it fits, or else with another share for vLLM, or with fewer prompts at once."""
-    return next((each for each in _with_any_share(case) if _is_good(each)), None)
-
-
-def _with_any_share(case: Case) -> Iterator[Case]:
-    yield case
-    own = case.engine
-    if own.fraction is None:
-        sizes = [
-            size for size in (64, 32, 16, 8, 4, 2, 1) if size < min(own.at_once, case.sequences) / own.samples
-        ]
-        yield from (replace(case, engine=replace(own, batch_size=size)) for size in sizes)
-        return
-    for cache_gib in dict.fromkeys((own.cache_gib, None)):
-        for fraction in FRACTIONS:
-            yield replace(case, engine=replace(own, fraction=fraction, cache_gib=cache_gib))
-
-
-def _share_words(before: Engine, after: Engine) -> list[str]:
-    words = []
-    if after.fraction != before.fraction:
-        words.append(f"--model.engine.memory_fraction {after.fraction:g}")
-    if after.cache_gib != before.cache_gib:
-        words.append("--model.engine.kv_cache_gib null")
-    if after.batch_size != before.batch_size:
-        words.append(f"--model.engine.batch_size {after.batch_size}")
-    return words
-
-
-def _is_good(case: Case) -> bool:
-    return not case.problems() and case.held >= min(LEAST_CACHE, case.sequences, case.engine.at_once)
-
-
-def _largest(case: Case) -> float:
-    """Parameters of a smaller model of the same kind that would fit, to 5 %."""
-    for share in (percent / 100 for percent in range(95, 0, -5)):
-        whole = case.size
-        size = whole._replace(
-            parameters=int(share * whole.parameters),
-            tuned=int(share * whole.tuned),
-            largest=int(share * whole.largest),
-            cache_values=int(share * whole.cache_values),
-        )
-        if _fitting(replace(case, size=size)) is not None:
-            return float(size.parameters)
-    return 0.0
-
-
-def _gb(size: float) -> str:
+def in_gb(size: float) -> str:
+    """Return bytes in words."""
     return f"{size / 1e9:.3g} GB"

@@ -64,7 +64,7 @@ class PlanParser(Parser):
         for word in words:
             name, equals, _ = word.partition("=")
             known = f"--{name.removeprefix('--').replace('-', '_')}"
-            if name == "-h" or known in self.options:
+            if name == "-h" or (name.startswith("--") and known in self.options):
                 own.append(word if name == "-h" else word.replace(name, known, 1))
                 if not equals and known not in ("--json", "--help") and name != "-h":
                     own += [value for value in [next(words, None)] if value is not None]

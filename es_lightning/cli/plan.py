@@ -11,17 +11,18 @@ from pathlib import Path
 import torch
 
 from es_lightning.analysis import devices
-from es_lightning.analysis.cost import DEVICE_OPTIONS, Device, Size
-from es_lightning.analysis.plan import Plan
+from es_lightning.analysis.cost import DEVICE_OPTIONS, Device, members_per_lane
+from es_lightning.analysis.measured import size_for, slot_rank
+from es_lightning.analysis.plan import Plan, Run
 from es_lightning.analysis.room import Engine
 from es_lightning.cli.configs import with_packaged
-from es_lightning.cli.planned import FitSettings, Problems, run_of
+from es_lightning.cli.planned import ADAPTER_ENGINE, FitSettings, Problems, run_of
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.errors import UsageError
+from es_lightning.evaluation.reach import require_low_rank
 from es_lightning.models import BaseModel
 from es_lightning.models.size import (
     ModelSize,
-    elements,
     local_model,
     nearest_published,
     published_name,
@@ -32,13 +33,15 @@ from es_lightning.models.size import (
 from es_lightning.reports import plan_table
 from es_lightning.reports.plan_table import Facts
 from es_lightning.rollout.engine import model_dtype
+from es_lightning.rollout.vllm_adapter import MOST
 
 START_SECONDS = {False: 120.0, True: 40.0}
 """Of accelerators, where vLLM compiles, and of a CPU."""
 MACHINE = 8  # devices of one, unless the config or the user says otherwise
 ALWAYS_LEFT_OUT = (
-    "grading, checkpoints, export, the network inside a lane, waiting for a slow lane",
-    "the checksum, and the drift, for which every rank reads the base model's files (drift_every)",
+    "grading, checkpoints, export, an engine's own traffic inside a lane, waiting for a slow lane",
+    "the checksum of a centre on the device",
+    "the drift, for which every rank reads the base model's files (drift_every)",
 )
 
 
@@ -84,17 +87,22 @@ def made_plan(settings: FitSettings, options: Namespace) -> tuple[Plan, Facts]:
     )
     counting = base if base is not None and _has_tokenizer(base) else None
     problems = Problems(settings, counting, options.tokens, options.prompt_tokens)
+    if settings.holds_adapters:
+        require_low_rank(ADAPTER_ENGINE, settings.model.noise)
+    run = run_of(settings, problems, measured.dtype.itemsize)
     made = Plan(
-        run=run_of(settings, problems, measured.dtype.itemsize),
-        size=_size(settings, measured, scale, dtype),
+        run=run,
+        size=size_for(measured, settings.model.noise, dtype, settings.holds_adapters, scale),
         device=device,
         count=count,
         per_machine=per_machine,
-        engine=_engine(settings, device),
+        engine=_engine(settings, run, device, count),
         start_seconds=options.start_seconds or START_SECONDS[device.name == devices.CPU],
         dollars_per_hour=options.dollars_per_hour,
         host_gb=options.host_gb,
         shares_update=settings.shares_update,
+        shards_centre=settings.shards_centre,
+        centre_device=settings.asked.model.centre_device,
     )
     words = str(dtype).removeprefix("torch.")
     left_out = _left_out(settings, problems)
@@ -154,31 +162,15 @@ def _measured(name: str, base: BaseModel | None, params: float | None) -> tuple[
     return published_size(published), 1.0, f"the published {published}, since its files are not here"
 
 
-def _size(settings: FitSettings, measured: ModelSize, scale: float, dtype: torch.dtype) -> Size:
-    noise = settings.model.noise
-    tuned = sum(elements(shape) for name, shape in measured.shapes.items() if noise.perturbs(name, shape))
-    if not tuned:
-        noise.check(measured.shapes)
-    return Size(
-        parameters=round(measured.parameters * scale),
-        tuned=round(tuned * scale),
-        largest=round(max(map(elements, measured.shapes.values())) * scale),
-        cache_values=round(measured.cache_values * scale),
-        heads=measured.heads,
-        shared=measured.shared,
-        weight_bytes=dtype.itemsize,
-    )
-
-
-def _engine(settings: FitSettings, device: Device) -> Engine:
+def _engine(settings: FitSettings, run: Run, device: Device, count: int) -> Engine:
+    """What the engine takes, with as many adapters as a lane has members."""
     options, samples = settings.engine_options, settings.model.rollouts.sampling.n
-    ranks = options.get("tensor_parallel_size", 1)
-    if "memory_fraction" not in options:
-        return Engine(ranks, batch_size=options.get("batch_size"), samples=samples)
-    # vLLM's own default; an A100 of 80 GB has the smaller one, too.
-    is_large = device.memory >= 70 * 2**30 and not device.name.startswith("a100")
-    most = (options.get("options") or {}).get("max_num_seqs") or (1024 if is_large else 256)
-    return Engine(ranks, options["memory_fraction"], options.get("kv_cache_gib"), samples=samples, most=most)
+    engine = Engine.of(options, device, samples)
+    if not settings.holds_adapters:
+        return engine
+    mine = members_per_lane(run.members, max(1, count // engine.ranks))
+    held = min(mine, options.get("max_loras") or MOST)
+    return engine.with_adapters(held, slot_rank(settings.model.noise.rank))
 
 
 def _configs(settings: FitSettings) -> list[str]:
@@ -189,8 +181,6 @@ def _left_out(settings: FitSettings, problems: Problems) -> list[str]:
     found = list(ALWAYS_LEFT_OUT)
     if settings.callbacks:
         found.append(f"what callbacks evaluate: {', '.join(settings.callbacks)}")
-    if settings.model.kl is not None:
-        found.append("kl_penalty: the base model reads all completions once more")
     words = {"val": "validation", "test": "the held-out evaluation"}
     found += [
         f"{words[split]}: its problems are not on this machine (--data.{split}_prompts N)"

@@ -9,12 +9,12 @@ from inspect import signature
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 
 from es_lightning.analysis.cost import Batch
+from es_lightning.analysis.measured import state_per_parameter
 from es_lightning.analysis.plan import Run
 from es_lightning.cli.command_line import CommandLine
 from es_lightning.cli.refusals import check_settings
@@ -30,6 +30,7 @@ CHARACTERS = 3
 PROMPT_TOKENS = 256
 """Assumed where the problems are not on this machine either."""
 SAMPLE = 200  # problems whose tokens are counted
+ADAPTER_ENGINE = "VLLMAdapterEngine"
 PLAIN_ENGINE = "es_lightning.rollout.HFEngine"
 UNUSED = ("callbacks", "logger", "plugins", "profiler", "strategy")
 
@@ -92,11 +93,25 @@ class FitSettings(CommandLine):
         return dict(vars(engine.init_args))
 
     @property
+    def holds_adapters(self) -> bool:
+        """Whether the engine holds members as adapters."""
+        engine = self.asked.model.engine
+        return engine is not None and engine.class_path.rpartition(".")[2] == ADAPTER_ENGINE
+
+    @property
     def shares_update(self) -> bool:
         """Whether the strategy lets ranks share the noise of an update."""
+        return self._strategy_has("share_update")
+
+    @property
+    def shards_centre(self) -> bool:
+        """Whether the strategy lets the ranks of a lane hold one centre together."""
+        return self._strategy_has("shard_centre")
+
+    def _strategy_has(self, option: str) -> bool:
         strategy = self.asked.trainer.strategy
         options = strategy.get("init_args") if isinstance(strategy, Namespace) else None
-        return bool(options is not None and options.get("share_update"))
+        return bool(options is not None and options.get(option))
 
     @property
     def callbacks(self) -> list[str]:
@@ -245,6 +260,7 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
         checkpoints=_checkpoints(config.checkpoint, generations, times),
         exports=config.report.export,
         stored_bytes=stored_bytes,
+        penalised=settings.model.kl is not None,
     )
 
 
@@ -289,7 +305,6 @@ def _populations(model: EvolutionStrategies, generations: int) -> Mapping[int, i
     return Counter(model.population_at(index).size for index in range(generations))
 
 
-@torch.no_grad()
 def optimizer_state(model: EvolutionStrategies, side: int = 256) -> float:
     """Return the bytes per parameter of the optimizer's state, after a step on a matrix.
 
@@ -300,9 +315,4 @@ def optimizer_state(model: EvolutionStrategies, side: int = 256) -> float:
     model.centre = nn.Linear(side, side, bias=False)
     made = model.configure_optimizers()
     optimizer = made["optimizer"] if isinstance(made, dict) else made
-    weight = model.centre.weight
-    weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    tensors = [held for held in optimizer.state[weight].values() if isinstance(held, torch.Tensor)]
-    total: int = sum(held.numel() * held.element_size() for held in tensors)
-    return float(round(total / weight.numel(), 2))
+    return state_per_parameter(optimizer)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
-from torch import Tensor
+from torch import Tensor, nn
 
-from es_lightning.algorithm.update import make_all
+from es_lightning.algorithm.shares import Shards
+from es_lightning.distributed.shard_state import whole_tensors
+from es_lightning.distributed.shards import LaneShards
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
 
@@ -57,10 +59,13 @@ class Ranks:
     Args:
         strategy: the run's Lightning strategy; only with ``PopulationStrategy`` can ranks exchange anything.
         lane_size: number of ranks in a lane, the engine's tensor-parallel size.
+        device: that this rank computes on, if its centre is in host memory; else None.
     """
 
-    def __init__(self, strategy: Strategy | None = None, lane_size: int = 1) -> None:
-        self.lane_size = lane_size
+    def __init__(
+        self, strategy: Strategy | None = None, lane_size: int = 1, device: torch.device | None = None
+    ) -> None:
+        self.lane_size, self._device = lane_size, device
         self.world = int(getattr(strategy, "world_size", 1))
         self.rank = int(getattr(strategy, "global_rank", 0))
         self._strategy = strategy if isinstance(strategy, PopulationStrategy) else None
@@ -74,6 +79,11 @@ class Ranks:
             UsageError: the ranks do not divide into lanes.
         """
         return lane_of(self.rank, self.world, self.lane_size)
+
+    @property
+    def centre_shards(self) -> int:
+        """How many ranks of a lane hold the centre together; 1 if each holds all of it."""
+        return self.lane_size if self._strategy is not None and self._strategy.shard_centre else 1
 
     def check(self, population: int) -> None:
         """Refuse ranks that cannot work together or would have nothing to do.
@@ -96,6 +106,11 @@ class Ranks:
             )
         if self.lane_size > 1 and self._strategy is None:
             raise UsageError("tensor_parallel_size above 1 needs trainer.strategy population.")
+        if self.lane_size == 1 and self._strategy is not None and self._strategy.shard_centre:
+            raise UsageError(
+                "strategy.shard_centre divides the centre among the ranks of a lane, and lanes have one rank "
+                "each: raise model.engine.tensor_parallel_size, or leave shard_centre out."
+            )
         if self.lane.count > population:
             raise UsageError(
                 f"population is {population}, but there are {self.lane.count} lanes of ranks, of "
@@ -120,22 +135,45 @@ class Ranks:
         """
         return self.exchange(payload if self.lane.leads else b"")[:: self.lane_size]
 
-    def gradients(
-        self, parameters: Mapping[str, Tensor], make: Callable[[str], Tensor]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the gradients of an update: made on this rank, or divided if the strategy shares updates.
+    @property
+    def shards(self) -> Shards:
+        """Which tensors of the centre this rank holds, and which gradients it makes."""
+        shards = Shards() if self._strategy is None else self._strategy.shards
+        return replace(shards, device=self._device)
+
+    def divide(self, centre: nn.Module) -> Shards:
+        """Divide the centre among the ranks of each lane, if the strategy does; all ranks have to call it.
 
         Args:
-            parameters: the centre's parameters by name.
-            make: from a name to the gradient.
+            centre: of whose parameters the shapes count, and no values.
 
         Raises:
-            RankError: a rank did not arrive within the time-out.
+            UsageError: a callback needs the whole centre on every rank, or there are more ranks than tensors.
         """
-        shares = self._strategy is not None and self._strategy.share_update and self.world > 1
-        if shares and self._strategy is not None:
-            return self._strategy.divided(parameters, make)
-        return make_all(parameters, make)
+        if self._strategy is not None:
+            sizes = {name: parameter.numel() for name, parameter in centre.named_parameters()}
+            self._strategy.divide(sizes, self.lane_size)
+        return self.shards
+
+    def whole(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Yield the centre's parameters one at a time; all ranks have to exhaust it.
+
+        Args:
+            centre: float32, of which this rank may hold a part.
+        """
+        return self.shards.stream(centre.named_parameters(), lambda _, theta: theta.detach(), torch.float32)
+
+    def for_export(self, centre: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return the parameters of a divided centre on rank 0, in host memory; nothing elsewhere.
+
+        All ranks have to call it. A centre that is not divided is whole where it is: then it is empty, too.
+
+        Args:
+            centre: float32.
+            dtype: precision of what is returned.
+        """
+        shards = self.shards
+        return whole_tensors(centre, shards, dtype) if isinstance(shards, LaneShards) else {}
 
     def check_centre(self, checksum: str, generation: int) -> None:
         """Make sure that all ranks hold the same centre.

@@ -1,26 +1,29 @@
-"""The population spread over ranks: every rank holds a whole centre, and weights are never sent."""
+"""The population spread over ranks: each holds a whole centre, or a share of it if its lane divides it."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.optim import Optimizer
 
-from es_lightning.algorithm.shares import rounds
-from es_lightning.errors import RankError, UsageError
+from es_lightning.algorithm.shares import Shards, owners
+from es_lightning.distributed.group import Group
+from es_lightning.distributed.shard_state import own_module, own_optimizer, whole_module, whole_optimizer
+from es_lightning.distributed.shards import LaneShards, SharedUpdate, without_absent
+from es_lightning.errors import UsageError
 from es_lightning.system.checkpoint import AtomicCheckpoint, check_checkpoint
 from es_lightning.system.cores import bind, share_of
 from es_lightning.system.neighbours import NeighbourWatch
@@ -31,7 +34,7 @@ START_SECONDS = 600  # an engine may take minutes to start, however short a gene
 
 
 class PopulationStrategy(DDPStrategy):
-    """Spreads members over ranks; every rank applies the same update to its own centre.
+    """Spreads members over ranks, which apply the same update to their own centre, or to their share of one.
 
     It launches ranks as Lightning's DDP does: by itself on one machine, or under torchrun or SLURM.
 
@@ -43,6 +46,9 @@ class PopulationStrategy(DDPStrategy):
         share_update: each rank makes the noise of an update for its share of the tensors, and sends what
             comes of it to the others: the time is divided by the number of ranks, and every rank receives
             nearly 4 bytes per parameter in a generation. Otherwise every rank makes all of it.
+        shard_centre: the ranks of a lane hold one centre together, each some of its tensors with the
+            optimizer's state for them, and send them to one another whenever the engine takes weights.
+            Otherwise every rank holds all of it.
         options: keyword arguments of ``lightning.pytorch.strategies.DDPStrategy``.
 
     Raises:
@@ -54,6 +60,7 @@ class PopulationStrategy(DDPStrategy):
         timeout_seconds: float = 1800.0,
         threads_per_rank: int | None = None,
         share_update: bool = False,
+        shard_centre: bool = False,
         **options: Any,
     ) -> None:
         if not timeout_seconds > 0:
@@ -64,10 +71,12 @@ class PopulationStrategy(DDPStrategy):
         options["timeout"] = timedelta(seconds=max(timeout_seconds, START_SECONDS))
         super().__init__(**options)
         self.timeout_seconds, self.threads_per_rank = timeout_seconds, threads_per_rank
-        self.share_update = share_update
+        self.share_update, self.shard_centre = share_update, shard_centre
+        self.shards = Shards()
+        """Which tensors of the centre this rank holds, and which gradients it makes."""
         self.stopping = False
         self._launched: list[subprocess.Popen[bytes]] = []
-        self._rewards_group: Any = None
+        self._all: Group | None = None
         self._neighbours: NeighbourWatch | None = None
 
     # Set-up ---------------------------------------------------------------------------------------
@@ -82,10 +91,9 @@ class PopulationStrategy(DDPStrategy):
             # Engines read these to find their place. torchrun sets them; SLURM and Lightning do not.
             os.environ |= {"RANK": str(self.global_rank), "LOCAL_RANK": str(self.local_rank)}
             os.environ["WORLD_SIZE"] = str(self.world_size)
-            # Gloo also on accelerators, since its barrier can name the ranks that are missing.
-            self._rewards_group = distributed.new_group(
-                backend="gloo", timeout=timedelta(seconds=self.timeout_seconds)
-            )
+            if self._all is None:  # a second fit or a test has the same ranks
+                self._all = self._group(range(self.world_size), for_all=True)
+                self.shards = SharedUpdate(self._all) if self.share_update else Shards()
         if self.root_device.type == "cpu":
             self._bind()
 
@@ -119,7 +127,8 @@ class PopulationStrategy(DDPStrategy):
         """End the watch for busy neighbours, and whatever else Lightning ends."""
         if self._neighbours is not None:
             self._neighbours.stop()
-        super().teardown()
+        with without_absent(self.lightning_module or nn.Module()):  # Lightning moves the module to the host
+            super().teardown()
 
     def setup_distributed(self) -> None:
         """Join the process group, unless this process is the only one."""
@@ -175,7 +184,9 @@ class PopulationStrategy(DDPStrategy):
             UsageError: the file is no checkpoint of this library; the message says what is wrong with it.
         """
         assert self.lightning_module is not None
-        check_checkpoint(Path(checkpoint_path), resumes=self.lightning_module.trainer.training)
+        on_disk = check_checkpoint(Path(checkpoint_path), resumes=self.lightning_module.trainer.training)
+        if isinstance(self.shards, LaneShards):
+            return on_disk  # every rank reads its own share
         content: dict[str, Any] = super().load_checkpoint(checkpoint_path, weights_only)
         return content
 
@@ -187,77 +198,96 @@ class PopulationStrategy(DDPStrategy):
         Raises:
             RankError: a rank did not arrive within the time-out.
         """
-        if self.world_size == 1:
-            return [payload]
-        return wait_for(lambda: self._exchange(payload))
+        everyone = self._all
+        return [payload] if everyone is None else wait_for(lambda: everyone.exchange(payload))
 
-    def _exchange(self, payload: bytes) -> list[bytes]:
-        group, mine = self._rewards_group, torch.tensor([len(payload)])
-        self._meet()
-        sizes = [torch.zeros_like(mine) for _ in range(self.world_size)]
-        distributed.all_gather(sizes, mine, group=group)
-        buffers = [torch.empty(int(size), dtype=torch.uint8) for size in sizes]
-        if payload:  # frombuffer refuses an empty buffer, and warns of one that is read-only
-            buffers[self.global_rank] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
-        for rank, buffer in enumerate(buffers):  # payloads differ in length, so all_gather cannot send them
-            if len(buffer):
-                distributed.broadcast(buffer, src=rank, group=group)
-        return [buffer.numpy().tobytes() for buffer in buffers]
-
-    def divided(
-        self, parameters: Mapping[str, Tensor], make: Callable[[str], Tensor]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the gradient of every parameter, made by one rank and sent to all others.
-
-        All ranks have to exhaust it. No signal interrupts it, which would leave half of an update behind.
+    def divide(self, sizes: Mapping[str, int], lane_size: int) -> None:
+        """Divide the centre among the ranks of each lane, if that is wanted; all ranks have to call it.
 
         Args:
-            parameters: the centre's parameters by name, the same on every rank.
-            make: from a name to the gradient, contiguous float32 of the parameter's shape.
+            sizes: number of elements of the centre's parameters, by name and in order.
+            lane_size: number of consecutive ranks that evaluate members together.
 
         Raises:
-            RankError: a rank did not arrive within the time-out.
+            UsageError: a callback needs the whole centre on every rank, or there are more ranks than tensors.
         """
-        sizes = {name: parameter.numel() for name, parameter in parameters.items()}
-        for taken in rounds(sizes, self.world_size):
-            mine = {name: make(name) for rank, name in taken if rank == self.global_rank}
-            self._meet()
-            for rank, name in taken:
-                gradient = mine.pop(name) if rank == self.global_rank else torch.empty_like(parameters[name])
-                distributed.broadcast(gradient, src=rank)
-                yield name, gradient
+        if not self.shard_centre or lane_size == 1 or isinstance(self.shards, LaneShards):
+            return
+        assert self.lightning_module is not None
+        callbacks = self.lightning_module.trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(each, WeightAveraging) for each in callbacks):
+            raise UsageError(
+                "WeightAveraging keeps a copy of the whole centre on every rank, and strategy.shard_centre "
+                "divides it: leave one of the two out."
+            )
+        if len(sizes) < lane_size:
+            raise UsageError(
+                f"the model has {len(sizes)} tensors, too few for the {lane_size} ranks of a lane: leave "
+                "strategy.shard_centre out."
+            )
+        lanes, places = self.world_size // lane_size, range(lane_size)
+        groups = [self._group(range(lane * lane_size, (lane + 1) * lane_size)) for lane in range(lanes)]
+        lane, place = divmod(self.global_rank, lane_size)
+        alike = None
+        if self.share_update and lanes > 1:
+            alike = [self._group(range(each, self.world_size, lane_size)) for each in places][place]
+        self.shards = LaneShards(owners(sizes, lane_size), groups[lane], alike)
 
-    def _meet(self) -> None:
-        """Wait for all ranks; the error names those that are missing."""
+    def _group(self, ranks: Sequence[int], for_all: bool = False) -> Group:
+        """Connect some ranks; all ranks have to call it for the same ones, in the same order."""
         limit = timedelta(seconds=self.timeout_seconds)
-        try:
-            distributed.monitored_barrier(self._rewards_group, timeout=limit, wait_all_ranks=True)
-        except RuntimeError as error:
-            raise RankError(self._who_is_missing(str(error))) from error
+        messages = distributed.new_group(list(ranks), timeout=limit, backend="gloo")
+        tensors = messages
+        if for_all:
+            tensors = None
+        elif self.root_device.type != "cpu":
+            tensors = distributed.new_group(list(ranks), timeout=limit)
+        place = ranks.index(self.global_rank) if self.global_rank in ranks else -1
+        return Group(ranks, place, messages, tensors, self.root_device, self.timeout_seconds)
 
-    def _who_is_missing(self, message: str) -> str:
-        """Return an error message that names the missing ranks, as far as this rank can know them.
+    # The centre in parts --------------------------------------------------------------------------
 
-        In the barrier every rank reports to rank 0. The barrier tells rank 0 which ranks are late, and the
-        connection to a dead one is closed. All other ranks only know that rank 0 did not answer.
+    def model_to_device(self) -> None:
+        """Move the module to the rank's device, as far as it is here."""
+        assert self.model is not None
+        with without_absent(self.model):
+            super().model_to_device()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return the module's state; of a divided centre the whole one on rank 0, and none elsewhere."""
+        state = super().lightning_module_state_dict()
+        return whole_module(self.lightning_module, state, self.shards, self.global_rank)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the optimizer's state; for a divided centre the whole one on rank 0, and none elsewhere."""
+        return whole_optimizer(super().optimizer_state(optimizer), self.shards, self.global_rank)
+
+    def setup_optimizers(self, trainer: pl.Trainer) -> None:
+        """Make the optimizer, of the parameters that this rank holds.
+
+        Raises:
+            UsageError: it has several groups, which a checkpoint could not put together again.
         """
-        late = re.search(r"Ranks ([\d, ]+) failed", message)
-        missing = "0"
-        if self.is_global_zero:
-            closed = [str(rank) for rank in range(1, self.world_size) if self._is_closed(rank)]
-            missing = late[1].strip() if late else ", ".join(closed)
-        return (
-            f"rank {missing} died, or did not come within {self.timeout_seconds:g} s "
-            "(strategy.timeout_seconds). Look at its own last lines, then resume with --ckpt_path last."
-        )
+        super().setup_optimizers(trainer)
+        groups = [len(optimizer.param_groups) for optimizer in self.optimizers]
+        if isinstance(self.shards, LaneShards) and groups != [1]:
+            raise UsageError(
+                "strategy.shard_centre needs an optimizer with one group of parameters: give it all that it "
+                "is called with, or leave shard_centre out."
+            )
 
-    def _is_closed(self, rank: int) -> bool:
-        """Tell whether the connection to a rank is closed: then a send fails at once."""
-        try:
-            distributed.isend(torch.zeros(1), rank, group=self._rewards_group)
-        except RuntimeError:
-            return True
-        return False
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Load the module's state, as far as this rank holds it."""
+        state = own_module(self.lightning_module, checkpoint["state_dict"], self.shards)
+        # The module has made sure that the checkpoint holds all of the centre.
+        strict = strict and not isinstance(self.shards, LaneShards)
+        super().load_model_state_dict({**checkpoint, "state_dict": state}, strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load the optimizer's state as far as this rank holds it, each part beside its parameter."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            # This moves it to the parameters' devices; the centre may be in host memory.
+            optimizer.load_state_dict(own_optimizer(state, self.shards))
 
     def barrier(self, *args: Any, **options: Any) -> None:
         """Wait for all ranks, unless this one is stopping: the others may not come any more."""

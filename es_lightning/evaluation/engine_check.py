@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,48 +12,26 @@ from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
+from es_lightning.algorithm.shares import Change
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
+from es_lightning.evaluation.comparison import Comparison, is_coarse, judged, shared
+from es_lightning.evaluation.in_place import verify
 from es_lightning.evaluation.members import adapters
-from es_lightning.evaluation.reference import Change, reference_logprobs
+from es_lightning.evaluation.reference import reference_logprobs
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.records import Member
 from es_lightning.rollout import AdapterEngine
 from es_lightning.system.signals import interruptible
-from es_lightning.system.text import shortened
 
 HALF = 0.5**0.5  # a tensor keeps its size: half of its variance stays its own, and half is noise
 LEAST = 0.1  # root mean square that noise is made for where a tensor has less, such as a bias of zeros
-BOUND = 1e-3  # nats per token, in float32
-COARSE_BOUND = 1e-2  # where float32 is less: TF32 of accelerators, functions that vLLM approximates
-TF32 = 8  # times as fine as bfloat16
-FACTOR = 3.0  # how many times as far as transformers in half precision an engine may be from float32
 SEED = hash64("engine check")
 SMALL = 2**29  # bytes of perturbed weights that are kept instead of made two or three times
 SHOWN = 4  # groups of tensors that a message names
 MEMBERS = 2  # of one batch, for engines that hold members as adapters
 Compare = Callable[["str | None"], "Comparison"]
 """Compares with noise on one group of tensors, or on all; without a group it may be without noise."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far an engine's log-probabilities are from transformers' own.
-
-    Args:
-        difference: in nats; the largest of a token where float32 is exact, else the median.
-        bound: the largest difference that is allowed.
-        error: what the engine raised; empty if nothing.
-    """
-
-    difference: float
-    bound: float
-    error: str = ""
-
-    @property
-    def is_right(self) -> bool:
-        """Whether the engine has done what it should."""
-        return not self.error and self.difference <= self.bound
 
 
 class EngineCheck:
@@ -71,6 +47,8 @@ class EngineCheck:
     forward pass in that precision, which is measured with the same rounded weights. It may be 0.01 nats where
     vLLM approximates a function of the model, and where an accelerator multiplies in TF32, or an eighth of
     what bfloat16 would be allowed.
+
+    An engine that may write weights in place gets both once more in that way, which has to give the same.
 
     Args:
         rollouts: holds the engine, which has to be started, and whose room has been reserved for prompts.
@@ -93,12 +71,16 @@ class EngineCheck:
         Raises:
             UsageError: the engine of a rank is wrong; the message names the tensors that it has not taken.
         """
+        self.rollouts.engine.in_place = False
+        self._found: list[Tensor] = []
         ways = self._ways(centre)
-        compared = [self._shared(partial(compare, None)) for _, compare in ways]
+        compared = [shared(self.ranks, partial(compare, None)) for _, compare in ways]
         for (what, compare), results in zip(ways, compared, strict=True):
             if wrong := [each for each in results if not each.is_right]:
                 groups = [] if wrong[0].error else self._groups(centre, compare)
                 raise UsageError(self._sentence(centre, what, wrong[0], groups))
+        if self.rollouts.engine.may_write_in_place:
+            verify(self.rollouts, self.ranks, centre, [self._noisy, _as_it_is], self._found)
         self.rollouts.holds_centre()
         worst = max((each for results in compared for each in results), key=lambda each: each.difference)
         return {
@@ -114,7 +96,7 @@ class EngineCheck:
             return self._compare(centre, self._noisy_in(group))
 
         def centre_alone(group: str | None) -> Comparison:
-            return weights(group) if group else self._compare(centre, lambda name, theta: theta)
+            return weights(group) if group else self._compare(centre, _as_it_is)
 
         ways: list[tuple[str, Compare]] = [("new weights of", weights), ("new weights of", centre_alone)]
         if isinstance(self.rollouts.engine, AdapterEngine):
@@ -149,10 +131,12 @@ class EngineCheck:
         with torch.no_grad():
             numbers = sum(parameter.numel() for parameter in centre.parameters())
             if numbers * engine.dtype.itemsize <= SMALL:
-                kept = {name: rounded(name, theta) for name, theta in centre.named_parameters()}
+                held = self.rollouts.shards.held(centre.named_parameters())
+                kept = {name: rounded(name, theta) for name, theta in held.items()}
             self.rollouts.load(self.rollouts.stream(centre, rounded))
         with interruptible():
             found = torch.cat(engine.logprobs(self._rows))
+        self._found.append(found)
         return self._compared(centre, found, lambda name, theta: rounded(name, theta).float())
 
     def _compare_adapters(self, centre: nn.Module, group: str | None) -> Comparison:
@@ -166,11 +150,13 @@ class EngineCheck:
 
         members = [Member(index, SEED + index, 1) for index in range(min(MEMBERS, engine.at_once))]
         factors = []
+        sizes = rollouts.shards.held(centre.named_parameters())
+        scales = rollouts.shards.gathered({name: _size(theta) for name, theta in sizes.items()})
         for matrices in adapters(centre, members, self.noise, 1.0):
             mine = {}
             for name, left, right in matrices:
                 if group in (None, _group(name)):
-                    size = HALF * max(_size(centre.get_parameter(name)), LEAST)
+                    size = HALF * max(scales[name], LEAST)
                     mine[name] = (left * size).to(dtype), right.to(dtype)
             factors.append(mine)
         if not factors[0]:  # a group that no adapter changes
@@ -190,47 +176,22 @@ class EngineCheck:
 
     def _compared(self, centre: nn.Module, found: Tensor, change: Change) -> Comparison:
         """Compare log-probabilities with those of the centre after a change, as it is before rounding."""
+
+        def half(dtype: torch.dtype) -> Tensor:
+            return self._reference(centre, change, dtype)
+
         exact = self._reference(centre, change)
-        if not exact.isfinite().all():
-            return Comparison(0.0, 0.0)  # generating says so, in words of its own
-        return self._judged(centre, change, (found - exact).abs(), exact)
+        coarse = is_coarse(centre, self.rollouts.shards.device)
+        return judged(found, exact, self.rollouts.engine.dtype, coarse, half)
 
-    def _judged(self, centre: nn.Module, change: Change, off: Tensor, exact: Tensor) -> Comparison:
-        """Compare how far the engine is from the exact values with how far it may be."""
-        dtype = self.rollouts.engine.dtype
-        if dtype == torch.float32 and not _is_coarse(centre):
-            return Comparison(float(off.nan_to_num(torch.inf, torch.inf).max()), BOUND)
-        is_half = dtype != torch.float32
-        half, finer, least = (dtype, 1, BOUND) if is_half else (torch.bfloat16, TF32, COARSE_BOUND)
-        own = (self._reference(centre, lambda name, theta: change(name, theta).to(half)) - exact).abs()
-        counts = own.isfinite()  # where float16 is too small for the model, it is so in every engine
-        if not counts.any():
-            return Comparison(0.0, 0.0)
-        if not off[counts].isfinite().all():
-            return Comparison(torch.inf, least)
-        allowed = FACTOR * float(own[counts].median()) / finer
-        return Comparison(float(off[counts].median()), max(allowed, least))
-
-    def _reference(self, centre: nn.Module, change: Change) -> Tensor:
-        return reference_logprobs(centre, self._rows, change).flatten()
-
-    def _shared(self, compare: Callable[[], Comparison]) -> list[Comparison]:
-        """Compare on every rank, and return the results of all."""
-        try:
-            result = compare()
-        except Exception as error:  # another rank must not wait for this one
-            if self.ranks.world == 1 and isinstance(error, UsageError):
-                raise
-            reason = shortened(" ".join(str(error).split()))
-            result = Comparison(0.0, 0.0, f"{type(error).__name__}: {reason}")
-        packed = self.ranks.exchange(json.dumps(asdict(result)).encode())
-        return [Comparison(**json.loads(each)) for each in packed]
+    def _reference(self, centre: nn.Module, change: Change, dtype: torch.dtype = torch.float32) -> Tensor:
+        return reference_logprobs(centre, self._rows, change, dtype, self.rollouts.shards).flatten()
 
     def _groups(self, centre: nn.Module, compare: Compare) -> list[str]:
         """Perturb one group of tensors after the other; returns those that then differ."""
         wrong = []
         for group in _all_groups(centre):
-            results = self._shared(partial(compare, group))
+            results = shared(self.ranks, partial(compare, group))
             if not all(each.is_right for each in results):
                 wrong.append(group)
         return wrong
@@ -265,6 +226,10 @@ def _beside(
     return weight + left.float() @ right.float().T
 
 
+def _as_it_is(name: str, theta: Tensor) -> Tensor:
+    return theta
+
+
 def _size(tensor: Tensor) -> float:
     """Return the root mean square."""
     return float(tensor.square().mean(dtype=torch.float64).sqrt())
@@ -277,13 +242,3 @@ def _all_groups(centre: nn.Module) -> list[str]:
 def _group(name: str) -> str:
     """Return the module of a parameter, in all layers: ``model.layers.*.mlp.up_proj``."""
     return re.sub(r"\.\d+\.", ".*.", name).rpartition(".")[0] or name
-
-
-def _is_coarse(centre: nn.Module) -> bool:
-    """Whether float32 is less: on accelerators, and where vLLM approximates soft caps or BLOOM's GELU."""
-    config: Any = getattr(centre, "config", None)
-    caps = ("attn_logit_softcapping", "final_logit_softcapping")
-    is_approximate = getattr(config, "model_type", "") == "bloom" or any(
-        getattr(config, cap, None) for cap in caps
-    )
-    return is_approximate or next(centre.parameters()).device.type != "cpu"

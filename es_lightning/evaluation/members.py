@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.tensors import device_of
 from es_lightning.errors import DivergenceError, RolloutError
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import AdapterEngine, Sampling, complete, complete_each
@@ -58,7 +60,7 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
     """Hand the members over as adapters beside the centre, and complete the prompts in one batch."""
     engine = rollouts.engine
     assert isinstance(engine, AdapterEngine)
-    factors = adapters(asked.centre, members, asked.noise, asked.sigma)
+    factors = adapters(asked.centre, members, asked.noise, asked.sigma, rollouts.shards.device)
     with asked.watch.phase("load"):
         rollouts.hold_centre(asked.centre)
         engine.load_adapters([asked.watch.each("perturb", of_one) for of_one in factors])
@@ -72,7 +74,11 @@ def together(rollouts: Rollouts, members: Sequence[Member], asked: Asked) -> lis
 
 
 def adapters(
-    centre: nn.Module, members: Sequence[Member], noise: Noise, sigma: float
+    centre: nn.Module,
+    members: Sequence[Member],
+    noise: Noise,
+    sigma: float,
+    device: torch.device | None = None,
 ) -> list[Iterator[Factors]]:
     """Return sign * sigma * eps of each matrix that the noise perturbs, as a product of two thin ones.
 
@@ -81,6 +87,7 @@ def adapters(
         members: perturbations of the centre.
         noise: of low rank.
         sigma: noise scale in units of the weights.
+        device: where they are drawn; None takes the centre's.
 
     Returns:
         Per member its matrices, which are drawn when they are asked for.
@@ -94,8 +101,8 @@ def adapters(
             for name, theta in centre.named_parameters()
             if noise.perturbs(name, theta.shape)
         }
-        device = next(centre.parameters()).device
-        return [(name, *pair) for name, pair in noise.all_factors(seed, shapes, device).items()]
+        place = device or device_of(centre)
+        return [(name, *pair) for name, pair in noise.all_factors(seed, shapes, place).items()]
 
     def scaled(member: Member) -> Iterator[Factors]:
         for name, left, right in drawn(member.seed):

@@ -19,10 +19,23 @@ def require_thin(engine: RolloutEngine, noise: Noise) -> None:
     Raises:
         UsageError: its members are no thin products.
     """
-    if isinstance(engine, AdapterEngine) and not noise.rank:
-        kind = type(engine).__name__
+    if isinstance(engine, AdapterEngine):
+        require_low_rank(type(engine).__name__, noise)
+
+
+def require_low_rank(engine: str, noise: Noise) -> None:
+    """Refuse noise whose members are no thin products.
+
+    Args:
+        engine: the engine's name, for the message.
+        noise: of the run.
+
+    Raises:
+        UsageError: it is such noise.
+    """
+    if not noise.rank:
         raise UsageError(
-            f"{kind} holds members as adapters, and {_kind(noise)} is not of low rank: take --model.noise "
+            f"{engine} holds members as adapters, and {_kind(noise)} is not of low rank: take --model.noise "
             "LowRankNoise, or --model.engine VLLMEngine, which takes noise of every kind."
         )
 

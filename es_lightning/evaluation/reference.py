@@ -8,15 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import swap_tensors
 
-Change = Callable[[str, Tensor], Tensor]
-"""From a parameter's name and its value, which stays as it is, to the value to compute with."""
+from es_lightning.algorithm.shares import Change, Shards
+from es_lightning.algorithm.tensors import device_of
 
 Named = Mapping[str, nn.Parameter]
 
 
 @torch.no_grad()
-def reference_logprobs(centre: nn.Module, rows: Sequence[Sequence[int]], change: Change) -> Tensor:
+def reference_logprobs(
+    centre: nn.Module,
+    rows: Sequence[Sequence[int]],
+    change: Change,
+    dtype: torch.dtype = torch.float32,
+    shards: Shards | None = None,
+) -> Tensor:
     """Return the log-probability of each token given those before it, computed by transformers.
 
     No second model is made: a layer gets its changed weights when it is called, and its own afterwards. The
@@ -26,30 +33,45 @@ def reference_logprobs(centre: nn.Module, rows: Sequence[Sequence[int]], change:
     Args:
         centre: a causal language model.
         rows: R sequences of L token ids, at least 2.
-        change: makes the weights to compute with; a layer computes in their precision.
+        change: from a parameter's name and its value, which stays as it is, to the value to compute with.
+        dtype: of these weights; a layer computes in their precision.
+        shards: which parameters are here; the others come from the ranks that hold them.
 
     Returns:
         Float32 CPU tensor [R, L - 1], in nats.
     """
-    ids = torch.tensor([list(row) for row in rows], device=next(centre.parameters()).device)
-    with _changed(centre, change):
+    ids = torch.tensor([list(row) for row in rows], device=device_of(centre))
+    with _changed(centre, change, dtype, shards or Shards()):
         logits: Tensor = centre(input_ids=ids, use_cache=False).logits[:, :-1].float()
     return logits.log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0].cpu()
 
 
 @contextmanager
-def _changed(centre: nn.Module, change: Change) -> Iterator[None]:
+def _changed(centre: nn.Module, change: Change, dtype: torch.dtype, shards: Shards) -> Iterator[None]:
     own: dict[str, Tensor] = {}  # what is out of its place
+    device = device_of(centre)
 
     def enter(parameters: Named) -> None:
-        for name, parameter in parameters.items():
+        for name, value in shards.stream(
+            parameters.items(), lambda name, theta: change(name, theta.data).to(dtype), dtype
+        ):
+            parameter, value = parameters[name], value.to(device)
             own[name] = parameter.data
-            parameter.data = change(name, parameter.data)
+            if parameter.is_meta:  # takes no data of another device
+                own[name] = nn.Parameter(value, requires_grad=False)
+                swap_tensors(parameter, own[name])
+            else:
+                parameter.data = value
 
     def leave(parameters: Named) -> None:
         for name, parameter in parameters.items():
-            if name in own:
-                parameter.data = own.pop(name)
+            if name not in own:
+                continue
+            before = own.pop(name)
+            if before.is_meta:
+                swap_tensors(parameter, before)
+            else:
+                parameter.data = before
 
     others, layers = _parts(centre)
     hooks: list[Any] = []

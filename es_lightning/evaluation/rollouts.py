@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.algorithm.shares import Shards
 from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.evaluation.members import Asked, alone, together, tried
 from es_lightning.evaluation.progress import Announcer
@@ -21,6 +22,7 @@ from es_lightning.models import BaseModel
 from es_lightning.models.layout import persistent_buffers
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import AdapterEngine, RolloutEngine, Sampling, complete, encode
+from es_lightning.rollout.adapters import even_share
 from es_lightning.system.files import to_json
 from es_lightning.system.memory import trim_heap
 from es_lightning.system.signals import interruptible
@@ -68,6 +70,9 @@ class Rollouts:
             raise UsageError(
                 f"model.chat_template_kwargs is no plain JSON ({error}): give texts, numbers, true or false."
             ) from error
+        self.shards = Shards()
+        """Which tensors of the centre this process holds, and what device they pass through on their way into
+        the engine; the ranks of a lane load weights together."""
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
@@ -116,6 +121,11 @@ class Rollouts:
                 break
             self._seen += prompt.choices[0].token_ids if prompt.choices else prompt.token_ids
         return encoded
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that a reserved prompt can have together with its completion; 0 before the first."""
+        return self._needed
 
     @property
     def sample(self) -> list[list[int]]:
@@ -215,11 +225,15 @@ class Rollouts:
 
         Args:
             centre: float32 parameters under Hugging Face names.
-            change: from a parameter's name and value to the tensor for the engine.
+            change: from a parameter's name and value to the tensor for the engine, in the engine's dtype. The
+                value is on the device that this process computes on.
         """
-        for name, parameter in centre.named_parameters():
-            yield name, change(name, parameter)
-        yield from persistent_buffers(centre).items()
+        here = self.shards.here
+        yield from self.shards.stream(
+            centre.named_parameters(), lambda name, theta: change(name, here(theta)), self.engine.dtype
+        )
+        for name, buffer in persistent_buffers(centre).items():
+            yield name, here(buffer)
 
     def unperturbed(self, centre: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Stream (Hugging Face name, theta) in the engine's dtype, tensor by tensor."""
@@ -305,7 +319,7 @@ class Rollouts:
         if isinstance(self.engine, AdapterEngine):
             if not self.engine.at_once:
                 raise RuntimeError("the engine has no room for adapters: call limited before start")
-            way, size = together, self.engine.at_once
+            way, size = together, max(1, even_share(len(members), self.engine.at_once))
         for first in range(0, len(members), size):
             yield from tried(self, way, members[first : first + size], asked, generation)
 

@@ -168,8 +168,9 @@ class History:
                 f"the centre of generation {generation} cannot be restored: it is still to come."
             )
         path = lineage(entries, generation - 1)
-        go_back(path, centre, optimizer, noise, base, folders, ranks or Ranks(), regularisers)
-        self.checksum = checksum(centre.named_parameters())
+        ranks = ranks or Ranks()
+        go_back(path, centre, optimizer, noise, base, folders, ranks, regularisers)
+        self.checksum = checksum(centre.named_parameters(), ranks.shards)
         if path and self.checksum != path[-1].checksum:
             raise UsageError(
                 f"the journal leads to centre {self.checksum} before generation {generation}, where "

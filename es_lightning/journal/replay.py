@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from es_lightning.algorithm.noise import Noise, noise_of
 from es_lightning.algorithm.regularisers import Regulariser
+from es_lightning.algorithm.shares import Shards
 from es_lightning.algorithm.tensors import StoredWeights, checksum
 from es_lightning.algorithm.update import apply_update
 from es_lightning.errors import UsageError
@@ -89,6 +90,7 @@ def repeat(
     noise: Noise,
     base: StoredWeights | None = None,
     regularisers: Sequence[Regulariser] = (),
+    shards: Shards | None = None,
 ) -> None:
     """Repeat the update of a generation.
 
@@ -99,9 +101,10 @@ def repeat(
         noise: the run's noise.
         base: weights of the base model, which are read only if a regulariser needs them.
         regularisers: the run's parts that change the update.
+        shards: which tensors of the centre are here.
     """
     set_hyper_parameters(optimizer, entry.hyper)
     if not entry.skipped:
         named = centre.named_parameters()
         base = base if any(part.needs_base for part in regularisers) else None
-        apply_update(optimizer, named, entry.members, entry.weights, noise, base, regularisers)
+        apply_update(optimizer, named, entry.members, entry.weights, noise, base, regularisers, shards=shards)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import swap_tensors
 
 from es_lightning.errors import UsageError
 from es_lightning.models.embedded import embedded_folder, tiny_folder
@@ -120,26 +123,39 @@ class BaseModel:
         size = getattr(self.config.get_text_config(), "vocab_size", None)
         return None if size is None else int(size)
 
-    def load(self) -> PreTrainedModel:
+    def load(self, held: Callable[[str], bool] | None = None) -> PreTrainedModel:
         """Load the model as the first centre: float32 parameters under their Hugging Face names.
 
         Tensors are copied one at a time, so the peak memory is that of the centre and one tensor.
         transformers' own loader keeps the whole file mapped, and draws what is missing at random.
 
+        Args:
+            held: whether a parameter's values are wanted; the others stay on the meta device, and take no
+                memory. None wants all.
+
         Raises:
             UsageError: the files do not have all of the model's weights, or have them in other shapes.
         """
+        from accelerate import init_empty_weights
         from transformers import AutoModelForCausalLM
 
         weights = self.weights  # refuses what does not fit, before anything is built
         check_tied(self.blueprint, weights)
         config = deepcopy(self.config)  # transformers writes the new dtype into it
-        with torch.random.fork_rng(devices=[]):  # from_config draws random weights first
+        blank = nullcontext() if held is None else init_empty_weights(include_buffers=False)
+        # from_config draws random weights first, unless there is nothing to draw them into.
+        with torch.random.fork_rng(devices=[]), blank:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=self.trust_remote_code
             )
+        if held is not None:
+            model.tie_weights()  # without values, no two parameters are the same one
+            for name, parameter in model.named_parameters():
+                if held(name):
+                    here = nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=False)
+                    swap_tensors(parameter, here)
         for name, tensor in tensors_of(model).items():
-            if name in weights:
+            if name in weights and not tensor.is_meta:
                 with reading(name, self.folder):
                     tensor.data.copy_(weights.read(name))
         return model.eval().requires_grad_(False)
@@ -183,15 +199,18 @@ class BaseModel:
                 ).hexdigest()
         return hashes
 
-    def export(self, centre: nn.Module, folder: Path, card: str) -> None:
+    def export(
+        self, centre: nn.Module, folder: Path, card: str, values: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write a centre as a Hugging Face folder in this model's precision, with its config and tokenizer.
 
         Args:
             centre: float32 parameters under this model's names.
             folder: where to write; replaced as a whole.
             card: text of the model card, README.md.
+            values: of the parameters, by name, if the centre does not hold all of them itself.
         """
-        export(centre, self.folder, folder, self.dtype, card)
+        export(centre, self.folder, folder, self.dtype, card, values)
 
 
 def resolve(base: str, trust_remote_code: bool = False) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,14 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 """Floating-point types by the names of safetensors."""
 
 
-def export(centre: PreTrainedModel, base: Path, folder: Path, dtype: torch.dtype, card: str) -> None:
+def export(
+    centre: PreTrainedModel,
+    base: Path,
+    folder: Path,
+    dtype: torch.dtype,
+    card: str,
+    values: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the centre as a Hugging Face folder: safetensors, config, tokenizer and model card.
 
     Args:
@@ -34,6 +42,7 @@ def export(centre: PreTrainedModel, base: Path, folder: Path, dtype: torch.dtype
         folder: where to write; replaced as a whole once everything has been written.
         dtype: precision of the parameters in the files; buffers keep that of the base model's files.
         card: text of the model card, README.md.
+        values: of the parameters, by name, if the centre does not hold all of them itself.
 
     Raises:
         UsageError: a file that would be copied is a link out of the base model's folder, or transformers'
@@ -47,7 +56,7 @@ def export(centre: PreTrainedModel, base: Path, folder: Path, dtype: torch.dtype
         for path in copied(base):
             shutil.copyfile(path, scratch / path.name)
         _forget_named_weights(scratch / "config.json")
-        _write_weights(_Files(centre, base, dtype), scratch)
+        _write_weights(_Files(centre, base, dtype, values or {}), scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         replace_folder(folder, by=scratch)
     finally:
@@ -64,10 +73,13 @@ def _forget_named_weights(path: Path) -> None:
 class _Files:
     """The tensors of the files to write, made of the centre's, those that belong together at a time."""
 
-    def __init__(self, centre: PreTrainedModel, base: Path, dtype: torch.dtype) -> None:
+    def __init__(
+        self, centre: PreTrainedModel, base: Path, dtype: torch.dtype, values: Mapping[str, Tensor]
+    ) -> None:
         entries = StoredTensors(base).entries
         self._layout = Layout(centre, entries)
-        self._centre = {name: held for name, held in tensors_of(centre).items() if name in self._layout}
+        tensors = {**tensors_of(centre), **values}
+        self._centre = {name: held for name, held in tensors.items() if name in self._layout}
         self._dtypes = dict.fromkeys(self._centre, dtype)
         for name in persistent_buffers(centre).keys() & self._centre.keys():
             kind = entries[self._layout.piece(name).stored[0]].dtype

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from es_lightning.errors import UsageError
 from es_lightning.models.base_model import BaseModel
@@ -29,6 +30,7 @@ class ModelSize:
         heads: attention heads.
         shared: key-value heads.
         dtype: precision of the stored weights.
+        linear: names of the weights of linear layers, except the head; the parameters that adapters change.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -36,6 +38,7 @@ class ModelSize:
     heads: int
     shared: int
     dtype: torch.dtype
+    linear: frozenset[str] = frozenset()
 
     @property
     def parameters(self) -> int:
@@ -58,8 +61,14 @@ def size_of(config: PreTrainedConfig, blueprint: PreTrainedModel) -> ModelSize:
     text = config.get_text_config()
     heads = int(getattr(text, "num_attention_heads", None) or 1)
     shapes = {name: tuple(parameter.shape) for name, parameter in blueprint.named_parameters()}
-    shared = _shared(text, heads)
-    return ModelSize(shapes, _cache_values(text, heads, shared), heads, shared, config.dtype or torch.float32)
+    shared, head = _shared(text, heads), blueprint.get_output_embeddings()
+    linear = frozenset(
+        f"{path}.weight"
+        for path, module in blueprint.named_modules()
+        if type(module) is nn.Linear and module is not head
+    )
+    dtype = config.dtype or torch.float32
+    return ModelSize(shapes, _cache_values(text, heads, shared), heads, shared, dtype, linear)
 
 
 def _shared(text: Any, heads: int) -> int:

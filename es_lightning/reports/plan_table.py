@@ -112,6 +112,12 @@ def _run(plan: Plan, facts: Facts) -> Rows:
     yield "keys and values", in_bytes(size.cache_bytes), f"c, per token, in the engine's {facts.dtype}"
     lanes = f"L = {plan.lanes}, k = {plan.engine.ranks}"
     yield "devices", f"{plan.count} x {own.name}", f"W = {plan.count}, {lanes}; {own.source}"
+    if not plan.case.is_cpu:
+        where = "host memory" if plan.case.on_host else "on the device"
+        yield "centre", where, f"--model.centre_device; {plan.placement.why}"
+    if plan.engine.adapters:
+        held = f"of rank {plan.engine.rank}, which vLLM holds at once; max_loras"
+        yield "members as adapters", f"{plan.engine.adapters}", held
     members = " to ".join(dict.fromkeys(map(str, (min(run.populations), run.members))))
     yield "generations", f"{run.generations}", f"G, of N = {members} members and P = {run.prompts} prompts"
     for batch in run.train:
@@ -175,6 +181,8 @@ def as_json(plan: Plan, facts: Facts) -> dict[str, Any]:
         "device": vars(plan.device),
         "count": plan.count,
         "lanes": plan.lanes,
+        "centre": {"on_host": case.on_host, "why": plan.placement.why},
+        "adapters": plan.engine.adapters,
         "run": {
             "generations": run.generations,
             "populations": {str(members): times for members, times in run.populations.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from math import ceil
 from pathlib import Path
 
 from torch import Tensor
@@ -91,6 +92,16 @@ class AdapterEngine(RolloutEngine):
     @abstractmethod
     def using(self, index: int) -> AbstractContextManager[None]:
         """Let ``generate`` and ``logprobs`` compute with one of the adapters, by its place among them."""
+
+
+def even_share(count: int, most: int) -> int:
+    """Return how many of ``count`` a batch takes so that all batches are alike, and none has one left over.
+
+    Args:
+        count: how many there are, at least 0.
+        most: the most of one batch, at least 1.
+    """
+    return ceil(count / max(1, ceil(count / most)))
 
 
 def require_finite_each(logprobs: Sequence[Sequence[Tensor]]) -> None:

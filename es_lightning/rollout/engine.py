@@ -88,6 +88,12 @@ class RolloutEngine(ABC):
     An engine that can split a model sets it.
     """
 
+    may_write_in_place = False
+    """Whether the engine, once started, has a faster way to load weights, which has to be verified first."""
+
+    in_place = False
+    """Whether ``load_weights`` takes that way; a check of the engine decides."""
+
     def __init__(self, dtype: DTypeName = "auto", trust_remote_code: bool = False) -> None:
         self.dtype_name = dtype
         self.trust_remote_code = trust_remote_code
@@ -105,6 +111,13 @@ class RolloutEngine(ABC):
 
         Raises:
             UsageError: the message says why.
+        """
+
+    def leave_free(self, size: int) -> None:  # noqa: B027 (an engine may take no more than it needs)
+        """Make the next start leave memory of the device to others. By default nothing is done.
+
+        Args:
+            size: bytes that loads and updates will take besides what is in use by then.
         """
 
     @abstractmethod
@@ -125,6 +138,19 @@ class RolloutEngine(ABC):
                 dtype, and for every persistent buffer in its own. The engine takes one tensor at a time, so a
                 generator needs memory for only one.
         """
+
+    def refuse_in_place(self, reason: str) -> None:
+        """Go on with the way to load weights that is always right.
+
+        Args:
+            reason: what is wrong with the faster one.
+
+        Raises:
+            UsageError: the engine was told to take no other.
+        """
+        self.in_place = False
+        if os.environ.get("RANK", "0") == "0":
+            log.warning("New weights are loaded by the engine's own reload: %s.", reason)
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:

@@ -81,6 +81,23 @@ class HFEngine(RolloutEngine):
             raise RuntimeError("the engine is not started: call start(folder, max_length) first.")
         return self._tokenizer
 
+    def check(self, folder: Path) -> None:
+        """Refuse more ranks than key-value heads, which transformers does not repeat as vLLM does.
+
+        Raises:
+            UsageError: the number of ranks does not divide them.
+        """
+        from transformers import AutoConfig
+
+        size = self.tensor_parallel_size
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
+        shared = getattr(config.get_text_config(), "num_key_value_heads", None) or size
+        if shared % size:
+            raise UsageError(
+                f"engine.tensor_parallel_size is {size}, and HFEngine cannot divide the model's {shared} "
+                "key-value heads by it: choose a size that divides them, or VLLMEngine."
+            )
+
     def start(self, folder: Path, max_length: int) -> None:
         """Load model and tokenizer; ``max_length`` is not needed, since nothing is allocated beforehand.
 

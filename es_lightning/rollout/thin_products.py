@@ -1,9 +1,11 @@
 """Adapters of vLLM on CPUs: two thin matrix products for all of them, in place of a copy for every token.
 
 vLLM's own code copies each token's matrices before it multiplies. Here all tokens are multiplied with the
-first matrices of all adapters, results of other tokens' adapters are set to zero, and one product with the
-second matrices adds the rest. For M adapters of rank r and a layer [m, n] that is M r (m + n) multiplications
-per token, beside its own m n. A token without an adapter gets nothing; vLLM's own code adds the last one.
+first matrices of several adapters, results of other tokens' adapters are set to zero, and one product with
+the second matrices adds the rest. vLLM works on requests about in the order in which it got them, which is
+by adapter. So a step needs those from the first to the last one that it has tokens of: for M of them, of rank
+r, and a layer [m, n] that is M r (m + n) multiplications per token, beside its own m n. A token without an
+adapter gets nothing; vLLM's own code adds the last one.
 """
 
 from __future__ import annotations
@@ -45,13 +47,16 @@ def _kernel() -> Any:
         def __init__(self, count: int, rank: int, room: tuple[Any, ...]) -> None:
             super().__init__(*room)
             self._count, self._rank = count, rank
-            self._places = torch.arange(count).repeat_interleave(rank)
-            self._others = torch.empty(0, 0, dtype=torch.bool)
+            self._span = slice(0, 0)  # of the adapters that a step has tokens of
+            self._others = torch.empty(0, 0, dtype=torch.bool)  # [tokens, span]: whose a token is not
             self._matrices: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
         def update_metadata(self, *args: Any, **options: Any) -> None:
             super().update_metadata(*args, **options)
-            self._others = self.token_lora_indices[:, None] != self._places  # without an adapter: all
+            owners = self.token_lora_indices  # -1: none
+            some = owners[owners >= 0]
+            self._span = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 0)
+            self._others = owners[:, None] != torch.arange(self._span.start, self._span.stop)
 
         def add_lora_linear(
             self,
@@ -63,23 +68,24 @@ def _kernel() -> Any:
             output_slices: Sequence[int],
             **options: Any,
         ) -> None:
-            if self.no_lora:
+            if self._span.stop == 0:
                 return
-            key, width = id(lora_a_stacked[0]), len(self._places)
+            key = id(lora_a_stacked[0])
             if key not in self._matrices:
                 self._matrices[key] = self._gathered(lora_a_stacked, lora_b_stacked)
             first, second = self._matrices[key]
-            thin = linear(x, first).view(len(x), -1, width)
-            thin.masked_fill_(self._others[: len(x), None], 0.0)
+            thin = linear(x, first[self._span].flatten(0, 2))
+            thin = thin.view(len(x), -1, len(second), self._rank)
+            thin.masked_fill_(self._others[: len(x), :, None, None], 0.0)
             for part, matrix, place in zip(
-                thin.unbind(1), second, y.split(list(output_slices), dim=1), strict=True
+                thin.unbind(2), second, y.split(list(output_slices), dim=1), strict=True
             ):
-                place.addmm_(part, matrix, alpha=scale)
+                place.addmm_(part.flatten(1), matrix[self._span].flatten(0, 1), alpha=scale)
 
         def _gathered(self, a: Stacked, b: Stacked) -> tuple[Tensor, list[Tensor]]:
-            """Return the first matrices of all parts of a layer as one, and the second of each."""
-            parts = (slice(None, self._count), 0)
-            first = torch.cat([each[*parts, : self._rank].flatten(0, 1) for each in a])
-            return first, [each[*parts, :, : self._rank].mT.flatten(0, 1).contiguous() for each in b]
+            """Return the first matrices [adapters, parts, r, n] of a layer, and of each part the second."""
+            held = (slice(None, self._count), 0)
+            first = torch.stack([each[*held, : self._rank] for each in a], dim=1)
+            return first, [each[*held, :, : self._rank].mT.contiguous() for each in b]
 
     return ThinProducts

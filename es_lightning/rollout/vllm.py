@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from math import floor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, distributed
@@ -18,11 +19,17 @@ from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype, require_finite
 from es_lightning.rollout.own_classes import own_classes
 from es_lightning.rollout.text import with_its_end
+from es_lightning.rollout.vllm_in_place import obstacle, write
 from es_lightning.rollout.vllm_reload import reload
 from es_lightning.system.text import shortened
 
+log = logging.getLogger(__name__)
 GIB = 2**30
+CPU_SHARE = 0.8  # of the machine's memory, if no ``memory_fraction`` is given
+SPARE = 0.02  # of an accelerator's memory, for gaps between tensors and what libraries take later
 PROBE = 4  # tokens that are read to see whether new weights give finite log-probabilities
+
+LoadName = Literal["auto", "in_place", "reload"]
 
 
 class VLLMEngine(RolloutEngine):
@@ -32,7 +39,9 @@ class VLLMEngine(RolloutEngine):
         dtype: precision of the weights; ``auto``: the base model's own, but on CPUs without instructions for
             bfloat16 float32, which is faster there.
         enforce_eager: skip compilation; the engine starts sooner and generates more slowly.
-        memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1].
+        memory_fraction: share of the device's memory that vLLM may take for weights and cache, in (0, 1];
+            None takes what is free at the start, but for 2 % of the device and what an update needs; on CPUs
+            0.8.
         tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
             evaluate the same members; the number of ranks and the model's heads must divide by it.
         kv_cache_gib: size of the key-value cache in GiB; None derives it from ``memory_fraction``.
@@ -40,6 +49,10 @@ class VLLMEngine(RolloutEngine):
             GPUs and 128 on CPUs; None lets vLLM decide, which does so for all models that it can.
         trust_remote_code: run Python code that comes with the model folder.
         options: further keyword arguments of ``vllm.LLM``; they override those above.
+        load: how new weights get into vLLM. ``reload`` has it rebuild each layer, which is right for every
+            model; ``in_place`` copies them into its tensors, which is faster, and right where vLLM keeps
+            these as they were loaded: in dense models on GPUs. ``auto`` copies them if the check of the
+            engine finds that both ways give the same, and else reloads.
 
     Raises:
         UsageError: vLLM is not installed, or a value is outside its range.
@@ -49,12 +62,13 @@ class VLLMEngine(RolloutEngine):
         self,
         dtype: DTypeName = "auto",
         enforce_eager: bool = False,
-        memory_fraction: float = 0.8,
+        memory_fraction: float | None = None,
         kv_cache_gib: float | None = None,
         tensor_parallel_size: int = 1,
         prefix_caching: bool | None = None,
         trust_remote_code: bool = False,
         options: Mapping[str, Any] | None = None,
+        load: LoadName = "auto",
     ) -> None:
         super().__init__(dtype, trust_remote_code)
         if importlib.util.find_spec("vllm") is None:
@@ -62,7 +76,7 @@ class VLLMEngine(RolloutEngine):
                 "vLLM is not installed: install the extra for your machine, pip install 'es-lightning[cpu]' "
                 "or 'es-lightning[gpu]', or choose --model.engine HFEngine."
             )
-        if not 0 < memory_fraction <= 1:
+        if memory_fraction is not None and not 0 < memory_fraction <= 1:
             raise UsageError(
                 f"engine.memory_fraction is {memory_fraction}: give a number above 0 and at most 1."
             )
@@ -70,8 +84,11 @@ class VLLMEngine(RolloutEngine):
             raise UsageError(f"engine.kv_cache_gib is {kv_cache_gib}: give a number above 0.")
         if tensor_parallel_size < 1:
             raise UsageError(f"engine.tensor_parallel_size is {tensor_parallel_size}: give at least 1.")
+        if load not in get_args(LoadName):
+            raise UsageError(f"engine.load is {load}: give one of {', '.join(get_args(LoadName))}.")
+        self.load = load
         self.enforce_eager = enforce_eager
-        self.memory_fraction = memory_fraction
+        self.memory_fraction, self._left_free = memory_fraction, 0
         self.kv_cache_gib, self.prefix_caching = kv_cache_gib, prefix_caching
         self.tensor_parallel_size = tensor_parallel_size
         self.options = dict(options or {})
@@ -112,7 +129,7 @@ class VLLMEngine(RolloutEngine):
         options = self._model_options(folder) | {
             "max_model_len": max_length,
             "enforce_eager": self.enforce_eager,
-            "gpu_memory_utilization": self.memory_fraction,
+            "gpu_memory_utilization": self._share(),
             "enable_prefix_caching": self.prefix_caching,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -132,6 +149,40 @@ class VLLMEngine(RolloutEngine):
         with _model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
             self._llm = LLM(**(options | self.options))
             self.llm.apply_model(separate)
+        self._choose_load()
+
+    def _choose_load(self) -> None:
+        """Find out whether weights may be written in place, which a check of the engine then verifies."""
+        reason = obstacle(self.llm) if self.load != "reload" else "engine.load is reload"
+        self.may_write_in_place = not reason
+        if self.load == "in_place" and reason:
+            self.close()
+            raise UsageError(f"engine.load is in_place, but {reason}: take auto or reload.")
+        self.in_place = self.may_write_in_place and (self.in_place or self.load == "in_place")
+        if reason:
+            log.debug("Weights are reloaded: %s.", reason)
+
+    def refuse_in_place(self, reason: str) -> None:
+        """Reload from now on, unless the user has asked for weights in place."""
+        if self.load == "in_place":
+            raise UsageError(f"engine.load is in_place, but {reason}: take auto or reload.")
+        super().refuse_in_place(reason)
+
+    def leave_free(self, size: int) -> None:
+        """Take so many bytes less, unless a ``memory_fraction`` is given."""
+        self._left_free = size
+
+    def _share(self) -> float:
+        """Return the share of the device's memory that vLLM may take.
+
+        Raises:
+            UsageError: too little of it is free.
+        """
+        from vllm.platforms import current_platform
+
+        if self.memory_fraction is not None:
+            return self.memory_fraction
+        return CPU_SHARE if current_platform.is_cpu() else free_share(self._left_free)
 
     def _more_options(self) -> dict[str, Any]:
         """Return what a subclass asks of ``vllm.LLM`` besides."""
@@ -163,7 +214,10 @@ class VLLMEngine(RolloutEngine):
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Stream weights through vLLM's own loaders; they keep the addresses that CUDA graphs refer to."""
         self._is_checked = False
-        reload(self.llm, self._form.kind, self._form(named_tensors))
+        if self.in_place:
+            write(self.llm, self._form(named_tensors))
+        else:
+            reload(self.llm, self._form.kind, self._form(named_tensors))
         # What is cached was computed with the weights before.
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM keeps parts of an earlier member's cache: a request is still running.")
@@ -311,6 +365,27 @@ def _model_errors(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         logger.removeFilter(collect)
+
+
+def free_share(left_free: int) -> float:
+    """Return the share of the accelerator's memory that is free, without what others will need.
+
+    Args:
+        left_free: what they will need, in bytes.
+
+    Raises:
+        UsageError: nothing would be left.
+    """
+    torch.accelerator.empty_cache()  # what is cached for later tensors is not free for vLLM
+    free, total = torch.accelerator.get_memory_info()
+    share = floor(1000 * ((free - left_free) / total - SPARE)) / 1000
+    if share <= 0:
+        raise UsageError(
+            f"{free / 1e9:.3g} GB of the device's {total / 1e9:.3g} GB are free, of which updates need "
+            f"{left_free / 1e9:.3g} GB, so vLLM has no room: give --model.centre_device cpu, or end "
+            "what else runs on the device; es-lightning plan says what is needed."
+        )
+    return share
 
 
 def probe_of(prompts: Sequence[Prompt]) -> list[Sequence[int]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from es_lightning.errors import UsageError
 from es_lightning.records import Completion, Prompt
-from es_lightning.rollout.adapters import AdapterEngine, Factors, require_finite_each
+from es_lightning.rollout.adapters import AdapterEngine, Factors, even_share, require_finite_each
 from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import Sampling
 from es_lightning.rollout.thin_products import use_thin_products
@@ -30,8 +30,8 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
     such as norms and embeddings, are frozen for the run.
 
     Args:
-        max_loras: members of one batch; a larger population is evaluated in several. None takes all members
-            of a lane, at most 64.
+        max_loras: the most members of one batch; more are evaluated in several batches of even size. None
+            takes all members of a lane, at most 64.
         engine: all arguments of ``VLLMEngine``. On CPUs vLLM compiles nothing beside adapters.
 
     Raises:
@@ -98,7 +98,7 @@ class VLLMAdapterEngine(VLLMEngine, AdapterEngine):
 
     def start(self, folder: Path, max_length: int) -> None:
         """Start vLLM, with room for the adapters that are expected."""
-        names, self._slots = self._checkpoint(folder).names(), min(self._count, self.max_loras or MOST)
+        names, self._slots = self._checkpoint(folder).names(), even_share(self._count, self.max_loras or MOST)
         self._modules, self._held = {name: names[name].removesuffix(WEIGHT) for name in self._names}, []
         super().start(folder, max_length)
         if self._modules and (foreign := self.llm.apply_model(_without_slot(self._modules))[0]):

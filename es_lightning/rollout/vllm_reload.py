@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from es_lightning.errors import UsageError
+from es_lightning.rollout.vllm_in_place import write
 
 _RELOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 _UNLOADED = "%s: Failed to load weights"  # as that logger puts it; the argument is the layer's class
@@ -35,11 +35,12 @@ def reload(llm: Any, kind: str, named: Iterable[tuple[str, Tensor]]) -> None:
     late: list[tuple[str, Tensor]] = []
     if kind == "gpt_oss":
         named = _gpt_oss(named, late)
+    llm.apply_model(_drop_shared)
     with _complaints() as unloaded:
         llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
-    llm.apply_model(_repack)
+    llm.apply_model(_repacks(set(unloaded)))
     if late:
-        llm.apply_model(_loads(late))
+        write(llm, late)
     loaded_late = {name.rpartition(".")[2] for name, _ in late}
     if kept := llm.apply_model(_that_kept_weights(set(unloaded), loaded_late))[0]:
         raise UsageError(
@@ -67,36 +68,64 @@ def _gpt_oss(
             yield name, tensor
 
 
-def _repack(model: nn.Module) -> None:
-    """Make the packed copies anew that a reload forgets.
+def _repacks(unloaded: set[str]) -> Callable[[nn.Module], None]:
+    """Make a function that makes the packed copies anew that a reload forgets.
 
     A head that is tied to the embedding receives no tensor of its own, so vLLM does not process it again. On
     CPUs it multiplies with a packed copy of the embedding, made at the last processing. The experts' kernel
     on CPUs is set up at the first load alone, and takes the weights of later ones as if they were packed. A
     Mamba layer keeps a view of its convolution, which on CPUs loses sight of it once that is packed.
+
+    Args:
+        unloaded: the classes of layers that the reload gave no weights.
     """
-    from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+
+    def repack(model: nn.Module) -> None:
+        from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+        from vllm.platforms import current_platform
+
+        for module in model.modules():
+            layer = getattr(module, "base_layer", module)
+            if isinstance(layer, ParallelLMHead):
+                if type(layer).__name__ in unloaded:
+                    _repack_head(layer, model)
+            elif isinstance(layer, RoutedExperts) and current_platform.is_cpu():
+                layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
+            elif isinstance(view := getattr(module, "conv_weights", None), Tensor):
+                new = getattr(module.conv1d, "_cpu_unpacked_conv_weight", None)
+                if new is not None:
+                    view.copy_(new)
+
+    return repack
+
+
+def _repack_head(head: Any, model: nn.Module) -> None:
+    """Give a tied head the packed copy that its embedding has just got, or else make one for it."""
+    for layer in _tied_to(head, model):
+        if hasattr(layer, "cpu_linear") and head.bias is None:
+            head.cpu_linear = layer.cpu_linear
+            return
+    head.quant_method.process_weights_after_loading(head)
+
+
+def _drop_shared(model: nn.Module) -> None:
+    """Free the packed copies of tied heads and their embeddings, so that new ones do not come on top."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-    from vllm.platforms import current_platform
 
-    for module in model.modules():
-        layer = getattr(module, "base_layer", module)
-        if isinstance(layer, ParallelLMHead):
-            layer.quant_method.process_weights_after_loading(layer)
-        elif isinstance(layer, RoutedExperts) and current_platform.is_cpu():
-            layer.quant_method.moe_kernel.fused_experts.process_weights_after_loading(layer)
-        elif isinstance(view := getattr(module, "conv_weights", None), Tensor):
-            new = getattr(module.conv1d, "_cpu_unpacked_conv_weight", None)
-            if new is not None:
-                view.copy_(new)
+    for head in model.modules():
+        if isinstance(head, ParallelLMHead) and (tied := _tied_to(head, model)):
+            for layer in (head, *tied):
+                if hasattr(layer, "cpu_linear"):
+                    del layer.cpu_linear
 
 
-def _loads(late: list[tuple[str, Tensor]]) -> Callable[[Any], None]:
-    @torch.no_grad()
-    def load(model: Any) -> None:
-        model.load_weights(iter(late))
+def _tied_to(head: Any, model: nn.Module) -> list[Any]:
+    """Return the embeddings that have the same weight."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-    return load
+    layers = [layer for layer in model.modules() if isinstance(layer, VocabParallelEmbedding)]
+    return [layer for layer in layers if layer.weight is head.weight and layer is not head]
 
 
 def _that_kept_weights(classes: set[str], late: set[str]) -> Callable[[nn.Module], list[str]]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
@@ -157,11 +157,15 @@ def interruptible() -> Iterator[None]:
         _listener.depth = max(0, _listener.depth - 1)  # stop_listening may have reset it to 0
 
 
-def wait_for(work: Callable[[], T]) -> T:
+def wait_for(work: Callable[[], T], abandons: bool = True) -> T:
     """Run ``work`` in another thread and wait for it, so that a signal can interrupt the wait.
 
     Python runs signal handlers only in the main thread, between two steps of Python code. If that thread
     waited in C++, as collectives do for other ranks, signals would be held back.
+
+    Args:
+        work: what to wait for.
+        abandons: whether one signal ends the wait; otherwise it takes a second Ctrl-C, as within an update.
     """
     outcome: Future[T] = Future()
 
@@ -171,6 +175,6 @@ def wait_for(work: Callable[[], T]) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    with interruptible():
+    with interruptible() if abandons else nullcontext():
         Thread(target=run, daemon=True, name="wait_for").start()
         return outcome.result()

@@ -84,4 +84,4 @@ def test_a_drift_is_known_only_with_a_whole_base() -> None:
     length = nn.utils.parameters_to_vector(layer.parameters()).detach().double().norm()
     assert drift(Base("weight", "bias"), layer) == pytest.approx(float(length), rel=1e-12)
     assert math.isnan(drift(Base("weight"), layer))
-    assert norm([]) == 0
+    assert norm({}) == 0

@@ -7,7 +7,8 @@ import pytest
 from es_lightning.analysis import devices
 from es_lightning.analysis.cost import Batch, Size
 from es_lightning.analysis.plan import Plan, Run
-from es_lightning.analysis.room import Case, Engine, ways_out
+from es_lightning.analysis.room import Case, Engine
+from es_lightning.analysis.ways import ways_out
 from es_lightning.errors import UsageError
 
 D = 7_615_616_512

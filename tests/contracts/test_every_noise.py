@@ -151,6 +151,9 @@ def check_formulas(noise: Noise, name: str, shape: tuple[int, ...], dtype: torch
         noise.accumulate_(seed, name, total, scale)
         expected = expected + np.float32(scale) * eps.numpy()
     np.testing.assert_array_equal(total.numpy(), expected)
+    together = before.clone()
+    noise.accumulate_all_([11, 12, 13], name, together, [0.001, -0.3, 0.0])
+    assert torch.equal(together, total)
     assert torch.equal(centre, before)
 
 

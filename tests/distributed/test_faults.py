@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ def at(moment: str, **options: object) -> Fault:
     return Fault(moment, generation=4 if moment == "checkpoint" else 3, **options)  # type: ignore[arg-type]
 
 
-def resume(folder: Path, undisturbed: Run, world: int = 1) -> Run:
+def resume(folder: Path, undisturbed: Run, world: int = 1, **options: Any) -> Run:
     """Resume a run and hold it against the undisturbed one."""
-    run = Run(folder, resume=True)
+    run = Run(folder, resume=True, **options)
     assert fit(run, world) == [0] * world, run.log()
     assert run.lines() == undisturbed.lines()
     for rank in range(world):
@@ -75,6 +76,26 @@ def test_one_of_two_ranks_is_killed(tmp_path: Path, undisturbed: Run, moment: st
     if moment in {"perturb", "generate", "gather"} and rank == 1:
         assert "RankError: rank 1 died" in run.log(0)
     resume(tmp_path, undisturbed, world=2)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("moment", ["update", "send"])
+def test_one_of_two_ranks_is_killed_in_a_shared_update(
+    tmp_path: Path, undisturbed: Run, moment: str, rank: int
+) -> None:
+    """While it makes its share of the noise, and while gradients are sent; half of the centre has moved."""
+    started = time.monotonic()
+    run = Run(tmp_path, share_update=True, fault=at(moment, rank=rank))
+    codes = fit(run, world=2)
+    assert codes[rank] == -9
+    assert codes[1 - rank] == 1
+    assert time.monotonic() - started < 20
+    assert f"RankError: rank {rank} died" in run.log(1 - rank)
+    assert len(journal_lines(tmp_path)) == 4  # header and generations 0, 1, 2
+    resume(tmp_path, undisturbed, world=2, share_update=True)
 
 
 @pytest.mark.parametrize(

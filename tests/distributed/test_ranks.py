@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import nn
 
 from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.ranks import Lane, Ranks, compare_centres, lane_of
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.errors import RankError, UsageError
+from es_lightning.models.embedded import tiny_folder
 from es_lightning.rollout import HFEngine
 from tests.helpers.fits import Letters, module, trainer
 
@@ -56,11 +59,46 @@ def test_several_ranks_need_the_population_strategy(tmp_path: Path) -> None:
         )
 
 
+def test_transformers_repeats_no_key_value_heads() -> None:
+    HFEngine("float32", tensor_parallel_size=2).check(tiny_folder())
+    with pytest.raises(UsageError, match="HFEngine cannot divide the model's 2 key-value heads by it"):
+        HFEngine("float32", tensor_parallel_size=4).check(tiny_folder())
+
+
 def test_more_ranks_than_members_are_refused() -> None:
     strategy = PopulationStrategy(cluster_environment=LightningEnvironment())
     strategy.cluster_environment.set_world_size(3)
     with pytest.raises(UsageError, match="population is 2, but there are 3 lanes"):
         Ranks(strategy).check(population=2)
+
+
+def test_a_centre_is_divided_in_lanes_of_several_ranks_alone() -> None:
+    with pytest.raises(UsageError, match="lanes have one rank each: raise model.engine.tensor_parallel_size"):
+        Ranks(PopulationStrategy(shard_centre=True)).check(population=2)
+    assert Ranks(PopulationStrategy()).divide(nn.Linear(2, 2)).holds("weight")
+
+
+class Two(PopulationStrategy):
+    """The first of two ranks."""
+
+    world_size, global_rank = 2, 0
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "biased", "message"),
+    [
+        ([WeightAveraging()], True, "WeightAveraging keeps a copy of the whole centre"),
+        ([], False, "the model has 1 tensors, too few for the 2 ranks of a lane"),
+    ],
+)
+def test_what_a_divided_centre_cannot_do_is_refused(
+    tmp_path: Path, callbacks: list[Callback], biased: bool, message: str
+) -> None:
+    strategy, tuned = Two(shard_centre=True), module()
+    tuned.trainer = trainer(tmp_path, callbacks=callbacks)
+    strategy.connect(tuned)
+    with pytest.raises(UsageError, match=message):
+        Ranks(strategy, lane_size=2).divide(nn.Linear(2, 2, bias=biased))
 
 
 def test_a_rank_on_its_own_tells_everything_to_itself() -> None:

@@ -105,12 +105,15 @@ def test_several_nodes_and_slurm_give_the_bits_of_one(
 @pytest.mark.ddp
 @pytest.mark.vllm
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "lane_size"), [(2, 1), pytest.param(3, 1, marks=pytest.mark.long), (2, 2)])
+@pytest.mark.parametrize(
+    ("world", "lane_size", "divided"),
+    [(2, 1, False), pytest.param(3, 1, False, marks=pytest.mark.long), (2, 2, False), (2, 2, True)],
+)
 def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
-    tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int
+    tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int, divided: bool
 ) -> None:
     Path("/dev/shm/-tp:0-[0-1]-cpushm_0").touch()  # what a killed rank leaves behind
-    run = Run(tmp_path, engine="vllm", tensor_parallel_size=lane_size)
+    run = Run(tmp_path, engine="vllm", tensor_parallel_size=lane_size, shard_centre=divided)
     assert fit(run, world, seconds=150) == [0] * world, run.log()
     agree(run, alone_on_vllm, world)
     assert run.report()["tensor_parallel_size"] == lane_size
@@ -122,6 +125,24 @@ def alone_on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("alone_on_vllm"), engine="vllm")
     assert fit(run, seconds=150) == [0], run.log()
     return run
+
+
+@pytest.mark.ddp
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("lane_size", [1, 2])
+def test_ranks_write_their_shares_in_place(tmp_path: Path, lane_size: int) -> None:
+    """Two ranks, of a lane each or of one that splits the model: the same bits as by reloads."""
+    runs = [
+        Run(tmp_path / engine, engine=engine, tensor_parallel_size=lane_size)
+        for engine in ("unpacked", "reloaded")
+    ]
+    for run in runs:
+        run.folder.mkdir()
+        assert fit(run, 2, seconds=150) == [0, 0], run.log()
+    assert runs[0].lines() == runs[1].lines()
+    assert [run.report(rank)["in_place"] for run in runs for rank in (0, 1)] == [True, True, False, False]
 
 
 @pytest.mark.ddp

@@ -33,6 +33,7 @@ from es_lightning.journal.replay import replay
 from es_lightning.models import BaseModel
 from es_lightning.records import Choice, Prompt
 from es_lightning.rollout import HFEngine, Sampling, VLLMAdapterEngine
+from es_lightning.rollout.adapters import even_share
 from tests.helpers import ranks
 from tests.helpers.fits import Letters, Records, fit, module, trainer
 from tests.helpers.thin import Doubled, HFAdapters, Mixed, NoKeys, Stale
@@ -86,7 +87,7 @@ def require_same(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     ("noise", "most", "batches"),
-    [(LowRankNoise(), None, [6]), (MATRICES, 1, [1] * 6), (WITHIN, 4, [4, 2])],
+    [(LowRankNoise(), None, [6]), (MATRICES, 1, [1] * 6), (WITHIN, 4, [3, 3])],  # of even size
     ids=["all", "matrices", "within"],
 )
 def test_a_population_in_batches_says_what_it_says_one_after_the_other(
@@ -101,6 +102,14 @@ def test_a_population_in_batches_says_what_it_says_one_after_the_other(
     require_same(found, list(plain.population(centre, members, limited, SIGMA, prompts, generation=3)))
     assert len({completion.text for _, each in found for completion in each}) > 3
     assert (engine.batches, engine.loads, engine.rank) == (batches, 1, noise.rank)
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "share"),
+    [(0, 4, 0), (1, 4, 1), (4, 4, 4), (5, 4, 3), (30, 16, 15), (65, 64, 33), (6, 1, 1), (7, 3, 3)],
+)
+def test_batches_are_of_even_size(count: int, most: int, share: int) -> None:
+    assert even_share(count, most) == share
 
 
 def test_the_two_of_a_pair_share_what_is_drawn(centre: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import distributed
+
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.distributed.strategy import PopulationStrategy
 from es_lightning.journal.entry import JOURNAL
@@ -20,8 +23,9 @@ class Fault:
     """What goes wrong, where and when.
 
     Args:
-        moment: one of MOMENTS, or ``journal`` (half a line is written), ``validate``, or ``drift`` (the
-            centre is changed behind the run's back, and nothing else happens).
+        moment: one of MOMENTS, or ``journal`` (half a line is written), ``validate``, ``send`` (a gradient of
+            a shared update), or ``drift`` (the centre is changed behind the run's back, and nothing else
+            happens).
         action: ``kill``, ``hang``, ``raise``, or the name of a signal that the process sends itself.
         generation: that is under way; for a checkpoint, the number of generations it has seen.
         rank: which rank.
@@ -58,6 +62,8 @@ class _Trap:
             self._before(Ranks, "exchange", lambda: tuned.trainer.training)
         elif moment == "update":
             self._before(tuned.noise, "accumulate_", lambda: True, calls=7)
+        elif moment == "send":  # after the ranks have met; rewards, which are bytes, do not count
+            self._before(distributed, "broadcast", lambda: True, of=torch.is_floating_point, calls=3)
         elif moment == "checkpoint" and self.fault.rank == 0:
             self._before(Path, "replace", lambda: True, of=lambda path: path.name.endswith(".ckpt.part"))
         elif moment == "checkpoint":

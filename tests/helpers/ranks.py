@@ -10,12 +10,13 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import distributed
 
 from es_lightning.algorithm.noise import GaussianNoise
@@ -30,6 +31,7 @@ from tests.helpers.faults import Fault, install
 from tests.helpers.fits import Letters, Records, module, trainer
 from tests.helpers.letters import Answered
 from tests.helpers.recipes import read, short_run
+from tests.helpers.unpacked import Unpacked
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.helpers.preload"])
@@ -51,8 +53,10 @@ class Run:
     nodes: int = 1
     count_bytes: bool = False
     share_update: bool = False
+    shard_centre: bool = False
     recipe: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def world(self) -> int:
@@ -66,12 +70,15 @@ class Run:
             install(self.fault, tuned)
         checkpoints = self.folder / "checkpoints"
         strategy = PopulationStrategy(
-            self.timeout_seconds, threads_per_rank=1, share_update=self.share_update
+            self.timeout_seconds,
+            threads_per_rank=1,
+            share_update=self.share_update,
+            shard_centre=self.shard_centre,
         )
         run = trainer(
             self.folder,
             self.steps,
-            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1)],
+            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1), *self.callbacks],
             enable_checkpointing=True,
             strategy=strategy,
             devices=self.world // self.nodes,
@@ -91,7 +98,9 @@ class Run:
             "threads": torch.get_num_threads(),
             "cores": sorted(os.sched_getaffinity(0)),
             "tensor_parallel_size": tuned.rollouts.engine.tensor_parallel_size,
+            "in_place": tuned.rollouts.engine.in_place,
             "bytes": sent,
+            "held": [name for name, each in tuned.centre.named_parameters() if not each.is_meta],
             "restored_from": None if found is None else found.name,
         }
         name = f"rank-{run.global_rank}.json"
@@ -110,8 +119,14 @@ class Run:
         size = self.tensor_parallel_size
         engine: Any = HFEngine(dtype="float32", device="cpu", tensor_parallel_size=size)
         if self.engine != "hf":
-            kind = {"vllm": VLLMEngine, "adapters": VLLMAdapterEngine}[self.engine]
-            engine = kind(dtype="float32", enforce_eager=True, kv_cache_gib=0.1, tensor_parallel_size=size)
+            kinds: dict[str, Any] = {
+                "vllm": VLLMEngine,
+                "adapters": VLLMAdapterEngine,
+                "unpacked": Unpacked,
+                "reloaded": partial(Unpacked, load="reload"),
+            }
+            options = {"enforce_eager": True, "kv_cache_gib": 0.1, "tensor_parallel_size": size}
+            engine = kinds[self.engine](dtype="float32", **options)
         optimizers = {
             "SGD": lambda p: torch.optim.SGD(p, lr=0.05),
             "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),

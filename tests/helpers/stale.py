@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from es_lightning.errors import UsageError
 from es_lightning.rollout import HFEngine
 
 
@@ -92,3 +93,39 @@ class NotFinite(HFEngine):
         rows = super().logprobs(sequences)  # type: ignore[arg-type]
         rows[-1][-1] = torch.nan
         return rows
+
+
+class InPlace(HFEngine):
+    """Has a second way to load weights, with a fault in it.
+
+    Args:
+        fault: "" for none; "nothing" leaves all weights as they are, "raises" raises; a part of names keeps
+            these weights as they were.
+        dtype: precision of the weights.
+        insists: whether the user has asked for this way.
+    """
+
+    may_write_in_place = True
+
+    def __init__(self, fault: str = "", dtype: str = "float32", insists: bool = False) -> None:
+        super().__init__(dtype, device="cpu")  # type: ignore[arg-type]
+        self.fault, self.insists = fault, insists
+        self.ways: list[bool] = []
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Load rightly, or with the fault."""
+        self.ways.append(self.in_place)
+        if self.in_place and self.fault == "raises":
+            raise ValueError("shapes\ndiffer")
+        own = {name: tensor.clone() for name, tensor in self.model.named_parameters()}
+        is_kept = {"": "no name", "nothing": ""}.get(self.fault, self.fault)
+        super().load_weights(
+            (name, own[name] if self.in_place and is_kept in name else tensor)
+            for name, tensor in named_tensors
+        )
+
+    def refuse_in_place(self, reason: str) -> None:
+        """End the run if the user has asked for it."""
+        if self.insists:
+            raise UsageError(f"engine.load is in_place, but {reason}: take auto or reload.")
+        super().refuse_in_place(reason)

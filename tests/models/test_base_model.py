@@ -39,6 +39,21 @@ def test_the_centre_holds_the_base_weights_in_float32(centre: PreTrainedModel) -
         assert torch.equal(parameter, base.read(name).float())
 
 
+def test_a_part_of_the_centre_holds_its_tensors_alone(centre: PreTrainedModel) -> None:
+    names = [name for name, _ in centre.named_parameters()]
+    for mine in (names[::2], names[1::2]):
+        part = BaseModel("tiny").load(held=set(mine).__contains__)
+        assert [name for name, _ in part.named_parameters()] == names, "a tied head is no tensor of its own"
+        assert [name for name, each in part.named_parameters() if not each.is_meta] == mine
+        for name in names:
+            assert part.get_parameter(name).shape == centre.get_parameter(name).shape
+        for name in mine:
+            assert torch.equal(part.get_parameter(name), centre.get_parameter(name))
+        for (name, buffer), (other, whole) in zip(part.named_buffers(), centre.named_buffers(), strict=True):
+            assert name == other
+            assert torch.equal(buffer, whole), "buffers are everywhere"
+
+
 def test_export_loads_in_transformers_with_the_centres_logits(
     centre: PreTrainedModel, tmp_path: Path
 ) -> None:

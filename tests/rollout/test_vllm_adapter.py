@@ -16,6 +16,7 @@ from es_lightning.algorithm.population import Population
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.members import adapters as members_adapters
+from es_lightning.evaluation.reference import reference_logprobs
 from es_lightning.grading.scorer import Grading
 from es_lightning.journal.replay import replay
 from es_lightning.models import BaseModel
@@ -26,7 +27,7 @@ from es_lightning.rollout.adapters import Factors
 from es_lightning.rollout.vllm import prompt_logprobs
 from es_lightning.rollout.vllm_adapter import _without_slot
 from tests.helpers import ranks
-from tests.helpers.families import FAMILIES, make
+from tests.helpers.families import FAMILIES, Family, make
 from tests.helpers.fits import Letters, Records, fit, module, trainer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -309,6 +310,31 @@ def test_adapters_are_not_changed_under_a_request_that_is_running(
     engine.load_adapters(adapters(centre, names))
 
 
+def test_thin_products_are_the_plain_formula_for_any_mixture_of_tokens() -> None:
+    """Tokens in any order, of some adapters alone, of none, and a layer of two parts."""
+    from vllm.lora.layers import LoRAMapping
+
+    from es_lightning.rollout.thin_products import _kernel
+
+    count, rank, width, parts = 5, 2, 16, (12, 8)
+    generator = torch.Generator().manual_seed(3)
+    first = tuple(torch.randn(count, 1, rank, width, generator=generator) for _ in parts)
+    second = tuple(torch.randn(count, 1, part, rank, generator=generator) for part in parts)
+    kernel, numbers = _kernel()(count, rank, (64, 64, "cpu")), list(range(1, count + 1))
+    for owners in ([1, 1, 2, 2, 5], [4, 2, 4, 3, 2], [0, 3, 0], [0, 0], [5], [1]):  # 0 is none
+        x = torch.randn(len(owners), width, generator=generator)
+        mapping = LoRAMapping(tuple(owners), tuple(owners), is_prefill=True)
+        kernel.update_metadata(mapping, numbers, count, 100)
+        found = torch.ones(len(owners), sum(parts))
+        kernel.add_lora_linear(found, x, first, second, 1.0, parts)
+        for row, (owner, token) in enumerate(zip(owners, x, strict=True)):
+            expected = torch.ones(sum(parts))
+            if owner:
+                sides = [(a[owner - 1, 0], b[owner - 1, 0]) for a, b in zip(first, second, strict=True)]
+                expected += torch.cat([b @ (a @ token) for a, b in sides])
+            torch.testing.assert_close(found[row], expected)
+
+
 def test_neither_embedding_nor_head_nor_norms_have_slots(engine: VLLMAdapterEngine) -> None:
     modules = engine.llm.apply_model(lambda model: sorted(model.lora_manager.modules))[0]
     assert {module.rpartition(".")[2] for module in modules} == {
@@ -343,6 +369,36 @@ def test_a_model_without_adapters_in_vllm_is_refused_before_it_is_loaded(tmp_pat
         VLLMAdapterEngine(**OPTIONS).check(tmp_path / "model")
 
 
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_members_are_about_as_near_to_float32_as_the_centre(
+    dtype: str, centre: nn.Module, names: list[str], prompts: list[Prompt]
+) -> None:
+    def exact(member: Member | None) -> Tensor:
+        def change(name: str, theta: Tensor) -> Tensor:
+            if member is None or name not in names:
+                return theta
+            return NOISE.perturbed(member.seed, name, theta, member.sign * SIGMA, torch.float32)
+
+        return torch.cat([reference_logprobs(centre, [list(p.token_ids)], change)[0] for p in prompts])
+
+    engine = VLLMAdapterEngine(**(OPTIONS | {"dtype": dtype}))
+    engine.expect(names, NOISE.rank, 3)
+    engine.start(resolve("tiny"), 512)
+    try:
+        named = centre.named_parameters()
+        engine.load_weights((name, parameter.detach().to(engine.dtype)) for name, parameter in named)
+        engine.load_adapters(adapters(centre, names))
+        base, members = exact(None), [exact(member) for member in MEMBERS[:3]]
+        own = (logprobs(engine, prompts) - base).abs().median()
+        for rows, expected in zip(each_logprobs(engine, prompts), members, strict=True):
+            off = (rows - expected).abs().median()
+            assert off < 5 * own  # members have larger weights than the centre, and so rounding
+            assert off < 0.1 * (expected - base).abs().median()
+    finally:
+        engine.close()
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("environment")
 def test_a_fit_replays_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
@@ -373,12 +429,24 @@ def test_a_fit_replays_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.long
-def test_two_ranks_have_the_bits_of_one_without_adapters(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"noise": LowRankNoise(), "population": 6, "antithetic": True}
-    two = ranks.Run(tmp_path / "two", steps=2, engine="adapters", options=options)
-    assert ranks.fit(two, 2, seconds=240) == [0, 0]
+@pytest.mark.parametrize(
+    ("lane_size", "kv_heads"), [(1, 0), (2, 0), (2, 1)], ids=["two lanes", "one lane", "one head of keys"]
+)
+def test_two_ranks_have_the_bits_of_one_without_adapters(
+    tmp_path: Path, lane_size: int, kv_heads: int
+) -> None:
+    """Also where two ranks hold each adapter together: each has its rows or columns of the thin matrices."""
+    options: dict[str, Any] = {"noise": LowRankNoise(rank=2), "population": 6, "antithetic": True}
+    if kv_heads:  # fewer than ranks: both have the same keys
+        make(Family("llama", {"num_key_value_heads": kv_heads}), tmp_path / "model")
+        options["base"] = str(tmp_path / "model")
+    lane: dict[str, Any] = {"engine": "adapters", "tensor_parallel_size": lane_size}
+    two = ranks.Run(tmp_path / "two", steps=2, options=options, **lane)
+    assert ranks.fit(two, 2, seconds=240) == [0, 0], two.log()
     assert two.report(0)["checksum"] == two.report(1)["checksum"]
     header, *_ = (tmp_path / "two" / "journal.jsonl").read_text().splitlines()
+    # Log-probabilities of members and of the centre, against transformers.
+    assert json.loads(header)["engine_check"]["difference"] <= 1e-3
     options["noise"] = noise_of(json.loads(header)["noise"])
     one = ranks.Run(tmp_path / "one", steps=2, options=options)
     assert ranks.fit(one, 1) == [0]

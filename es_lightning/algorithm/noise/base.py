@@ -43,7 +43,8 @@ class Noise(ABC):
     A new kind defines ``version`` and ``sample``, and ``settings`` if its constructor takes any that change
     the bits. It overrides ``perturbed`` and ``accumulate_`` if it can do without a full tensor of eps, and
     ``perturbs`` if it leaves parameters alone. A kind whose eps are thin products sets ``rank`` and defines
-    ``factors``, with which an engine can hold many members at once.
+    ``factors``, with which an engine can hold many members at once. One that draws many members faster
+    together than one by one overrides ``accumulate_all_``.
     """
 
     version: ClassVar[str]
@@ -167,6 +168,20 @@ class Noise(ABC):
         """
         require_float32(total)
         total.add_(self.sample(seed, name, total.shape, total.device) * weight)
+
+    def accumulate_all_(
+        self, seeds: Sequence[int], name: str, total: Tensor, weights: Sequence[float]
+    ) -> None:
+        """Do the same for many members in their order, with the same bits; a kind may draw them all at once.
+
+        Args:
+            seeds: 64-bit keys of the members.
+            name: the parameter's Hugging Face name.
+            total: float32, contiguous.
+            weights: the members' weights in the update.
+        """
+        for seed, weight in zip(seeds, weights, strict=True):
+            self.accumulate_(seed, name, total, weight)
 
 
 def require_float32(tensor: Tensor) -> None:

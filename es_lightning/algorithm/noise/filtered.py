@@ -108,6 +108,13 @@ class FilteredNoise(Noise):
         if self.perturbs(name, total.shape):
             self.noise.accumulate_(seed, name, total, weight)
 
+    def accumulate_all_(
+        self, seeds: Sequence[int], name: str, total: Tensor, weights: Sequence[float]
+    ) -> None:
+        """See ``Noise.accumulate_all_``."""
+        if self.perturbs(name, total.shape):
+            self.noise.accumulate_all_(seeds, name, total, weights)
+
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from es_lightning.algorithm.noise.threefry import (
     normal_table,
     stream_words,
 )
+
+Draw = tuple[int, str, Sequence[int]]
+"""What is drawn: a member's seed, and a tensor's name and shape."""
 
 
 class TableNoise(Noise):
@@ -45,46 +48,40 @@ class TableNoise(Noise):
         return self.sample_flat(seed, name, shape, 0, math.prod(shape), device).view(tuple(shape))
 
     @torch.no_grad()
-    def sample_all(
-        self, seed: int, shapes: Mapping[str, Sequence[int]], device: Device = "cpu"
-    ) -> dict[str, Tensor]:
-        """Return what ``sample`` returns for each of many tensors, by their names.
+    def sample_many(self, draws: Sequence[Draw], device: Device = "cpu") -> list[Tensor]:
+        """Return what ``sample`` returns for each of many tensors of one or of several members.
 
         Small tensors are drawn together, so that they take as many operations as one of them does.
         """
         device = torch.empty(0, device=device).device
-        piece, small = eager_piece(device), dict[str, int]()
-        drawn: dict[str, Tensor] = {}
-        for name, shape in shapes.items():
-            rows = -(-math.prod(shape) // SUPERBLOCK)
-            if rows * SUPERBLOCK > piece:
-                drawn[name] = self.sample(seed, name, shape, device)
+        piece, room = eager_piece(device), 0
+        drawn, small = dict[int, Tensor](), list[int]()
+        for index, (seed, name, shape) in enumerate(draws):
+            size = _superblocks(shape) * SUPERBLOCK
+            if size > piece:
+                drawn[index] = self.sample(seed, name, shape, device)
                 continue
-            if (sum(small.values()) + rows) * SUPERBLOCK > piece:
-                drawn |= self._together(seed, small, shapes, device)
-                small = {}
-            small[name] = rows
-        return drawn | self._together(seed, small, shapes, device)
+            if size > room:
+                drawn |= self._together(draws, small, device)
+                small, room = [], piece
+            small.append(index)
+            room -= size
+        drawn |= self._together(draws, small, device)
+        return [drawn[index] for index in range(len(draws))]
 
     def _together(
-        self, seed: int, rows: Mapping[str, int], shapes: Mapping[str, Sequence[int]], device: torch.device
-    ) -> dict[str, Tensor]:
-        """Draw tensors in one call.
-
-        Args:
-            seed: 64-bit key of the member.
-            rows: number of superblocks of each tensor.
-            shapes: of these and perhaps of others.
-            device: where to draw.
-        """
-        if not rows:
+        self, draws: Sequence[Draw], places: Sequence[int], device: torch.device
+    ) -> dict[int, Tensor]:
+        """Draw some of many tensors in one call, and return them by their places among all."""
+        if not places:
             return {}
-        keys = [self._key(seed, name, shapes[name]) for name in rows]
-        values = draw_streams(self._table(device, 1.0), keys, list(rows.values()))
-        parts = values.split([count * SUPERBLOCK for count in rows.values()])
+        some = [draws[place] for place in places]
+        rows = [_superblocks(shape) for _, _, shape in some]
+        values = draw_streams(self._table(device, 1.0), [self._key(*each) for each in some], rows)
+        parts = values.split([count * SUPERBLOCK for count in rows])
         return {
-            name: part[: math.prod(shapes[name])].view(tuple(shapes[name]))
-            for name, part in zip(rows, parts, strict=True)
+            place: part[: math.prod(shape)].view(tuple(shape))
+            for place, part, (_, _, shape) in zip(places, parts, some, strict=True)
         }
 
     @torch.no_grad()
@@ -203,6 +200,10 @@ class CorrelatedNoise(TableNoise):
     def label(self, name: str, shape: Sequence[int]) -> str:
         """Return the shape, since the paper's code reseeds its generator before every tensor."""
         return "x".join(str(size) for size in shape)
+
+
+def _superblocks(shape: Sequence[int]) -> int:
+    return -(-math.prod(shape) // SUPERBLOCK)
 
 
 def _pieces(start: int, stop: int, piece: int) -> Iterator[tuple[int, int]]:
