@@ -1,7 +1,7 @@
 """Noise and updates of a device against those of one CPU thread in eager code: the same bits."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -22,8 +22,9 @@ from es_lightning.algorithm.noise import (
 from es_lightning.algorithm.noise.threefry import EAGER_PIECE
 from es_lightning.algorithm.population import Population
 from es_lightning.algorithm.regularisers import ClipNorm, Regulariser
+from es_lightning.algorithm.shares import Make, Shards
 from es_lightning.algorithm.tensors import checksum
-from es_lightning.algorithm.update import StepSize, apply_update, gradient, make_all
+from es_lightning.algorithm.update import StepSize, apply_update, gradient
 from es_lightning.models import BaseModel
 
 NAME = "model.layers.0.mlp.up_proj.weight"
@@ -134,7 +135,7 @@ def _updated(
 ) -> Iterator[Row]:
     """Make updates on the CPU and on the device, there in the order in which ranks share them as well."""
 
-    def run(device: str, shared: bool) -> tuple[str, StepSize]:
+    def run(device: str, shards: Shards) -> tuple[str, StepSize]:
         model, noise = deepcopy(host).to(device), GaussianNoise(False)
         optimizer = make(list(model.parameters()))
         weights = torch.linspace(-1.3, 0.9, MEMBERS, dtype=torch.float64)
@@ -147,13 +148,13 @@ def _updated(
                 noise,
                 base.weights,
                 parts,
-                made_by=_backwards if shared else make_all,
+                shards=shards,
             )
         return checksum(model.named_parameters()), step
 
     with one_thread():
-        centre, step = run("cpu", False)
-    other, norms = run(settings.device, False)
+        centre, step = run("cpu", Shards())
+    other, norms = run(settings.device, Shards())
     # Torch may fuse the product and the sum of an optimizer's step on one device and not on another.
     yield Row(f"{UPDATES} updates, {name}", f"{centre}, {other}", AGREES if centre == other else ALLOWED)
     if centre == other:
@@ -162,14 +163,18 @@ def _updated(
             f"{step.update_norm!r}, {step.drift!r}; {norms.update_norm!r}, {norms.drift!r}",
             AGREES if step == norms else DIFFERS,
         )
-    shared, _ = run(settings.device, True)
+    shared, _ = run(settings.device, Backwards())
     result = f"{other}, {shared}"
     yield Row(f"as ranks share them, {name}", result, AGREES if shared == other else DIFFERS)
+    hosted, _ = run("cpu", Shards(device=torch.device(settings.device)))  # where the optimizer steps as well
+    result = f"{centre}, {hosted}"
+    yield Row(f"the centre in host memory, {name}", result, AGREES if hosted == centre else DIFFERS)
 
 
-def _backwards(
-    parameters: "dict[str, Tensor]", make: Callable[[str], Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield gradients in another order, as ranks do that divide the tensors among themselves."""
-    for name in reversed(list(parameters)):
-        yield name, make(name)
+class Backwards(Shards):
+    """Makes gradients in another order, as ranks do that divide the tensors among themselves."""
+
+    def gradients(self, parameters: Mapping[str, Tensor], make: Make) -> Iterator[tuple[str, Tensor]]:
+        """Yield the last one first."""
+        for name in reversed(list(parameters)):
+            yield name, make(name)

@@ -21,7 +21,7 @@ from benchmarks.gpu_check.rows import AGREES, DIFFERS, MEASURED, Row, Settings
 from es_lightning.algorithm.noise import GaussianNoise, LowRankNoise, Noise
 from es_lightning.algorithm.population import Population
 from es_lightning.evaluation import Rollouts
-from es_lightning.evaluation.engine_check import BOUND, COARSE_BOUND, FACTOR
+from es_lightning.evaluation.comparison import BOUND, COARSE_BOUND, FACTOR
 from es_lightning.evaluation.members import adapters
 from es_lightning.evaluation.reach import within_reach
 from es_lightning.models import BaseModel

@@ -25,7 +25,7 @@ def scaling(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_model_eight_times_as_large_costs_no_more_per_parameter(scaling: Any, tmp_path: Path) -> None:
     costs = {}
-    for name, shape in {"small": (128, 384, 2), "large": (256, 768, 8)}.items():
+    for name, shape in {"small": (64, 192, 4), "large": (192, 512, 6)}.items():
         scaling.VOCABULARY = 1024
         folder = tmp_path / name
         folder.mkdir()
@@ -34,7 +34,7 @@ def test_a_model_eight_times_as_large_costs_no_more_per_parameter(scaling: Any, 
         found = scaling.timed(subject, rounds=3)
         assert sum(each.numel() for each in subject.centre.parameters()) == scaling.Shape(*shape).parameters
         costs[name] = {part: value / scaling.Shape(*shape).parameters for part, value in found.items()}
-    assert scaling.Shape(256, 768, 8).parameters > 8 * scaling.Shape(128, 384, 2).parameters
+    assert scaling.Shape(192, 512, 6).parameters > 8 * scaling.Shape(64, 192, 4).parameters
     assert {
         part: costs["large"][part] < WIDE * costs["small"][part] for part in scaling.PARTS
     } == dict.fromkeys(scaling.PARTS, True)

@@ -185,6 +185,18 @@ def test_members_as_adapters_are_planned_in_one_batch() -> None:
     assert made("-c", COUNTDOWN, *LLAMA, *ADAPTERS, "--device", "h100", *two)[0].engine.adapters == 10
 
 
+def test_72b_fits_eight_devices_of_80_gb_if_a_lane_divides_its_centre() -> None:
+    lane = ["--count", "8", "--model.engine.tensor_parallel_size", "8", "--model.centre_device", "device"]
+    options = ["-c", COUNTDOWN, "--model.base", "Qwen/Qwen2.5-72B-Instruct", "--device", "h100", *lane]
+    [(_, ways)] = made(*options)[0].problems()
+    divided = "--trainer.strategy PopulationStrategy --trainer.strategy.shard_centre true"
+    assert ways[0] == divided
+    plan, _ = made(*options, *divided.split())
+    assert not plan.problems()
+    assert plan.case.shards == 8
+    assert plan.case.centre == 4 * 72_706_203_648 / 8
+
+
 def test_a_kl_penalty_is_a_phase_of_its_own() -> None:
     plan, _ = made("-c", COUNTDOWN, "--model.kl_penalty.weight", "0.1", "--device", "h100")
     phases = [line.what for line in plan.generation(30)]
