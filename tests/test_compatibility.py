@@ -42,7 +42,6 @@ def lines(path: Path) -> list[str]:
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     for entry in entries:
         entry["drift"] = f"{entry['drift']:.12g}"
-    for entry in entries:
         entry.get("scores", {}).pop("completion_longest", None)  # later versions measure it, too
     return [json.dumps({key: entry[key] for key in entry if key != "seconds"}) for entry in entries]
 
