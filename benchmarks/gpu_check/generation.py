@@ -28,7 +28,7 @@ def arguments(settings: Settings, folder: Path, more: dict[str, str]) -> list[st
     options = {
         "model.base": settings.base,
         "model.population": settings.members,
-        "model.sigma": 0.004,
+        "model.sigma": settings.sigma / 4,
         "seed_everything": settings.seed,
         "model.sampling.max_tokens": settings.tokens,
         "data.task": "Conciseness",  # lengths differ for every model, so that there is something to update
