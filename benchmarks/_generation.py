@@ -167,7 +167,7 @@ class Bench:
         weights = z_score(outcome.rewards).repeat(-(-job.members // len(evaluated)))[: job.members]
         with watch.phase("update"):
             step = (self.optimizer, self.centre.named_parameters(), members, weights, noise)
-            apply_update(*step, self.base.weights, made_by=self.ranks.gradients)
+            apply_update(*step, self.base.weights, shards=self.ranks.shards)
         self.rollouts.forget()
         trim_heap()
         spent = {**dict.fromkeys(PHASES, 0.0), **watch.seconds}
