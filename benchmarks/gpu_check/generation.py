@@ -10,7 +10,7 @@ from es_lightning.cli import main
 from es_lightning.journal.entry import Entry, read_journal
 
 GENERATIONS = 4  # the first warms up and does not count
-PHASES = ("perturb", "generate", "reward", "gather", "update", "total")
+PHASES = ("perturb", "load", "generate", "reward", "gather", "update", "total")
 VARIANTS: dict[str, dict[str, str]] = {
     "HFEngine, Gaussian": {"model.engine": "HFEngine", "model.noise": "GaussianNoise"},
     "VLLMEngine, Gaussian": {"model.engine": "VLLMEngine", "model.noise": "GaussianNoise"},
@@ -24,18 +24,20 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 
 def arguments(settings: Settings, folder: Path, more: dict[str, str]) -> list[str]:
-    """Return the options of a fit of Sums with these settings."""
+    """Return the options of a fit with these settings."""
     options = {
         "model.base": settings.base,
         "model.population": settings.members,
-        "model.sigma": 0.004,
+        "model.sigma": settings.sigma / 4,
         "seed_everything": settings.seed,
         "model.sampling.max_tokens": settings.tokens,
-        "data.task": "Sums",
+        "data.task": "Conciseness",  # lengths differ for every model, so that there is something to update
+        "data.task.wrong_costs": 0,
         "data.prompts_per_generation": settings.prompts,
         "trainer.accelerator": "cpu" if settings.device == "cpu" else "auto",
         "trainer.devices": 1,
         "trainer.max_steps": GENERATIONS,
+        "trainer.val_check_interval": GENERATIONS,
         "trainer.limit_val_batches": 0,
         "trainer.logger": "false",
         "trainer.default_root_dir": folder,
