@@ -31,6 +31,7 @@ def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_a_quick_run_writes_every_figure(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"

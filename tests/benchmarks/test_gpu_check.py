@@ -192,6 +192,7 @@ def check(folder: Path, *sections: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
 def test_everything_without_vllm(tmp_path: Path) -> None:
     sections = [name for name in SECTIONS if "VLLM" not in name]
@@ -204,6 +205,7 @@ def test_everything_without_vllm(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.vllm
 def test_engines_of_vllm(tmp_path: Path) -> None:
     pytest.importorskip("vllm")

@@ -81,8 +81,15 @@ def test_one_of_two_ranks_is_killed(tmp_path: Path, undisturbed: Run, moment: st
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("moment", ["update", "send"])
+@pytest.mark.parametrize(
+    ("moment", "rank"),
+    [
+        ("update", 0),
+        ("send", 1),
+        pytest.param("update", 1, marks=pytest.mark.long),
+        pytest.param("send", 0, marks=pytest.mark.long),
+    ],
+)
 def test_one_of_two_ranks_is_killed_in_a_shared_update(
     tmp_path: Path, undisturbed: Run, moment: str, rank: int
 ) -> None:

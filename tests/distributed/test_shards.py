@@ -100,7 +100,10 @@ def test_two_ranks_hold_a_centre_together_with_the_bits_of_one(tmp_path: Path, u
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "lane_size", "share_update"), [(2, 2, False), (4, 2, False), (4, 2, True)])
+@pytest.mark.parametrize(
+    ("world", "lane_size", "share_update"),
+    [(2, 2, False), pytest.param(4, 2, False, marks=pytest.mark.long), (4, 2, True)],
+)
 def test_a_centre_in_parts_is_whole_in_every_file(
     tmp_path: Path, alone: Run, world: int, lane_size: int, share_update: bool
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_rank_that_hangs_in_a_load_is_named_within_the_time_out(tmp_path: Path
 @pytest.mark.ddp
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["perturb", "update"])
 def test_a_signal_stops_all_ranks_and_the_journal_leads_on(
     tmp_path: Path, undisturbed: Run, moment: str

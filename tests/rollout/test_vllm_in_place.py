@@ -134,6 +134,7 @@ def test_what_was_cached_of_prompts_is_forgotten(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["Qwen2", "GPT-2", "Gemma 2", "Phi-3"])
 def test_other_layouts(unpacked: None, environment: None, name: str, tmp_path: Path) -> None:
     """Biases of a fused matrix, transposed matrices, soft caps, matrices that the checkpoint fuses."""
