@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock
@@ -47,14 +48,15 @@ class Group:
         group, mine = self.messages, torch.tensor([len(payload)])
         self._wait_for_streams()
         self.meet()
-        sizes = [torch.zeros_like(mine) for _ in self.ranks]
-        distributed.all_gather(sizes, mine, group=group)
-        buffers = [torch.empty(int(size), dtype=torch.uint8) for size in sizes]
-        if payload:  # frombuffer refuses an empty buffer, and warns of one that is read-only
-            buffers[self.place] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
-        for rank, buffer in zip(self.ranks, buffers, strict=True):
-            if len(buffer):  # payloads differ in length, so all_gather cannot send them
-                distributed.broadcast(buffer, src=rank, group=group)
+        with self._naming_the_dead():
+            sizes = [torch.zeros_like(mine) for _ in self.ranks]
+            distributed.all_gather(sizes, mine, group=group)
+            buffers = [torch.empty(int(size), dtype=torch.uint8) for size in sizes]
+            if payload:  # frombuffer refuses an empty buffer, and warns of one that is read-only
+                buffers[self.place] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+            for rank, buffer in zip(self.ranks, buffers, strict=True):
+                if len(buffer):  # payloads differ in length, so all_gather cannot send them
+                    distributed.broadcast(buffer, src=rank, group=group)
         return [buffer.numpy().tobytes() for buffer in buffers]
 
     def divided(
@@ -130,12 +132,19 @@ class Group:
             pass
 
     def _broadcast(self, tensor: Tensor, rank: int) -> None:
-        try:
+        with self._naming_the_dead(rank):
             distributed.broadcast(tensor, src=rank, group=self.tensors)
+
+    @contextmanager
+    def _naming_the_dead(self, rank: int | None = None) -> Iterator[None]:
+        """If an exchange fails, say which ranks have died since the last meeting, or that ``rank`` may have."""
+        try:
+            yield
         except RuntimeError as error:
             others = [each for each in self.ranks if each != self.ranks[self.place]]
             closed = [each for each in others if self._is_closed(each)]
-            raise RankError(self._missing(closed or [rank])) from error
+            suspects = [rank] if rank in others else others
+            raise RankError(self._missing(closed or suspects)) from error
 
     def meet(self) -> None:
         """Wait for all ranks.
