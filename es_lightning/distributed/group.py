@@ -137,7 +137,7 @@ class Group:
 
     @contextmanager
     def _naming_the_dead(self, rank: int | None = None) -> Iterator[None]:
-        """If an exchange fails, say which ranks have died since the last meeting, or that ``rank`` may have."""
+        """Where an exchange fails, say which ranks have died since the last meeting, or that one may have."""
         try:
             yield
         except RuntimeError as error:
