@@ -26,7 +26,7 @@ D, BANDWIDTH, FLOPS = 7.615616512e9, 3.35e12 * 0.6, 989e12 * 0.4
 
 def test_bytes_by_hand() -> None:
     assert QWEN_7B.cache_bytes == 57_344  # 2 * 28 layers * 4 heads * 128 * 2 bytes
-    assert cost.payload_bytes(64, 128, ranks=8) == 65_536 + 8 * 470
+    assert cost.payload_bytes(64, 128, ranks=8) == 65_536 + 8 * 560
     # 8 ranks: 7/8 of 69,296 bytes, and 7 lengths of 8 bytes.
     assert cost.sent_bytes(64, 128, ranks=8) == pytest.approx(60_634 + 56)
     assert cost.sent_bytes(64, 128, ranks=1) == 0
@@ -73,7 +73,7 @@ def test_seconds_by_hand() -> None:
     large = Batch(8192, 1, 1)
     assert cost.generate_seconds(QWEN_7B, H100, 1, large) == pytest.approx(2 * (2 * D * 8192 / FLOPS))
     # 8 ranks, 8 lanes: 14 messages of the barrier, 7 of the ring, 8 * 3 of the broadcasts.
-    gather = (65_536 + 8 * 470 + 64) / 1.25e9 + (14 + 7 + 24) * 50e-6
+    gather = (65_536 + 8 * 560 + 64) / 1.25e9 + (14 + 7 + 24) * 50e-6
     assert cost.gather_seconds(H100, 64, 128, 8) == pytest.approx(gather)
     assert cost.gather_seconds(H100, 64, 128, 1) == 0
 
