@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from _jobs import LR, SEED, SIGMA, Job, prompts_for, seconds, straggling, task
+from _jobs import LR, SEED, SIGMA, Job, prompts_for, seconds, straggling, task, whole
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
 from torch import nn
@@ -141,17 +141,7 @@ class Bench:
         few = self.ranks.world * 2  # members, to compile and to warm up
         self.generation(variant, Job(few, 2, 2, True, few), 0)
         found = [self.generation(variant, job, 1 + index) for index in range(self.order.generations)]
-        split = {name: median(each["seconds"][name] for each in found) for name in PHASES}
-        total = sum(split.values())
-        tokens = median(each["tokens"] for each in found)
-        return {
-            "seconds": {**split, "total": total},
-            "tokens_per_second": tokens / total,
-            "prompts_per_second": job.members * job.prompts / total,
-            "overhead_fraction": 1 - split["generate"] / total,
-            "tokens_per_completion": tokens / job.members / job.prompts,
-            "straggling": median(each["straggling"] for each in found),
-        }
+        return whole(found, job)
 
     @torch.no_grad()
     def generation(self, variant: str, job: Job, index: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -73,6 +74,25 @@ def straggling(lengths: Sequence[Sequence[int]]) -> float:
     """
     places = sum(len(batch) * max(batch) for batch in lengths)
     return 1 - sum(map(sum, lengths)) / places
+
+
+def whole(found: Sequence[dict[str, Any]], job: Job) -> dict[str, Any]:
+    """Return the median seconds of a whole generation by phase, and what it generated.
+
+    Args:
+        found: generations, each with its seconds by phase, its tokens, and its share of stragglers.
+        job: that they did.
+    """
+    split = {name: median(each["seconds"][name] for each in found) for name in found[0]["seconds"]}
+    total, tokens = sum(split.values()), median(each["tokens"] for each in found)
+    return {
+        "seconds": {**split, "total": total},
+        "tokens_per_second": tokens / total,
+        "prompts_per_second": job.members * job.prompts / total,
+        "overhead_fraction": 1 - split["generate"] / total,
+        "tokens_per_completion": tokens / job.members / job.prompts,
+        "straggling": median(each["straggling"] for each in found),
+    }
 
 
 def cpu() -> dict[str, Any]:

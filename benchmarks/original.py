@@ -17,11 +17,10 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from _jobs import LR, SEED, SIGMA, Job, prompts_for, straggling, task
+from _jobs import LR, SEED, SIGMA, Job, prompts_for, straggling, task, whole
 from torch import Tensor, nn
 
 from es_lightning.models import BaseModel
@@ -103,16 +102,7 @@ class Original:
         """Return the median seconds of a whole generation by phase, and what it generated."""
         self.generation(Job(2, 2, 2, True, 1), 0)  # warms up
         found = [self.generation(job, 1 + index) for index in range(generations)]
-        split = {name: median(each["seconds"][name] for each in found) for name in found[0]["seconds"]}
-        total, tokens = sum(split.values()), median(each["tokens"] for each in found)
-        return {
-            "seconds": {**split, "total": total},
-            "tokens_per_second": tokens / total,
-            "prompts_per_second": job.members * job.prompts / total,
-            "overhead_fraction": 1 - split["generate"] / total,
-            "tokens_per_completion": tokens / job.members / job.prompts,
-            "straggling": median(each["straggling"] for each in found),
-        }
+        return whole(found, job)
 
 
 @torch.no_grad()

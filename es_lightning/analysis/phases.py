@@ -86,7 +86,7 @@ def generation(work: Work, members: int) -> list[Line]:
         *(_together(work, mine) if work.engine.adapters else _alone(work, mine)),
         *([_penalty(work, mine)] if work.penalised else []),
         *_update(work, members, ranks),
-        Line("gather", gather, "(8 N P + 478 W) / network + messages * latency"),
+        Line("gather", gather, f"(8 N P + {cost.HEAD_BYTES + 8} W) / network + messages * latency"),
     ]
 
 
