@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class HFEngine(RolloutEngine):
             evaluate the same members; the number of ranks and the model's heads must divide by it.
         trust_remote_code: run Python code that comes with the model folder.
     """
+
+    gives_distributions = True
 
     def __init__(
         self,
@@ -167,6 +169,16 @@ class HFEngine(RolloutEngine):
             logits = self.model(ids).logits[0, :-1].float()
             result.append(logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu())
         return result
+
+    @torch.no_grad()
+    def distributions(
+        self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    ) -> Iterator[Tensor]:
+        """Yield the log-probabilities of the whole vocabulary at some positions; sequences are not padded."""
+        for sequence, asked in zip(sequences, positions, strict=True):
+            ids = torch.tensor([list(sequence)], device=self.model.device)
+            places = torch.tensor(asked, dtype=torch.long, device=self.model.device) - 1
+            yield self.model(ids).logits[0, places].float().log_softmax(-1).cpu()
 
     def close(self) -> None:
         """Drop the model."""
