@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["base_tuned", "tuned_base"]
 Samples = list[dict[str, Any]]
-"""Per prompt the token ids of prompt and completion, how many of them are the prompt's, and their logprobs."""
+"""Per prompt all ``token_ids``, how many of them are ``given``, and ``logprobs`` of the completion."""
 SUFFIXES = ("", "_se", "_completion", "_completion_se")
 
 
@@ -113,9 +113,9 @@ class KLDrift(Periodic, Monitor):
         module = tuning(pl_module)
         if self.positions and not module.rollouts.engine.gives_distributions:
             raise UsageError(
-                f"KLDrift.positions is {self.positions}, and {type(module.rollouts.engine).__name__} does not "
-                "tell the log-probabilities of the whole vocabulary: set positions to 0, or model.engine to "
-                "HFEngine."
+                f"KLDrift.positions is {self.positions}, and {type(module.rollouts.engine).__name__} does "
+                "not tell the log-probabilities of the whole vocabulary: set positions to 0, or model.engine "
+                "to HFEngine."
             )
         own = module.data.task
         for name, task in (self.tasks or {metric_name(own.name): own}).items():

@@ -38,8 +38,8 @@ class SigmaFinder(Monitor):
     The score of a sigma is -Cov(R+, R-) / Var(R), with the covariance of the two members of a pair and the
     variance over all members, and without what holds for single prompts only. It is a cautious estimate of
     ||E[Z eps]||^2, the share of the rewards' variance that is linear in the noise. This share decides what a
-    step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``). The score itself is minus the
-    correlation of the two rewards of a pair: no share, since it falls below 0 where curvature decides.
+    step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``). The score itself is no
+    share: it is minus the correlation of the two rewards of a pair, below 0 where curvature decides.
 
     The sweep takes as long as ``num * 2 * pairs + 1`` members. A resumed run does not repeat it.
 

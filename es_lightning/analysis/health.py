@@ -39,7 +39,7 @@ def agreement_by_chance(members: int, prompts: int, pairs: bool) -> tuple[float,
 
     MS_m / MS_e then has the F distribution with m and m (P - 1) degrees of freedom, where m is N - 1, or the
     number of pairs K: differences within pairs have no mean to subtract. The agreement is (F - 1) / (F + 1).
-    Its mean is below 0 for more than 2 prompts. For rewards of 0 and 1 both numbers hold within a few percent.
+    Its mean is below 0 for more than 2 prompts. Rewards of 0 and 1 have these numbers within a few percent.
 
     Args:
         members: N, at least 2.

@@ -134,7 +134,7 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
 
 
 def interval(scores: Tensor, without_one: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the 90 % interval of each score: Student's t with the jackknife's standard error, on Fisher's z.
+    """Compute each score's 90 % interval: Student's t with the jackknife's standard error, on Fisher's z.
 
     z = atanh(score) has nearly the same spread whatever the score, since the score is minus a correlation of
     K pairs (Fisher 1921). SE(z)^2 = (K - 1) / K * sum_k (z_(k) - mean z_(k))^2, where z_(k) lacks pair k, and

@@ -200,7 +200,8 @@ class RolloutEngine(ABC):
             UsageError: the engine tells the log-probabilities of single tokens only.
         """
         raise UsageError(
-            f"{type(self).__name__} does not tell the log-probabilities of the whole vocabulary: take HFEngine."
+            f"{type(self).__name__} does not tell the log-probabilities of the whole vocabulary: "
+            "take HFEngine."
         )
 
     @abstractmethod

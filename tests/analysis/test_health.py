@@ -12,7 +12,6 @@ from torch import Tensor
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.shaping import comparable, z_score
 from es_lightning.algorithm.signal import mean_squares, signal
-from es_lightning.algorithm.signal import signal
 from es_lightning.analysis.diagnosis import symptoms
 from es_lightning.analysis.health import (
     above,
