@@ -120,7 +120,7 @@ class GenerationTimer(Monitor):
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
         # Version 0.1.0 counted making noise and loading as one.
-        self.parts = [{"load": 0.0, **row} for row in state_dict["parts"]]
+        self.parts = [{**row, "load": row.get("load", 0.0)} for row in state_dict["parts"]]
 
 
 def parts(record: Generation, wall: float) -> dict[str, float]:

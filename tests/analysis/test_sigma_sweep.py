@@ -43,20 +43,30 @@ def binomial(rng: Any, sweeps: int, pairs: int) -> list[Tensor]:
     return [interleaved(*((rng.random(each.shape) < each) * 1.0 for each in both)) for both in chance]
 
 
+def curved(rng: Any, sweeps: int, pairs: int) -> list[Tensor]:
+    """A slope, and three curved directions whose squares are far from Gaussian."""
+    odd, even = rng.normal(size=(sweeps, pairs, 1)), rng.chisquare(3, size=(sweeps, pairs, 1)) / 6**0.5
+    cells = (sweeps, pairs, PROMPTS)
+    both = [[sign * odd * s**0.5 - even * (1 - s) ** 0.5 for sign in (1, -1)] for s in SLOPES]
+    return [interleaved(*(each + rng.normal(size=cells) for each in pair)) for pair in both]
+
+
 def scores(tables: list[Tensor]) -> Tensor:
     return smoothed(torch.stack([score(table, PROMPTS) for table in tables], dim=-1))
 
 
-@pytest.mark.parametrize("make", [gaussian, binomial])
-def test_a_score_s_interval_of_90_percent_covers_88_at_least_with_eight_pairs(make: Make) -> None:
+@pytest.mark.parametrize(("make", "least"), [(gaussian, 0.88), (binomial, 0.88), (curved, 0.85)])
+def test_a_score_s_interval_of_90_percent_covers_what_the_docs_say_with_eight_pairs(
+    make: Make, least: float
+) -> None:
     rng = np.random.default_rng(3)
     truth = scores(make(rng, 40, 2000)).mean(0)
     tables = make(rng, 4000, PAIRS)
     kept = [[n for n in range(2 * PAIRS) if n // 2 != left_out] for left_out in range(PAIRS)]
     low, high = interval(scores(tables), torch.stack([scores([t[:, k] for t in tables]) for k in kept]))
     covered = ((low <= truth) & (truth <= high)).double().mean(0)
-    assert covered.min() > 0.88 - 0.01  # two standard errors of a share of 0.88 in 4000
-    assert 0.88 < covered.mean() < 0.93
+    assert covered.min() > least
+    assert covered.max() < 0.93
 
 
 def test_a_verdict_holds_the_intervals_of_the_jackknife() -> None:

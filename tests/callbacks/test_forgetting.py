@@ -438,7 +438,7 @@ class Probed(Run):
     def module(self) -> Any:
         """The module, which brings them along."""
         tuned = super().module()
-        both = [forgetting(), KLDrift({"bytes": Bytes()}, prompts=3, max_tokens=6, every=2)]
+        both = [forgetting(), KLDrift({"bytes": Bytes()}, prompts=3, max_tokens=6, every=2, positions=5)]
         tuned.configure_callbacks = lambda: [*both, Dump(both, self.folder)]
         return tuned
 
