@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from io import BytesIO
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,10 +14,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.analysis.accuracy import marks
+from es_lightning.analysis.course import course
 from es_lightning.analysis.forgetting import (
     NAMES,
     Look,
-    course,
     measured,
     problem_table,
     sentence,
@@ -226,7 +226,8 @@ class Forgetting(Periodic, Monitor):
     def _rewards(self, module: Tuning) -> dict[str, float]:
         """Compare the centre's results on the prior tasks with those of the base model."""
         evaluations: dict[str, Evaluation] = {}
-        if not self.base or any("solved" not in base for base in self.base.values()):  # as in 0.1.0
+        # Version 0.1.0 kept no more than the base model's rewards.
+        if not self.base or any("solved" not in base for base in self.base.values()):
             module.rollouts.hold_base(module.base_model, module.centre)
             evaluations = self._evaluate(module)
             problems = self._digests()
@@ -241,8 +242,10 @@ class Forgetting(Periodic, Monitor):
         return measured(self._before(), self.looks, self.rows)
 
     def _before(self) -> dict[str, Look]:
-        kept = [field.name for field in fields(Look)]
-        return {name: Look(**{key: base[key] for key in kept}) for name, base in self.base.items()}
+        return {
+            name: Look(0, base["rewards"], base.get("solved"), base.get("named", False))
+            for name, base in self.base.items()
+        }
 
     def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep a row, and add the rewards on the new task that are known already."""

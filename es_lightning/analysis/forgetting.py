@@ -1,28 +1,18 @@
-"""How a prior task has changed: paired differences, the lowest value with its null, and a sentence about it.
-
-Notation: P problems, the same at every look at the centre, word for word; x_ip is what problem p earned at
-look i, and look 0 is the base model. d_ip = x_ip - x_0p.
-"""
+"""How prior tasks have changed: the numbers of a look at the centre, a summary, and a sentence about it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import mean
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from es_lightning.analysis.accuracy import marks
+from es_lightning.analysis.course import Course, course, mean_course
 from es_lightning.records import Evaluation
 
 Rows = Sequence[Mapping[str, float]]
-Array = NDArray[np.float64]
 NAMES = ("", "_minimum", "_null_minimum", "_change", "_change_se")
 """What follows a quantity's name in its metrics."""
-DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -47,80 +37,6 @@ class Look:
         """Take from an evaluation what is kept."""
         named = any("accuracy" in score for score in evaluation.scores)
         return cls(generation, evaluation.rewards, marks(evaluation), named)
-
-
-@dataclass(frozen=True)
-class Course:
-    """How the mean of one quantity has gone since the base model.
-
-    Args:
-        base: the base model's mean.
-        changes: float64 [k + 1], the changes since then; the first is that of the base model itself, 0.
-        covariance: float64 [k + 1, k + 1], of the changes; None if there is only one problem.
-        freedom: P - 1, the degrees of freedom of the covariance.
-    """
-
-    base: float
-    changes: Array
-    covariance: Array | None
-    freedom: int
-
-    def error(self) -> float | None:
-        """Return the standard error of the last change; None if there is only one problem."""
-        return None if self.covariance is None else sqrt(self.covariance[-1, -1])
-
-    def lowest_by_chance(self) -> tuple[float, float] | None:
-        """Return what the lowest value would be if nothing were forgotten, and the p-value of the one found.
-
-        The lowest of k noisy values is below their mean: by 1.87 standard errors if they are 20 independent
-        ones. Looks are not independent: all are compared with the same base model, and neighbouring centres
-        solve the same problems. So the null is the lowest of k + 1 normal changes with mean 0 and the
-        covariance that was found. The p-value is the share of such changes, of Student's t with P - 1
-        degrees of freedom, of which one is as low as the lowest that was found.
-
-        Returns:
-            The mean of the lowest value over 4000 draws, and p; None if there is only one problem.
-        """
-        if self.covariance is None:
-            return None
-        generator = np.random.default_rng(0)
-        centre = np.zeros(len(self.changes))
-        changes = generator.multivariate_normal(
-            centre, self.covariance, DRAWS, check_valid="ignore", method="eigh"
-        )
-        lowest = changes.min(axis=1)
-        tails = lowest * np.sqrt(self.freedom / generator.chisquare(self.freedom, DRAWS))
-        p_value = np.mean(tails <= self.changes.min() + 1e-12)  # rounding may not turn a tie into less
-        return self.base + float(lowest.mean()), float(p_value)
-
-
-def course(before: Sequence[float], looks: Sequence[Sequence[float]]) -> Course:
-    """Follow one quantity of one task: the mean change of d_ip over problems, Cov = cov(d_i, d_j) / P.
-
-    Args:
-        before: P numbers of the base model.
-        looks: per later look P numbers of the same problems.
-    """
-    size = len(before)
-    differences = np.array([np.zeros(size), *(np.subtract(look, before) for look in looks)])
-    covariance = np.atleast_2d(np.cov(differences)) / size if size > 1 else None
-    return Course(mean(before), differences.mean(axis=1), covariance, size - 1)
-
-
-def mean_course(courses: Sequence[Course]) -> Course:
-    """Average one quantity over T tasks, which have to have it in the same unit and at the same looks.
-
-    The tasks' problems are not the same, so the covariances add up: sum_t Cov_t / T^2.
-
-    Args:
-        courses: one per task.
-    """
-    known = [each.covariance for each in courses if each.covariance is not None]
-    covariance = np.sum(known, axis=0) / len(courses) ** 2 if len(known) == len(courses) else None
-    changes = np.mean([each.changes for each in courses], axis=0)
-    return Course(
-        mean(each.base for each in courses), changes, covariance, sum(each.freedom for each in courses)
-    )
 
 
 def numbers(key: str, followed: Course, rows: Rows) -> dict[str, float]:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
-from es_lightning.analysis.forgetting import Course, Look, course, mean_course, measured, problem_table
+from es_lightning.analysis.course import Course, course, mean_course
+from es_lightning.analysis.forgetting import Look, measured, problem_table
 
 PROBLEMS, LOOKS = 200, 20
 

@@ -251,6 +251,28 @@ def test_a_resumed_run_ends_with_the_numbers_of_an_uninterrupted_one(
     assert resumed.state_dict() == whole.state_dict()
 
 
+def test_a_checkpoint_of_version_0_1_0_has_its_base_model_measured_again(
+    parts: tuple[Path, Forgetting],
+) -> None:
+    folder, whole = parts
+    path = folder / "checkpoints" / "step=2.ckpt"
+    saved = torch.load(path, weights_only=True)
+    state = saved["callbacks"][forgetting(every=1).state_key]
+    del state["looks"]
+    for base in state["base"].values():
+        del base["solved"], base["named"], base["generation"]
+    for row in state["rows"]:
+        for name in [name for name in row if "accuracy_" in name or "_null_" in name]:
+            del row[name]
+    torch.save(saved, folder / "old.ckpt")
+    resumed = forgetting(every=1)
+    part(folder, [resumed], 4, str(folder / "old.ckpt"))
+    assert resumed.base == whole.base
+    for name in ("prior/letters", "prior/letters_minimum", "prior/letters_accuracy_change_se"):
+        assert resumed.rows[-1][name] == whole.rows[-1][name]
+    assert [look.generation for look in resumed.looks["letters"]] == [3, 4]
+
+
 def test_what_an_interruption_has_cut_off_is_made_up_for(
     tmp_path: Path, parts: tuple[Path, Forgetting]
 ) -> None:
