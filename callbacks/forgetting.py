@@ -302,7 +302,7 @@ class Forgetting(Periodic, Monitor):
             solved = solved_course(before, looks)
             if solved is not None:
                 table[name]["accuracy"] = summary(f"{key}_accuracy", solved, self.rows)
-                log.info("%s", sentence(f"{name}, accuracy,", table[name]["accuracy"]))
+                log.info("%s", sentence(f"{name} (accuracy)", table[name]["accuracy"]))
         write_table(trainer, "forgetting.json", table)
 
     def figure(self, trainer: pl.Trainer) -> Figure:
