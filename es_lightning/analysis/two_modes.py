@@ -107,7 +107,7 @@ def judge_two_modes(times: npt.ArrayLike, values: npt.ArrayLike, low_interval: b
     ``scipy.optimize``. The noise is AR(1), its correlation estimated together with the curve. A peak is told
     only if the second mode lowers the squares more than noise would (F test at 1 %). The interval holds all
     peaks whose best curve misses the points not much more than the best curve of all (profile likelihood):
-    RSS(t) <= RSS (1 + F_0.9(1, n - 5) / (n - 5)).
+    RSS(t) <= RSS (1 + F_0.9(1, m - 5) / (n - 5)), m = n (1 - rho) / (1 + rho).
 
     Args:
         times: for example updates done, in any order; values at equal times are averaged, [n].
@@ -232,7 +232,7 @@ class _Curve:
         from scipy.optimize import brentq
         from scipy.stats import f
 
-        allowed = float(f.ppf(LEVEL, 1, self._freedom)) * self.squares / self._freedom
+        allowed = float(f.ppf(LEVEL, 1, self._independent)) * self.squares / self._freedom
         found = []
         for end in ends:
             logs = np.log(self.rates)
@@ -259,6 +259,15 @@ class _Curve:
     @property
     def _freedom(self) -> int:
         return len(self.since) - PARAMETERS
+
+    @property
+    def _independent(self) -> float:
+        """Degrees of freedom of as many independent points as tell the mean as well, at least 1.
+
+        The more correlated the noise is, the less is known of its size and its correlation.
+        """
+        rho = self.noise.rho
+        return max(len(self.since) * (1 - rho) / (1 + rho) - PARAMETERS, 1.0)
 
     def _modes(self, logs: Array) -> Array:
         """A constant and a decaying exponential for each logarithm of a rate, [n, 1 + k]."""
