@@ -9,6 +9,9 @@ from es_lightning.errors import UsageError
 
 Array = npt.NDArray[np.float64]
 
+NONE = 1e-200  # amplitudes smaller than this part of the largest, and such rates, are 0
+LATEST = 1e250
+
 
 def peak_of_modes(amplitudes: npt.ArrayLike, rates: npt.ArrayLike) -> float | None:
     """Find when J_inf + sum_i A_i exp(-gamma_i t) is largest, in steps from t = 0.
@@ -34,7 +37,7 @@ def peak_of_modes(amplitudes: npt.ArrayLike, rates: npt.ArrayLike) -> float | No
         raise UsageError("a mode's amplitude or rate is not finite, or its rate is negative.")
     distinct, place = np.unique(speeds, return_inverse=True)
     sizes = np.bincount(place, sizes, len(distinct))
-    distinct, sizes = distinct[distinct > 0], sizes[distinct > 0]
+    distinct, sizes = distinct[distinct > NONE], sizes[distinct > NONE]
     if not len(distinct):
         return None
 
@@ -58,7 +61,8 @@ def _zeros(sizes: Array, rates: Array) -> list[float]:
     """
     from scipy.optimize import brentq
 
-    rates, sizes = rates[sizes != 0], sizes[sizes != 0]
+    counts = np.abs(sizes) > NONE * np.abs(sizes).max(initial=0.0)
+    rates, sizes = rates[counts], sizes[counts]
     if len(sizes) < 2 or (np.sign(sizes) == np.sign(sizes[0])).all():
         return []
     above = rates - rates[0]
@@ -69,7 +73,7 @@ def _zeros(sizes: Array, rates: Array) -> list[float]:
 
     edges = [0.0, *_zeros((above * sizes)[1:], above[1:])]
     far = (edges[-1] or 1 / above[-1]) * 2
-    while value(far) * sizes[0] <= 0:  # the slowest mode outlives all others
+    while value(far) * sizes[0] <= 0 and far < LATEST:  # the slowest mode outlives all others
         far *= 2
     edges.append(far)
     parts = [

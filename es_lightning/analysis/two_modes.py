@@ -182,8 +182,7 @@ class _Curve:
         """Chance of an F statistic as large as that of two modes against one, if there is only one."""
         from scipy.stats import f
 
-        starts = np.log(self.grid[::4, None])
-        one = min(self._missed(self._fitted(start)) for start in starts)
+        one = self._missed(self._fitted(min(np.log(self.grid[:, None]), key=self._missed)))
         statistic = (one - self.squares) / 2 / (self.squares / self._freedom)
         return float(f.sf(max(statistic, 0.0), 2, self._freedom))
 
@@ -242,7 +241,8 @@ class _Curve:
                 columns = curve(value)
                 logs = self._minimum(lambda tried: self._projected(*columns(tried))[1], logs)
                 left = self._projected(*columns(logs))[1]
-                return float(left @ left) - self.squares - allowed
+                # Squares grow as those of the distance from the best value; roots of them are nearly lines.
+                return float(np.sqrt(max(left @ left - self.squares, 0.0)) - np.sqrt(allowed))
 
             inside, step = best, 1e-3 * abs(best)
             while True:
@@ -294,7 +294,7 @@ class _Curve:
 
         bounds = np.log(self.grid[0]) - 1, np.log(self.grid[-1]) + 0.5
         start = np.clip(logs, bounds[0] + 1e-6, bounds[1] - 1e-6)
-        found = least_squares(missed, start, bounds=bounds, ftol=1e-10, xtol=1e-10, gtol=1e-15)
+        found = least_squares(missed, start, bounds=bounds, ftol=1e-9, xtol=1e-9, gtol=1e-15)
         return np.asarray(found.x)
 
     def _linearised(self, logs: Array) -> tuple[Array, Array]:

@@ -97,9 +97,11 @@ class Quadratic:
     @cached_property
     def steady_variances(self) -> Array:
         """Limits of the variances, [D]: alpha sigma^2 / (N lambda_i (2 - alpha lambda_i)); inf if flat."""
-        with np.errstate(divide="ignore"):
-            steady = self.alpha * self.kappa / (self.curvatures * (2 - self.alpha * self.curvatures))
-        return np.asarray(steady)
+        falling = self.curvatures * (2 - self.alpha * self.curvatures)
+        flat = np.inf if self.kappa else 0.0
+        with np.errstate(over="ignore"):
+            steady = self.alpha * self.kappa / np.where(falling > 0, falling, 1.0)
+        return np.where(falling > 0, steady, flat)
 
     def rewards(self, steps: Array) -> Array:
         """Compute E J_t = 1 - 1/2 sum_i lambda_i (mean^2 + variance), [T], after numbers of steps [T]."""
