@@ -63,9 +63,8 @@ class Quadratic:
         steepest = float(curvatures.max(initial=0.0))
         if self.alpha * steepest >= 2:
             raise UsageError(
-                f"alpha {self.alpha:g} times the largest curvature {steepest:g} is {self.alpha * steepest:g}: "
-                "there is no steady state from 2 on, because each step ends farther from the maximum. Lower "
-                "alpha."
+                f"alpha {self.alpha:g} times the largest curvature {steepest:g} is at least 2: there is no "
+                "steady state, because each step ends farther from the maximum. Lower alpha."
             )
 
     @property

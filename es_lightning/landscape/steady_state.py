@@ -220,8 +220,8 @@ def _level(population: int, ascents: Sequence[Ascent], rules: Rules) -> Level:
     for ascent in ascents:
         if len(ascent.rewards) <= 2 * rules.window:
             raise UsageError(
-                f"an ascent has {len(ascent.rewards) - 1} steps, and two windows take {2 * rules.window}: give "
-                "more steps or a smaller window."
+                f"an ascent has {len(ascent.rewards) - 1} steps, and two windows take {2 * rules.window}: "
+                "give more steps or a smaller window."
             )
         first = float(ascent.rewards[-2 * rules.window : -rules.window].mean())
         second = float(ascent.rewards[-rules.window :].mean())

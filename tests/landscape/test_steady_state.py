@@ -115,7 +115,7 @@ def test_rules_that_rule_nothing(changed: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("members", [6, 20])
 def test_z_scored_steps_cost_what_their_formula_says(members: int) -> None:
-    """Populations on a quadratic whose rewards are noisy, as the code does it: z-scores, lr / N * sum Z eps."""
+    """Populations on a quadratic with noisy rewards, as the code does it: lr / N * sum Z eps."""
     generator = np.random.default_rng(2)
     curvatures = np.repeat([1.0, 0.5], 5)
     lr, sigma, noise = 0.06, 0.05, 0.3
