@@ -107,6 +107,12 @@ class Quadratic:
         squares = self.means(steps) ** 2 + self.variances(steps)
         return np.asarray(1 - 0.5 * squares @ self.curvatures)
 
+    def reward_variances(self, steps: Array) -> Array:
+        """Compute Var J_t = sum_i lambda_i^2 (variance^2 / 2 + mean^2 variance), [T], of normal x_{i,t}."""
+        variances = self.variances(steps)
+        parts = variances**2 / 2 + self.means(steps) ** 2 * variances
+        return np.asarray(parts @ self.curvatures**2)
+
     @property
     def effective_dimension(self) -> float:
         """d_eff(alpha) = sum over lambda_i > 0 of 2 / (2 - alpha lambda_i): C's rank if alpha is small."""

@@ -109,9 +109,13 @@ def double_well(path: Path, rows: Sequence[Mapping[str, float]], steps: int, run
     left.semilogy(height, kramers, color=RED, lw=1.3, ls="--", label="Kramers' law")
     left.semilogy(height, mean, color=INK, lw=1.3, label="mean of the diffusion, exact")
     seen = np.isfinite(simulated)
-    bars = np.minimum(BAND * error, 0.9 * simulated)[seen], (BAND * error)[seen]
     left.errorbar(
-        height[seen], simulated[seen], bars, fmt="o", color=ACCENT, ms=5, lw=1.2, label="simulated, 95 %"
+        *(height[seen], simulated[seen], BAND * error[seen]),
+        fmt="o",
+        color=ACCENT,
+        ms=5,
+        lw=1.2,
+        label="simulated, 95 %",
     )
     left.axhline(steps, color=QUIET, lw=1, ls=":")
     left.annotate("length of a run", (height[0], steps), color=INK, fontsize=8, va="bottom")

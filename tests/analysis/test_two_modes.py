@@ -30,7 +30,7 @@ TIMES = np.arange(5, 305, 5, dtype=np.float64)
 
 
 def curve(noise: float, seed: int, correlation: float = 0.0) -> np.ndarray:
-    """A rise from 0.2, a peak at 53.9, a decay to 0.6, all with AR(1) noise."""
+    """A rise from 0.2, a peak at 66.05, a decay to 0.6, all with AR(1) noise."""
     exact = 0.6 - 0.7 * np.exp(-TIMES / 20) + 0.3 * np.exp(-TIMES / 150)
     white = np.random.default_rng(seed).standard_normal(len(TIMES))
     wander = white.copy()

@@ -24,6 +24,14 @@ def test_simulated_rewards_average_to_the_closed_form() -> None:
     assert (apart[1:] < 4.5 * error[1:]).all()
 
 
+def test_simulated_rewards_vary_as_the_closed_form_says() -> None:
+    runs = 4000
+    rewards = TOY.simulate(60, runs, seed=5)
+    variances = TOY.reward_variances(STEPS[:61])
+    assert variances[0] == 0
+    assert rewards.var(axis=0)[1:] == pytest.approx(variances[1:], rel=0.12)
+
+
 def test_measuring_adds_its_own_noise() -> None:
     exact, noisy = (TOY.simulate(50, 400, 3, evaluation_noise=noise) for noise in (0.0, 0.2))
     assert np.std(noisy - exact) == pytest.approx(0.2, rel=0.03)
