@@ -54,6 +54,7 @@ class Autoregression:
             left = left - orthogonal @ (orthogonal.T @ left)
             size = float(np.sum(np.log(1 - rho ** (2 * self.gaps)))) / 2 if rho else 0.0
             spread = float(np.sum(np.log(np.abs(np.diag(triangle)) + TINY)))
-            return -size - spread - (points - parameters) / 2 * float(np.log(left @ left + TINY))
+            squares = float(np.log(left @ left + TINY))
+            return -size - spread - (int(points) - int(parameters)) / 2 * squares
 
         return Autoregression(self.gaps, max(CORRELATIONS.tolist(), key=likelihood))

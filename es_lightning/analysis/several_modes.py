@@ -36,7 +36,7 @@ def peak_of_modes(amplitudes: npt.ArrayLike, rates: npt.ArrayLike) -> float | No
     if not (np.isfinite(sizes).all() and np.isfinite(speeds).all() and (speeds >= 0).all()):
         raise UsageError("a mode's amplitude or rate is not finite, or its rate is negative.")
     distinct, place = np.unique(speeds, return_inverse=True)
-    sizes = np.bincount(place, sizes, len(distinct))
+    sizes = np.bincount(place, sizes, len(distinct)).astype(np.float64)
     distinct, sizes = distinct[distinct > NONE], sizes[distinct > NONE]
     if not len(distinct):
         return None

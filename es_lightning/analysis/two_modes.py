@@ -221,40 +221,52 @@ class _Curve:
         best: float,
         ends: tuple[float, float],
     ) -> tuple[float, float]:
-        """Find where the least squares with one parameter held exceed those of the best fit by too much.
+        """Find the values of one parameter, held while the others are fitted, that the points allow.
 
         Args:
             curve: for a value of the parameter, what makes columns and points of the rates' logarithms.
             best: value of the best fit.
             ends: least and largest value to try.
         """
-        from scipy.optimize import brentq
         from scipy.stats import f
 
         allowed = float(f.ppf(LEVEL, 1, self._independent)) * self.squares / self._freedom
-        found = []
-        for end in ends:
-            logs = np.log(self.rates)
+        low, high = (self._edge(curve, best, end, allowed) for end in ends)
+        return low, high
 
-            def excess(value: float) -> float:
-                nonlocal logs  # the neighbour's rates are where the search for these begins
-                columns = curve(value)
-                logs = self._minimum(lambda tried: self._projected(*columns(tried))[1], logs)
-                left = self._projected(*columns(logs))[1]
-                # Squares grow as those of the distance from the best value; roots of them are nearly lines.
-                return float(np.sqrt(max(left @ left - self.squares, 0.0)) - np.sqrt(allowed))
+    def _edge(
+        self,
+        curve: Callable[[float], Callable[[Array], tuple[Array, Array]]],
+        best: float,
+        end: float,
+        allowed: float,
+    ) -> float:
+        """Find where the least squares exceed the best fit's by ``allowed``, between its value and an end.
 
-            inside, step = best, 1e-3 * abs(best)
-            while True:
-                outside = best + min(step, abs(end - best)) * (1 if end > best else -1)
-                if excess(outside) > 0:
-                    found.append(float(brentq(excess, inside, outside, rtol=1e-4)))
-                    break
-                if outside == end:
-                    found.append(0.0 if end == 0 else np.inf)
-                    break
-                inside, step = outside, 2 * step
-        return found[0], found[1]
+        Returns:
+            0 or infinity if even the end is within what is allowed.
+        """
+        from scipy.optimize import brentq
+
+        logs = np.log(self.rates)
+
+        def excess(value: float) -> float:
+            nonlocal logs  # the neighbour's rates are where the search for these begins
+            columns = curve(value)
+            logs = self._minimum(lambda tried: self._projected(*columns(tried))[1], logs)
+            left = self._projected(*columns(logs))[1]
+            more = max(float(left @ left) - self.squares, 0.0)
+            # Squares grow as those of the distance from the best value; roots of them are nearly lines.
+            return float(np.sqrt(more) - np.sqrt(allowed))
+
+        inside, step = best, 1e-3 * abs(best)
+        while True:
+            outside = best + min(step, abs(end - best)) * (1 if end > best else -1)
+            if excess(outside) > 0:
+                return float(brentq(excess, inside, outside, rtol=1e-4))
+            if outside == end:
+                return 0.0 if end == 0 else np.inf
+            inside, step = outside, 2 * step
 
     @property
     def _freedom(self) -> int:
@@ -278,7 +290,7 @@ class _Curve:
         """Return the least-squares coefficients of columns, and what they leave, made white."""
         white = self.noise.whiten(columns)
         target = self.noise.whiten(self.rewards if points is None else points)
-        coefficients = np.linalg.lstsq(white, target, rcond=None)[0]
+        coefficients = np.asarray(np.linalg.lstsq(white, target, rcond=None)[0], dtype=np.float64)
         return coefficients, target - white @ coefficients
 
     def _fitted(self, logs: Array) -> Array:

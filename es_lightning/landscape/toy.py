@@ -127,7 +127,7 @@ def rise_and_decay(toy: Toy, steps: int, runs: int, seed: int) -> list[RiseAndDe
         rewards = model.simulate(steps, runs, seed + number)
         mean, error = rewards.mean(axis=0), rewards.std(axis=0, ddof=1) / np.sqrt(runs)
         # The exact error: that of few and skewed rewards is small where their mean is by chance high.
-        expected = np.sqrt(model.reward_variances(np.arange(1.0, steps + 1)) / runs)
+        expected = np.sqrt(model.reward_variances(np.arange(1, steps + 1, dtype=np.float64)) / runs)
         noisy = expected > 0
         apart = np.abs(mean - exact)[1:][noisy] / expected[noisy]
         allowed = float(norm.isf(CHANCE / steps / 2))
