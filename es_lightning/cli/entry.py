@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 from es_lightning.cli import commands, usage
 from es_lightning.cli.console import quiet, stop
+from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
 from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
 from es_lightning.system.signals import Interrupted, ending_at_once, interruptible_start
@@ -22,6 +23,7 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "fetch": commands.fetch,
     "plan": commands.plan,
     "replay": commands.replay,
+    "simulate": simulate,
     "ui": commands.ui,
 }
 """Commands that run nothing with Lightning's Trainer."""

@@ -54,6 +54,7 @@ def run(folder: Path, forbidden: tuple[str, ...], *arguments: str) -> str:
         ("fetch", "embedded model:"),
         ("replay --help", "--journal"),
         ("plan --help", "--dollars_per_hour"),
+        ("simulate --help", "--populations"),
     ],
 )
 def test_a_small_command_imports_nothing_slow(arguments: str, words: str, tmp_path: Path) -> None:
