@@ -6,6 +6,7 @@ critical values are those of noise around a constant mean, found by simulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +30,8 @@ class PeakVerdict:
 
     Args:
         alarm: whether the curve has fallen from its peak.
-        statistic: fall from the best to the latest window in standard errors, the largest over all lengths.
+        statistic: fall from the best to the latest window, the largest over all lengths, in a scale that only
+            ``critical`` gives a meaning.
         critical: what ``statistic`` must exceed; infinite while there are too few points.
         window: length in points of the windows that ``statistic`` compares.
         peak: index of the point in the middle of the best window.
@@ -44,6 +46,15 @@ class PeakVerdict:
     peak: int
     level: float
     latest: float
+
+    def nearness(self) -> float:
+        """Return how near the statistic is to an alarm: its share of the critical value, above 1 if beyond.
+
+        It is 0 where there can be no alarm yet.
+        """
+        if not self.alarm and (self.critical <= 0 or math.isinf(self.critical)):
+            return 0.0
+        return self.statistic / self.critical if self.critical > 0 else math.inf
 
 
 class PeakTest:
@@ -80,7 +91,7 @@ class PeakTest:
         min_drop: float = 0.0,
         correlation: float | None = None,
     ) -> None:
-        _check_settings(false_alarm_rate, smallest, min_points, min_drop, correlation)
+        check_settings(false_alarm_rate, smallest, min_points, min_drop, correlation)
         self.smallest, self.min_points, self.min_drop = smallest, min_points, min_drop
         self.correlation = correlation
         self._calibration = (false_alarm_rate, max(horizon, min_points), smallest, min_points)
@@ -237,8 +248,12 @@ def _autoregressive(noise: Array, correlation: float) -> Array:
     return noise
 
 
-def _check_settings(
-    false_alarm_rate: float, smallest: int, min_points: int, min_drop: float, correlation: float | None
+def check_settings(
+    false_alarm_rate: float,
+    smallest: int,
+    min_points: int,
+    min_drop: float,
+    correlation: float | None = None,
 ) -> None:
     rules = {
         f"false_alarm_rate is {false_alarm_rate}: give 0.001 to 0.5.": 0.001 <= false_alarm_rate <= 0.5,
