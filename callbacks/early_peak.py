@@ -224,7 +224,8 @@ class EarlyPeak(Monitor):
             words.append("stops")
         if trainer.is_global_zero:
             log.info(
-                "%s was best at generation %d with %.4g and has fallen to %.4g at generation %d: the run %s.%s",
+                "%s was best at generation %d with %.4g and has fallen to %.4g at generation %d: "
+                "the run %s.%s",
                 *(self.monitor, *(alarm[key] for key in ("peak", "level", "latest", "generation"))),
                 " and ".join(words) or "goes on as it is",
                 f" {meaning}" if meaning else "",
@@ -235,8 +236,8 @@ class EarlyPeak(Monitor):
         if not self.watch.paired:
             return ""
         return (
-            f"Prompt by prompt, the centres around generation {alarm['generation']} are worse than those around "
-            f"{alarm['peak']} on this task ({len(self.watch.prompts[-1])} prompts, false-alarm rate "
+            f"Prompt by prompt, the latest centres are worse on this task than those around generation "
+            f"{alarm['peak']} ({len(self.watch.prompts[-1])} prompts, false-alarm rate "
             f"{self.watch.settings['false_alarm_rate']:g})."
         )
 

@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.intp]
 LEAST_PROMPTS = 16  # with fewer, all signs of one half agree by chance too often for a verdict in good time
 ASSIGNMENTS = 10_000  # random assignments of signs to the prompts of a half
 MOST_SIGNS = 2**23  # of one half in memory, float32
-PACE = 16  # tests after which half of the false-alarm rate is spent
+PACE = 8  # tests after which half of the false-alarm rate is spent
 SEED = 20_260_200_170  # of halves and signs, so that verdicts are the same everywhere
 DECIMALS = 4  # of a statistic; rewards of 0 and 1 make ties, which must not depend on how sums are rounded
 
@@ -38,7 +38,7 @@ class PairedPeakTest:
     the whole run, a random sign. For one look and rewards of 0 and 1 that is McNemar's exact test. The
     assignments of signs that have raised an alarm before are out, so dependent looks cost little.
 
-    The rate is spent over the looks, the share k / (k + 16) of it up to look k, whatever the length of the
+    The rate is spent over the looks, the share k / (k + 8) of it up to look k, whatever the length of the
     run (Lan and DeMets 1983, Biometrika 70). Each half of the prompts chooses for the other one, and has half
     of the rate.
 
