@@ -7,7 +7,7 @@
     python benchmarks/early_peak.py --replay runs/mine
 
 Rewards are simulated: the quadratic model of arXiv 2602.00170 for the first table, curves and prompts that
-never fall for the others. No model is run. A replay judges what a run has written into tables/early_peak.json.
+never fall for the others. No model is run. A replay judges the points of a run's tables/early_peak.json.
 """
 
 import argparse
