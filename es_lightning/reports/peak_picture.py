@@ -101,4 +101,4 @@ def draw_test(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
     shares = [row["health/peak_statistic"] / row["health/peak_critical"] for row in tested]
     axes.plot(times, shares, color=INK, lw=1.4, label="fall from the peak")
     axes.axhline(1.0, color=RED, lw=1.2, ls="--", label="alarm above")
-    axes.set_ylabel("statistic / critical value")
+    axes.set_ylabel("statistic /\ncritical value")
