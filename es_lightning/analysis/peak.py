@@ -105,7 +105,9 @@ class PeakTest:
         """Return critical values [R, n] after each point of curves [R, n]; infinite where alarms are off."""
         table = critical_values(*self._calibration, self.correlation)
         values = table[np.minimum(np.arange(curves.shape[1]), len(table) - 1)]
-        return np.asarray(values * allowance(curves, self.correlation, least))
+        found, on = np.full(curves.shape, np.inf), np.isfinite(values)
+        found[:, on] = values[on] * allowance(curves, self.correlation, least)[:, on]
+        return found
 
     def __call__(self, values: Sequence[float]) -> PeakVerdict:
         """Judge a curve by all its points so far.
