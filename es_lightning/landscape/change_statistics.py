@@ -1,4 +1,4 @@
-"""How the reward changes over the candidates of one sigma: how many improve, by how much, how many not at all."""
+"""How the reward changes over the candidates of one sigma: how many improve, and by how much."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class SigmaSummary:
     def verdict(self) -> Iterator[str]:
         """Yield plain sentences: like the null or not, what the chosen gain, how many do nothing."""
         if self.is_constant:
-            yield "no candidate changed the reward: sigma is too small to see anything, or the reward too coarse"
+            yield "no candidate changed the reward: sigma is too small, or the reward too coarse"
             return
         yield self._against_null()
         if self.held_out is not None:
