@@ -22,7 +22,8 @@ def probe_markdown(rows: Rows, verdicts: Mapping[float, Sequence[str]]) -> str:
     about = (
         f"{size}task {first['task'] or UNKNOWN}: {first['batches']} batches of {first['candidates']} "
         f"candidates for each sigma, {first['prompts']} prompts; the centre earns "
-        f"{first['centre']:.4f}{headroom}. Changes are in units of reward; brackets and +- are 95 % intervals."
+        f"{first['centre']:.4f}{headroom}. Changes are in units of reward; "
+        "brackets and +- are 95 % intervals."
     )
     told = "\n".join(f"- sigma {sigma:g}: {'; '.join(words)}." for sigma, words in verdicts.items())
     tables = f"{_changes(rows)}\n\n{_best(rows)}"
