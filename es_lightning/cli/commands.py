@@ -265,11 +265,11 @@ def probe(arguments: list[str]) -> None:
         if options.report:
             from es_lightning.cli.probe_report import report
         else:
-            from es_lightning.cli.probe import probe as run
+            from es_lightning.cli.probe import probe as run_probe
     if options.report:
         report(options.report, options.largest)
     else:
-        run(options, rest)
+        run_probe(options.output, rest)
 
 
 def probe_parser() -> PlanParser:

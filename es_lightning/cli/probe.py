@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -27,16 +26,16 @@ log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between two lines about progress
 
 
-def probe(options: Namespace, arguments: Sequence[str]) -> None:
+def probe(output: Path | None, arguments: Sequence[str]) -> None:
     """Run a probe, or go on with one, and write its report.
 
     Args:
-        options: of this command.
+        output: folder of the probe; None takes runs/probe-NAME, after the config.
         arguments: options of ``fit`` and of the section ``probe``.
     """
     parts, sections = opened_with(arguments, {"probe": ProbeSettings})
     settings: ProbeSettings = sections["probe"]
-    folder = options.output or Path("runs") / f"probe-{config_name(parts)}"
+    folder = output or Path("runs") / f"probe-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
     loggers = loggers_for(parts.config["trainer"].get("logger"), folder) if writes else []

@@ -48,7 +48,7 @@ def test_it_leaves_a_table_and_a_report(folder: Path) -> None:
     assert len(results.table) == 24
     assert results.header["model"] == "tiny" and results.header["parameters"] == 115264
     assert np.isfinite(results.rewards(0.05)).all() and results.rewards(0.05).shape == (2, 6, 4)
-    assert NAMES <= {path.name for path in (folder / "report").iterdir()}
+    assert {path.name for path in (folder / "report").iterdir()} >= NAMES
 
 
 def test_a_stopped_probe_goes_on_to_the_same_table(folder: Path, tmp_path: Path) -> None:
