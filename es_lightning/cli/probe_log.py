@@ -33,9 +33,10 @@ def loggers_for(asked: Any, folder: Path) -> list[Logger]:
     """
     if asked is False:
         return []
-    made = [mlflow_logger(folder)] if asked in (None, True) else _instantiated(asked)
+    made: list[Logger] = [mlflow_logger(folder)] if asked in (None, True) else _instantiated(asked)
     for logger in made:
-        _ = logger.experiment
+        if isinstance(logger, DurableMLFlowLogger):
+            _ = logger.experiment  # checks its address
     return made
 
 

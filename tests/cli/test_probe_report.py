@@ -60,6 +60,7 @@ def test_the_report_has_pictures_with_their_numbers_a_table_and_metrics(tmp_path
     assert recorder.metrics["probe/improve/sigma_0.5"] == rows[0]["improve"]
     text = (folder / "report" / "report.md").read_text()
     assert text.startswith("# Probe of toy-1\n\ntask toy: 2 batches of 40 candidates")
+    assert "best of 5 (null) |     best of 10 (null) |     best of 20 (null)" in text
     assert "- sigma 0.5: best-of-N looks like the Gaussian null (p = " in text
 
 
