@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import Logger
 
 from es_lightning.errors import UsageError
@@ -48,9 +48,7 @@ def _instantiated(asked: Any) -> list[Logger]:
             "trainer.logger has an address with a password or a token: give it by MLFLOW_TRACKING_URI "
             "instead, or go without by --trainer.logger false."
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--logger", type=list[Logger])
-    return list(parser.instantiate_classes(parser.parse_object({"logger": given})).logger)
+    return [instantiate_class((), each) for each in given]
 
 
 def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
