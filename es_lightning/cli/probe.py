@@ -13,9 +13,10 @@ from typing import Any
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.probe_log import finalized, loggers_for
 from es_lightning.cli.probe_report import report
+from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
-from es_lightning.landscape.landscape import ModelLandscape, members_at_once
+from es_lightning.landscape.landscape import ModelLandscape, members_expected
 from es_lightning.landscape.probe import Probe, ProbeSettings
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
@@ -43,8 +44,13 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
             until_end.callback(hold(folder))
         problems = settings.choose(parts.data.prompts(settings.split))
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
-        members = min(settings.members, members_at_once(parts))
-        centre = parts.start(members)
+        if len(prompts) < len(problems):
+            raise UsageError(
+                f"{len(problems) - len(prompts)} of the {len(problems)} prompts are too long for the model, "
+                "and models are compared on the same ones: lower model.sampling.max_tokens, or take another "
+                "probe.pool_seed."
+            )
+        centre = parts.start(members_expected(parts, settings.members))
         landscape = ModelLandscape(parts, centre, prompts)
         about = _about(parts, prompts, sum(each.numel() for each in centre.parameters()))
         Probe(landscape, settings, folder, about, writes).run(_teller() if writes else None)
