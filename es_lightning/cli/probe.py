@@ -11,13 +11,14 @@ from time import monotonic
 from typing import Any
 
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.cli.probe_report import report
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
 from es_lightning.landscape.landscape import ModelLandscape, members_expected
 from es_lightning.landscape.probe import Probe, ProbeSettings
+from es_lightning.landscape.probe_store import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
@@ -38,6 +39,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
     folder = output or Path("runs") / f"probe-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
+    loggers = loggers_for(parts.config["trainer"].get("logger"), folder) if writes else []
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
@@ -53,11 +55,10 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
         centre = parts.start(members_expected(parts, settings.members))
         landscape = ModelLandscape(parts, centre, prompts)
         about = _about(parts, prompts, sum(each.numel() for each in centre.parameters()))
-        Probe(landscape, settings, folder, about, writes).run(_teller() if writes else None)
+        results = Probe(landscape, settings, folder, about, writes).run(_teller() if writes else None)
         if writes:
-            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
-            report([folder], settings.largest, loggers)
-            finalized(loggers)
+            with logging_to(loggers, _logged(results)):
+                report([folder], settings.largest, loggers)
 
 
 def config_name(parts: Parts) -> str:
@@ -101,3 +102,8 @@ def _teller() -> Any:
         log.info("%d of %d candidates, %.0f s left", done, total, pace * (total - done))
 
     return tell
+
+
+def _logged(results: ProbeResults) -> dict[str, Any]:
+    """What MLflow shows as parameters: the settings that are plain values."""
+    return {f"probe.{name}": value for name, value in results.header.items() if not isinstance(value, dict)}

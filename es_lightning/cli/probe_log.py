@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ SPOOL = "mlflow-spool.jsonl"
 
 
 def loggers_for(asked: Any, folder: Path) -> list[Logger]:
-    """Make the loggers that ``trainer.logger`` of a config asks for.
+    """Make the loggers that ``trainer.logger`` of a config asks for, and open them, which may be refused.
 
     Args:
         asked: its value as plain JSON: None or true is MLflow, as in a fit; false is none; otherwise a class
@@ -28,12 +29,18 @@ def loggers_for(asked: Any, folder: Path) -> list[Logger]:
         folder: of what is logged; MLflow's run has its name, and a file there says which run it is.
 
     Raises:
-        UsageError: an option holds a secret, which plain configs do not.
+        UsageError: MLflow cannot be used, or an option held a secret, which plain configs do not show.
     """
     if asked is False:
         return []
-    if asked in (None, True):
-        return [mlflow_logger(folder)]
+    made = [mlflow_logger(folder)] if asked in (None, True) else _instantiated(asked)
+    for logger in made:
+        _ = logger.experiment
+    return made
+
+
+def _instantiated(asked: Any) -> list[Logger]:
+    """Make loggers from their classes and options."""
     given = [asked] if isinstance(asked, Mapping) else list(asked)
     if is_masked(to_json(given)):
         raise UsageError(
@@ -42,8 +49,7 @@ def loggers_for(asked: Any, folder: Path) -> list[Logger]:
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--logger", type=list[Logger])
-    made = parser.instantiate_classes(parser.parse_object({"logger": given}))
-    return list(made.logger)
+    return list(parser.instantiate_classes(parser.parse_object({"logger": given})).logger)
 
 
 def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
@@ -54,7 +60,11 @@ def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     logger = DurableMLFlowLogger(
-        run_name=folder.name, tracking_uri=uri, spool=folder / SPOOL, system_metrics=False
+        run_name=folder.name,
+        tracking_uri=uri,
+        spool=folder / SPOOL,
+        system_metrics=False,
+        tags={"kind": "probe"},
     )
     logger.remember(folder / MLFLOW_RUN, resumes=True)
     return logger
@@ -69,7 +79,22 @@ def logged_before(folder: Path) -> list[Logger]:
     return [mlflow_logger(folder)] if (folder / MLFLOW_RUN).is_file() else []
 
 
-def finalized(loggers: Sequence[Logger], status: str = "success") -> None:
-    """End the loggers' runs."""
+@contextmanager
+def logging_to(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> Iterator[Sequence[Logger]]:
+    """Log settings, give the loggers to a ``with`` block, and end their runs as it ended.
+
+    Args:
+        loggers: none are fine.
+        settings: parameters of the runs.
+    """
     for logger in loggers:
-        logger.finalize(status)
+        if settings:
+            logger.log_hyperparams(dict(settings))
+    try:
+        yield loggers
+    except BaseException:
+        for logger in loggers:
+            logger.finalize("failed")
+        raise
+    for logger in loggers:
+        logger.finalize("success")

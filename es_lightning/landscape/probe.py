@@ -68,9 +68,12 @@ class ProbeSettings:
                 raise UsageError(f"probe.{name} is {getattr(self, name)}: give at least {least}.")
         if self.split not in SPLITS:
             raise UsageError(f"probe.split is {self.split}: give train, val or test.")
-        if self.largest > self.members:
+        # Of pairs, best-of-N takes the members of one sign at a time.
+        independent = self.members // 2 if self.antithetic else self.members
+        if self.largest > independent:
+            what = "pairs" if self.antithetic else "members"
             raise UsageError(
-                f"probe.largest is {self.largest}, but a batch has {self.members} members, of which no "
+                f"probe.largest is {self.largest}, but a batch has {independent} {what}, of which no "
                 f"{self.largest} can be drawn: raise probe.members, or lower probe.largest."
             )
         Population(self.members, antithetic=self.antithetic)  # refuses half a pair
