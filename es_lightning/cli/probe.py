@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +55,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
         centre = parts.start(members_expected(parts, settings.members))
         landscape = ModelLandscape(parts, centre, prompts)
         about = _about(parts, prompts, sum(each.numel() for each in centre.parameters()))
-        results = Probe(landscape, settings, folder, about, writes).run(_teller() if writes else None)
+        results = Probe(landscape, settings, folder, about, writes).run(teller() if writes else None)
         if writes:
             with logging_to(loggers, _logged(results)):
                 report([folder], settings.largest, loggers)
@@ -86,20 +86,20 @@ def _about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str
     }
 
 
-def _teller() -> Any:
+def teller() -> Callable[[int, int], None]:
     """Return what logs how far a probe has come, and how long the rest will take."""
-    begun, first, last = monotonic(), [-1], [0.0]
+    begun = last = 0.0
+    first = -1
 
     def tell(done: int, total: int) -> None:
+        nonlocal begun, first, last
         now = monotonic()
-        if first[0] < 0:  # the first chunk of this process gives the pace
-            first[0] = done
-            return
-        if done < total and now - last[0] < EVERY:
-            return
-        last[0] = now
-        pace = (now - begun) / max(done - first[0], 1)
-        log.info("%d of %d candidates, %.0f s left", done, total, pace * (total - done))
+        if first < 0:  # the pace is that of this process, without its start and its first chunk
+            first, begun = done, now
+        elif done == total or now - last >= EVERY:
+            last = now
+            left = (now - begun) / (done - first) * (total - done)
+            log.info("%d of %d candidates, %.0f s left", done, total, left)
 
     return tell
 

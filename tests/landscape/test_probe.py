@@ -20,7 +20,7 @@ from es_lightning.landscape import known
 from es_lightning.landscape.best_of import best_of
 from es_lightning.landscape.known import KnownLandscape
 from es_lightning.landscape.probe import Probe, ProbeSettings
-from es_lightning.landscape.probe_store import LINES, TABLE, ProbeResults
+from es_lightning.landscape.probe_store import ABOUT, LINES, TABLE, ProbeResults
 from es_lightning.landscape.probe_summary import ProbeTable, SigmaSummary, summarise
 
 SIGMA, COUNT = 0.5, 720  # candidates
@@ -170,6 +170,26 @@ def test_finished_chunks_are_not_evaluated_again(whole: Path, tmp_path: Path) ->
     assert sum(count for _, count in asked) == SMALL.total - 13
 
 
+def test_a_rank_on_another_machine_goes_on_where_rank_0_does(whole: Path, tmp_path: Path) -> None:
+    lines = (whole / LINES).read_text().splitlines()
+    like, asked = _chunks_of_three(), []
+
+    class SecondRank(KnownLandscape):
+        def members(self, members, sigma):
+            asked.append(len(members))
+            return super().members(members, sigma)
+
+        def share(self, payload):
+            assert not payload
+            return "\n".join(lines[: 2 + 13]).encode()
+
+    landscape = SecondRank(like.rewards, like.start, 3)
+    results = Probe(landscape, SMALL, tmp_path / "not_here", writes=False).run()
+    assert results.table.equals(ProbeResults.read(whole).table)
+    assert sum(asked) == SMALL.total - 13
+    assert not (tmp_path / "not_here").exists()
+
+
 SCRIPT = """
 import sys, time
 from dataclasses import replace
@@ -288,6 +308,16 @@ def test_an_engine_that_does_not_repeat_itself_is_named(
 
     Probe(Drifting(like.rewards, like.start), SMALL, tmp_path).run()
     assert "The same centre earns +0.01 after the candidates, on 8 of 8 prompts something else" in caplog.text
+    about = json.loads((tmp_path / ABOUT).read_text())
+    assert about["drift"] == pytest.approx(0.01)
+    np.testing.assert_allclose(about["centre_rewards_after"], np.add(about["centre_rewards"], 0.01))
+
+
+def test_what_a_probe_is_stands_in_a_file_for_people_too(whole: Path) -> None:
+    about, results = json.loads((whole / ABOUT).read_text()), ProbeResults.read(whole)
+    assert about["centre_rewards"] == about["centre_rewards_after"] == results.centre.tolist()
+    assert (about["drift"], about["members"], about["batches"]) == (0, 10, 2)
+    assert about["checksum"] == results.header["checksum"]
 
 
 def test_best_of_n_of_the_table_is_brute_force(tmp_path: Path) -> None:
