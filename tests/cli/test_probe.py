@@ -50,8 +50,10 @@ def again(folder: Path, *arguments: str, config: str = "") -> None:
 def test_it_leaves_a_table_and_a_report(folder: Path) -> None:
     results = ProbeResults.read(folder)
     assert len(results.table) == 24
-    assert results.header["model"] == "tiny" and results.header["parameters"] == 115264
-    assert np.isfinite(results.rewards(0.05)).all() and results.rewards(0.05).shape == (2, 6, 4)
+    assert results.header["model"] == "tiny"
+    assert results.header["parameters"] == 115264
+    assert np.isfinite(results.rewards(0.05)).all()
+    assert results.rewards(0.05).shape == (2, 6, 4)
     assert {path.name for path in (folder / "report").iterdir()} >= NAMES
 
 

@@ -106,7 +106,8 @@ def test_seeds_are_the_same_at_every_sigma_and_others_in_every_batch(tmp_path: P
     by_group = {}
     for sigma, batch, seed in zip(table["sigma"], table["batch"], table["seed"], strict=True):
         by_group.setdefault((batch, sigma), []).append(seed)
-    assert by_group[0, 0.1] == by_group[0, 0.2] and by_group[1, 0.1] == by_group[1, 0.2]
+    assert by_group[0, 0.1] == by_group[0, 0.2]
+    assert by_group[1, 0.1] == by_group[1, 0.2]
     assert not set(by_group[0, 0.1]) & set(by_group[1, 0.1])
     assert table["candidate"] == list(range(SMALL.total))
 
@@ -122,7 +123,8 @@ def test_the_table_holds_what_the_seeds_give(tmp_path: Path) -> None:
     assert results.header["task"] == "known"
     np.testing.assert_allclose(results.changes(0.1), results.rewards(0.1).mean(2) - results.centre.mean())
     read = ProbeResults.read(tmp_path)
-    assert read.table.equals(results.table) and read.header == results.header
+    assert read.table.equals(results.table)
+    assert read.header == results.header
     with pytest.raises(UsageError, match="no candidate 40"):
         read.candidate(SMALL.total)
 
@@ -216,7 +218,8 @@ def test_a_probe_killed_again_and_again_ends_with_the_same_table(whole: Path, tm
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     for attempt in range(8):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), cwd=tmp_path)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
         if attempt < 4:
             time.sleep(random.uniform(0.0, 0.25))
             process.send_signal(signal.SIGKILL)
@@ -253,7 +256,8 @@ def test_too_few_problems_are_refused_and_a_pool_is_drawn_by_its_seed() -> None:
     with pytest.raises(UsageError, match="split train has 63 problems"):
         SMALL.choose(range(63))
     first = SMALL.choose(range(200))
-    assert first == sorted(set(first)) and len(first) == 64
+    assert first == sorted(set(first))
+    assert len(first) == 64
     assert SMALL.choose(range(200)) == first != replace(SMALL, pool_seed=1).choose(range(200))
 
 
