@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDERS = (".", "recipes", "probe")
-"""Below ``configs``; of two files of one name, that of the first folder is found without its folder's name."""
+"""Below ``configs``; of two files of one name, the first folder's is found by the name alone."""
 
 
 def packaged_files() -> list[Path]:
