@@ -56,10 +56,10 @@ def test_a_probe_through_adapters_finds_what_whole_weights_find(
 def test_the_centre_goes_through_the_same_batch_as_candidates(adapters: ModelLandscape) -> None:
     engine = adapters.parts.rollouts.engine
     assert isinstance(engine, HFAdapters)
-    assert adapters.at_once == engine.at_once == 3  # six in two batches
+    assert adapters.at_once == engine.at_once == 4
     engine.batches.clear()
     rewards = adapters.centre()
-    assert engine.batches == [3]
+    assert engine.batches == [4]
     adapters.parts.rollouts.hold_centre(adapters.model)
     plain = adapters.parts.evaluator().evaluate(adapters.prompts)
     assert rewards.tolist() == list(plain.rewards)
@@ -76,4 +76,4 @@ def test_copies_of_a_centre_that_differ_are_named(
 ) -> None:
     monkeypatch.setattr(ModelLandscape, "members", lambda *_, sigma: np.asarray([[0.5], [0.25], [0.5]]))
     assert adapters.centre().tolist() == [0.5]
-    assert "3 copies of the same centre earn 0.25 to 0.5" in caplog.text
+    assert "4 copies of the same centre earn 0.25 to 0.5" in caplog.text
