@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDERS = (".", "recipes", "probe")
-"""Below ``configs``; of two files of one name, the first folder's is found by the name alone."""
-
 
 def packaged_files() -> list[Path]:
-    """Return the files of the installed package; of the checkout if it is not installed."""
+    """Return the files of the installed package; of the checkout if it is not installed.
+
+    Those in no folder below ``configs`` come first: of two of one name, the first is found by the name alone.
+    """
     package = Path(__file__).parents[1]
     root = next(folder / "configs" for folder in (package, package.parent) if (folder / "configs").is_dir())
-    return [path for folder in FOLDERS for path in sorted((root / folder).glob("*.yaml"))]
+    return [*sorted(root.glob("*.yaml")), *sorted(root.glob("*/*.yaml"))]
 
 
 def packaged_configs() -> dict[str, Path]:

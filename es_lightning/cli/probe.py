@@ -54,7 +54,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
             )
         centre = parts.start(members_expected(parts, settings.members))
         landscape = ModelLandscape(parts, centre, prompts)
-        about = _about(parts, prompts, sum(each.numel() for each in centre.parameters()))
+        about = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
         results = Probe(landscape, settings, folder, about, writes).run(teller() if writes else None)
         if writes:
             with logging_to(loggers, _logged(results)):
@@ -67,7 +67,7 @@ def config_name(parts: Parts) -> str:
     return "-".join(Path(str(file)).stem for file in files) or "model"
 
 
-def _about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str, Any]:
+def about_probe(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str, Any]:
     """Return what decides the rewards beside the settings of the probe."""
     sampling, engine = parts.rollouts.sampling, parts.rollouts.engine
     return {
