@@ -168,13 +168,15 @@ def test_an_installed_package_finds_its_configs(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "es_lightning", place, ignore=shutil.ignore_patterns("*.jsonl", "__pycache__"))
     shutil.copytree(ROOT / "configs", place / "configs")
     names = ["configs/demo.yaml", "demo.yaml", "configs/recipes/mezo.yaml", "mezo.yaml", "other/demo.yaml"]
+    names += ["configs/probe/demo.yaml", "probe/demo.yaml", "qwen25.yaml"]
     arguments = [f"--config={name}" for name in names]
     code = f"from es_lightning.cli.configs import with_packaged as w; print(*w({arguments}))"
     environment = {**os.environ, "PYTHONPATH": str(place.parent)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     demo, mezo = place / "configs" / "demo.yaml", place / "configs" / "recipes" / "mezo.yaml"
-    expected = [f"--config={path}" for path in (demo, demo, mezo, mezo, "other/demo.yaml")]
+    probes = [place / "configs" / "probe" / name for name in ("demo.yaml", "demo.yaml", "qwen25.yaml")]
+    expected = [f"--config={path}" for path in (demo, demo, mezo, mezo, "other/demo.yaml", *probes)]
     assert done.stdout.split() == expected, done.stderr
 
 
