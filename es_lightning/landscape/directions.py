@@ -1,7 +1,7 @@
 """Directions of weight space: from the base model to another one, or drawn from the project's noise.
 
 Nothing here holds a second model. A direction is read or drawn one tensor at a time, and a point
-theta + sum_j c_j D_j is made of the centre's tensors on their way into the engine: in float64, block by block,
+theta + sum_j c_j D_j is made of the centre's tensors on their way into the engine: in float64, in blocks,
 rounded once to float32. So the centre never changes.
 """
 
@@ -81,9 +81,7 @@ class Drawn:
 
 
 @torch.no_grad()
-def inner_products(
-    centre: nn.Module, directions: Sequence[Direction], shards: Shards | None = None
-) -> Array:
+def inner_products(centre: nn.Module, directions: Sequence[Direction], shards: Shards | None = None) -> Array:
     """Return <D_i, D_j> over all parameters, tied ones once, summed in float64; [J, J].
 
     Args:
@@ -135,5 +133,7 @@ def _blocks(name: str, theta: Tensor, directions: Sequence[Direction]) -> Iterat
     tensors = [each.tensor(name, theta) for each in directions]
     for start in range(0, whole.numel(), BLOCK):
         base = whole[start : start + BLOCK].double()
-        parts = ((tensor.reshape(-1)[start : start + BLOCK].double(), is_place) for tensor, is_place in tensors)
+        parts = (
+            (tensor.reshape(-1)[start : start + BLOCK].double(), is_place) for tensor, is_place in tensors
+        )
         yield [base, *(part - base if is_place else part for part, is_place in parts)]

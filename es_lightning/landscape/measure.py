@@ -80,17 +80,20 @@ class Measured:
         if reason := unreadable(self.path):
             raise UsageError(f"{self.path} {reason}, and holds no scan: give another --output.")
         header, *lines = read_lines(self.path) or [to_json({KEY: FORMAT, **settings})]
-        damaged = f"{self.path} is damaged in line %d: remove that line, or give another --output."
-        for number, line in enumerate([header, *lines], start=1):
-            if not _is_well_formed(line, self.prompts if number > 1 else 0):
-                raise UsageError(damaged % number)
+        if not _is_header(header):
+            raise UsageError(f"{self.path} holds no scan: give another --output.")
         was = json.loads(header)
         now = json.loads(to_json({KEY: FORMAT, **settings}))
         for name in dict.fromkeys([*was, *now]):
             if was.get(name) != now.get(name):
                 raise UsageError(
-                    f"{self.path} holds a scan with other settings: {name} was {_short(was.get(name))} and is "
-                    f"{_short(now.get(name))}. Give another --output, or the old value."
+                    f"{self.path} holds a scan with other settings: {name} was {_short(was.get(name))} and "
+                    f"is {_short(now.get(name))}. Give another --output, or the old value."
+                )
+        for number, line in enumerate(lines, start=2):
+            if not _is_point(line, self.prompts):
+                raise UsageError(
+                    f"{self.path} is damaged in line {number}: remove that line, or give another --output."
                 )
         return lines
 
@@ -150,7 +153,9 @@ def measure(
         rollouts.load(
             rollouts.stream(
                 centre,
-                lambda name, theta, c=coefficients: moved(name, theta, directions, c).to(rollouts.engine.dtype),  # type: ignore[misc]
+                lambda name, theta, c=coefficients: moved(name, theta, directions, c).to(
+                    rollouts.engine.dtype
+                ),  # type: ignore[misc]
             )
         )
         try:
@@ -173,18 +178,19 @@ def _key(place: Mapping[str, Any]) -> str:
     return to_json([f"{each:.9g}" if isinstance(each, float | int) else each for each in place.values()])
 
 
-def _is_well_formed(line: str, prompts: int) -> bool:
-    """Whether a line is a scan's header, for 0 prompts, or a point with the rewards of so many."""
+def _is_header(line: str) -> bool:
+    try:
+        return bool(json.loads(line)[KEY] == FORMAT)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_point(line: str, prompts: int) -> bool:
+    """Whether a line has a point's place, and as many finite rewards as there are prompts."""
     try:
         values = json.loads(line)
-        if not prompts:
-            return values[KEY] == FORMAT
-        rewards = values["rewards"]
-        return (
-            isinstance(values["place"], dict)
-            and len(rewards) == prompts
-            and all(isinstance(each, float | int) and math.isfinite(each) for each in rewards)
-        )
+        place, rewards = values["place"], values["rewards"]
+        return isinstance(place, dict) and len(rewards) == prompts and all(map(math.isfinite, rewards))
     except (ValueError, KeyError, TypeError):
         return False
 

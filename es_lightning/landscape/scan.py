@@ -184,8 +184,8 @@ def orthonormal(products: Array, names: Sequence[str]) -> Array:
         factor = np.zeros_like(products)
     if np.diag(factor).min() < PARALLEL:
         raise UsageError(
-            f"{' and '.join(names)} lie in one direction from the base model, and span no plane: give another "
-            "model, or a single one, which is drawn beside a random direction."
+            f"{' and '.join(names)} lie in one direction from the base model, and span no plane: give "
+            "another model, or a single one, which is drawn beside a random direction."
         )
     # G = L L^T, so the rows of L^-1 are the axes: L^-1 G L^-T = 1.
     return np.asarray(solve_triangular(factor, np.eye(len(names)), lower=True) / lengths)

@@ -11,7 +11,10 @@ from es_lightning.landscape.scan import band, barrier, drops, grid, mean_and_err
 
 
 @given(
-    start=st.floats(-3, 0.99), length=st.floats(0.02, 5), step=st.floats(0.01, 2), mark=st.sampled_from([0, 1])
+    start=st.floats(-3, 0.99),
+    length=st.floats(0.02, 5),
+    step=st.floats(0.01, 2),
+    mark=st.sampled_from([0, 1]),
 )
 def test_a_grid_has_its_ends_and_marks_and_no_number_twice(
     start: float, length: float, step: float, mark: float
