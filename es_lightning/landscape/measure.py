@@ -162,7 +162,8 @@ def measure(
             rewards = evaluator.evaluate(prompts).rewards
         except DivergenceError as error:
             raise DivergenceError(
-                f"at {point} the model's log-probabilities are not finite: scan a smaller range with --grid."
+                f"at {point} the model's log-probabilities are not finite: scan less far, with --start "
+                "and --stop."
             ) from error
         measured.add(point, rewards)
         tell(len(points) - len(missing) + index + 1, len(points), math.fsum(rewards) / len(rewards))

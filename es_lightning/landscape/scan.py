@@ -35,15 +35,11 @@ def grid(start: float, stop: float, step: float, marks: Sequence[float] = ()) ->
     Raises:
         UsageError: the numbers are not finite or ascending, or there would be more than 1000.
     """
+    asked = f"the scan goes from --start {start:g} to --stop {stop:g} in steps of --step {step:g}"
     if not np.isfinite([start, stop, step]).all() or not start < stop or not step > 0:
-        raise UsageError(
-            f"--grid is {start:g}:{stop:g}:{step:g}: give START:STOP:STEP, ascending, such as -0.5:2:0.25."
-        )
+        raise UsageError(f"{asked}: give a start below the stop, and a step above 0.")
     if (stop - start) / step > MOST_POINTS:
-        raise UsageError(
-            f"--grid is {start:g}:{stop:g}:{step:g}, which has more than {MOST_POINTS} points: take a larger "
-            "step."
-        )
+        raise UsageError(f"{asked}, which are more than {MOST_POINTS} points: take a larger step.")
     steps = start + step * np.arange(int((stop - start) / step * (1 + 1e-12)) + 1)
     every = np.concatenate([steps, [stop], np.asarray(marks, dtype=np.float64)])
     # Two numbers that differ by rounding alone are one; the mark, which is exact, is the one to keep.
@@ -75,14 +71,22 @@ class Barrier:
     Args:
         height: largest drop on the grid, max over t in [0, 1] of (1 - t) R(0) + t R(1) - R(t); 0 or more.
         at: the t where it is.
-        low: lower end of the interval for the largest drop; never below 0, which the ends of the line give.
-        high: upper end.
+        reach: c, by which no drop is off, all of them together, with 95 %.
     """
 
     height: float
     at: float
-    low: float
-    high: float
+    reach: float
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval for the height; never below 0, which the ends of the line have."""
+        return max(0.0, self.height - self.reach)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.height + self.reach
 
     @property
     def is_seen(self) -> bool:
@@ -127,8 +131,7 @@ def barrier(times: Array, rewards: Array, seed: int = 0) -> Barrier:
     widened = quantile(prompts) / float(norm.ppf(0.5 + CONFIDENCE / 2))
     reach = float(np.quantile(largest, CONFIDENCE)) * widened
     top = int(mean.argmax())
-    height = float(mean[top])
-    return Barrier(height, float(times[inside][top]), max(0.0, height - reach), height + reach)
+    return Barrier(float(mean[top]), float(times[inside][top]), reach)
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,7 @@ def radial_picture(
 def plane_picture(
     path: Path,
     title: str,
-    across: Array,
-    up: Array,
+    points: Array,
     reward: Array,
     marks: Mapping[str, tuple[float, float]],
     axes_names: tuple[str, str],
@@ -130,27 +129,28 @@ def plane_picture(
     Args:
         path: PNG file to write.
         title: line above the picture.
-        across: coordinates along the first axis, [X].
-        up: coordinates along the second axis, [Y].
-        reward: mean reward, [Y, X].
+        points: coordinates of what was measured, [T, 2].
+        reward: mean reward of each point, [T].
         marks: names of models -> their coordinates.
         axes_names: what the axes are.
         error: standard error of one point, to be told.
     """
-    figure, [axes] = sheet(title, width=7.2, height=5.4)
-    levels = np.linspace(reward.min(), max(reward.max(), reward.min() + 1e-3), 13)
-    filled = axes.contourf(across, up, reward, levels=levels, cmap="viridis")
-    axes.contour(across, up, reward, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
-    grid = np.meshgrid(across, up)
-    axes.plot(grid[0].ravel(), grid[1].ravel(), ".", color="white", ms=2.5, alpha=0.8, ls="")
-    for (name, (x, y)), form in zip(marks.items(), "os^Dv", strict=False):
-        axes.plot(x, y, form, color=RED, mec="white", ms=9, ls="", label=name)
+    figure, [axes] = sheet(title, width=7.2, height=5.6)
+    x, y = points.T
+    # A contour of a plateau has levels, too: they must rise.
+    levels = np.linspace(reward.min(), max(reward.max(), reward.min() + 1e-6), 13)
+    filled = axes.tricontourf(x, y, reward, levels=levels, cmap="viridis")
+    axes.tricontour(x, y, reward, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
+    axes.plot(x, y, ".", color="white", ms=2.5, alpha=0.8, ls="")
+    for (name, place), form in zip(marks.items(), "os^Dv", strict=False):
+        axes.plot(*place, form, color=RED, mec="white", ms=9, ls="", label=name)
     axes.set_aspect("equal")
     axes.grid(visible=False)
+    _ticks(axes)
     axes.set_xlabel(axes_names[0])
     axes.set_ylabel(axes_names[1])
-    axes.set_title(f"dots are measured; standard error of a point about {error:.2g}", fontsize=8)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=len(marks))
+    axes.set_title(f"dots are measured; standard error of a point: {error:.2g}", fontsize=8)
+    figure.legend(loc="outside lower left", ncols=len(marks))
     figure.colorbar(filled, ax=axes, label="mean reward (higher is better)", format="%.2f")
     save(figure, path)
 
@@ -161,9 +161,7 @@ def _draw(axes: Axes, curve: Curve, color: str) -> None:
 
 
 def _finish(axes: Axes, marks: Mapping[str, float], across: str, up: str) -> None:
-    from matplotlib.ticker import AutoLocator
-
-    axes.xaxis.set_major_locator(AutoLocator())  # the sheet's own is for whole generations
+    _ticks(axes)
     for name, at in marks.items():
         axes.axvline(at, color=QUIET, lw=1, ls=":")
         place = (at, 1.0)
@@ -172,3 +170,10 @@ def _finish(axes: Axes, marks: Mapping[str, float], across: str, up: str) -> Non
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.legend()
+
+
+def _ticks(axes: Axes) -> None:
+    """Take any numbers, where the sheet's own ticks are for whole generations."""
+    from matplotlib.ticker import AutoLocator
+
+    axes.xaxis.set_major_locator(AutoLocator())

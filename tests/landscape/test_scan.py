@@ -35,7 +35,7 @@ def test_decimal_steps_meet_the_marks() -> None:
 
 @pytest.mark.parametrize("numbers", [(1, 0, 0.1), (0, 1, 0), (0, 1, -1), (0, float("nan"), 1), (0, 1, 1e-5)])
 def test_a_grid_that_leads_nowhere_is_refused(numbers: tuple[float, float, float]) -> None:
-    with pytest.raises(UsageError, match=r"--grid is .*\."):
+    with pytest.raises(UsageError, match=r"from --start \S+ to --stop .*: (give|take) "):
         grid(*numbers)
 
 
@@ -54,7 +54,7 @@ def test_a_double_well_has_its_barrier_exactly() -> None:
     x = 2 * times - 1  # wells at x = -1 and 1
     rewards = -((x**2 - 1) ** 2)[:, None] + np.arange(6.0)  # prompts differ, but alike everywhere
     found = barrier(times, rewards)
-    assert (found.height, found.at, found.low, found.high) == (1, 0.5, 1, 1)
+    assert (found.height, found.at, found.reach, found.low, found.high) == (1, 0.5, 0, 1, 1)
     assert found.is_seen
 
 
