@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.noise.base import hash64
 from es_lightning.landscape.directions import Direction, Drawn
 from es_lightning.landscape.measure import Point
-from es_lightning.landscape.scan import Array, Barrier, band, mean_and_error, orthonormal, quantile
+from es_lightning.landscape.scan import Array, Barrier, band, drops, mean_and_error, orthonormal, quantile
 
 BASE, TUNED = "base", "tuned"
-Row = dict[str, float | str]
+Table = dict[str, npt.NDArray[Any]]
+"""Columns by name, all of one length."""
 
 
 @dataclass(frozen=True)
@@ -131,86 +134,77 @@ def random_directions(noise: Noise, seed: int, count: int) -> list[Drawn]:
 # Tables -----------------------------------------------------------------------------------------------
 
 
-def line_table(times: Array, rewards: Array) -> list[Row]:
-    """Return a row for each t, with the paired differences to t = 0 and t = 1.
+def line_table(times: Array, rewards: Array) -> Table:
+    """Make a row for each t, with the paired differences to t = 0 and t = 1.
 
     Args:
         times: t of each point, [T]; 0 and 1 are among them.
         rewards: [T, P].
     """
-    columns = {"t": times, **_columns("reward", rewards)}
+    table = {"t": times, **_columns("reward", rewards)}
     for name, at in (("minus_t0", 0), ("minus_t1", 1)):
-        columns |= _columns(name, rewards - rewards[times == at])
-    return _rows(columns)
+        table |= _columns(name, rewards - rewards[times == at])
+    return table
 
 
-def between_table(times: Array, rewards: Array, each: Array, found: Barrier) -> list[Row]:
-    """Return a row for each t, with the drop below the straight line; its interval holds for all t at once.
+def between_table(times: Array, rewards: Array, found: Barrier) -> Table:
+    """Make a row for each t, with the drop below the straight line; its interval holds for all t at once.
 
     Args:
-        times: t of each point, [T].
+        times: t of each point, [T]; 0 and 1 are among them.
         rewards: [T, P].
-        each: the prompts' drops, [T, P].
         found: the barrier. Its reach is for the points from 0 to 1; beyond, no interval is given.
     """
-    drop, error = mean_and_error(each)
+    drop, error = mean_and_error(drops(times, rewards))
     reach = np.where((times >= 0) & (times <= 1), found.reach, np.nan)
-    return _rows(
-        {
-            "t": times,
-            **_columns("reward", rewards),
-            "drop": drop,
-            "drop_se": error,
-            "drop_low": drop - reach,
-            "drop_high": drop + reach,
-        }
-    )
+    ends = {"drop_low": drop - reach, "drop_high": drop + reach}
+    return {"t": times, **_columns("reward", rewards), "drop": drop, "drop_se": error, **ends}
 
 
-def radial_table(points: Sequence[Point], rewards: Array, length: float) -> list[Row]:
-    """Return a row for each direction and radius, with the range of a further random direction there.
+def radial_table(points: Sequence[Point], rewards: Array, length: float) -> Table:
+    """Make a row for each direction and radius, with the range of a further random direction there.
 
     Args:
         points: of a radial scan.
         rewards: [T, P].
         length: L, the distance of the tuned model.
     """
-    directions = [str(point.place["direction"]) for point in points]
+    names = np.array([str(point.place["direction"]) for point in points])
     radii = np.array([float(point.place["radius"]) for point in points])
-    columns = {"radius": radii, "distance": radii * length, **_columns("reward", rewards)}
-    columns |= _columns("minus_base", rewards - rewards[0])
-    ends: dict[float, tuple[float, float, float]] = {}
-    for radius in set(radii.tolist()):
-        here = [i for i, name in enumerate(directions) if name not in (BASE, TUNED) and radii[i] == radius]
-        if len(here) > 1:
-            there = band(rewards[here].mean(axis=1)[:, None])
-            ends[radius] = float(there.mean[0]), float(there.low[0]), float(there.high[0])
-    for place, name in enumerate(("random_mean", "random_low", "random_high")):
-        columns[name] = np.array([ends[r][place] if r in ends else np.nan for r in radii.tolist()])
-    return [{"direction": name, **row} for name, row in zip(directions, _rows(columns), strict=True)]
+    table = {"direction": names, "radius": radii, "distance": radii * length, **_columns("reward", rewards)}
+    table |= _columns("minus_base", rewards - rewards[0])
+    is_drawn = (names != TUNED) & (names != BASE)
+    middle, low, high = (table["reward"].copy() for _ in range(3))  # at radius 0 there is one point for all
+    for radius in np.unique(radii[is_drawn]):
+        there = band(table["reward"][is_drawn & (radii == radius)])
+        at = radii == radius
+        middle[at], low[at], high[at] = there.mean, there.low, there.high
+    return {**table, "random": middle, "random_low": low, "random_high": high}
 
 
-def plane_table(found: Plane, rewards: Array) -> list[Row]:
-    """Return a row for each point of a plane; ``model`` names the one that is there.
+def plane_table(found: Plane, rewards: Array) -> Table:
+    """Make a row for each point of a plane; ``model`` names the one that is there.
 
     Args:
         found: the plane.
         rewards: [T, P].
     """
-    places = [(float(p.place["x"]), float(p.place["y"])) for p in found.scan.points]
+    places = [(float(point.place["x"]), float(point.place["y"])) for point in found.scan.points]
     names = {place: name for name, place in found.marks.items()}
     x, y = np.array(places).T
-    columns = {"x": x, "y": y, "distance": found.length * np.hypot(x, y), **_columns("reward", rewards)}
-    columns |= _columns("minus_base", rewards - rewards[0])
-    return [{"model": names.get(place, ""), **row} for place, row in zip(places, _rows(columns), strict=True)]
+    table = {"model": np.array([names.get(place, "") for place in places]), "x": x, "y": y}
+    table |= {"distance": found.length * np.hypot(x, y), **_columns("reward", rewards)}
+    return table | _columns("minus_base", rewards - rewards[0])
 
 
-def _columns(name: str, values: Array) -> dict[str, Array]:
+def rows(table: Table) -> list[dict[str, Any]]:
+    """Return a table's rows, each by the names of its columns, in plain numbers and texts."""
+    columns = [column.tolist() for column in table.values()]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _columns(name: str, values: Array) -> Table:
     """Return the mean over prompts, its standard error, and the ends of its 95 % interval."""
     mean, error = mean_and_error(values)
     reach = quantile(values.shape[1]) * error
     return {name: mean, f"{name}_se": error, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
-
-
-def _rows(columns: Mapping[str, Array]) -> list[Row]:
-    return [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]

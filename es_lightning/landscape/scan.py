@@ -139,9 +139,9 @@ class Band:
     """What random directions of the same length do, per radius.
 
     Args:
-        mean: mean reward over the K directions, [R].
-        low: lower end of the range where one more random direction would lie with 95 %, [R].
-        high: upper end, [R].
+        mean: mean reward over the K directions, [R] or a single one.
+        low: lower end of the range where one more random direction would lie with 95 %.
+        high: upper end.
     """
 
     mean: Array
@@ -153,7 +153,7 @@ def band(rewards: Array) -> Band:
     """Return where one more random direction would lie: mean +- t_(K-1) sd sqrt(1 + 1/K).
 
     Args:
-        rewards: mean reward of each direction at each radius, [K, R], at least 2 directions.
+        rewards: mean reward of each direction, [K] or at each of R radii [K, R]; at least 2 directions.
     """
     count = len(rewards)
     mean, spread = rewards.mean(axis=0), rewards.std(axis=0, ddof=1)

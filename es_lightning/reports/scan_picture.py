@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,128 +14,100 @@ from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET, save, sheet,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RED, GREEN = PALETTE[1], PALETTE[2]
-Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A curve with its band.
-
-    Args:
-        at: places along the axis, [T].
-        value: [T].
-        low: lower end of the band, [T].
-        high: upper end, [T].
-        label: what the legend calls it.
-    """
-
-    at: Array
-    value: Array
-    low: Array
-    high: Array
-    label: str
+RED = PALETTE[1]
+REWARD = "mean reward (higher is better)"
+Table = Mapping[str, npt.NDArray[Any]]
+"""Columns by name: those of the CSV beside the picture."""
 
 
 @style()
-def line_picture(
-    path: Path, title: str, reward: Curve, differences: Sequence[Curve], marks: Mapping[str, float], axis: str
-) -> None:
-    """Draw the reward along a line, and beside it paired differences.
+def line_picture(path: Path, title: str, table: Table, marks: Mapping[str, float], axis: str) -> None:
+    """Draw the reward along a line, and beside it paired differences to its two models.
 
     Args:
         path: PNG file to write.
         title: line above the picture.
-        reward: mean reward of each point, with its 95 % interval.
-        differences: to the reward of a mark, prompt by prompt, with their 95 % intervals.
-        marks: names of models -> where they are on the line.
-        axis: what the axis counts.
+        table: ``t``, and ``reward``, ``minus_t0`` and ``minus_t1`` with the ends of their intervals.
+        marks: names of the models at t = 0 and t = 1 -> where they are.
+        axis: what t counts.
     """
     figure, [left, right] = sheet(title, columns=2, width=9)
-    _draw(left, reward, ACCENT)
-    for curve, color in zip(differences, (ACCENT, RED), strict=False):
-        _draw(right, curve, color)
+    _draw(left, table, "t", "reward", ACCENT, "mean over prompts, 95 % interval")
+    for name, at, color in zip(marks, ("t0", "t1"), (ACCENT, RED), strict=True):
+        _draw(right, table, "t", f"minus_{at}", color, f"minus {name}, prompt by prompt")
     right.axhline(0, color=QUIET, lw=1)
-    _finish(left, marks, axis, "mean reward (higher is better)")
-    _finish(right, marks, axis, "paired difference of the reward")
+    _finish(left, marks, axis, REWARD)
+    _finish(right, marks, axis, "difference of the reward")
     save(figure, path)
 
 
 @style()
-def barrier_picture(
-    path: Path, title: str, reward: Curve, drop: Curve, marks: Mapping[str, float], words: str
-) -> None:
+def barrier_picture(path: Path, title: str, table: Table, marks: Mapping[str, float], words: str) -> None:
     """Draw the reward between two models, and how far it falls below the straight line between them.
 
     Args:
         path: PNG file to write.
         title: line above the picture.
-        reward: mean reward of each point, with its 95 % interval.
-        drop: how far each point is below the straight line, with its 95 % interval.
-        marks: names of models -> where they are on the line.
+        table: ``t``, and ``reward`` and ``drop`` with the ends of their intervals.
+        marks: names of the models at t = 0 and t = 1 -> where they are.
         words: what is known of the barrier.
     """
     figure, [left, right] = sheet(title, columns=2, width=9)
-    _draw(left, reward, ACCENT)
-    ends = [float(np.interp(t, reward.at, reward.value)) for t in (0.0, 1.0)]
-    left.plot([0, 1], ends, color=INK, lw=1.2, ls="--", label="straight line between them")
-    _draw(right, drop, RED)
+    _draw(left, table, "t", "reward", ACCENT, "mean over prompts, 95 % interval")
+    ends = [float(table["reward"][table["t"] == at][0]) for at in (0, 1)]
+    left.plot([0, 1], ends, color=INK, lw=1.2, ls="--", label="straight line")
+    inside = (table["t"] >= 0) & (table["t"] <= 1)  # beyond the models a line between them says nothing
+    within = {name: column[inside] for name, column in table.items()}
+    _draw(right, within, "t", "drop", RED, "drop, 95 % for all points at once")
     right.axhline(0, color=QUIET, lw=1)
     right.set_title(words, fontsize=8)
-    _finish(left, marks, "t, from the first model to the second", "mean reward (higher is better)")
-    _finish(right, marks, "t, from the first model to the second", "drop below the line (0 is none)")
+    axis = "t, from the first model to the second"
+    _finish(left, marks, axis, REWARD)
+    _finish(right, marks, axis, "drop below the straight line")
     save(figure, path)
 
 
 @style()
-def radial_picture(
-    path: Path, title: str, tuned: Curve, drawn: Array, expected: Curve, length: float
-) -> None:
+def radial_picture(path: Path, title: str, table: Table, tuned: str, length: float) -> None:
     """Draw the reward along the tuned direction against random directions of the same length.
 
     Args:
         path: PNG file to write.
         title: line above the picture.
-        tuned: along the tuned direction, with its 95 % interval over prompts.
-        drawn: mean reward along each random direction, [K, R].
-        expected: mean over the random directions; the band is where one more would lie with 95 %.
+        table: ``direction``, ``radius``, ``reward`` with the ends of its interval, and ``random`` with the
+            range of a further random direction.
+        tuned: name of the tuned model.
         length: distance of the tuned model from the base model.
     """
     figure, [axes] = sheet(title, width=7.6, height=4)
-    for number, values in enumerate(drawn):
+    drawn = [name for name in dict.fromkeys(table["direction"].tolist()) if name not in ("base", "tuned")]
+    for number, name in enumerate(drawn):
+        ray = _ray(table, name)
         label = f"{len(drawn)} random directions" if number == 0 else None
-        axes.plot(expected.at, values, color=QUIET, lw=0.8, label=label)
-    _draw(axes, expected, INK)
-    _draw(axes, tuned, ACCENT)
-    axes.axvline(1, color=QUIET, lw=1, ls=":")
-    axis = f"distance from the base model, in lengths of the tuned model's change ({length:.4g})"
-    _finish(axes, {}, axis, "mean reward (higher is better)")
+        axes.plot(ray["radius"], ray["reward"], color=QUIET, lw=0.8, label=label)
+    along = _ray(table, "tuned")
+    _draw(axes, along, "radius", "random", INK, "their mean, and where one more would lie (95 %)")
+    _draw(axes, along, "radius", "reward", ACCENT, f"towards {tuned}, 95 % interval over prompts")
+    axis = f"distance from base, in lengths of the tuned model's change ({length:.4g})"
+    _finish(axes, {tuned: 1.0}, axis, REWARD)
     save(figure, path)
 
 
 @style()
 def plane_picture(
-    path: Path,
-    title: str,
-    points: Array,
-    reward: Array,
-    marks: Mapping[str, tuple[float, float]],
-    axes_names: tuple[str, str],
-    error: float,
+    path: Path, title: str, table: Table, marks: Mapping[str, tuple[float, float]], names: tuple[str, str]
 ) -> None:
     """Draw the reward over a plane as a contour, with the models in it.
 
     Args:
         path: PNG file to write.
         title: line above the picture.
-        points: coordinates of what was measured, [T, 2].
-        reward: mean reward of each point, [T].
+        table: ``x``, ``y``, and ``reward`` with its standard error.
         marks: names of models -> their coordinates.
-        axes_names: what the axes are.
-        error: standard error of one point, to be told.
+        names: of the axes.
     """
     figure, [axes] = sheet(title, width=7.2, height=5.6)
-    x, y = points.T
+    x, y, reward = table["x"], table["y"], table["reward"]
     # A contour of a plateau has levels, too: they must rise.
     levels = np.linspace(reward.min(), max(reward.max(), reward.min() + 1e-6), 13)
     filled = axes.tricontourf(x, y, reward, levels=levels, cmap="viridis")
@@ -147,17 +118,26 @@ def plane_picture(
     axes.set_aspect("equal")
     axes.grid(visible=False)
     _ticks(axes)
-    axes.set_xlabel(axes_names[0])
-    axes.set_ylabel(axes_names[1])
-    axes.set_title(f"dots are measured; standard error of a point: {error:.2g}", fontsize=8)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+    error = float(np.median(table["reward_se"]))
+    axes.set_title(f"dots are measured; standard error of a point about {error:.2g}", fontsize=8)
     figure.legend(loc="outside lower left", ncols=len(marks))
-    figure.colorbar(filled, ax=axes, label="mean reward (higher is better)", format="%.2f")
+    figure.colorbar(filled, ax=axes, label=REWARD, format="%.2f")
     save(figure, path)
 
 
-def _draw(axes: Axes, curve: Curve, color: str) -> None:
-    axes.fill_between(curve.at, curve.low, curve.high, color=color, alpha=0.15, lw=0)
-    axes.plot(curve.at, curve.value, color=color, lw=1.6, marker="o", ms=3, label=curve.label)
+def _ray(table: Table, direction: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the rows of one direction, the base model among them, in order of the radius."""
+    chosen = np.isin(table["direction"], ["base", direction])
+    order = np.argsort(table["radius"][chosen])
+    return {name: column[chosen][order] for name, column in table.items()}
+
+
+def _draw(axes: Axes, table: Table, across: str, up: str, color: str, label: str) -> None:
+    at = table[across]
+    axes.fill_between(at, table[f"{up}_low"], table[f"{up}_high"], color=color, alpha=0.15, lw=0)
+    axes.plot(at, table[up], color=color, lw=1.6, marker="o", ms=3, label=label)
 
 
 def _finish(axes: Axes, marks: Mapping[str, float], across: str, up: str) -> None:

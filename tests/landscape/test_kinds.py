@@ -14,7 +14,7 @@ from es_lightning.landscape import kinds
 from es_lightning.landscape.directions import inner_products
 from es_lightning.landscape.kinds import Scan
 from es_lightning.landscape.measure import measure
-from es_lightning.landscape.scan import barrier, drops, grid
+from es_lightning.landscape.scan import barrier, grid
 from tests.helpers.ascent import NAME, SHAPE
 from tests.landscape.test_measure import OTHER, START, TUNED, Landscape, quadratic
 
@@ -36,7 +36,7 @@ def test_the_line_has_paired_differences_to_both_models(tmp_path: Path) -> None:
     )
     found = rewards(land, kinds.line(land.tuned, times), tmp_path)
     assert found == pytest.approx(times[:, None] * np.arange(1, 5), abs=1e-6)
-    for row, t in zip(kinds.line_table(times, found), times, strict=True):
+    for row, t in zip(kinds.rows(kinds.line_table(times, found)), times, strict=True):
         slopes = np.arange(1.0, 5)
         for name, factor in (("reward", t), ("minus_t0", t), ("minus_t1", t - 1)):
             assert row[name] == pytest.approx(factor * 2.5, abs=1e-6)
@@ -55,7 +55,7 @@ def test_two_models_of_a_bowl_have_no_barrier_but_a_hump(tmp_path: Path) -> None
     ), "the second model's own weights"
     seen = barrier(times, found)
     assert (seen.height, seen.is_seen) == (0, False)
-    table = kinds.between_table(times, found, drops(times, found), seen)
+    table = kinds.rows(kinds.between_table(times, found, seen))
     apart = float(((OTHER - TUNED).double() ** 2).sum())
     for row, t in zip(table, times, strict=True):
         assert row["drop"] == pytest.approx(-0.5 * apart * t * (1 - t), rel=1e-5, abs=1e-5)
@@ -76,15 +76,14 @@ def test_all_rays_have_the_distances_of_the_tuned_model(tmp_path: Path) -> None:
     scan = kinds.radial(land.tuned, drawn, radii, lengths)
     found = rewards(land, scan, tmp_path)
     assert far == pytest.approx([0, *list(radii[1:] * LENGTH) * 5], rel=1e-6)
-    table = kinds.radial_table(scan.points, found, lengths[0])
+    table = kinds.rows(kinds.radial_table(scan.points, found, lengths[0]))
     assert len(table) == 1 + 5 * 4
     for row in table:
         expected = 1.5 - 0.5 * float(row["distance"]) ** 2
         assert row["distance"] == pytest.approx(float(row["radius"]) * LENGTH, rel=1e-12)
         assert row["reward"] == pytest.approx(expected, rel=1e-5)
-        if row["radius"]:
-            ends = row["random_low"], row["random_mean"], row["random_high"]
-            assert ends == pytest.approx([expected] * 3, rel=1e-4), "a bowl is the same in all directions"
+        ends = row["random_low"], row["random"], row["random_high"]
+        assert ends == pytest.approx([expected] * 3, rel=1e-4), "a bowl is the same in all directions"
 
 
 def test_random_directions_are_replayed_from_their_seeds() -> None:
@@ -112,7 +111,7 @@ def test_a_plane_has_orthonormal_coordinates_and_its_models(tmp_path: Path, othe
     second = land.other if other == "model" else kinds.random_directions(NOISE, 0, 1)[0]
     products = inner_products(land.centre, [land.tuned, second])
     found = kinds.plane(land.tuned, second, products, grid(-1, 1, 0.5), grid(0, 1, 0.5))
-    table = kinds.plane_table(found, rewards(land, found.scan, tmp_path))
+    table = kinds.rows(kinds.plane_table(found, rewards(land, found.scan, tmp_path)))
     end = (
         OTHER.double() - BASE
         if other == "model"

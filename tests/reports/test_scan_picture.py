@@ -1,43 +1,40 @@
-"""Pictures of scans, from plain arrays."""
+"""Pictures of scans, from the tables that scans make."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from es_lightning.reports.scan_picture import (
-    Curve,
-    barrier_picture,
-    line_picture,
-    plane_picture,
-    radial_picture,
-)
+from es_lightning.landscape import kinds
+from es_lightning.landscape.scan import barrier, grid
+from es_lightning.reports.scan_picture import barrier_picture, line_picture, plane_picture, radial_picture
+from tests.landscape.test_measure import Landscape
 
-AT = np.linspace(-0.5, 2, 11)
+TIMES = grid(-0.5, 1.5, 0.25)
 TITLE = "Sums: from embedded to a$b$c"  # a folder's name is no formula
+SPREAD = np.random.default_rng(0).normal(0, 0.4, 32)
 
 
-def curve(value: np.ndarray, label: str, reach: float = 0.1) -> Curve:
-    return Curve(AT, value, value - reach, value + reach, label)
-
-
-def draw(kind: str, path: Path) -> None:
-    """Draw a kind of picture."""
-    hill = curve(0.6 - 0.3 * (AT - 1) ** 2, "32 prompts, 95 % interval")
+def draw(kind: str, path: Path, height: float = 1.0) -> None:
+    """Draw a kind of picture of a hill around t = 1."""
+    land = Landscape(lambda weights, prompt: 0.0)
+    hill = height * (0.6 - 0.3 * (TIMES - 1) ** 2)[:, None] + height * SPREAD
+    marks = {"base": 0.0, "a$b$c": 1.0}
     if kind == "line":
-        away = [curve(hill.value - hill.value[2], "minus base"), curve(hill.value - 0.6, "minus tuned")]
-        line_picture(path, TITLE, hill, away, {"base": 0, "a$b$c": 1}, "t")
+        line_picture(path, TITLE, kinds.line_table(TIMES, hill), marks, "t")
     elif kind == "between":
-        barrier_picture(path, TITLE, hill, curve(0 * AT, "drop"), {"first": 0, "second": 1}, "no barrier")
+        found = barrier(TIMES, hill)
+        barrier_picture(path, TITLE, kinds.between_table(TIMES, hill, found), marks, "no barrier")
     elif kind == "radial":
-        drawn = np.stack([0.2 - 0.1 * AT**2 + 0.02 * k for k in range(5)])
-        expected = curve(drawn.mean(axis=0), "their mean, and where one more would lie (95 %)")
-        radial_picture(path, TITLE, hill, drawn, expected, 83.1)
+        drawn = kinds.random_directions(None, 0, 4)  # type: ignore[arg-type]
+        scan = kinds.radial(land.tuned, drawn, TIMES[TIMES >= 0], [2.0] * 5)
+        rewards = np.array([[0.2 - 0.1 * float(p.place["radius"]) ** 2] for p in scan.points]) + SPREAD
+        radial_picture(path, TITLE, kinds.radial_table(scan.points, rewards, 2.0), "tuned", 2.0)
     else:
-        points = np.array([[x, y] for x in AT for y in AT])
-        reward = -((points - [1, 0]) ** 2).sum(axis=1)
-        marks = {"base": (0.0, 0.0), "a": (1.0, 0.0), "b": (0.1, 1.1)}
-        plane_picture(path, TITLE, points, reward, marks, ("along a", "across"), 0.08)
+        plane = kinds.plane(land.tuned, land.other, np.array([[4.0, 0.4], [0.4, 5.0]]), TIMES, TIMES)
+        places = np.array([[p.place["x"], p.place["y"]] for p in plane.scan.points], dtype=np.float64)
+        rewards = height * (SPREAD - ((places - [1, 0]) ** 2).sum(axis=1)[:, None])
+        plane_picture(path, TITLE, kinds.plane_table(plane, rewards), plane.marks, ("along a", "across"))
 
 
 @pytest.mark.parametrize("kind", ["line", "between", "radial", "plane"])
@@ -46,8 +43,7 @@ def test_each_kind_is_drawn(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_plateau_is_drawn(tmp_path: Path) -> None:
-    points = np.array([[x, y] for x in AT for y in AT])
-    marks = {"base": (0.0, 0.0)}
-    plane_picture(tmp_path / "flat.png", TITLE, points, np.zeros(len(points)), marks, ("x", "y"), 0.0)
+@pytest.mark.parametrize("kind", ["between", "plane"])
+def test_a_plateau_is_drawn(tmp_path: Path, kind: str) -> None:
+    draw(kind, tmp_path / "flat.png", height=0.0)
     assert (tmp_path / "flat.png").is_file()
