@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import shutil
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import numpy as np
 from torch import nn
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.cli.configs import with_packaged
+from es_lightning.cli.planned import UNUSED, FitSettings
+from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.evaluation import Evaluator
 from es_lightning.journal.identity import described, digest
-from es_lightning.journal.opening import EXPORT, TunedModel
+from es_lightning.journal.opening import EXPORT, TunedModel, open_centres
 from es_lightning.landscape import kinds
 from es_lightning.landscape.directions import Direction, Towards, inner_products
 from es_lightning.landscape.kinds import BASE, TUNED, Scan, Table
@@ -26,9 +31,49 @@ from es_lightning.models import BaseModel
 from es_lightning.records import Prompt
 from es_lightning.reports.scan_picture import barrier_picture, line_picture, plane_picture, radial_picture
 from es_lightning.system.files import replacing
+from es_lightning.system.folders import check_writable
 from es_lightning.task import Task
 
 log = logging.getLogger(__name__)
+
+
+class ScanSettings(FitSettings):
+    """The settings of a fit, with the engine that they ask for."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose no folder."""
+        self.asked = self.config
+        self.config = self.config.clone()
+        for name in UNUSED:
+            self.config.trainer[name] = "auto" if name == "strategy" else None
+
+
+def scan(options: Namespace, arguments: list[str]) -> None:
+    """Open the models, start the engine and scan.
+
+    Args:
+        options: of this command.
+        arguments: options of ``fit``.
+    """
+    read_short_names()
+    settings = ScanSettings(with_full_names(with_packaged(arguments)))
+    model, data = settings.model, settings.datamodule
+    base, rollouts = model.base_model, model.rollouts
+    check_writable(options.output, "--output")
+    scratch = options.output / "rebuilt"
+    try:
+        models = open_centres(options.tuned, base, scratch)
+        rollouts.sampling = replace(rollouts.sampling, temperature=0.0, n=1, pass_k=1)
+        prompts = rollouts.reserve(
+            base, data.prompts(options.split)[: options.prompts], drop_long=data.drop_long_prompts
+        )
+        centre = base.load()
+        rollouts.start(base)
+        evaluator = Evaluator(rollouts, data.scorer)
+        Scanner(options, base, centre, evaluator, model.noise, data.task, prompts).run(models)
+    finally:
+        data.scorer.close()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Scanner:

@@ -20,6 +20,7 @@ commands:
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price
   replay      rebuild the model of any generation from a base model and a journal
+  scan        measure the reward along lines and planes through models, against random directions
   ui          show the runs made here in a browser (MLflow)
   fetch       get the embedded model, once
 
