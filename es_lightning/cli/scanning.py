@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 import shutil
 from argparse import Namespace
@@ -15,37 +16,23 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from es_lightning.algorithm.noise import Noise
-from es_lightning.cli.configs import with_packaged
-from es_lightning.cli.planned import UNUSED, FitSettings
-from es_lightning.cli.short_names import read_short_names, with_full_names
-from es_lightning.evaluation import Evaluator
+from es_lightning.cli.opened import opened
+from es_lightning.errors import UsageError
+from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
-from es_lightning.journal.opening import EXPORT, TunedModel, open_centres
+from es_lightning.journal.opening import EXPORT, TunedModel, digest_of, open_centres
 from es_lightning.landscape import kinds
 from es_lightning.landscape.directions import Direction, Towards, inner_products
 from es_lightning.landscape.kinds import BASE, TUNED, Scan, Table
 from es_lightning.landscape.measure import Measured, measure
 from es_lightning.landscape.scan import Array, Barrier, barrier, grid
 from es_lightning.models import BaseModel
-from es_lightning.records import Prompt
 from es_lightning.reports.scan_picture import barrier_picture, line_picture, plane_picture, radial_picture
+from es_lightning.rollout.engine import model_dtype
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
-from es_lightning.task import Task
 
 log = logging.getLogger(__name__)
-
-
-class ScanSettings(FitSettings):
-    """The settings of a fit, with the engine that they ask for."""
-
-    def before_instantiate_classes(self) -> None:
-        """Choose no folder."""
-        self.asked = self.config
-        self.config = self.config.clone()
-        for name in UNUSED:
-            self.config.trainer[name] = "auto" if name == "strategy" else None
 
 
 def scan(options: Namespace, arguments: list[str]) -> None:
@@ -55,25 +42,19 @@ def scan(options: Namespace, arguments: list[str]) -> None:
         options: of this command.
         arguments: options of ``fit``.
     """
-    read_short_names()
-    settings = ScanSettings(with_full_names(with_packaged(arguments)))
-    model, data = settings.model, settings.datamodule
-    base, rollouts = model.base_model, model.rollouts
     check_writable(options.output, "--output")
     scratch = options.output / "rebuilt"
-    try:
-        models = open_centres(options.tuned, base, scratch)
+    with opened(arguments) as parts:
+        ranks, rollouts = parts.ranks, parts.rollouts
+        # So that rewards differ through the weights alone.
         rollouts.sampling = replace(rollouts.sampling, temperature=0.0, n=1, pass_k=1)
-        prompts = rollouts.reserve(
-            base, data.prompts(options.split)[: options.prompts], drop_long=data.drop_long_prompts
-        )
-        centre = base.load()
-        rollouts.start(base)
-        evaluator = Evaluator(rollouts, data.scorer)
-        Scanner(options, base, centre, evaluator, model.noise, data.task, prompts).run(models)
-    finally:
-        data.scorer.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            models = open_centres(options.tuned, parts.base, scratch, ranks)
+            scanner = Scanner(options, parts, models)
+            scanner.run(parts.start(members=ranks.lane.count))
+        finally:
+            if ranks.rank == 0:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Scanner:
@@ -81,66 +62,58 @@ class Scanner:
 
     Args:
         options: of the command ``scan``.
-        base: the base model.
-        centre: its float32 parameters; not changed.
-        evaluator: decodes greedily, with an engine that has been started.
-        noise: kind of noise of random directions.
-        task: of the prompts.
-        prompts: P encoded prompts, at least 2.
+        parts: the base model, the task and an engine, which need not be started yet.
+        models: the tuned models of this scan.
+
+    Raises:
+        UsageError: there are too few prompts, or the folder holds a scan with other settings.
     """
 
-    def __init__(
-        self,
-        options: Namespace,
-        base: BaseModel,
-        centre: nn.Module,
-        evaluator: Evaluator,
-        noise: Noise,
-        task: Task,
-        prompts: Sequence[Prompt],
-    ) -> None:
-        self.options, self.base, self.centre, self.evaluator = options, base, centre, evaluator
-        self.noise, self.task, self.prompts = noise, task, prompts
+    def __init__(self, options: Namespace, parts: Parts, models: Sequence[TunedModel]) -> None:
+        self.options, self.parts = options, parts
+        self.folder, self.noise = options.output, parts.noise
         self.grid = grid(options.start, options.stop, options.step, (0.0, 1.0))
+        self.prompts = parts.prompts(options.split, options.prompts)
+        if len(self.prompts) < 2:
+            raise UsageError(
+                f"split {options.split} of {parts.task.name} has {len(self.prompts)} problem, and a scan "
+                "needs at least 2, since errors are over problems: give another --split."
+            )
+        _check_different(models, parts.base)
+        names = labels([model.name for model in models])
+        self.towards = [Towards(name, model.weights) for name, model in zip(names, models, strict=True)]
+        path = self.folder / f"{options.kind}.jsonl"
+        self.measured = Measured(path, self._settings(models), len(self.prompts), parts.ranks)
+        self.title = f"{parts.task.name}, {options.split}, {len(self.prompts)} prompts"
 
-    def run(self, models: Sequence[TunedModel]) -> list[Path]:
+    def run(self, centre: nn.Module) -> None:
         """Measure what is not measured yet; rank 0 then writes CSV and picture. All ranks have to call it.
 
         Args:
-            models: the tuned models of this scan.
-
-        Returns:
-            The files that this rank has written.
+            centre: the base model's float32 parameters; not changed.
         """
-        self.folder, kind = self.options.output, self.options.kind
-        self.measured = Measured(
-            self.folder / f"{kind}.jsonl", self._settings(models), len(self.prompts), self.evaluator.ranks
-        )
-        names = labels([model.name for model in models])
-        towards = [Towards(name, model.weights) for name, model in zip(names, models, strict=True)]
-        self.title = f"{self.task.name}, {self.options.split}, {len(self.prompts)} prompts: {kind}"
-        {"line": self._line, "between": self._between, "radial": self._radial, "plane": self._plane}[kind](
-            *towards
-        )
-        if self.evaluator.ranks.rank:
-            return []
-        return [self.folder / f"{kind}.{ending}" for ending in ("csv", "png", "jsonl")]
+        self.centre = centre
+        ways = {"line": self._line, "between": self._between, "radial": self._radial, "plane": self._plane}
+        ways[self.options.kind](*self.towards)
+        if self.parts.ranks.rank == 0:
+            log.info("%s and %s hold the scan.", self._picture.with_suffix(".csv"), self._picture)
 
     def _settings(self, models: Sequence[TunedModel]) -> dict[str, Any]:
         """Return what decides the reward of a point, in plain JSON."""
-        options, rollouts = self.options, self.evaluator.rollouts
-        engine, precision = type(rollouts.engine).__name__, str(rollouts.engine.dtype).removeprefix("torch.")
+        options, base, rollouts = self.options, self.parts.base, self.parts.rollouts
+        dtype = model_dtype(rollouts.engine.dtype_name, base.dtype, self.parts.device)
         drawn = options.kind == "radial" or (options.kind == "plane" and len(models) == 1)
         return {
             "kind": options.kind,
-            "base": self.base.hashes(),
+            "base": base.hashes(),
             "models": [model.digest for model in models],
-            "task": described("data.task", self.task, self.task.name),
+            "task": described("data.task", self.parts.task, self.parts.task.name),
+            "objective": self.parts.data.objective,
             "split": options.split,
             "prompts": digest(self.prompts),
             "max_tokens": rollouts.sampling.max_tokens,
             "stop": list(rollouts.sampling.stop),
-            "engine": f"{engine}, {precision}",
+            "engine": f"{type(rollouts.engine).__name__}, {str(dtype).removeprefix('torch.')}",
             "chat_template_kwargs": rollouts.chat_template_kwargs,
             **({"noise": self.noise.identity, "seed": options.seed} if drawn else {}),
         }
@@ -209,7 +182,15 @@ class Scanner:
         return Path(self.folder / f"{self.options.kind}.png")
 
     def _products(self, directions: Sequence[Direction]) -> Array:
-        return inner_products(self.centre, directions, self.evaluator.ranks.shards)
+        mine = inner_products(self.centre, directions, self.parts.ranks.shards).tolist()
+        # Other numbers of threads may sum in another order: all ranks take those of the first.
+        products = np.array(json.loads(self.parts.ranks.exchange(json.dumps(mine).encode())[0]))
+        for direction, square in zip(directions, np.diag(products), strict=True):
+            if not square > 0:
+                raise UsageError(
+                    f"{direction.name} has the weights of the base model: there is nothing to scan."
+                )
+        return products
 
     def _lengths(self, directions: Sequence[Direction]) -> list[float]:
         # One after the other: a tensor of each at once would be too much for large models.
@@ -219,12 +200,13 @@ class Scanner:
         def tell(done: int, of: int, reward: float) -> None:
             log.info("%d of %d points, reward %.3f", done, of, reward)
 
-        work = (self.evaluator, self.centre, scan.directions, scan.points, self.prompts, self.measured)
-        return measure(*work, tell) if self.evaluator.ranks.rank == 0 else measure(*work)
+        told = tell if self.parts.ranks.rank == 0 else None
+        where = (scan.directions, scan.points, self.prompts, self.measured)
+        return measure(self.parts.evaluator(), self.centre, *where, told)
 
     def _write(self, table: Table) -> bool:
         """Write the CSV on rank 0; returns whether this rank also draws."""
-        if self.evaluator.ranks.rank:
+        if self.parts.ranks.rank:
             return False
         write_table(self.folder / f"{self.options.kind}.csv", table)
         return True
@@ -263,6 +245,22 @@ def words(found: Barrier) -> str:
     ends = f"{found.low:.3f} to {found.high:.3f} (95 %)"
     known = f"largest drop {found.height:.3f} at t = {found.at:g}, true one {ends}"
     return f"a barrier: {known}" if found.is_seen else f"no barrier beyond chance: {known}"
+
+
+def _check_different(models: Sequence[TunedModel], base: BaseModel) -> None:
+    """Refuse a model that is the base model, or one that is given twice.
+
+    Raises:
+        UsageError: the message names it.
+    """
+    known = {digest_of(base): base.name}
+    for model in models:
+        if model.digest in known:
+            raise UsageError(
+                f"{model.name} has the weights of {known[model.digest]}: there is nothing to scan. Give "
+                "another --tuned."
+            )
+        known[model.digest] = model.name
 
 
 def _cosine(products: Array) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -98,8 +97,13 @@ def open_centre(reference: str, base: BaseModel, scratch: Path) -> TunedModel:
         return _rebuilt(reference, place, base, scratch)
     model = BaseModel(place.model, base.trust_remote_code)
     _check_shapes(reference, model, base)
-    content = json.dumps(model.hashes(), sort_keys=True)
-    return TunedModel(reference, model.weights, hashlib.sha256(content.encode()).hexdigest()[:16])
+    return TunedModel(reference, model.weights, digest_of(model))
+
+
+def digest_of(model: BaseModel) -> str:
+    """Return the digest of a model's weights, as its files hold them; their names do not count."""
+    hashes = sorted(value for name, value in model.hashes().items() if name != "config.json")
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
 
 def locate(reference: str) -> Place:

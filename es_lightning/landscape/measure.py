@@ -7,11 +7,13 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.distributed.ranks import Ranks
@@ -122,7 +124,7 @@ def measure(
     points: Sequence[Point],
     prompts: Sequence[Prompt],
     measured: Measured,
-    tell: Callable[[int, int, float], None] = lambda done, of, reward: None,
+    tell: Callable[[int, int, float], None] | None = None,
 ) -> Array:
     """Measure the rewards of prompts at points; all ranks have to call it, and share the prompts of a point.
 
@@ -136,7 +138,7 @@ def measure(
         prompts: P encoded prompts.
         measured: what is there already; what is measured is added.
         tell: called after each point with the number of points that are done, that of all, and the point's
-            mean reward.
+            mean reward; None tells nobody.
 
     Returns:
         float64 [T, P].
@@ -149,15 +151,8 @@ def measure(
     missing = [point for point in points if point not in measured]
     before = checksum(centre.named_parameters(), shards) if missing else ""
     for index, point in enumerate(missing):
-        coefficients = point.coefficients
-        rollouts.load(
-            rollouts.stream(
-                centre,
-                lambda name, theta, c=coefficients: moved(name, theta, directions, c).to(
-                    rollouts.engine.dtype
-                ),  # type: ignore[misc]
-            )
-        )
+        change = partial(_weights, directions, point.coefficients, rollouts.engine.dtype)
+        rollouts.load(rollouts.stream(centre, change))
         try:
             rewards = evaluator.evaluate(prompts).rewards
         except DivergenceError as error:
@@ -166,12 +161,23 @@ def measure(
                 "and --stop."
             ) from error
         measured.add(point, rewards)
-        tell(len(points) - len(missing) + index + 1, len(points), math.fsum(rewards) / len(rewards))
+        if tell is not None:
+            tell(len(points) - len(missing) + index + 1, len(points), math.fsum(rewards) / len(rewards))
     if missing:
         rollouts.hold_centre(centre)
         if checksum(centre.named_parameters(), shards) != before:
             raise RuntimeError("a scan has changed the centre that it was to look around")
     return measured.rewards(points)
+
+
+def _weights(
+    directions: Sequence[Direction],
+    coefficients: Sequence[float],
+    dtype: torch.dtype,
+    name: str,
+    theta: Tensor,
+) -> Tensor:
+    return moved(name, theta, directions, coefficients).to(dtype)
 
 
 def _key(place: Mapping[str, Any]) -> str:

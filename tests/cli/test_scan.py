@@ -1,6 +1,8 @@
 """The command ``scan``: its options, and all four kinds on the tiny model and a run of version 0.1.0."""
 
 import csv
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,16 +11,19 @@ import pytest
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.cli import scan as command
 from es_lightning.cli.scanning import Scanner, labels, words
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
-from es_lightning.evaluation import Evaluator, Rollouts
-from es_lightning.grading.scorer import Grading, Scorer
+from es_lightning.evaluation import Rollouts
+from es_lightning.evaluation.parts import Parts
+from es_lightning.grading.scorer import Grading
 from es_lightning.journal.opening import open_centres
 from es_lightning.landscape.scan import Barrier
 from es_lightning.models import BaseModel
 from es_lightning.rollout import HFEngine, Sampling
 from tests.helpers.letters import Letters
 
-RUN = Path(__file__).parents[1] / "data" / "run_of_0_1_0"
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "tests" / "data" / "run_of_0_1_0"
 KINDS = {
     "line": [f"{RUN}:11"],
     "between": [f"{RUN}:5", f"{RUN}:11"],
@@ -50,38 +55,34 @@ class Scanned:
     def __init__(self, scratch: Path) -> None:
         self.base, self.scratch = BaseModel("tiny"), scratch
         self.rollouts = Rollouts(HFEngine("float32", "cpu"), Sampling(max_tokens=6))
-        self.task = Letters()
-        self.prompts = self.rollouts.reserve(self.base, self.task.problems("val"))
-        self.rollouts.start(self.base)
-        self.centre = self.base.load()
-        self.evaluator = Evaluator(self.rollouts, Scorer(self.task, Grading(workers=0)))
+        data = TaskDataModule(Letters(), grading=Grading(workers=0))
+        self.parts = Parts(self.base, self.rollouts, data, GaussianNoise(compile=False), 0.01, 4)
+        self.parts.check_engine = False
+        self.prompts = self.parts.prompts("val")
+        self.centre = self.parts.start()
 
     def run(self, asked: Namespace) -> list[dict[str, str]]:
         """Scan; returns the rows of the CSV."""
-        parts = (
-            self.base,
-            self.centre,
-            self.evaluator,
-            GaussianNoise(compile=False),
-            self.task,
-            self.prompts,
-        )
-        models = open_centres(asked.tuned, self.base, self.scratch)
-        paths = Scanner(asked, *parts).run(models)
-        assert [path.is_file() for path in paths] == [True] * 3
-        return list(csv.DictReader(paths[0].open()))
+        Scanner(asked, self.parts, open_centres(asked.tuned, self.base, self.scratch)).run(self.centre)
+        assert (asked.output / f"{asked.kind}.png").is_file()
+        return list(csv.DictReader((asked.output / f"{asked.kind}.csv").open()))
+
+    @property
+    def reward(self) -> float:
+        """Mean reward of the weights that the engine holds."""
+        return self.parts.evaluator().evaluate(self.prompts).reward
 
 
 def test_a_line_begins_with_the_base_and_ends_with_the_runs_centre(scanned: Scanned, tmp_path: Path) -> None:
     rows = scanned.run(options("line", KINDS["line"], tmp_path, "--step", "0.5"))
     assert [float(row["t"]) for row in rows] == [-0.5, 0, 0.5, 1, 1.5, 2]
-    rollouts, prompts = scanned.rollouts, scanned.prompts
+    rollouts = scanned.rollouts
     rollouts.hold_centre(scanned.centre)
-    assert float(rows[1]["reward"]) == pytest.approx(scanned.evaluator.evaluate(prompts).reward, rel=1e-12)
+    assert float(rows[1]["reward"]) == pytest.approx(scanned.reward, rel=1e-12)
     [tuned] = open_centres(KINDS["line"], scanned.base, scanned.scratch)
     names = [name for name, _ in scanned.centre.named_parameters()]
     rollouts.load((name, tuned.weights.read(name)) for name in names)
-    assert float(rows[3]["reward"]) == pytest.approx(scanned.evaluator.evaluate(prompts).reward, rel=1e-12)
+    assert float(rows[3]["reward"]) == pytest.approx(scanned.reward, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,23 @@ def test_options_that_make_no_scan(
         options(kind, tuned, tmp_path, *more)
 
 
+def test_a_split_of_one_problem_has_no_errors(scanned: Scanned, tmp_path: Path) -> None:
+    asked = options("line", KINDS["line"], tmp_path)
+    asked.prompts = 1
+    with pytest.raises(UsageError, match="split val of Letters has 1 problem, and a scan needs at least 2"):
+        scanned.run(asked)
+
+
+def test_a_model_that_is_another_one_is_refused(scanned: Scanned, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tiny has the weights of tiny: there is nothing to scan"):
+        scanned.run(options("line", ["tiny"], tmp_path))
+    twice = [f"{RUN}:11", f"{RUN}/journal.jsonl"]
+    with pytest.raises(
+        UsageError, match=r"journal.jsonl has the weights of \S+:11: there is nothing to scan"
+    ):
+        scanned.run(options("between", twice, tmp_path))
+
+
 def test_models_have_short_names() -> None:
     assert labels(["runs/a/model", "runs/b:3"]) == ["a/model", "b:3"]
     assert labels(["runs/a/best", "hub/name"]) == ["a/best", "name"]
@@ -161,3 +179,47 @@ def test_a_barrier_is_told_with_its_interval() -> None:
         "a barrier: largest drop 0.200 at t = 0.5, true one 0.050"
     )
     assert words(Barrier(0.1, 0.5, 0.15)).startswith("no barrier beyond chance: ")
+
+
+CONFIG = """
+model:
+  base: tiny
+  engine: {class_path: HFEngine, init_args: {dtype: float32, batch_size: 1}}
+  sampling: {max_tokens: 6}
+data:
+  task: {class_path: tests.helpers.letters.Letters}
+  grading: {workers: 0}
+trainer: {accelerator: cpu}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_the_command_measures_the_same_on_two_ranks_and_after_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "scan.yaml").write_text(CONFIG)
+    few = ["--start", "0", "--stop", "1", "--step", "0.5", "--directions", "2"]
+
+    def run(name: str, *more: str) -> bytes:
+        """Scan in processes of its own; returns what was measured."""
+        tuned = ["--kind", "radial", "--tuned", f"{RUN}:11", "--output", str(tmp_path / name), *few]
+        words = [
+            sys.executable,
+            "-m",
+            "es_lightning",
+            "scan",
+            "-c",
+            str(tmp_path / "scan.yaml"),
+            *tuned,
+            *more,
+        ]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / "radial.png").is_file()
+        assert not (tmp_path / name / "rebuilt").exists()
+        return (tmp_path / name / "radial.jsonl").read_bytes()
+
+    whole = run("two", "--trainer.devices", "2")
+    killed = tmp_path / "one" / "radial.jsonl"
+    killed.parent.mkdir()
+    killed.write_bytes(whole[: len(whole) // 2])
+    assert run("one", "--trainer.devices", "1") == whole
