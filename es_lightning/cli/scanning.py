@@ -138,7 +138,7 @@ class Scanner:
         marks = {first.name: 0.0, second.name: 1.0}
         if self._write(table):
             apart = float(np.sqrt(products[0, 0] - 2 * products[0, 1] + products[1, 1]))
-            title = f"{self.title}; {apart:.4g} apart, cosine of their changes {_cosine(products):.2g}"
+            title = f"{self.title}; {apart:.4g} apart, cosine of their changes {_cosine(products):.1g}"
             barrier_picture(self._picture, title, table, marks, words(found))
             for name, at in marks.items():
                 _tell(name, table, table["t"] == at)
@@ -166,7 +166,7 @@ class Scanner:
         found = kinds.plane(first, other, products, self.grid, up)
         table = kinds.plane_table(found, self._rewards(found.scan))
         if self._write(table):
-            title = f"{self.title}; cosine of the directions {_cosine(products):.2g}"
+            title = f"{self.title}; cosine of the directions {_cosine(products):.1g}"
             axes = (
                 f"towards {first.name}, in units of {found.length:.4g}",
                 f"across, on the side of {other.name}",

@@ -19,6 +19,8 @@ from es_lightning.landscape.measure import Point
 from es_lightning.landscape.scan import Array, Barrier, band, drops, mean_and_error, orthonormal, quantile
 
 BASE, TUNED = "base", "tuned"
+SAME = 1e-3
+"""Of the first model's distance: a point of a plane's grid that is nearer to a model is that model."""
 Table = dict[str, npt.NDArray[Any]]
 """Columns by name, all of one length."""
 
@@ -101,15 +103,15 @@ def plane(first: Direction, second: Direction, products: Array, across: Array, u
     """
     axes = orthonormal(products, [first.name, second.name])
     length = float(np.sqrt(products[0, 0]))
-    x, y = (axes @ products)[:, 1] / length  # of the second direction's end
+    end = (axes @ products)[:, 1] / length  # of the second direction
     marks = {BASE: (0.0, 0.0), first.name: (1.0, 0.0)}
     points = [_at(0.0, 0.0, (0.0, 0.0)), _at(1.0, 0.0, (1.0, 0.0))]
     if not isinstance(second, Drawn):
-        marks[second.name] = (float(x), float(y))
-        points.append(_at(float(x), float(y), (0.0, 1.0)))
+        marks[second.name] = (float(end[0]), float(end[1]))
+        points.append(_at(*marks[second.name], (0.0, 1.0)))
     for v in up:
         for u in across:
-            if (float(u), float(v)) not in {(0.0, 0.0), (1.0, 0.0)}:
+            if min(np.hypot(u - x, v - y) for x, y in marks.values()) > SAME:
                 c = length * (float(u) * axes[0] + float(v) * axes[1])
                 points.append(_at(float(u), float(v), (float(c[0]), float(c[1]))))
     cosine = products[0, 1] / np.sqrt(products[0, 0] * products[1, 1])

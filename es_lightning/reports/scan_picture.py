@@ -52,7 +52,7 @@ def barrier_picture(path: Path, title: str, table: Table, marks: Mapping[str, fl
         marks: names of the models at t = 0 and t = 1 -> where they are.
         words: what is known of the barrier.
     """
-    figure, [left, right] = sheet(title, columns=2, width=9)
+    figure, [left, right] = sheet(f"{title}\n{words}", columns=2, width=9, height=3.8)
     _draw(left, table, "t", "reward", ACCENT, "mean over prompts, 95 % interval")
     ends = [float(table["reward"][table["t"] == at][0]) for at in (0, 1)]
     left.plot([0, 1], ends, color=INK, lw=1.2, ls="--", label="straight line")
@@ -60,7 +60,6 @@ def barrier_picture(path: Path, title: str, table: Table, marks: Mapping[str, fl
     within = {name: column[inside] for name, column in table.items()}
     _draw(right, within, "t", "drop", RED, "drop, 95 % for all points at once")
     right.axhline(0, color=QUIET, lw=1)
-    right.set_title(words, fontsize=8)
     axis = "t, from the first model to the second"
     _finish(left, marks, axis, REWARD)
     _finish(right, marks, axis, "drop below the straight line")
@@ -142,6 +141,7 @@ def _draw(axes: Axes, table: Table, across: str, up: str, color: str, label: str
 
 def _finish(axes: Axes, marks: Mapping[str, float], across: str, up: str) -> None:
     _ticks(axes)
+    axes.margins(y=0.12)  # room for the names
     for name, at in marks.items():
         axes.axvline(at, color=QUIET, lw=1, ls=":")
         place = (at, 1.0)
