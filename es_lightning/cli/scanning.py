@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,12 @@ class Scanner:
             centre: the base model's float32 parameters; not changed.
         """
         self.centre = centre
-        ways = {"line": self._line, "between": self._between, "radial": self._radial, "plane": self._plane}
+        ways: dict[str, Callable[..., None]] = {
+            "line": self._line,
+            "between": self._between,
+            "radial": self._radial,
+            "plane": self._plane,
+        }
         ways[self.options.kind](*self.towards)
         if self.parts.ranks.rank == 0:
             log.info("%s and %s hold the scan.", self._picture.with_suffix(".csv"), self._picture)

@@ -27,8 +27,9 @@ BLOCK = 2**22  # elements whose float64 copies are held at once, 32 MiB each
 class Direction(Protocol):
     """A direction of weight space."""
 
-    name: str
-    """What figures and messages call it."""
+    @property
+    def name(self) -> str:
+        """What figures and messages call it."""
 
     def tensor(self, name: str, theta: Tensor) -> tuple[Tensor, bool]:
         """Return a tensor of the direction, in any precision, on the centre's device.

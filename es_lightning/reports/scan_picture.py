@@ -145,7 +145,7 @@ def _finish(axes: Axes, marks: Mapping[str, float], across: str, up: str) -> Non
     for name, at in marks.items():
         axes.axvline(at, color=QUIET, lw=1, ls=":")
         place = (at, 1.0)
-        text = {"xytext": (2, -3), "textcoords": "offset points", "va": "top", "fontsize": 8}
+        text: dict[str, Any] = {"xytext": (2, -3), "textcoords": "offset points", "va": "top", "fontsize": 8}
         axes.annotate(name, place, xycoords=axes.get_xaxis_transform(), color=INK, parse_math=False, **text)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
