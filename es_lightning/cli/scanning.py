@@ -6,17 +6,18 @@ import csv
 import io
 import json
 import logging
-import shutil
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from es_lightning.cli.opened import opened
+from es_lightning.cli.probe_log import finalized, loggers_for
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
@@ -31,6 +32,8 @@ from es_lightning.reports.scan_picture import barrier_picture, line_picture, pla
 from es_lightning.rollout.engine import model_dtype
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
+from es_lightning.system.lock import hold
+from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +47,21 @@ def scan(options: Namespace, arguments: list[str]) -> None:
     """
     check_writable(options.output, "--output")
     scratch = options.output / "rebuilt"
-    with opened(arguments) as parts:
+    with ExitStack() as until_end:
+        parts = until_end.enter_context(opened(arguments))
         ranks, rollouts = parts.ranks, parts.rollouts
+        if ranks.rank == 0:
+            until_end.callback(hold(options.output))
+            until_end.callback(rmtree, scratch, ignore_errors=True)
         # So that rewards differ through the weights alone.
         rollouts.sampling = replace(rollouts.sampling, temperature=0.0, n=1, pass_k=1)
-        try:
-            models = open_centres(options.tuned, parts.base, scratch, ranks)
-            scanner = Scanner(options, parts, models)
-            scanner.run(parts.start(members=ranks.lane.count))
-        finally:
-            if ranks.rank == 0:
-                shutil.rmtree(scratch, ignore_errors=True)
+        models = open_centres(options.tuned, parts.base, scratch, ranks)
+        files = Scanner(options, parts, models).run()
+        if files:
+            loggers = loggers_for(parts.config["trainer"].get("logger"), options.output)
+            for path in files:
+                log_artifact(loggers, path, "scan")
+            finalized(loggers)
 
 
 class Scanner:
@@ -71,7 +78,7 @@ class Scanner:
 
     def __init__(self, options: Namespace, parts: Parts, models: Sequence[TunedModel]) -> None:
         self.options, self.parts = options, parts
-        self.folder, self.noise = options.output, parts.noise
+        self.noise = parts.noise  # a start may freeze some of it, for engines that hold adapters
         self.grid = grid(options.start, options.stop, options.step, (0.0, 1.0))
         self.prompts = parts.prompts(options.split, options.prompts)
         if len(self.prompts) < 2:
@@ -82,17 +89,17 @@ class Scanner:
         _check_different(models, parts.base)
         names = labels([model.name for model in models])
         self.towards = [Towards(name, model.weights) for name, model in zip(names, models, strict=True)]
-        path = self.folder / f"{options.kind}.jsonl"
-        self.measured = Measured(path, self._settings(models), len(self.prompts), parts.ranks)
+        settings, path = self._settings(models), self._file("jsonl")
+        self.measured = Measured(path, settings, len(self.prompts), parts.ranks)
         self.title = f"{parts.task.name}, {options.split}, {len(self.prompts)} prompts"
 
-    def run(self, centre: nn.Module) -> None:
-        """Measure what is not measured yet; rank 0 then writes CSV and picture. All ranks have to call it.
+    def run(self) -> list[Path]:
+        """Start the engine, measure what is not measured yet, and write. All ranks have to call it.
 
-        Args:
-            centre: the base model's float32 parameters; not changed.
+        Returns:
+            What rank 0 has written: a CSV, a picture, and the rewards of every prompt; nothing elsewhere.
         """
-        self.centre = centre
+        self.centre = self.parts.start(members=self.parts.ranks.lane.count)
         ways: dict[str, Callable[..., None]] = {
             "line": self._line,
             "between": self._between,
@@ -100,8 +107,13 @@ class Scanner:
             "plane": self._plane,
         }
         ways[self.options.kind](*self.towards)
-        if self.parts.ranks.rank == 0:
-            log.info("%s and %s hold the scan.", self._picture.with_suffix(".csv"), self._picture)
+        if self.parts.ranks.rank:
+            return []
+        log.info("%s has the picture, and %s its numbers.", self._file("png"), self._file("csv"))
+        return [self._file(ending) for ending in ("csv", "png", "jsonl")]
+
+    def _file(self, ending: str) -> Path:
+        return Path(self.options.output / f"{self.options.kind}.{ending}")
 
     def _settings(self, models: Sequence[TunedModel]) -> dict[str, Any]:
         """Return what decides the reward of a point, in plain JSON."""
@@ -131,7 +143,7 @@ class Scanner:
         marks = {BASE: 0.0, tuned.name: 1.0}
         if self._write(table):
             axis = f"t, from base to {tuned.name}, {length:.4g} away"
-            line_picture(self._picture, self.title, table, marks, axis)
+            line_picture(self._file("png"), self.title, table, marks, axis)
             for name, at in marks.items():
                 _tell(name, table, table["t"] == at)
 
@@ -144,7 +156,7 @@ class Scanner:
         if self._write(table):
             apart = float(np.sqrt(products[0, 0] - 2 * products[0, 1] + products[1, 1]))
             title = f"{self.title}; {apart:.4g} apart, cosine of their changes {_cosine(products):.1g}"
-            barrier_picture(self._picture, title, table, marks, words(found))
+            barrier_picture(self._file("png"), title, table, marks, words(found))
             for name, at in marks.items():
                 _tell(name, table, table["t"] == at)
             log.info("%s.", words(found))
@@ -155,7 +167,7 @@ class Scanner:
         scan = kinds.radial(tuned, drawn, self.grid, lengths)
         table = kinds.radial_table(scan.points, self._rewards(scan), lengths[0])
         if self._write(table):
-            radial_picture(self._picture, self.title, table, tuned.name, lengths[0])
+            radial_picture(self._file("png"), self.title, table, tuned.name, lengths[0])
             at = (table["direction"] == TUNED) & (table["radius"] == 1)
             _tell(tuned.name, table, at)
             log.info(
@@ -176,15 +188,11 @@ class Scanner:
                 f"towards {first.name}, in units of {found.length:.4g}",
                 f"across, on the side of {other.name}",
             )
-            plane_picture(self._picture, title, table, found.marks, axes)
+            plane_picture(self._file("png"), title, table, found.marks, axes)
             for name in found.marks:
                 _tell(name, table, table["model"] == name)
 
     # Their parts ----------------------------------------------------------------------------------
-
-    @property
-    def _picture(self) -> Path:
-        return Path(self.folder / f"{self.options.kind}.png")
 
     def _products(self, directions: Sequence[Direction]) -> Array:
         mine = inner_products(self.centre, directions, self.parts.ranks.shards).tolist()
@@ -213,7 +221,7 @@ class Scanner:
         """Write the CSV on rank 0; returns whether this rank also draws."""
         if self.parts.ranks.rank:
             return False
-        write_table(self.folder / f"{self.options.kind}.csv", table)
+        write_table(self._file("csv"), table)
         return True
 
 

@@ -59,13 +59,16 @@ class Scanned:
         self.parts = Parts(self.base, self.rollouts, data, GaussianNoise(compile=False), 0.01, 4)
         self.parts.check_engine = False
         self.prompts = self.parts.prompts("val")
-        self.centre = self.parts.start()
+        self.rollouts.start(self.base)
 
     def run(self, asked: Namespace) -> list[dict[str, str]]:
         """Scan; returns the rows of the CSV."""
-        Scanner(asked, self.parts, open_centres(asked.tuned, self.base, self.scratch)).run(self.centre)
-        assert (asked.output / f"{asked.kind}.png").is_file()
-        return list(csv.DictReader((asked.output / f"{asked.kind}.csv").open()))
+        scanner = Scanner(asked, self.parts, open_centres(asked.tuned, self.base, self.scratch))
+        table, picture, measured = scanner.run()
+        self.centre = scanner.centre
+        assert picture.is_file()
+        assert measured.is_file()
+        return list(csv.DictReader(table.open()))
 
     @property
     def reward(self) -> float:
@@ -189,7 +192,7 @@ model:
 data:
   task: {class_path: tests.helpers.letters.Letters}
   grading: {workers: 0}
-trainer: {accelerator: cpu}
+trainer: {accelerator: cpu, logger: false}
 """
 
 
