@@ -58,7 +58,8 @@ def radial(tuned: Direction, drawn: Sequence[Drawn], radii: Array, lengths: Sequ
         radii: in multiples of L, 0 among them.
         lengths: Euclidean norms, L and those of the random directions.
     """
-    rays, names = (tuned, *drawn), (TUNED, *(each.name for each in drawn))
+    rays: tuple[Direction, ...] = (tuned, *drawn)
+    names = (TUNED, *(each.name for each in drawn))
     points = [Point({"direction": BASE, "radius": 0.0}, (0.0,) * len(rays))]
     for place, (name, length) in enumerate(zip(names, lengths, strict=True)):
         for radius in radii[radii != 0]:
