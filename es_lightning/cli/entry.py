@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, usage
+from es_lightning.cli import commands, scan, usage
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
@@ -25,6 +25,7 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "probe": commands.probe,
     "replay": commands.replay,
     "simulate": simulate,
+    "scan": scan.scan,
     "ui": commands.ui,
 }
 """Commands that run nothing with Lightning's Trainer."""

@@ -22,6 +22,7 @@ commands:
   probe       perturb a model at random: what the rewards around it look like
   replay      rebuild the model of any generation from a base model and a journal
   simulate    the theory of rise and decay: simulate it, or fit it to a run
+  scan        measure the reward along lines and planes through models, against random directions
   ui          show the runs made here in a browser (MLflow)
   fetch       get the embedded model, once
 
