@@ -104,6 +104,33 @@ def best_of_pairs(values: Array, sizes: Sequence[int]) -> Array:
     return (best_of(values[..., ::2], sizes) + best_of(values[..., 1::2], sizes)) / 2
 
 
+def leave_one_out(values: Array, sizes: Sequence[int]) -> Array:
+    """Compute the expected best of N without each of the candidates in turn, for the jackknife.
+
+    Args:
+        values: [..., M], one per candidate, in any order.
+        sizes: K values of N, each at most M - 1.
+
+    Returns:
+        float64 [..., K, M], in the order of the values.
+
+    Raises:
+        UsageError: M - 1 < N, or N < 1.
+    """
+    order = np.argsort(values, axis=-1)
+    ascending = np.take_along_axis(np.asarray(values, dtype=np.float64), order, axis=-1)
+    ends = np.zeros_like(ascending[..., :1])
+    found = np.empty((*ascending.shape[:-1], len(sizes), ascending.shape[-1]))
+    for row, size in enumerate(sizes):
+        weights = order_weights(ascending.shape[-1] - 1, size)
+        # Without x_(i), those below it keep their places, and those above it move one place down.
+        below = np.cumsum(ascending[..., :-1] * weights, axis=-1)
+        above = np.cumsum((ascending[..., 1:] * weights)[..., ::-1], axis=-1)[..., ::-1]
+        without = np.concatenate([ends, below], axis=-1) + np.concatenate([above, ends], axis=-1)
+        np.put_along_axis(found[..., row, :], order, without, axis=-1)
+    return found
+
+
 def choice_weights(values: Array, sizes: Sequence[int]) -> Array:
     """Compute how often each candidate is the best of N, drawn without replacement.
 

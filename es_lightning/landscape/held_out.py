@@ -9,7 +9,7 @@ weight w_m (``choice_weights``), so the gain is sum_m w_m(A) x_m(B) with changes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -23,7 +23,27 @@ SPLITS = 4
 REPLICATES = 300  # of the bootstrap, for a standard error alone
 SHUFFLES = 999
 
-Halves = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way round: what is chosen on some prompts, and measured on others.
+
+    Args:
+        changes: R - R_0 of each candidate on each prompt, [S, M, P].
+        chosen_on: positions of the prompts that choose.
+        measured_on: positions of all others.
+    """
+
+    changes: Array
+    chosen_on: Places
+    measured_on: Places
+
+    def means(self) -> Array:
+        """Mean changes where the choice is made, and where it is measured, [S, M, 2]."""
+        parts = [self.changes[..., places].mean(axis=-1) for places in (self.chosen_on, self.measured_on)]
+        return np.stack(parts, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,7 @@ class HeldOutGain:
         prompt_error: standard error of the gain over prompts, [K].
         candidate_error: standard error over candidates, [K].
         p_choice: how often candidates matched at random between the halves would gain as much, [K]: whether
-            the chosen are better than any others.
+            the chosen are better than any others. None if that was not tested.
     """
 
     sizes: tuple[int, ...]
@@ -49,15 +69,15 @@ class HeldOutGain:
     seen: Array
     prompt_error: Array
     candidate_error: Array
-    p_choice: Array
+    p_choice: Array | None = None
 
 
-def halvings(prompts: int, splits: int = SPLITS, seed: int = 0) -> list[Halves]:
-    """Draw ways to divide prompts in halves; with an odd number the second half has one more.
+def halvings(prompts: int, splits: int = SPLITS, seed: int = 0) -> list[tuple[Places, Places]]:
+    """Draw ways to divide prompts in halves, each in both orders: 2 splits pairs of positions.
 
     Args:
-        prompts: P, at least 2.
-        splits: how many ways.
+        prompts: P, at least 2; of an odd number, one half has one more.
+        splits: how many divisions.
         seed: seed of the draws.
 
     Raises:
@@ -69,8 +89,12 @@ def halvings(prompts: int, splits: int = SPLITS, seed: int = 0) -> list[Halves]:
             "probe with at least 2 prompts."
         )
     generator = np.random.default_rng(seed)
-    orders = [generator.permutation(prompts) for _ in range(splits)]
-    return [(np.sort(order[: prompts // 2]), np.sort(order[prompts // 2 :])) for order in orders]
+    found = []
+    for _ in range(splits):
+        order = generator.permutation(prompts)
+        one, other = np.sort(order[: prompts // 2]), np.sort(order[prompts // 2 :])
+        found += [(one, other), (other, one)]
+    return found
 
 
 def chosen_gain(
@@ -82,10 +106,6 @@ def chosen_gain(
     unit: int = 1,
 ) -> HeldOutGain:
     """Measure the held-out gain of the best of N, both ways and over several halvings of the prompts.
-
-    The interval adds two errors, over prompts at fixed choices and over candidates by the bootstrap. Both
-    hold the part that is new for each candidate and prompt, which counts twice: like Owen's pigeonhole
-    bootstrap (Annals of Applied Statistics 1, 2007) the sum is not too small, if anything too large.
 
     Args:
         rewards: [S, M, P], of each candidate on each prompt.
@@ -100,35 +120,41 @@ def chosen_gain(
         UsageError: one prompt alone, or M < N.
     """
     changes = rewards - centre
-    prompts = changes.shape[-1]
-    halves = halvings(prompts, splits, seed)
-    by_prompt = np.zeros((len(sizes), prompts))
-    seen = np.zeros(len(sizes))
-    for one, other in halves:
-        for chosen_on, measured_on in ((one, other), (other, one)):
-            weights = _weights(changes[..., chosen_on].mean(axis=-1), sizes, unit)
-            gains = np.einsum("skm,smp->kp", weights, changes) / len(changes)
-            by_prompt[:, measured_on] += gains[:, measured_on] / splits
-            seen += gains[:, chosen_on].mean(axis=1) / (2 * splits)
+    ways = [Way(changes, *places) for places in halvings(changes.shape[-1], splits, seed)]
+    p_choice = _p_choice(ways[0].means(), sizes, unit, seed)
+    return replace(gain_over(ways, sizes, unit, seed), p_choice=p_choice)
+
+
+def gain_over(ways: Sequence[Way], sizes: Sequence[int], unit: int = 1, seed: int = 0) -> HeldOutGain:
+    """Average the held-out gain over several ways, of which two and two are halves of the same prompts.
+
+    The interval adds two errors, over prompts at fixed choices and over candidates by the bootstrap. Both
+    hold the part that is new for each candidate and prompt, which counts twice: like Owen's pigeonhole
+    bootstrap (Annals of Applied Statistics 1, 2007) the sum is not too small, if anything too large.
+
+    Args:
+        ways: with the same candidates and prompts.
+        sizes: values of N, at most M.
+        unit: see ``chosen_gain``.
+        seed: seed of the bootstrap.
+
+    Raises:
+        UsageError: M < N.
+    """
+    batches, _, prompts = ways[0].changes.shape
+    by_prompt, seen = np.zeros((len(sizes), prompts)), np.zeros(len(sizes))
+    for way in ways:
+        weights = _weights(way.means()[..., 0], sizes, unit)
+        gains = np.einsum("skm,smp->kp", weights, way.changes) / batches
+        by_prompt[:, way.measured_on] += 2 * gains[:, way.measured_on] / len(ways)
+        seen += gains[:, way.chosen_on].mean(axis=1) / len(ways)
     gain = by_prompt.mean(axis=1)
     prompt_error = by_prompt.std(axis=1, ddof=1) / sqrt(prompts)
-    # [S, M, 2, splits]: the changes on each half, which the choice and its measurement need alone.
-    tables = np.stack(
-        [np.stack([changes[..., half].mean(axis=-1) for half in pair], axis=-1) for pair in halves], axis=-1
-    )
-    replicates = resampled(tables, lambda part: _gains(part, sizes, unit), unit, REPLICATES, seed)
+    tables = np.stack([way.means() for way in ways], axis=-1)
+    replicates = resampled(tables, lambda sets: _gains(sets, sizes, unit), unit, REPLICATES, seed)
     candidate_error = replicates.std(axis=0, ddof=1)
-    half_width = t_quantile(prompts - 1) * np.hypot(prompt_error, candidate_error)
-    return HeldOutGain(
-        tuple(sizes),
-        gain,
-        gain - half_width,
-        gain + half_width,
-        seen,
-        prompt_error,
-        candidate_error,
-        _p_choice(tables[..., 0], sizes, unit, seed),
-    )
+    half = t_quantile(prompts - 1) * np.hypot(prompt_error, candidate_error)
+    return HeldOutGain(tuple(sizes), gain, gain - half, gain + half, seen, prompt_error, candidate_error)
 
 
 def _weights(values: Array, sizes: Sequence[int], unit: int) -> Array:
@@ -140,11 +166,11 @@ def _weights(values: Array, sizes: Sequence[int], unit: int) -> Array:
 
 
 def _gains(tables: Array, sizes: Sequence[int], unit: int) -> Array:
-    """Gain of the chosen, both ways and averaged over batches and splits: [R, S, M, 2, splits] to [R, K]."""
-    rows = np.moveaxis(tables, 2, -1)  # [R, S, 2, splits, M]
-    weights = _weights(rows, sizes, unit)
-    gains = np.einsum("rshjkm,rshjm->rk", weights, rows[:, :, ::-1])
-    return np.asarray(gains / np.prod(rows.shape[1:4]))
+    """Gain of the chosen, averaged over batches and ways: [R, S, M, 2, ways] to [R, K]."""
+    chosen_on, measured_on = np.moveaxis(tables, (3, 2), (0, -1))  # [R, S, ways, M] each
+    weights = _weights(chosen_on, sizes, unit)
+    gains = np.einsum("rswkm,rswm->rk", weights, measured_on)
+    return np.asarray(gains / (chosen_on.shape[1] * chosen_on.shape[2]))
 
 
 def _p_choice(tables: Array, sizes: Sequence[int], unit: int, seed: int) -> Array:

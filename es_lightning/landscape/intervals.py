@@ -1,4 +1,4 @@
-"""95 % intervals: over batches, over candidates, and of a share.
+"""95 % intervals: over batches, over candidates (bootstrap, jackknife), and of a share.
 
 Candidates are drawn independently, so they may be resampled. Prompts may not where a best of N is taken:
 a resampled set of prompts repeats some of them, the changes spread further, and the largest grows.
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-import numpy.typing as npt
 
 from es_lightning.landscape.best_of import Array
 
@@ -100,16 +99,18 @@ def wilson(hits: int, of: int) -> Estimate:
     return Estimate(hits / of, float(ends.low), float(ends.high), f"Wilson, {of} candidates")
 
 
-def share(marks: npt.NDArray[np.bool_], pairs: bool) -> Estimate:
+def share(marks: Array, pairs: bool) -> Estimate:
     """Estimate the share of candidates that are marked.
 
     Args:
-        marks: [S, M].
+        marks: [S, M], 1 or 0; between them where a candidate was looked at several times. Such means vary
+            less than marks, for which Wilson's interval is then too wide.
         pairs: whether candidates 2k and 2k + 1 have the same noise with opposite signs. They are not
             independent then, and the interval is Student's over the pairs.
     """
     if not pairs:
-        return wilson(int(marks.sum()), marks.size)
+        found = wilson(round(float(marks.sum())), marks.size)
+        return Estimate(float(marks.mean()), found.low, found.high, found.how)
     of_pairs = marks.reshape(-1, 2).mean(axis=1)
     count = len(of_pairs)
     half = t_quantile(count - 1) * float(batch_error(of_pairs)) if count > 1 else np.nan
@@ -146,18 +147,18 @@ def _sets(values: Array, unit: int, replicates: int, seed: int) -> Iterator[Arra
         yield values[rows, members]
 
 
-def by_error(value: Array, replicates: Array) -> tuple[Array, Array]:
-    """Return value +- 1.96 standard deviations of its replicates, as low and high ends.
+def jackknife_error(without: Array) -> Array:
+    """Compute the standard error of a statistic from its values without each unit in turn (Tukey, 1958).
 
-    A resampled set repeats candidates and has fewer different ones, so its best of N is lower by a little.
-    The replicates' spread is right, their place is not: percentiles are for statistics of all candidates.
+    Best-of-N takes this and not the bootstrap: a resampled set repeats some candidates and lacks others,
+    so its largest varies too little, by 8 % at N = 50 of 240 and by 40 % at 50 of 64.
 
     Args:
-        value: [...], of the candidates themselves.
-        replicates: [R, ...].
+        without: [..., U], one value per unit that was left out.
     """
-    half = Z * replicates.std(axis=0, ddof=1)
-    return value - half, value + half
+    units = without.shape[-1]
+    apart = without - without.mean(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt((units - 1) / units * (apart**2).sum(axis=-1)))
 
 
 def bootstrapped(value: float, replicates: Array, what: str = "candidates") -> Estimate:
