@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, usage
+from es_lightning.cli import commands, curvature_commands, usage
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.suggest import suggestion
 from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
@@ -19,6 +19,8 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "curvature": curvature_commands.curvature,
+    "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,
     "plan": commands.plan,
     "probe": commands.probe,

@@ -36,10 +36,17 @@ class Krylov:
     Args:
         projection: Q^T A Q, float64 [m, m]; tridiagonal if A is symmetric.
         dimension: D, the length of a vector.
+        rest: length of what the last product has outside the span of Q.
     """
 
     projection: Array
     dimension: int
+    rest: float = 0.0
+
+    @property
+    def residuals(self) -> Array:
+        """||A u - ritz u|| of each Ritz value and its vector u, [m]: small where it has converged."""
+        return np.asarray(self.rest * np.abs(self.ritz[2][-1]))
 
     @property
     def asymmetry(self) -> float:
@@ -87,7 +94,8 @@ def lanczos(
     projection = np.zeros((steps + 1, steps))
     done = 0
     if known is not None and len(basis):
-        done = min(known.shape[1], steps, len(basis) - 1)
+        done = min(known.shape[1], steps, len(basis))
+        done -= done == len(basis) < steps  # the vector of the next step is missing
         projection[: done + 1, :done] = known[: done + 1, :done]
         basis.cut(done + 1)
     if not len(basis):
@@ -107,14 +115,15 @@ def lanczos(
                 projection[index, done] += part
                 rest = rest - part * column
         length = norm(rest)
+        ends = length <= BREAKDOWN * max(np.abs(projection).max(), size) or done + 1 >= len(start)
+        projection[done + 1, done] = 0.0 if ends else length
         done += 1
-        if length <= BREAKDOWN * max(np.abs(projection).max(), size) or done >= len(start):
-            break
-        if done < steps:
-            projection[done, done - 1] = length
+        if done < steps and not ends:
             basis.append(rest / length)
         tell(done, projection[: done + 1, :done].copy())
-    return Krylov(projection[:done, :done].copy(), len(start))
+        if ends:
+            break
+    return Krylov(projection[:done, :done].copy(), len(start), float(projection[done, done - 1]))
 
 
 def inner(a: Tensor, b: Tensor) -> float:

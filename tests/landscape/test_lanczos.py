@@ -58,6 +58,8 @@ def test_the_ends_of_a_large_spectrum_come_first_and_their_vectors_too() -> None
     assert np.abs(columns @ columns.T - np.eye(20)).max() < 1e-12
     top = vectors[:, 0] @ columns
     assert matrix @ top == pytest.approx(-30 * top, abs=1e-4)
+    middle = vectors[:, 10] @ columns
+    assert found.residuals[10] == pytest.approx(np.linalg.norm(matrix @ middle - ritz[10] * middle), rel=1e-6)
 
 
 def test_quadrature_gives_traces_participation_and_rank() -> None:
@@ -106,6 +108,10 @@ def test_files_hold_the_basis_and_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert len(basis) == 7
     resumed = lanczos(product(matrix), start(500).float(), 14, basis, known=kept[-1])
     assert resumed.ritz[0] == pytest.approx(whole.ritz[0], abs=1e-5)
+    again = lanczos(
+        lambda _: pytest.fail("nothing is left to do"), start(500).float(), 6, basis, known=kept[-1]
+    )
+    assert len(again.projection) == 6
 
 
 @pytest.mark.parametrize("begin", [torch.zeros(4).double(), torch.full((4,), torch.nan).double()])
