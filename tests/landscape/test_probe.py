@@ -76,7 +76,9 @@ def test_a_ridge_improves_as_often_as_the_integral_says(tmp_path: Path) -> None:
 def test_nothing_betters_the_bottom_of_a_double_well(tmp_path: Path) -> None:
     summary = probed(known.double_well(), tmp_path, replace(LARGE, sigmas=(0.05,)))
     assert summary.statistics.improve.value == 0
-    assert summary.statistics.mean.value == pytest.approx(-4 * 0.05**2, rel=0.25)  # J'' = -8 height / distance^2
+    assert summary.statistics.mean.value == pytest.approx(
+        -4 * 0.05**2, rel=0.25
+    )  # J'' = -8 height / distance^2
 
 
 def test_rewards_in_steps_stay_in_steps_and_the_chosen_gains_less_elsewhere(tmp_path: Path) -> None:
@@ -292,4 +294,6 @@ def test_best_of_n_of_the_table_is_brute_force(tmp_path: Path) -> None:
     results = Probe(known.linear(), SMALL, tmp_path).run()
     changes = results.changes(0.1)[0]
     draws = np.random.default_rng(0).permuted(np.tile(changes, (20_000, 1)), axis=1)[:, :5].max(1)
-    assert float(best_of(changes, [5])[0]) == pytest.approx(draws.mean(), abs=4 * draws.std() / np.sqrt(20_000))
+    assert float(best_of(changes, [5])[0]) == pytest.approx(
+        draws.mean(), abs=4 * draws.std() / np.sqrt(20_000)
+    )
