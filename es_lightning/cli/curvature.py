@@ -17,10 +17,10 @@ from es_lightning.algorithm.noise import CorrelatedNoise, FilteredNoise, Gaussia
 from es_lightning.cli.curvature_report import Measured, write_report
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.probe import about_probe, config_name, teller
+from es_lightning.cli.probe_log import finalized, loggers_for
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.budget import SampledHessian
-from es_lightning.landscape.curvature import Pairs
 from es_lightning.landscape.curvature_settings import CurvatureSettings
 from es_lightning.landscape.es_hessian import ESHessian, start_weights
 from es_lightning.landscape.gradients import DenseObjective
@@ -34,13 +34,14 @@ from es_lightning.landscape.truth import Truth, TruthRun
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
+from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
 
 DENSE = ["--data.objective", "log_likelihood"]
 """Gradients need an objective that has one."""
-PAIRS, TRUTH = "pairs", "truth"
-"""Of the pairs, a probe, and of the gradients, in the folder of the run."""
+PAIRS, TRUTH, REPORT = "pairs", "truth", "report"
+"""Of the pairs, a probe, of the gradients, and of the report, in the folder of the run."""
 
 
 def curvature(options: Namespace, arguments: Sequence[str]) -> None:
@@ -69,7 +70,10 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
         if writes:  # gradients are computed by one rank; the others have nothing left to do
             truth = true_curvature(parts, centre, prompts[: len(dense)], settings, folder / TRUTH)
             measured = Measured(parts.base.name, parts.task.name, settings, results, truth, sampled)
-            write_report(measured, folder)
+            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
+            write_report(measured, folder / REPORT)
+            log_artifact(loggers, folder / REPORT, "curvature")
+            finalized(loggers)
 
 
 def require_gaussian(noise: Noise) -> None:
@@ -104,12 +108,6 @@ def measure_pairs(
     landscape = ModelLandscape(parts, centre, prompts)
     about = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
     return Probe(landscape, settings.probe(), folder, about, writes).run(teller() if writes else None)
-
-
-def pairs_of(results: ProbeResults, sigma: float, first: int, last: int) -> Pairs:
-    """Return the pairs of a probe at a sigma, on the prompts from ``first`` to ``last``."""
-    rewards = results.rewards(sigma)[0, :, first:last]
-    return Pairs(rewards[::2], rewards[1::2], results.centre[first:last], sigma)
 
 
 def true_curvature(

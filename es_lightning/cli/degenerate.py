@@ -16,6 +16,7 @@ import pyarrow as pa
 from torch import nn
 
 from es_lightning.cli.opened import opened_with
+from es_lightning.cli.probe_log import finalized, loggers_for
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import digest
@@ -35,9 +36,11 @@ from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 from es_lightning.tasks import LogLikelihood
+from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+REPORT = "report"
 
 
 def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
@@ -73,7 +76,10 @@ def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
         if not writes:  # gradients are computed by one rank
             return
         truth = None if right is None else _truth(parts, centre, right, results, settings, folder)
-        _report(results, sigmas, shared, truth, settings, folder)
+        _report(results, sigmas, shared, truth, settings, folder / REPORT)
+        loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
+        log_artifact(loggers, folder / REPORT, "degenerate")
+        finalized(loggers)
 
 
 def _sigmas(settings: DegenerateSettings, results: ProbeResults) -> list[float]:

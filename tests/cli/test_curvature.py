@@ -41,19 +41,20 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
     run(["curvature", "-c", config, "--output", str(whole)])
     results = ProbeResults.read(whole / "pairs")
     assert results.rewards(0.001).shape == (1, 16, 12)
-    spectra = pd.read_csv(whole / "spectra.csv")
+    report = whole / "report"
+    spectra = pd.read_csv(report / "spectra.csv")
     assert set(spectra["kind"]) == {"autograd", "common seeds", "permuted rewards"}
-    budget = pd.read_csv(whole / "budget.csv")
+    budget = pd.read_csv(report / "budget.csv")
     assert set(budget["objective"]) == {"log-likelihood", "reward"}
     [likely] = budget[(budget["objective"] == "log-likelihood") & (budget["sigma"] == 0.0003)].to_dict(
         "records"
     )
     assert likely["odd_ratio_low"] < 1.2
-    directions = pd.read_csv(whole / "directions.csv")
+    directions = pd.read_csv(report / "directions.csv")
     near = directions[directions["sigma"] == 0.0003]
     assert np.corrcoef(near["true_slope"], near["likelihood_slope"])[0, 1] > 0.99
-    assert {path.name for path in whole.glob("*.png")} == {"budget.png", "directions.png", "spectra.png"}
-    text = (whole / "verdict.md").read_text(encoding="utf-8")
+    assert {path.name for path in report.glob("*.png")} == {"budget.png", "directions.png", "spectra.png"}
+    text = (report / "verdict.md").read_text(encoding="utf-8")
     assert "Signed participation ratio" in text
     assert "permuted rewards" in text
     # A run that was killed in each of its parts: some pairs, some products, some steps.
@@ -68,7 +69,9 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
     (killed / "lanczos_seeds.jsonl").write_text("".join(kept[:3]))
     run(["curvature", "-c", config, "--output", str(killed)])
     for name in ("budget.csv", "directions.csv", "spectra.csv"):
-        pd.testing.assert_frame_equal(pd.read_csv(whole / name), pd.read_csv(killed / name), rtol=1e-6)
+        pd.testing.assert_frame_equal(
+            pd.read_csv(report / name), pd.read_csv(killed / "report" / name), rtol=1e-6
+        )
     with pytest.raises(UsageError, match="other settings"):
         run(["curvature", "-c", config, "--output", str(whole), "--curvature.seed", "5"])
 
@@ -91,7 +94,7 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
             "2",
         ]
     )
-    folder = probe / "degenerate"
+    folder = probe / "degenerate" / "report"
     regression = pd.read_csv(folder / "regression.csv")
     assert regression["share"].iloc[0] > 0.9, "at a small sigma the gradient explains all"
     assert regression["p_value"].iloc[0] == 0.001
