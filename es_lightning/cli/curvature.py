@@ -61,7 +61,7 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
         until_end.enter_context(parts)
         if writes:
             until_end.callback(hold(folder))
-        dense = settings.probe().choose(parts.data.prompts("train"))
+        dense = settings.choose(parts.data.prompts("train"))
         prompts = dense + (replies(parts, dense) if settings.rewards else [])
         prompts = parts.rollouts.reserve(parts.base, prompts, None, False)
         centre = parts.start(min(2 * settings.pairs, members_at_once(parts)))
@@ -136,8 +136,8 @@ def sampled_hessians(
     seeds = [member_seed(settings.seed, -1, index) for index in range(count)]
     space = SeedSpace(parts.evaluator(), centre, parts.noise, seeds, sigma, prompts)
     about: dict[str, Any] = asdict(settings) | {"base": parts.base.name, "sigma": sigma, "seeds": seeds}
-    about |= {"prompts": [prompt.id for prompt in prompts], "sigmas": list(settings.sigmas)}
-    for name in ("pairs", "products", "hessian", "lanczos", "control", "rewards"):
+    about |= {"prompts": [prompt.id for prompt in prompts]}
+    for name in ("sigmas", "pairs", "products", "hessian", "lanczos", "control", "rewards"):
         del about[name]  # they change nothing here
     found = {}
     for kind in ("seeds", "control") if settings.control else ("seeds",):

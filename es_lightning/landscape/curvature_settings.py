@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape.curvature import LEAST
 from es_lightning.landscape.degenerate import CONTROLS
 from es_lightning.landscape.probe import ProbeSettings
+from es_lightning.records import Prompt
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class CurvatureSettings:
         Raises:
             UsageError: the sigmas or the prompts are none that can be probed.
         """
-        try:
+        with _named_curvature():
             return ProbeSettings(
                 sigmas=self.sigmas,
                 members=2 * self.pairs,
@@ -86,8 +88,27 @@ class CurvatureSettings:
                 antithetic=True,
                 largest=1,
             )
-        except UsageError as error:
-            raise UsageError(str(error).replace("probe.", "curvature.")) from error
+
+    def choose(self, problems: Sequence[Prompt]) -> list[Prompt]:
+        """Return the problems that are measured on.
+
+        Args:
+            problems: all training problems.
+
+        Raises:
+            UsageError: there are fewer than ``prompts``.
+        """
+        with _named_curvature():
+            return self.probe().choose(problems)
+
+
+@contextmanager
+def _named_curvature() -> Iterator[None]:
+    """Let messages of the probe name the options of this section."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error).replace("probe.", "curvature.")) from error
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,7 @@ class DenseObjective:
             place += parameter.numel()
 
     def _values(self) -> Iterator[Tensor]:
-        """Yield the values of some prompts at a time, longest first so that little is padded, in any order.
-
-        Values keep the order of the prompts, since batches are cut from them as they stand.
-        """
+        """Yield the values of a few prompts at a time, in order."""
         device = next(iter(self.parameters.values())).device
         for first in range(0, len(self.prompts), self.batch):
             choices = [each.choices[0] for each in self.prompts[first : first + self.batch]]

@@ -33,13 +33,15 @@ def budgets(path: Path, rows: Rows, title: str, all_rows: Rows) -> None:
         title: line above the picture.
         all_rows: written beside it as CSV; ``rows`` are among them.
     """
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
     figure, panels = sheet(title, columns=len(SHOWN), width=10.0, height=3.4)
     for axes, (name, label, expected) in zip(panels, SHOWN, strict=True):
         if expected is not None:
             axes.axhline(expected, color=QUIET, lw=1.0, ls="--", label="expected")
         for place, sigma in enumerate(sorted({row["sigma"] for row in rows})):
             own = [row for row in rows if row["sigma"] == sigma and row[name] is not None]
-            _points(axes, own, name, f"sigma {sigma:g}", PALETTE[place % len(PALETTE)], 1.04**place)
+            _points(axes, own, name, f"sigma {sigma:g}", PALETTE[place % len(PALETTE)], 1.09**place)
         axes.set_xscale("log", base=2)
         sizes = sorted({row["pairs"] for row in rows})
         axes.set_xticks(sizes, [str(size) for size in sizes])
@@ -47,6 +49,8 @@ def budgets(path: Path, rows: Rows, title: str, all_rows: Rows) -> None:
         axes.set_xlabel("antithetic pairs")
         axes.set_ylabel(label)
     panels[2].set_yscale("log")
+    panels[2].yaxis.set_major_formatter(ScalarFormatter())
+    panels[2].yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     panels[0].legend()
     save(figure, path)
     write_csv(path.with_suffix(".csv"), all_rows)
@@ -84,8 +88,8 @@ def directions(path: Path, rows: Rows, title: str) -> None:
     panels[1].set_ylabel("(R+ + R− − 2 R₀) / σ² (nats / weight²)")
     if has_reward:
         _scatter(panels[2], rows, "likelihood_slope", "reward_slope", line=False)
-        panels[2].set_xlabel("odd part of the log-likelihood (nats / weight)")
-        panels[2].set_ylabel("odd part of the reward (reward / weight)")
+        panels[2].set_xlabel("log-likelihood: odd part (nats / weight)")
+        panels[2].set_ylabel("reward: odd part (reward / weight)")
     panels[0].legend()
     save(figure, path)
     write_csv(path.with_suffix(".csv"), rows)

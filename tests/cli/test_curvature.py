@@ -114,7 +114,7 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
         (["--curvature.sigmas", "[0]"], "curvature.sigmas"),
         (["--curvature.lanczos", "9"], "more seeds than steps"),
         (["--model.noise", "RademacherNoise"], "GaussianNoise"),
-        (["--curvature.prompts", "100000"], "curvature.prompts|probe.prompts"),
+        (["--curvature.prompts", "100000"], "curvature.prompts"),
     ],
 )
 def test_bad_input_is_refused_before_anything_starts(

@@ -112,7 +112,7 @@ def test_pairs_through_the_engine_find_slope_and_curvature_of_the_model(opened: 
     gradient = objective.gradient()
     product = HessianProduct(objective.gradient_at, norm(gradient))
     members = [Member(2 * k + side, 100 + k, 1 - 2 * side) for k in range(12) for side in (0, 1)]
-    sigma = 0.003
+    sigma = 0.0005
     rewards = (
         parts.evaluator().members(opened.centre, members, parts.noise, sigma, opened.prompts).rewards.numpy()
     )
