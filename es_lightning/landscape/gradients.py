@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,7 @@ class DenseObjective:
     def gradient(self) -> Tensor:
         """Return the gradient of the mean over prompts, flat float32 [D]."""
         total = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(True)
-        try:
+        with self._differentiable():
             for rows in self._values():
                 parts = torch.autograd.grad(
                     rows.sum() / len(self.prompts), list(self.parameters.values()), allow_unused=True
@@ -95,10 +94,28 @@ class DenseObjective:
                     if part is not None:
                         total[name] += part
                 del parts
+        return torch.cat([part.reshape(-1) for part in total.values()])
+
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        """Let autograd see all parameters, and all rows of embeddings.
+
+        An embedding gives no gradient to the row of ``padding_idx``. Where padding and the end of a turn are
+        one token, as in SmolLM2, that row is a part of every chat prompt.
+        """
+        embeddings = [each for each in self.model.modules() if isinstance(each, nn.Embedding)]
+        rows = [each.padding_idx for each in embeddings]
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+        for each in embeddings:
+            each.padding_idx = None
+        try:
+            yield
         finally:
             for parameter in self.parameters.values():
                 parameter.requires_grad_(False)
-        return torch.cat([part.reshape(-1) for part in total.values()])
+            for each, row in zip(embeddings, rows, strict=True):
+                each.padding_idx = row
 
     def gradient_at(self, vector: Tensor, distance: float) -> Tensor:
         """Return the gradient at theta + distance * vector, flat [D]; theta is put back bit for bit."""

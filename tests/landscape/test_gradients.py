@@ -59,6 +59,7 @@ class _Flat:
 
     def __init__(self, opened: Opened) -> None:
         self.model = deepcopy(opened.centre).double()
+        self.model.get_input_embeddings().padding_idx = None  # its row is a token of the chat template
         self.model.set_attn_implementation("eager")  # the others have no second derivative
         self.shapes = {name: each.shape for name, each in self.model.named_parameters()}
         self.prompts = opened.prompts
@@ -86,6 +87,7 @@ def test_gradient_and_product_are_those_of_autograd_in_float64(opened: Opened) -
     objective = opened.objective
     gradient = objective.gradient()
     assert not any(each.requires_grad for each in opened.centre.parameters())
+    assert opened.centre.get_input_embeddings().padding_idx is not None, "put back as it was"
     vector = direction(GaussianNoise(), 7, objective.parameters).double()
     value, exact = torch.autograd.functional.hvp(flat, flat.start, vector)
     truth = torch.autograd.functional.jacobian(flat, flat.start)
