@@ -65,8 +65,11 @@ class SampledHessian:
 
     @property
     def spectrum(self) -> Spectrum:
-        """Its density over the N weights."""
-        return Spectrum.of([self.krylov])
+        """Of the Ritz values, which are all there is if the rank is below the number of steps.
+
+        The quadrature from one start would do without that, but its traces are off by sqrt(2 / PR).
+        """
+        return Spectrum.of_values(self.krylov.ritz[0])
 
     @property
     def participation(self) -> float:

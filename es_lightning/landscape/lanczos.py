@@ -162,6 +162,11 @@ class Spectrum:
         order = np.argsort(values)
         return cls(values[order], weights[order], runs[0].dimension)
 
+    @classmethod
+    def of_values(cls, values: Array) -> Spectrum:
+        """Take values as all eigenvalues that are not 0: right once there are as many steps as the rank."""
+        return cls(np.sort(values), np.full(len(values), 1 / len(values)), len(values))
+
     @property
     def trace(self) -> float:
         """tr A = D sum_k w_k ritz_k."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from es_lightning.errors import UsageError
 from es_lightning.landscape.basis import FileBasis, MemoryBasis
 from es_lightning.landscape.best_of import Array
+from es_lightning.landscape.budget import SampledHessian
 from es_lightning.landscape.es_hessian import ESHessian, start_weights, without_sampling
 from es_lightning.landscape.lanczos import Krylov, Operator, Spectrum, lanczos
 
@@ -176,8 +177,10 @@ def test_many_seeds_bring_the_spectrum_and_the_participation_near() -> None:
         ratio = np.mean([each.sum() ** 2 for each in values]) / np.mean([(each**2).sum() for each in values])
         assert without_sampling(float(ratio), count) == pytest.approx(true, rel=error)
         assert ratio < true
-    top = found_by(Seeds(300, 3000), 11).ritz[0]
-    assert top[:3] == pytest.approx([-4, -3, -3], rel=0.3)
+    found = SampledHessian(found_by(Seeds(300, 3000), 11), 300, 0)
+    assert found.spectrum.values[:3] == pytest.approx([-4, -3, -3], rel=0.3)
+    assert found.participation == pytest.approx(true, rel=0.2)
+    assert found.spectrum.size_participation > found.spectrum.participation
 
 
 def test_rewards_that_are_dealt_out_to_other_seeds_lose_the_symmetry() -> None:
