@@ -221,7 +221,8 @@ def _of_seeds(measured: Measured) -> str:
     own, control = measured.sampled["seeds"], measured.sampled.get("control")
     values, _ = measured.truth.top
     largest = own.krylov.ritz[0][np.abs(own.krylov.ritz[0]).argmax()]
-    works = own.krylov.asymmetry < SYMMETRIC and own.spectrum.participation < own.seeds / 2
+    enough = own.spectrum.size_participation < 0.8 * min(len(own.krylov.projection), own.seeds / 2)
+    works = own.krylov.asymmetry < SYMMETRIC and enough
     lines = [
         f"## Lanczos on the Hessian of ES: {own.seeds} common seeds, {own.evaluations} evaluations",
         f"Asymmetry {own.krylov.asymmetry:.2f} (0 is right). Signed participation ratio "
