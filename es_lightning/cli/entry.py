@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, scan, usage
+from es_lightning.cli import commands, curvature_commands, scan, usage
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
@@ -20,6 +20,8 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "curvature": curvature_commands.curvature,
+    "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,
     "plan": commands.plan,
     "probe": commands.probe,

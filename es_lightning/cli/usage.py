@@ -20,6 +20,8 @@ commands:
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price
   probe       perturb a model at random: what the rewards around it look like
+  curvature   slope and curvature from perturbations, beside autograd's
+  degenerate  whether a probe's improving candidates share a direction
   replay      rebuild the model of any generation from a base model and a journal
   simulate    the theory of rise and decay: simulate it, or fit it to a run
   scan        measure the reward along lines and planes through models, against random directions
