@@ -1,0 +1,101 @@
+"""The parts that a fit's config names, without a fit: for commands that evaluate models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from es_lightning.cli.configs import with_packaged
+from es_lightning.cli.console import quiet, without_loading_bars
+from es_lightning.cli.planned import FitSettings
+from es_lightning.cli.refusals import refused_by_lightning, trainer_made
+from es_lightning.cli.short_names import read_short_names, with_full_names
+from es_lightning.errors import UsageError
+from es_lightning.evaluation.parts import Parts
+from es_lightning.system.memory import return_freed_tensors
+from es_lightning.tracking.secrets import masked
+
+DEVICES = ("accelerator", "devices", "num_nodes", "strategy")
+"""Options of the Trainer that say which ranks there are; the others are a fit's alone."""
+
+
+class OpenedSettings(FitSettings):
+    """The settings of a fit, with its module, its data, and a Trainer that only knows devices and ranks."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose no folder, and make no logger and no callback."""
+        self.asked = self.config
+        self.config = self.config.clone()
+        for name in ("callbacks", "logger", "plugins", "profiler"):
+            self.config.trainer[name] = None
+
+    def instantiate_trainer(self, **options: Any) -> pl.Trainer:
+        """Make the Trainer whose strategy starts the ranks."""
+        wanted = {name: self.config_init.trainer[name] for name in DEVICES}
+        with trainer_made(wanted):
+            return pl.Trainer(
+                **wanted,
+                max_steps=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What the config asks for, defaults included, as JSON has it; secrets are masked."""
+        config: dict[str, Any] = json.loads(masked(self.parser.dump(self.asked, format="json")))
+        return config
+
+
+def opened(arguments: Sequence[str]) -> Parts:
+    """Parse a fit's options, join the other ranks, and return the parts, none of which is started yet.
+
+    Options that only a fit has, such as an optimizer's, are checked and not used.
+
+    Args:
+        arguments: options of ``fit``, such as ``-c FILE`` and ``--model.base NAME``.
+
+    Raises:
+        UsageError: an option is wrong, or there are no such devices.
+    """
+    quiet()  # again, since Lightning sets the levels of its loggers when it is imported
+    without_loading_bars()
+    return_freed_tensors()
+    read_short_names()
+    try:
+        settings = OpenedSettings(with_full_names(with_packaged(list(arguments))))
+    except (MisconfigurationException, ValueError) as error:
+        said = None if isinstance(error.__cause__, UsageError) else refused_by_lightning(error)
+        if said is None:
+            raise
+        raise UsageError(said) from error
+    strategy = settings.trainer.strategy
+    if strategy.launcher is None:
+        strategy.setup_environment()
+    else:
+        strategy.launcher.launch(strategy.setup_environment)  # starts the other ranks, then joins them
+    return _parts(settings)
+
+
+def _parts(settings: OpenedSettings) -> Parts:
+    module = settings.model
+    return Parts(
+        base=module.base_model,
+        rollouts=module.rollouts,
+        data=settings.data,
+        noise=module.noise,
+        sigma=module.steering.sigma.at(0),
+        population=module.steering.first_population,
+        antithetic=module.antithetic,
+        seed=module.steering.seed,
+        strategy=settings.trainer.strategy,
+        place=module.centre_place,
+        check_engine=module.check_engine,
+        config=settings.plain,
+    )
