@@ -36,7 +36,7 @@ PAYS = 1.5
 """Doubling N pays if it multiplies the gain of the best step by this; 2 would be the same gain per rollout."""
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Populations that are compared, in units of the configured one."""
-POINTS = 240  # learning rates of a grid, from lr_max / 300 to lr_max: 2.4 % apart
+POINTS = 300  # learning rates of a grid, from lr_max / 1000 to lr_max: 2.3 % apart
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Estimate:
     @staticmethod
     def of(samples: Array) -> Estimate:
         """Take the estimate from row 0, the interval from the others."""
-        low, high = np.quantile(samples[1:], LEVEL)
+        low, high = np.quantile(samples[1:], LEVEL, method="nearest")  # some may be infinite
         return Estimate(float(samples[0]), float(low), float(high))
 
 
@@ -74,7 +74,8 @@ class GainCurve:
         best_lr: where the gain is largest.
         largest_lr: where the gain has fallen to 0.
         best_gain: the gain at ``best_lr``.
-        doubling: the best gain with 2 N members over that with N; nan if no step gains.
+        doubling: the best gain with 2 N members over that with N; nan if no step gains, or if the best one is
+            beyond what the probe can tell.
         at_edge: whether the gain still rises at the last learning rate: then ``best_lr`` is a lower bound.
         gains_at_edge: whether it is still above 0 there: then ``largest_lr`` is a lower bound.
     """
@@ -221,7 +222,8 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False) -> Gai
     doubling = np.divide(twice, gain, out=np.full_like(gain, np.nan), where=gain > 0)
     low, high = np.nanquantile(gains[1:], LEVEL, axis=0)
     interval = doubling[1:][np.isfinite(doubling[1:])]
-    known = len(interval) > len(gain) / 2 and np.isfinite(doubling[0])
+    at_edge = bool(best[0] >= lr[-1])
+    known = len(interval) > len(gain) / 2 and np.isfinite(doubling[0]) and not at_edge
     return GainCurve(
         population=population,
         lr=lr,
@@ -232,7 +234,7 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False) -> Gai
         largest_lr=Estimate.of(last),
         best_gain=Estimate.of(gain),
         doubling=Estimate.of(np.append(doubling[0], interval)) if known else Estimate(*[np.nan] * 3),
-        at_edge=bool(best[0] >= lr[-1]),
+        at_edge=at_edge,
         gains_at_edge=bool(last[0] >= lr[-1]),
     )
 
@@ -240,7 +242,7 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False) -> Gai
 def _gains(found: Moments, population: int, antithetic: bool) -> tuple[Array, Array]:
     """The learning rates of which the probe can tell, [L], and their gains, [B, L]."""
     most = found.sigmas[-1] / noise_scale(found, np.ones(1), population, antithetic)[0, 0]
-    lr = np.geomspace(most / 300, most * (1 - 1e-9), POINTS)
+    lr = np.geomspace(most / 1000, most * (1 - 1e-9), POINTS)
     return lr, expected_gain(found, lr, population, antithetic)
 
 
@@ -278,7 +280,10 @@ def _whole(population: float, antithetic: bool) -> int:
 
 
 def _advised(curves: Sequence[GainCurve], configured: int) -> int:
-    """Double the configured population as long as that pays; halve it where it did not pay to have doubled."""
+    """Double the configured population as long as that pays; halve it where it did not pay to have doubled.
+
+    Where it is not known what doubling gains, the population stays.
+    """
     sizes = [curve.population for curve in curves]
     at = sizes.index(configured)
     while at + 1 < len(curves) and curves[at].doubling.value >= PAYS:
