@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 LIGHT: dict[str, Callable[[list[str]], None]] = {
     "fetch": commands.fetch,
     "plan": commands.plan,
+    "probe": commands.probe,
     "replay": commands.replay,
     "ui": commands.ui,
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser
 
+from es_lightning.cli.command_line import SECTIONS, Parser
 from es_lightning.cli.configs import with_packaged
 from es_lightning.cli.console import quiet, without_loading_bars
 from es_lightning.cli.planned import FitSettings
@@ -24,7 +26,29 @@ DEVICES = ("accelerator", "devices", "num_nodes", "strategy")
 
 
 class OpenedSettings(FitSettings):
-    """The settings of a fit, with its module, its data, and a Trainer that only knows devices and ranks."""
+    """The settings of a fit, with its module, its data, and a Trainer that only knows devices and ranks.
+
+    Args:
+        args: options of ``fit``, and of the sections.
+        sections: name -> class of what a command takes beside them.
+    """
+
+    def __init__(self, args: Sequence[str], sections: Mapping[str, type]) -> None:
+        self.sections = sections
+        super().__init__(args)
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        """Let a parser know the command's own sections, for its messages."""
+        parser = super().init_parser(**options)
+        assert isinstance(parser, Parser)
+        parser.sections = SECTIONS | dict(self.sections)
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take what ``fit`` takes, and the command's own sections."""
+        super().add_arguments_to_parser(parser)
+        for name, kind in self.sections.items():
+            parser.add_class_arguments(kind, name)
 
     def before_instantiate_classes(self) -> None:
         """Choose no folder, and make no logger and no callback."""
@@ -64,12 +88,28 @@ def opened(arguments: Sequence[str]) -> Parts:
     Raises:
         UsageError: an option is wrong, or there are no such devices.
     """
+    return opened_with(arguments, {})[0]
+
+
+def opened_with(arguments: Sequence[str], sections: Mapping[str, type]) -> tuple[Parts, dict[str, Any]]:
+    """Do what ``opened`` does for a command that has sections of its own in the config.
+
+    Args:
+        arguments: options of ``fit``, and of the sections.
+        sections: name -> class, such as ``{"probe": ProbeSettings}``: its arguments are the options.
+
+    Returns:
+        The parts, and an object for each section.
+
+    Raises:
+        UsageError: an option is wrong, or there are no such devices.
+    """
     quiet()  # again, since Lightning sets the levels of its loggers when it is imported
     without_loading_bars()
     return_freed_tensors()
     read_short_names()
     try:
-        settings = OpenedSettings(with_full_names(with_packaged(list(arguments))))
+        settings = OpenedSettings(with_full_names(with_packaged(list(arguments))), sections)
     except (MisconfigurationException, ValueError) as error:
         said = None if isinstance(error.__cause__, UsageError) else refused_by_lightning(error)
         if said is None:
@@ -80,7 +120,7 @@ def opened(arguments: Sequence[str]) -> Parts:
         strategy.setup_environment()
     else:
         strategy.launcher.launch(strategy.setup_environment)  # starts the other ranks, then joins them
-    return _parts(settings)
+    return _parts(settings), {name: settings.config_init[name] for name in sections}
 
 
 def _parts(settings: OpenedSettings) -> Parts:
