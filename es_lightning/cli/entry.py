@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, usage
+from es_lightning.cli import commands, tune_step, usage
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.suggest import suggestion
 from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
@@ -23,6 +23,7 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "plan": commands.plan,
     "probe": commands.probe,
     "replay": commands.replay,
+    "tune-step": tune_step.tune_step,
     "ui": commands.ui,
 }
 """Commands that run nothing with Lightning's Trainer."""

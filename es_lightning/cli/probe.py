@@ -54,10 +54,10 @@ def probe(options: Namespace, arguments: Sequence[str]) -> None:
         members = min(settings.members, members_at_once(parts))
         centre = parts.start(members)
         landscape = ModelLandscape(parts, centre, prompts)
-        about = _about(parts, prompts, sum(each.numel() for each in centre.parameters()))
-        results = Probe(landscape, settings, folder, about, writes).run(_teller() if writes else None)
+        told = about(parts, prompts, sum(each.numel() for each in centre.parameters()))
+        results = Probe(landscape, settings, folder, told, writes).run(teller() if writes else None)
         if writes:
-            with _logger(parts, folder, results) as loggers:
+            with logged(parts, folder, results) as loggers:
                 write_report(table_of(results), folder / FOLDER, settings.largest, loggers)
 
 
@@ -94,7 +94,7 @@ def config_name(parts: Parts) -> str:
     return "-".join(Path(str(file)).stem for file in files) or "model"
 
 
-def _about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str, Any]:
+def about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str, Any]:
     """Return what decides the rewards beside the settings of the probe."""
     sampling, engine = parts.rollouts.sampling, parts.rollouts.engine
     return {
@@ -113,7 +113,7 @@ def _about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str
     }
 
 
-def _teller() -> Any:
+def teller() -> Any:
     """Return what logs how far a probe has come, and how long the rest will take."""
     begun, first, last = monotonic(), [-1], [0.0]
 
@@ -132,7 +132,7 @@ def _teller() -> Any:
 
 
 @contextmanager
-def _logger(parts: Parts, folder: Path, results: ProbeResults) -> Iterator[Iterable[Logger]]:
+def logged(parts: Parts, folder: Path, results: ProbeResults) -> Iterator[Iterable[Logger]]:
     """Open MLflow, unless the config says ``trainer.logger: false``."""
     if parts.config["trainer"].get("logger") is False:
         yield ()

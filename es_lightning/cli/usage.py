@@ -20,6 +20,7 @@ commands:
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price
   probe       perturb a model at random: what the rewards around it look like
+  tune-step   which sigma, learning rate and population a fit should have
   replay      rebuild the model of any generation from a base model and a journal
   ui          show the runs made here in a browser (MLflow)
   fetch       get the embedded model, once

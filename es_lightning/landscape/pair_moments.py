@@ -47,7 +47,9 @@ class PairRewards:
         check_sigmas(self.sigmas)
         size, members, prompts = self.rewards.shape
         if size != len(self.sigmas) or self.centre.shape != (prompts,) or members % 2:
-            raise ValueError(f"rewards {self.rewards.shape} of {len(self.sigmas)} sigmas, {self.centre.shape}")
+            raise ValueError(
+                f"rewards {self.rewards.shape} of {len(self.sigmas)} sigmas, {self.centre.shape}"
+            )
         check_size(members // 2, prompts)
         if not (np.isfinite(self.rewards).all() and np.isfinite(self.centre).all()):
             raise UsageError("a reward of the probe is not finite: look at the task's reward function.")
@@ -55,7 +57,7 @@ class PairRewards:
         if spread <= 1e-12 * max(1.0, float(np.abs(self.rewards).max())):
             raise UsageError(
                 f"all {members} members earned the same at every sigma: there is no slope to measure. Try "
-                "larger sigmas, or a reward with more steps, or problems that are neither hopeless nor solved."
+                "larger sigmas, a reward with more steps, or problems that are neither hopeless nor solved."
             )
 
     @property
@@ -108,12 +110,12 @@ class Moments:
         sigmas: s_j, [S].
         sigma: the noise scale of the generation, one of them.
         drop: F(theta) - F_s(theta), what noise of each scale costs, [B, S].
-        slope: grad F_s . grad F_sigma for each scale s, [B, S]; its estimate is >= 0.
+        slope: grad F_s . grad F_sigma for each scale s, from the odd parts at two sigmas, [B, S]; the
+            estimate is >= 0.
         variance: Var(R_n) of the members at ``sigma`` with a generation's number of prompts, [B].
         bend: -c^T H c, the curvature along c = E[Z eps], [B]; >= 0.
         odd_share: share of Var(R_n) in the odd part, [B]; 1/2 where members are noise alone, 1 on a slope.
         score: (o - e) / Var(R_n), as ``analysis.sigma_sweep.score`` has it, for each scale, [B, S].
-        linear: share of Var(R_n) that is linear in the noise, ||c||^2, for each scale, [B, S].
     """
 
     sigmas: Array
@@ -124,7 +126,6 @@ class Moments:
     bend: Array
     odd_share: Array
     score: Array
-    linear: Array
 
 
 def moments(probe: PairRewards, at: int, batch: int, resamples: int = 400, seed: int = 0) -> Moments:
@@ -168,7 +169,6 @@ def _sums(probe: PairRewards, at: int, w: Array, u: Array) -> dict[str, Array]:
     return {
         "drop": -np.einsum("bk,skp,bp->bs", w, even, u, optimize=True),
         "odd_with": _covariance(odd, odd[at], w, u, centred=False)[0],
-        "even_with": _covariance(even, even[at], w, u, centred=True)[0],
         **_stacked("odd", [_covariance(odd[[j]], odd[j], w, u, centred=False) for j in alone]),
         **_stacked("even", [_covariance(even[[j]], even[j], w, u, centred=True) for j in alone]),
         "cubic": _cubic(odd[at], even[at], w, u),
@@ -183,24 +183,28 @@ def _stacked(name: str, parts: Sequence[tuple[Array, Array]]) -> dict[str, Array
 def _from_sums(raw: dict[str, Array], sigmas: Array, at: int, batch: int, tiny: float) -> Moments:
     """Turn means and covariances into what decides a step's gain; what is a square is kept at 0 or more."""
     odd, even = raw["odd"], raw["even"]
-    odd_noise = np.maximum(raw["odd_same"] - odd, 0) / batch  # of single prompts, averaged over a generation's
+    odd_noise = np.maximum(raw["odd_same"] - odd, 0) / batch  # of single prompts, over a generation's
     even_noise = np.maximum(raw["even_same"] - even, 0) / batch
     total = np.maximum(np.maximum(odd + even, 0) + odd_noise + even_noise, tiny)
-    linear = np.minimum(linear_part(odd, even), total)
-    variance, share = total[:, at], linear[:, at] / total[:, at]
+    slope = np.maximum(_without_own(raw["odd_with"] / (sigmas * sigmas[at]), sigmas, at), 0)
+    variance = total[:, at]
+    share = np.minimum(slope[:, at] * sigmas[at] ** 2 / variance, 1)
     above = min(at + 1, len(sigmas) - 1)  # where curvature stands out from the noise of single prompts
     return Moments(
         sigmas=sigmas,
         sigma=float(sigmas[at]),
         drop=raw["drop"],
-        slope=linear_part(raw["odd_with"], raw["even_with"]) / (sigmas * sigmas[at]),
+        slope=slope,
         variance=variance,
         bend=_bend(
-            -raw["cubic"] / (sigmas[at] ** 2 * variance), share, even[:, above], raw["drop"][:, above], sigmas[above]
+            -raw["cubic"] / (sigmas[at] ** 2 * variance),
+            share,
+            even[:, above],
+            raw["drop"][:, above],
+            sigmas[above],
         ),
         odd_share=np.clip((np.maximum(odd, 0) + odd_noise)[:, at] / variance, 0.5, 1.0),
         score=(odd - even) / total,
-        linear=linear / total,
     )
 
 
@@ -208,8 +212,9 @@ def _bend(measured: Array, share: Array, even: Array, drop: Array, sigma: float)
     """Estimate kappa = -c^T H c, [B], from its noisy measurement and from what the curvature is elsewhere.
 
     A slope that lies in the curved directions in proportion to their curvature has kappa =
-    ||c||^2 tr H^2 / |tr H|, with tr H^2 = 2 e / s^4 and |tr H| = 2 (F - F_s) / s^2. This is the mean of a normal
-    prior; its standard deviation is as large, with the error of e. The resamples get the spread of the posterior.
+    ||c||^2 tr H^2 / |tr H|, with tr H^2 = 2 e / s^4 and |tr H| = 2 (F - F_s) / s^2. This is the mean of a
+    normal prior; its standard deviation is as large, with the error of e. The resamples get the spread of the
+    posterior.
 
     Args:
         measured: from three prompts, [B].
@@ -229,28 +234,18 @@ def _bend(measured: Array, share: Array, even: Array, drop: Array, sigma: float)
     return np.asarray(np.clip(value + np.sqrt(trust) * (measured - measured[0]), 0, most))
 
 
-def linear_part(odd: Array, even: Array) -> Array:
-    """Return how much of the variance o + e is linear in the noise.
+def _without_own(slope: Array, sigmas: Array, at: int) -> Array:
+    """Replace the slope of a sigma with itself by what its neighbours' slopes with it say, linear in s^2.
 
-    On a quadratic it is o. On a smooth random landscape (Gaussian kernel, many dimensions), where o holds
-    cubic and higher terms as well, x = (o - e) / (o + e) is exp(-u) and the linear share is u / (exp(u) - 1),
-    that is -x ln x / (1 - x). The formula serves both: it is within 1 % of the share o / (o + e) for x above
-    0.7, and 0 where members are ruined at random and o = e.
-
-    Args:
-        odd: o, covariance of odd parts at one or two sigmas, over different prompts.
-        even: e, that of even parts.
-
-    Returns:
-        Between 0 and o.
+    The variance of the odd part at one sigma holds all that changes its sign with the noise, also where
+    members are ruined at random. What two sigmas have in common is the slope: on a smooth random landscape
+    (Gaussian kernel, many dimensions, (o - e) / (o + e) = exp(-u) at sigma) the product with half the sigma
+    is too large by sinh(u / 2) / (u / 2), 4 % at u = 1, and the own one by sinh(u) / u, 18 %.
     """
-    even = np.maximum(even, 0)
-    total = odd + even
-    x = np.divide(odd - even, total, out=np.zeros_like(total), where=total > 0).clip(0, 1)
-    inside = (x > 0) & (x < 1)
-    safe = np.where(inside, x, 0.5)
-    share = np.where(inside, -safe * np.log(safe) / (1 - safe), x)
-    return np.asarray(np.maximum(total, 0) * share)
+    others = np.delete(np.arange(len(sigmas)), at)
+    knots = sigmas[others] ** 2
+    own = np.array([np.interp(sigmas[at] ** 2, knots, row) for row in slope[:, others]])
+    return np.asarray(np.concatenate([slope[:, :at], own[:, None], slope[:, at + 1 :]], axis=1))
 
 
 def _covariance(x: Array, y: Array, w: Array, u: Array, centred: bool) -> tuple[Array, Array]:

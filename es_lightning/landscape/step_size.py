@@ -3,17 +3,17 @@
 An update is theta <- theta + (alpha / N) sum_n Z_n eps_n with z-scored rewards Z. As sum Z^2 = N, it is the
 expected step alpha c, c = E[Z eps] = sigma grad F_sigma / std R, and beside it Gaussian noise of scale
 s = alpha / sqrt N on every weight: the noise of a step is a perturbation like that of a member. So its price
-F(theta) - F_s(theta) is what the probe measures at noise scale s, whatever the landscape. The expected gain is
+F(theta) - F_s(theta) is what the probe measures at noise scale s, whatever the landscape. The expected gain:
 
     gain(alpha, N) = alpha b_N c . grad F_s - (F - F_s) - (alpha^2 / 2) (1 - 2 / N) (-c^T H c)
     b_N = sqrt(2 / N) Gamma(N / 2) / Gamma((N - 1) / 2) ~ 1 - 3 / (4 N)
 
-exact for a quadratic F and rewards R = F + noise whose variance is linear in eps. There F - F_s = K s^2 / 2 with
+exact for a quadratic F and rewards that are linear in eps, with noise. There F - F_s = K s^2 / 2 with
 K = -tr H, and with A = c . grad F and kappa = -c^T H c the best step and its gain are
 
     alpha* = b_N A / (K / N + (1 - 2 / N) kappa),   gain* = b_N^2 A^2 / (2 (K / N + (1 - 2 / N) kappa)),
 
-the form of McCandlish et al. (arXiv 1812.06162, equations 2.6 and 2.7): the gain of the best step grows with N
+the form of McCandlish et al. (arXiv 1812.06162, equations 2.6 and 2.7): the best step's gain grows with N
 up to N_c = K / kappa, their B_noise, and no faster than 1 / (1 + N_c / N) of its limit.
 """
 
@@ -33,7 +33,7 @@ from es_lightning.landscape.pair_moments import Array, Moments, PairRewards, mom
 LEVEL = (0.05, 0.95)
 """Quantiles of the resamples that make an interval."""
 PAYS = 1.5
-"""Doubling N pays if it multiplies the gain of the best step by this; 2 would be the same gain per rollout."""
+"""Doubling N pays if it multiplies the best step's gain by this; 2 would be the same gain per rollout."""
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Populations that are compared, in units of the configured one."""
 POINTS = 300  # learning rates of a grid, from lr_max / 1000 to lr_max: 2.3 % apart
@@ -103,8 +103,8 @@ class StepAdvice:
         estimates: at ``sigma``, what decides the gain; row 0 is the estimate.
         curves: one per population, ascending.
         population: the N that is advised.
-        critical: N_c = K / kappa with K at ``sigma``: from here on a larger N gains little. inf if there is no
-            curvature along the step.
+        critical: N_c = K / kappa with K at ``sigma``: from here on a larger N gains little. inf if there is
+            no curvature along the step.
         pairs: K.
         doubt: why nothing can be advised, in one sentence; empty if something can.
     """
@@ -187,7 +187,7 @@ def expected_gain(found: Moments, lr: Array, population: int, antithetic: bool =
 def noise_scale(found: Moments, lr: Array, population: int, antithetic: bool = False) -> Array:
     """Return the noise that an update adds to each weight, [B, L]: alpha / sqrt N.
 
-    Of antithetic members only the odd part moves the centre: alpha sqrt(2 q / N) with its share q of Var(R_n).
+    Of antithetic members only the odd part moves the centre: alpha sqrt(2 q / N), q its share of Var(R_n).
     """
     factor = 2 * found.odd_share if antithetic else np.ones_like(found.odd_share)
     return np.asarray(np.sqrt(factor / population)[:, None] * lr)
@@ -268,9 +268,7 @@ def _between(sigmas: Array, values: Array, scale: Array, origin: bool) -> Array:
     """
     start = np.zeros_like(values[:, :1]) if origin else values[:, :1]
     knots, levels = np.append(0.0, sigmas**2), np.hstack([start, values])
-    rows = [
-        np.interp(at, knots, level, right=np.nan) for at, level in zip(scale**2, levels, strict=True)
-    ]
+    rows = [np.interp(at, knots, level, right=np.nan) for at, level in zip(scale**2, levels, strict=True)]
     return np.array(rows)
 
 
