@@ -4,10 +4,10 @@
     python benchmarks/step_grid.py --folder runs/step-grid --only_report --reward runs/tune-step-demo
 
 Each seed is a generation of its own: the config's population on the config's prompts, z-scored, and the
-update that a fit would make from it. All learning rates of a seed share the direction, so they are compared on
-the same luck. The gain is measured on held-out problems (val and test), in the task's reward and in the
-log-likelihood of right answers. Lines are on disk as soon as they are measured: a run that was stopped goes on
-where it was.
+update that a fit would make from it. All learning rates of a seed share the direction, so they are compared
+on the same luck. The gain is measured on held-out problems (val and test), in the task's reward and in the
+log-likelihood of right answers. Lines are on disk as soon as they are measured: a run that was stopped goes
+on where it was.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def probe_settings(options: Namespace, parts: Parts) -> ProbeSettings:
         batches=1,
         prompts=options.prompts or parts.data.batch_size,
         split="train",
-        seed=parts.seed,
+        seed=-1 - parts.seed,  # noise that no generation of a run has
         antithetic=True,
         largest=1,
     )
@@ -216,7 +216,7 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
         f"sigma {advice.sigma:.3g} has the highest score, {score:.2f} (90 % interval of sigma {first:.3g} to "
         f"{last:.3g}); the config has {now.sigma:.3g}.",
         f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} (90 % interval "
-        f"{best.low:.2g} to {best.high:.2g}): {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}) reward. "
+        f"{best.low:.2g} to {best.high:.2g}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). "
         f"Beyond lr {'at least ' if curve.gains_at_edge else ''}{largest.value:.2g} it gains nothing; the "
         f"config has {now.lr:.2g}.",
     ]

@@ -114,7 +114,7 @@ class Moments:
             estimate is >= 0.
         variance: Var(R_n) of the members at ``sigma`` with a generation's number of prompts, [B].
         bend: -c^T H c, the curvature along c = E[Z eps], [B]; >= 0.
-        odd_share: share of Var(R_n) in the odd part, [B]; 1/2 where members are noise alone, 1 on a slope.
+        odd_share: share of Var(R_n) in the odd part, [B]; 1/2 where members are noise alone, 1 on a plane.
         score: (o - e) / Var(R_n), as ``analysis.sigma_sweep.score`` has it, for each scale, [B, S].
     """
 
@@ -203,7 +203,7 @@ def _from_sums(raw: dict[str, Array], sigmas: Array, at: int, batch: int, tiny: 
             raw["drop"][:, above],
             sigmas[above],
         ),
-        odd_share=np.clip((np.maximum(odd, 0) + odd_noise)[:, at] / variance, 0.5, 1.0),
+        odd_share=np.clip((np.maximum(odd, 0) + odd_noise)[:, at] / variance, 0, 1),
         score=(odd - even) / total,
     )
 
