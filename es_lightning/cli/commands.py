@@ -262,11 +262,14 @@ def probe(arguments: list[str]) -> None:
         parser.error("give a config with -c FILE, such as -c configs/probe/demo.yaml")
     log.info("starting es-lightning probe ...")
     with ending_at_once():  # it takes seconds
-        from es_lightning.cli import probe as probing
+        if options.report:
+            from es_lightning.cli.probe_report import report
+        else:
+            from es_lightning.cli.probe import probe as run_probe
     if options.report:
-        probing.report(options.report, options.largest)
+        report(options.report, options.largest)
     else:
-        probing.probe(options, rest)
+        run_probe(options.output, rest)
 
 
 def probe_parser() -> PlanParser:

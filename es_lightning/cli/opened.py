@@ -18,6 +18,7 @@ from es_lightning.cli.refusals import refused_by_lightning, trainer_made
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
+from es_lightning.landscape.probe import ProbeSettings
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.tracking.secrets import masked
 
@@ -72,15 +73,16 @@ class OpenedSettings(FitSettings):
 
     @property
     def plain(self) -> dict[str, Any]:
-        """What the config asks for, defaults included, as JSON has it; secrets are masked."""
+        """What the config asks for, defaults and its files' names included, as JSON; secrets are masked."""
         config: dict[str, Any] = json.loads(masked(self.parser.dump(self.asked, format="json")))
-        return config
+        files = [str(file) for file in self.asked.get("config") or []]
+        return config | {"config": files}
 
 
 def opened(arguments: Sequence[str]) -> Parts:
     """Parse a fit's options, join the other ranks, and return the parts, none of which is started yet.
 
-    Options that only a fit has, such as an optimizer's, are checked and not used.
+    Options that only a fit or a probe has, such as an optimizer's, are checked and not used.
 
     Args:
         arguments: options of ``fit``, such as ``-c FILE`` and ``--model.base NAME``.
@@ -88,7 +90,7 @@ def opened(arguments: Sequence[str]) -> Parts:
     Raises:
         UsageError: an option is wrong, or there are no such devices.
     """
-    return opened_with(arguments, {})[0]
+    return opened_with(arguments, {"probe": ProbeSettings})[0]
 
 
 def opened_with(arguments: Sequence[str], sections: Mapping[str, type]) -> tuple[Parts, dict[str, Any]]:

@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import logging
-import os
-from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_report import COMPARISON, FOLDER, write_comparison, write_report
+from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_report import report
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probe import Probe, ProbeSettings
-from es_lightning.landscape.probe_store import ProbeResults
-from es_lightning.landscape.probe_summary import ProbeTable
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
-from es_lightning.tracking.logger import DurableMLFlowLogger
-from es_lightning.tracking.places import TRACKING_URI
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
 
 log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between two lines about progress
 
 
-def probe(options: Namespace, arguments: Sequence[str]) -> None:
+def probe(output: Path | None, arguments: Sequence[str]) -> None:
     """Run a probe, or go on with one, and write its report.
 
     Args:
-        options: of this command.
+        output: folder of the probe; None takes runs/probe-NAME, after the config.
         arguments: options of ``fit`` and of the section ``probe``.
     """
     parts, sections = opened_with(arguments, {"probe": ProbeSettings})
     settings: ProbeSettings = sections["probe"]
-    folder = options.output or Path("runs") / f"probe-{config_name(parts)}"
+    folder = output or Path("runs") / f"probe-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
     with ExitStack() as until_end:
@@ -55,37 +47,11 @@ def probe(options: Namespace, arguments: Sequence[str]) -> None:
         centre = parts.start(members)
         landscape = ModelLandscape(parts, centre, prompts)
         told = about(parts, prompts, sum(each.numel() for each in centre.parameters()))
-        results = Probe(landscape, settings, folder, told, writes).run(teller() if writes else None)
+        Probe(landscape, settings, folder, told, writes).run(teller() if writes else None)
         if writes:
-            with logged(parts, folder, results) as loggers:
-                write_report(table_of(results), folder / FOLDER, settings.largest, loggers)
-
-
-def report(folders: Sequence[Path], largest: int | None = None) -> None:
-    """Write the reports of finished probes anew, and compare them if there are several.
-
-    Args:
-        folders: of the probes.
-        largest: N_max of best-of-N; None takes 50, or all candidates where there are fewer.
-    """
-    tables = [table_of(ProbeResults.read(folder)) for folder in folders]
-    for folder, table in zip(folders, tables, strict=True):
-        write_report(table, folder / FOLDER, largest)
-    if len(tables) > 1:
-        write_comparison(tables, folders[0] / COMPARISON)
-
-
-def table_of(results: ProbeResults) -> ProbeTable:
-    """Return the rewards of a probe as its report takes them."""
-    header = results.header
-    return ProbeTable(
-        name=header.get("model", results.folder.name),
-        centre=results.centre,
-        rewards={sigma: results.rewards(sigma) for sigma in results.sigmas},
-        pairs=header["antithetic"],
-        parameters=header.get("parameters"),
-        task=header.get("task", ""),
-    )
+            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
+            report([folder], settings.largest, loggers)
+            finalized(loggers)
 
 
 def config_name(parts: Parts) -> str:
@@ -129,27 +95,3 @@ def teller() -> Any:
         log.info("%d of %d candidates, %.0f s left", done, total, pace * (total - done))
 
     return tell
-
-
-@contextmanager
-def logged(parts: Parts, folder: Path, results: ProbeResults) -> Iterator[Iterable[Logger]]:
-    """Open MLflow, unless the config says ``trainer.logger: false``."""
-    if parts.config["trainer"].get("logger") is False:
-        yield ()
-        return
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
-    logger = DurableMLFlowLogger(
-        run_name=folder.name,
-        tracking_uri=uri,
-        spool=folder / "mlflow-spool.jsonl",
-        system_metrics=False,
-        tags={"kind": "probe"},
-    )
-    plain = {name: value for name, value in results.header.items() if not isinstance(value, dict)}
-    logger.log_hyperparams({f"probe.{name}": value for name, value in plain.items()})
-    try:
-        yield (logger,)
-    except BaseException:
-        logger.finalize("failed")
-        raise
-    logger.finalize("success")

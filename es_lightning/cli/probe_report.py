@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from es_lightning.cli.probe_log import finalized, logged_before
 from es_lightning.errors import UsageError
+from es_lightning.landscape.probe_input import probe_table
 from es_lightning.landscape.probe_rows import change_rows, curve_rows, model_rows, sigma_rows
+from es_lightning.landscape.probe_store import ProbeResults
 from es_lightning.landscape.probe_summary import ProbeTable, SigmaSummary, summarise
 from es_lightning.landscape.protocols import protocol_rows
 from es_lightning.reports import probe_picture
@@ -38,6 +41,33 @@ METRICS = (
     "seen",
 )
 """Columns of a sigma that MLflow gets as metrics, ``probe/improve/sigma_0.001``."""
+
+
+def report(
+    folders: Sequence[Path], largest: int | None = None, loggers: Sequence[Logger] | None = None
+) -> None:
+    """Write the report of every probe into its folder, and of several one that compares them.
+
+    Args:
+        folders: of probes that have ended; the comparison goes to the first.
+        largest: N_max of best-of-N; None takes 50, or all candidates where there are fewer.
+        loggers: get the report, for one folder. None are the loggers of the runs that the folders name: a
+            probe that was logged goes on with its run.
+
+    Raises:
+        UsageError: a folder holds no probe that has ended, or no report can be made of it.
+        StorageError: a folder cannot be written.
+    """
+    tables = [probe_table(ProbeResults.read(folder)) for folder in folders]
+    if len(tables) > 1:
+        require_one_task(tables)
+    logged = [logged_before(folder) if loggers is None else loggers for folder in folders]
+    for folder, table, own in zip(folders, tables, logged, strict=True):
+        write_report(table, folder / FOLDER, largest, own)
+    if len(tables) > 1:
+        write_comparison(tables, folders[0] / COMPARISON, logged[0])
+    if loggers is None:
+        finalized([logger for own in logged for logger in own])
 
 
 def write_report(
@@ -95,19 +125,31 @@ def write_comparison(tables: Sequence[ProbeTable], folder: Path, loggers: Iterab
         UsageError: the probes are of several tasks, or have one prompt alone.
         StorageError: the folder cannot be written.
     """
+    require_one_task(tables)
+    rows = model_rows(protocol_rows(tables))
+    if not any(not row["chosen"] for row in rows):
+        log.warning("No sigma was probed on all models: the protocol of a fixed sigma is left out.")
+    about = f", task {tables[0].task}" if tables[0].task else ""
+    title = f"p(improve) by model, sigma fixed and chosen{about}"
+    probe_picture.protocols(folder / "protocols.png", rows, title)
+    _write(folder, models_markdown(rows), loggers, {})
+
+
+def require_one_task(tables: Sequence[ProbeTable]) -> None:
+    """Refuse probes of several tasks.
+
+    Args:
+        tables: rewards of the models.
+
+    Raises:
+        UsageError: there are several tasks.
+    """
     tasks = sorted({table.task for table in tables})
     if len(tasks) > 1:
         raise UsageError(
             f"the probes are of several tasks, {', '.join(tasks)}, whose p(improve) says nothing about the "
             "size of a model: report each task on its own."
         )
-    rows = model_rows(protocol_rows(tables))
-    if not any(not row["chosen"] for row in rows):
-        log.warning("No sigma was probed on all models: the protocol of a fixed sigma is left out.")
-    about = f", task {tasks[0]}" if tasks[0] else ""
-    title = f"p(improve) by model, sigma fixed and chosen{about}"
-    probe_picture.protocols(folder / "protocols.png", rows, title)
-    _write(folder, models_markdown(rows), loggers, {})
 
 
 def _null_titles(summaries: Sequence[SigmaSummary]) -> Mapping[float, str]:

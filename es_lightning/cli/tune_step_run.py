@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from es_lightning.cli.opened import opened
-from es_lightning.cli.probe import about, config_name, logged, teller
+from es_lightning.cli.probe import about, config_name, teller
+from es_lightning.cli.probe_log import finalized, loggers_for
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
@@ -89,11 +90,12 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
             batch = parts.data.batch_size
             groups = tuple(prompt.group for prompt in prompts)
             now = Configured(parts.sigma, lr, parts.population, batch, parts.antithetic, groups)
-            with logged(parts, folder, results) as loggers:
-                advice = report(results, now, folder)
-                for logger in loggers:
-                    logger.log_metrics(numbers(advice, now))
-                    log_artifact([logger], folder / "report", "tune-step")
+            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
+            advice = report(results, now, folder)
+            for logger in loggers:
+                logger.log_metrics(numbers(advice, now))
+            log_artifact(loggers, folder / "report", "tune-step")
+            finalized(loggers)
 
 
 def check_step(parts: Parts) -> float:

@@ -17,7 +17,7 @@ from es_lightning.models.export import export
 def write_candidate(
     probe: Path, number: int, output: Path, base: str | None = None, trust_remote_code: bool = False
 ) -> Candidate:
-    """Write theta + sign * sigma * eps as a Hugging Face folder, in the precision that the engine computed in.
+    """Write theta + sign * sigma * eps as a Hugging Face folder, in the precision of the probe's engine.
 
     Its tensors have the bits that the engine was given in the probe.
 

@@ -81,16 +81,14 @@ class ProbeStore:
         self.header = {"format": FORMAT, **header}
         self.centre: dict[str, Any] | None = None
         self.candidates: list[Candidate] = []
-        lines = [to_json(self.header)]
-        if self.path.exists():
-            lines = self._kept(chunk)
+        old = read_lines(self.path)
+        lines = self._kept(old, chunk) if old else [to_json(self.header)]
         self._file = Lines(self.path, lines) if writes else None
 
-    def _kept(self, chunk: int) -> list[str]:
+    def _kept(self, lines: list[str], chunk: int) -> list[str]:
         """Return the lines of whole chunks, and read them."""
-        header, centre, found = read_probe_lines(self.path)
+        header, centre, found = _parsed(lines, self.path)
         _require_same(self.folder, header, self.header)
-        lines = read_lines(self.path)
         if centre is None:
             return lines[:1]
         groups, rest = divmod(len(found), self.header["members"])
@@ -213,17 +211,16 @@ class ProbeResults:
         return Candidate(**(row | {"rewards": tuple(row["rewards"])}))
 
 
-def read_probe_lines(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None, list[Candidate]]:
-    """Read a probe's lines: its header, its centre if that was evaluated, and its candidates.
-
-    Args:
-        path: the file; a last line that is not whole is left out.
+def _parsed(
+    lines: Sequence[str], path: Path
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[Candidate]]:
+    """Return the header, the centre if that was evaluated, and the candidates.
 
     Raises:
-        UsageError: it is no file of a probe.
+        UsageError: these are no lines of a probe.
     """
     try:
-        header, *rest = map(json.loads, read_lines(path))
+        header, *rest = map(json.loads, lines)
         if header.get("format") != FORMAT:
             raise ValueError(f"format {header.get('format')}")
         centre = rest[0] if rest else None

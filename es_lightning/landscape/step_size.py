@@ -13,7 +13,7 @@ K = -tr H, and with A = c . grad F and kappa = -c^T H c the best step and its ga
 
     alpha* = b_N A / (K / N + (1 - 2 / N) kappa),   gain* = b_N^2 A^2 / (2 (K / N + (1 - 2 / N) kappa)),
 
-the form of McCandlish et al. (arXiv 1812.06162, equations 2.6 and 2.7): the best step's gain grows with N
+the form of McCandlish et al. (arXiv 1812.06162, section 2.2): the best step's gain grows with N
 up to N_c = K / kappa, their B_noise, and no faster than 1 / (1 + N_c / N) of its limit.
 """
 

@@ -21,8 +21,9 @@ def probe_markdown(rows: Rows, verdicts: Mapping[float, Sequence[str]]) -> str:
     size = f"{first['parameters']:,} parameters, " if first["parameters"] else ""
     about = (
         f"{size}task {first['task'] or UNKNOWN}: {first['batches']} batches of {first['candidates']} "
-        f"candidates for each sigma, {first['prompts']} prompts; the centre earns {first['centre']:.4f}{headroom}. "
-        "Changes are in units of reward; brackets and +- are 95 % intervals."
+        f"candidates for each sigma, {first['prompts']} prompts; the centre earns "
+        f"{first['centre']:.4f}{headroom}. Changes are in units of reward; "
+        "brackets and +- are 95 % intervals."
     )
     told = "\n".join(f"- sigma {sigma:g}: {'; '.join(words)}." for sigma, words in verdicts.items())
     tables = f"{_changes(rows)}\n\n{_best(rows)}"
@@ -91,7 +92,8 @@ def models_markdown(rows: Rows) -> str:
     ]
     about = (
         "Everything is judged on the half of the prompts that had no say in the choice of sigma and "
-        "candidate, both ways. Brackets and +- are 95 % intervals; xN says in how many of the ways a sigma was chosen."
+        "candidate, both ways. Brackets and +- are 95 % intervals; xN says in how many of the ways a "
+        "sigma was chosen."
     )
     return f"# p(improve) of several models\n\n{about}\n\n{markdown(heads, lines)}\n"
 

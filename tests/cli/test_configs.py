@@ -12,11 +12,15 @@ from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.schedules import Schedule
 from es_lightning.algorithm.shaping import SHAPINGS
 from es_lightning.cli import command_line as cli
-from es_lightning.cli.short_names import read_short_names
+from es_lightning.cli.opened import OpenedSettings
+from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.cli.vocabulary import plug_ins
+from es_lightning.landscape.probe import ProbeSettings
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+EVERY = sorted((ROOT / "configs").rglob("*.yaml"))
+PROBES = [path for path in EVERY if path.parent.name == "probe"]
+CONFIGS = [path for path in EVERY if path not in PROBES]
 
 
 def _named_before(recipe: Path) -> str:
@@ -62,6 +66,18 @@ def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse(monkeypatch, "fit", *files).fit
     assert config.model.population >= 2
     assert config.trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("path", PROBES, ids=lambda path: path.name)
+def test_a_probe_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr(OpenedSettings, "instantiate_classes", lambda self: None)
+    read_short_names()
+    settings = OpenedSettings(with_full_names(["-c", str(path)]), {"probe": ProbeSettings})
+    made = ProbeSettings(**vars(settings.asked.probe))
+    assert made.total >= 180
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"es-lightning probe -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
