@@ -133,8 +133,8 @@ def moments(probe: PairRewards, at: int, batch: int, resamples: int = 400, seed:
 
     Pairs and prompts are resampled with replacement, each for themselves, and their two deviations are added.
     What is noise of single answers is in both, so intervals are somewhat too wide rather than too narrow;
-    resampling both at once would count it three times (Owen 2007, The Pigeonhole Bootstrap). Products of a prompt with
-    a copy of itself are left out in resamples, too.
+    resampling both at once would count it three times (Owen 2007, The Pigeonhole Bootstrap). Products of a
+    prompt with a copy of itself are left out in resamples, too.
 
     Args:
         probe: the rewards.

@@ -223,7 +223,7 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False) -> Gai
     low, high = np.nanquantile(gains[1:], LEVEL, axis=0)
     interval = doubling[1:][np.isfinite(doubling[1:])]
     at_edge = bool(best[0] >= lr[-1])
-    known = len(interval) > len(gain) / 2 and np.isfinite(doubling[0]) and not at_edge
+    known = 2 * len(interval) > len(gain) - 1 and np.isfinite(doubling[0]) and not at_edge
     return GainCurve(
         population=population,
         lr=lr,

@@ -68,7 +68,7 @@ def test_updates_gain_what_is_predicted(population: int, factor: float, antithet
     assert 4 * gains.std() / runs**0.5 < 0.1 * scale  # so that the line above can fail
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     population=st.sampled_from([4, 8, 16, 30, 64, 256]),
@@ -112,7 +112,7 @@ def test_the_critical_population_is_where_half_of_the_gain_is_reached() -> None:
 
 def test_many_pairs_find_the_true_optimum() -> None:
     truth = world(4, prompts=16, own=0.2, white=0.2)
-    advice = advise(truth.probe(SIGMAS, 1500, seed=2), 16, 16, resamples=60)
+    advice = advise(truth.probe(SIGMAS, 700, seed=2), 16, 16, resamples=60)
     curve = next(curve for curve in advice.curves if curve.population == 16)
     assert not advice.doubt
     assert curve.best_lr.value == pytest.approx(truth.best_lr(advice.sigma, 16), rel=0.1)
@@ -121,22 +121,22 @@ def test_many_pairs_find_the_true_optimum() -> None:
 
 def test_intervals_hold_the_true_optimum() -> None:
     held, kept = 0, []
-    for seed in range(25):
+    for seed in range(20):
         truth = world(seed, prompts=16, own=0.3, white=0.1)
         advice = advise(truth.probe(SIGMAS, 24, seed), 16, 16, resamples=100, seed=seed)
         curve, best = next(c for c in advice.curves if c.population == 16), truth.best_lr(advice.sigma, 16)
         held += curve.best_lr.low <= best <= curve.best_lr.high
         kept.append(1 - (1 - curve.best_lr.value / best) ** 2)  # of the gain of the best step
-    assert held >= 18  # of 25 at 0.9: fewer than 18 once in 500
+    assert held >= 14  # of 20 at 0.9: fewer than 14 once in 400
     assert np.median(kept) > 0.85
 
 
 def test_pure_noise_gives_no_advice() -> None:
     generator, found = np.random.default_rng(5), 0
-    for _ in range(60):
+    for _ in range(40):
         rewards = generator.standard_normal((3, 16, 8))
         found += not advise(PairRewards(SIGMAS[:3], np.zeros(8), rewards), 16, 8, resamples=50).doubt
-    assert found <= 8  # of 60 at 0.05: more than 8 once in 500
+    assert found <= 6  # of 40 at 0.05: more than 6 once in 300
 
 
 def test_a_plane_has_no_largest_step() -> None:
