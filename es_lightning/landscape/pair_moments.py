@@ -223,7 +223,7 @@ def _bend(measured: Array, share: Array, even: Array, drop: Array, sigma: float)
         drop: F - F_s, [B].
         sigma: s.
     """
-    if drop[0] <= 0 or share[0] <= 0:  # no curvature was seen, or no slope
+    if drop[0] <= 0 or share[0] <= 0 or not even.any():  # no curvature was seen, or no slope
         return np.zeros_like(measured)
     error = float(even[1:].std())
     unit = share[0] / (sigma**2 * drop[0])
