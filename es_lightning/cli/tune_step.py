@@ -43,11 +43,11 @@ def tune_step_parser() -> PlanParser:
         "and what it pays to double the population. It takes the options of fit as well, such as -c FILE. A "
         "probe that was stopped goes on when its command is given again.",
     )
-    parser.option("--pairs", type=int, default=16, help="antithetic pairs, the same at every sigma (16)")
+    parser.option("--pairs", type=int, default=24, help="antithetic pairs, the same at every sigma (24)")
     parser.option(
         "--sigmas",
         type=_numbers,
-        help="noise scales, such as 0.001,0.002,0.004 (a quarter to twice model.sigma)",
+        help="noise scales, such as 0.001,0.002,0.004 (half, once and twice model.sigma)",
     )
     parser.option("--prompts", type=int, help="training prompts of the probe (those of a generation)")
     parser.option("--output", type=Path, help="folder of the probe (runs/tune-step-NAME, after the config)")

@@ -33,7 +33,7 @@ from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
 
-FACTORS = (0.25, 0.5, 1.0, 2.0)
+FACTORS = (0.5, 1.0, 2.0)
 """Of the config's sigma, where no sigmas are given."""
 SHOWN = (1, 2, 4)
 """Populations in the picture, in units of the configured one."""
