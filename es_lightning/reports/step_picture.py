@@ -38,22 +38,25 @@ def step_map(
     """
     figure, [left, right] = sheet(title, columns=2, height=3.8)
     populations = list(dict.fromkeys(row["population"] for row in gains))[: len(COLOURS)]
-    for population, colour in zip(populations, COLOURS, strict=False):
-        rows = [row for row in gains if row["population"] == population]
+    curves = {size: [row for row in gains if row["population"] == size] for size in populations}
+    for (size, rows), colour in zip(curves.items(), COLOURS, strict=False):
         lr = [row["lr"] for row in rows]
-        low, high = [row["gain_low"] for row in rows], [row["gain_high"] for row in rows]
-        left.fill_between(lr, low, high, color=colour, alpha=0.13, lw=0)
-        left.plot(lr, [row["gain"] for row in rows], color=colour, lw=1.8, label=f"N = {population}")
-    most = max((max(row["gain"], 0.0) for row in gains if row["population"] in populations), default=0.0)
-    highest = max((row["gain_high"] for row in gains if row["population"] in populations), default=0.0)
-    top = min(max(1.15 * highest, 1e-6), 3 * most) if most > 0 else max(highest, 1e-6)
-    left.set_ylim(-0.7 * top, top)
+        label = f"N = {size}"
+        if size == populations[0]:  # bands of all would cover one another; the tables have them
+            low, high = [row["gain_low"] for row in rows], [row["gain_high"] for row in rows]
+            left.fill_between(lr, low, high, color=colour, alpha=0.15, lw=0)
+            label += ", 5 to 95 %"
+        left.plot(lr, [row["gain"] for row in rows], color=colour, lw=1.8, label=label)
+    most = max(row["gain"] for rows in curves.values() for row in rows)
+    top = 1.15 * max(most, *(row["gain_high"] for row in curves[populations[0]]), 1e-9)
+    left.set_ylim(-0.6 * top, top)
+    left.set_xlim(min(curves[populations[0]][-1]["lr"] / 100, configured["lr"] / 2), None)
     left.axhline(0, color=QUIET, lw=0.8)
     left.set_ylabel("expected gain of one update (reward)")
     left.set_xlabel("learning rate (units of the weights)")
+    left.set_xscale("log")
     _score(right, sigmas)
     for axes, name in ((left, "lr"), (right, "sigma")):
-        axes.set_xscale("log")
         axes.axvline(
             configured[name], color=QUIET, lw=1.2, ls=":", label=f"configured, {configured[name]:.2g}"
         )
@@ -80,5 +83,6 @@ def _score(axes: Axes, rows: Rows) -> None:
     axes.set_ylim(max(-0.6, min(-0.1, *low)), max(0.2, 1.1 * max(high)))
     axes.set_ylabel("score: (odd - even) / Var(R)")
     axes.set_xlabel("sigma (units of the weights)")
+    axes.set_xscale("log")
     axes.set_xticks(sigmas, [f"{sigma:.2g}" for sigma in sigmas])
     axes.minorticks_off()
