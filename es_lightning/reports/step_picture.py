@@ -47,8 +47,9 @@ def step_map(
             left.fill_between(lr, low, high, color=colour, alpha=0.15, lw=0)
             label += ", 5 to 95 %"
         left.plot(lr, [row["gain"] for row in rows], color=colour, lw=1.8, label=label)
-    most = max(row["gain"] for rows in curves.values() for row in rows)
-    top = 1.15 * max(most, *(row["gain_high"] for row in curves[populations[0]]), 1e-9)
+    most = [row["gain"] for rows in curves.values() for row in rows]
+    most += [row["gain_high"] for row in curves[populations[0]]]
+    top = 1.15 * max(1e-9, *(value for value in most if value == value))  # none is known beyond the probe
     left.set_ylim(-0.6 * top, top)
     left.set_xlim(min(curves[populations[0]][-1]["lr"] / 100, configured["lr"] / 2), None)
     left.axhline(0, color=QUIET, lw=0.8)
