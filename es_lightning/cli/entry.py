@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, curvature_commands, scan, usage
+from es_lightning.cli import commands, curvature_commands, scan, tune_step, usage
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
@@ -26,8 +26,9 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "plan": commands.plan,
     "probe": commands.probe,
     "replay": commands.replay,
-    "simulate": simulate,
     "scan": scan.scan,
+    "simulate": simulate,
+    "tune-step": tune_step.tune_step,
     "ui": commands.ui,
 }
 """Commands that run nothing with Lightning's Trainer."""
