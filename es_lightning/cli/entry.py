@@ -19,6 +19,7 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "baseline": commands.baseline,
     "fetch": commands.fetch,
     "plan": commands.plan,
     "probe": commands.probe,

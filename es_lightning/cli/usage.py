@@ -19,6 +19,7 @@ commands:
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price
+  baseline    train by reinforcement learning on the same task (GRPO and others, through TRL)
   probe       perturb a model at random: what the rewards around it look like
   replay      rebuild the model of any generation from a base model and a journal
   ui          show the runs made here in a browser (MLflow)
