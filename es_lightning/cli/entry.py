@@ -20,6 +20,7 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "baseline": commands.baseline,
     "curvature": curvature_commands.curvature,
     "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,
