@@ -15,7 +15,7 @@ from es_lightning.baselines.child import require_trl
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.system.files import replacing
@@ -48,19 +48,13 @@ def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> 
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         until_end.callback(hold(folder))
-        loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
+        loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "baseline")
         training = PolicyTraining(parts, settings, folder, loggers)
         training.prepare()
         _check_memory(parts, settings)
-        for logger in loggers:
-            logger.log_hyperparams({f"baseline.{name}": value for name, value in vars(settings).items()})
-        try:
+        with logging_to(loggers, {f"baseline.{name}": value for name, value in vars(settings).items()}):
             summary = training.run()
             _write(training, folder, summary)
-        except BaseException:
-            finalized(loggers, "failed")
-            raise
-        finalized(loggers)
     log.info(
         "%s: %s %.4g -> %.4g, %d updates in %.0f s; %s holds the model.",
         *(settings.method, "held-out reward", summary["held_out_before"], summary["held_out_after"]),

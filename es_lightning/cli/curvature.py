@@ -17,7 +17,7 @@ from es_lightning.algorithm.noise import CorrelatedNoise, FilteredNoise, Gaussia
 from es_lightning.cli.curvature_report import Measured, write_report
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.probe import about_probe, config_name, teller
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.budget import SampledHessian
@@ -70,10 +70,10 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
         if writes:  # gradients are computed by one rank; the others have nothing left to do
             truth = true_curvature(parts, centre, prompts[: len(dense)], settings, folder / TRUTH)
             measured = Measured(parts.base.name, parts.task.name, settings, results, truth, sampled)
-            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
-            write_report(measured, folder / REPORT)
-            log_artifact(loggers, folder / REPORT, "curvature")
-            finalized(loggers)
+            asked = parts.config["trainer"].get("logger")
+            with logging_to(loggers_for(asked, folder, "curvature"), {}) as loggers:
+                write_report(measured, folder / REPORT)
+                log_artifact(loggers, folder / REPORT, "curvature")
 
 
 def require_gaussian(noise: Noise) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from torch import nn
 
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import digest
@@ -77,9 +77,9 @@ def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
             return
         truth = None if right is None else _truth(parts, centre, right, results, settings, folder)
         _report(results, sigmas, shared, truth, settings, folder / REPORT)
-        loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
-        log_artifact(loggers, folder / REPORT, "degenerate")
-        finalized(loggers)
+        asked = parts.config["trainer"].get("logger")
+        with logging_to(loggers_for(asked, folder, "degenerate"), {}) as loggers:
+            log_artifact(loggers, folder / REPORT, "degenerate")
 
 
 def _sigmas(settings: DegenerateSettings, results: ProbeResults) -> list[float]:

@@ -39,7 +39,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
     folder = output or Path("runs") / f"probe-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
-    loggers = loggers_for(parts.config["trainer"].get("logger"), folder) if writes else []
+    loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "probe") if writes else []
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 SPOOL = "mlflow-spool.jsonl"
 
 
-def loggers_for(asked: Any, folder: Path) -> list[Logger]:
+def loggers_for(asked: Any, folder: Path, kind: str = "probe") -> list[Logger]:
     """Make the loggers that ``trainer.logger`` of a config asks for, and open MLflow, which may refuse.
 
     Args:
         asked: its value as plain JSON: None or true is MLflow, as in a fit; false is none; otherwise a class
             with its options, or several.
         folder: of what is logged; MLflow's run has its name, and a file there says which run it is.
+        kind: of run, a tag of MLflow's.
 
     Raises:
         UsageError: MLflow cannot be used, or an option held a secret, which plain configs do not show.
@@ -36,7 +37,7 @@ def loggers_for(asked: Any, folder: Path) -> list[Logger]:
         return []
     if asked not in (None, True):
         return _instantiated(asked)
-    logger = mlflow_logger(folder)
+    logger = mlflow_logger(folder, kind)
     _ = logger.experiment  # checks the address
     return [logger]
 
@@ -54,11 +55,12 @@ def _instantiated(asked: Any) -> list[Logger]:
     return [instantiate_class((), each) for each in given]
 
 
-def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
+def mlflow_logger(folder: Path, kind: str = "probe") -> DurableMLFlowLogger:
     """Make the logger that a fit has by default; the run that the folder names goes on.
 
     Args:
         folder: of what is logged.
+        kind: of run, a tag of MLflow's.
     """
     from es_lightning.tracking.logger import DurableMLFlowLogger  # Lightning takes seconds
 
@@ -68,7 +70,7 @@ def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
         tracking_uri=uri,
         spool=folder / SPOOL,
         system_metrics=False,
-        tags={"kind": "probe"},
+        tags={"kind": kind},
     )
     logger.remember(folder / MLFLOW_RUN, resumes=True)
     return logger

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from es_lightning.cli.opened import opened
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
@@ -58,10 +58,10 @@ def scan(options: Namespace, arguments: list[str]) -> None:
         models = open_centres(options.tuned, parts.base, scratch, ranks)
         files = Scanner(options, parts, models).run()
         if files:
-            loggers = loggers_for(parts.config["trainer"].get("logger"), options.output)
-            for path in files:
-                log_artifact(loggers, path, "scan")
-            finalized(loggers)
+            asked = parts.config["trainer"].get("logger")
+            with logging_to(loggers_for(asked, options.output, "scan"), {}) as loggers:
+                for path in files:
+                    log_artifact(loggers, path, "scan")
 
 
 class Scanner:
