@@ -218,5 +218,5 @@ def _cut_first(axes: Axes, first: Sequence[float], seconds: Sequence[float]) -> 
     others = max(seconds[1:], default=0.0)
     if 0 < TALL * others < seconds[0]:
         axes.set_ylim(0, 1.25 * others)
-        place = {"xytext": (0, -3), "textcoords": "offset points", "ha": "left", "va": "top"}
+        place: dict[str, Any] = {"xytext": (0, -3), "textcoords": "offset points", "ha": "left", "va": "top"}
         axes.annotate(f" cut off: {seconds[0]:.0f} s", (first[0] + 0.5, 1.25 * others), fontsize=8, **place)
