@@ -1,7 +1,7 @@
 """Peak memory of a generation over the loaded engine: one float32 centre plus two of its largest tensors.
 
-To these come at most 32 MiB whatever the model's size: two pieces of noise of 8 MiB, and what the heap and the
-engine keep of the first generations.
+To these come at most 32 MiB, whatever the model's size: two pieces of noise of 8 MiB, and what the heap and
+the engine keep of the first generations.
 
     python benchmarks/memory.py                    SmolLM2-135M, vLLM
     python benchmarks/memory.py --engine hf

@@ -8,6 +8,8 @@ the length of a step as well as its direction.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -156,6 +158,35 @@ class FixedScale:
         return (means - means.mean()) / self.scale
 
 
+class Shuffled:
+    """Give the members another shaping's weights in a random order: steps of the same length, without signal.
+
+    What such a run does to a model, noise alone does. A run that learns is compared with it, so that drift is
+    told from learning. The order is a pure function of the seed and of the rewards, which differ from
+    generation to generation, so ranks agree on it and a resumed run repeats it.
+
+    With ``antithetic`` the two members of a pair have the same noise, and their weights cease to be opposite:
+    the direction is random as well, but steps have another length.
+
+    Args:
+        shaping: the shaping whose weights are shuffled.
+        seed: seed of the order.
+    """
+
+    def __init__(self, shaping: Callable[[Tensor], Any] = z_score, seed: int = 0) -> None:
+        self.shaping, self.seed = shaping, seed
+
+    def __call__(self, rewards: Tensor) -> Tensor:
+        """Return the weights, float64 [N], of rewards [N, P]."""
+        values = rewards.detach().double().cpu().contiguous()
+        data = bytes(values.view(torch.uint8).flatten().tolist())
+        key = blake2b(f"{self.seed}:".encode() + data, digest_size=32).digest()
+        # The order of keyed hashes is a permutation whose bits depend on no library's generator.
+        order = sorted(range(len(rewards)), key=lambda n: blake2b(b"%d" % n, key=key).digest())
+        weights: Tensor = self.shaping(rewards)
+        return weights[torch.tensor(order)]
+
+
 SHAPINGS = (
     z_score,
     none,
@@ -165,6 +196,7 @@ SHAPINGS = (
     leave_one_out,
     best_of_n,
     FixedScale,
+    Shuffled,
 )
 """Those that YAML knows by their names alone."""
 

@@ -22,7 +22,7 @@ from es_lightning.cli.wrong_values import (
     wrong_type,
 )
 
-FEW = 8  # names that a sentence may list
+FEW = 9  # names that a sentence may list
 
 
 def explained(message: str, sections: Sections, options: Sequence[str], given: Sequence[Given] = ()) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from es_lightning.algorithm.shaping import (
     FixedScale,
+    Shuffled,
     all_alike,
     best_of_n,
     centered_rank,
@@ -257,3 +258,22 @@ def test_a_generation_that_agrees_is_skipped_whatever_the_shaping(shape: Callabl
     weights, skipped = weigh(torch.full((4, 3), 0.1), shape)
     assert skipped
     assert weights.tolist() == [0.0] * 4
+
+
+def test_shuffled_weights_are_those_of_its_shaping_in_another_order_for_all_rewards() -> None:
+    generator = np.random.default_rng(0)
+    orders = []
+    for _ in range(2000):
+        rewards = torch.from_numpy(generator.normal(size=(5, 3)))
+        shuffled, plain = Shuffled()(rewards), z_score(rewards)
+        assert torch.equal(shuffled.sort().values, plain.sort().values)
+        assert torch.equal(shuffled, Shuffled()(rewards.clone()))  # a resumed run repeats it
+        orders.append([plain.tolist().index(weight) for weight in shuffled.tolist()])
+    counts = np.stack([np.bincount(column, minlength=5) for column in np.array(orders).T])
+    assert stats.chisquare(counts.ravel()).pvalue > 0.001  # every member gets every weight as often
+
+
+def test_shuffled_weights_follow_their_seed_and_shaping() -> None:
+    rewards = torch.arange(12.0).view(6, 2)
+    assert not torch.equal(Shuffled(seed=1)(rewards), Shuffled(seed=2)(rewards))
+    assert torch.equal(Shuffled(none)(rewards).sort().values, none(rewards))

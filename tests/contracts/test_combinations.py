@@ -119,6 +119,7 @@ SHAPINGS = [
     shaping.prompt_z_score,
     shaping.best_of_n,
     shaping.FixedScale(0.5),
+    shaping.Shuffled(),
 ]
 SIGMAS: list[Callable[[], Schedule]] = [
     SuccessRule,

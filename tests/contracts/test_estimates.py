@@ -97,6 +97,7 @@ LAWS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "FixedScale": (shaping.FixedScale(0.3), mean_cosine(N - 1)),
     "centered_rank": (shaping.centered_rank, simulated_cosine(ranks)),
     "best_of_n": (shaping.best_of_n, simulated_cosine(lambda rewards: rewards == rewards.max())),
+    "Shuffled": (shaping.Shuffled(), 0.0),
 }
 
 
@@ -227,6 +228,7 @@ RECIPES = {
             },
         },
     ),
+    "shuffled": Case(),
 }
 
 
@@ -254,10 +256,11 @@ def test_every_recipe_is_tried() -> None:
 
 EVERY_DAY = ("eggroll", "openai_es")
 SELDOM = [pytest.mark.slow, pytest.mark.tasks]
+LEARNERS = [name for name in NAMES if name != "shuffled"]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in EVERY_DAY else SELDOM) for name in NAMES]
+    "name", [pytest.param(name, marks=() if name in EVERY_DAY else SELDOM) for name in LEARNERS]
 )
 def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
     case = RECIPES[name]
@@ -266,8 +269,19 @@ def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
     assert distances[1] < case.tolerance * distances[0]
 
 
+def test_the_control_walks_as_far_as_the_method_that_it_shuffles_and_learns_nothing() -> None:
+    start = torch.zeros(DIMENSION)
+    learnt, shuffled = (
+        ascent_of(name, RECIPES[name]).run(reward, 40, start) for name in ("paper_es", "shuffled")
+    )
+    steps = [torch.stack(list(path)).diff(dim=0).norm(dim=1).mean() for path in (learnt, shuffled)]
+    # The signal makes a step longer by sqrt(1 + (N - 1) / d), which is 1 for a model.
+    assert float(steps[1] / steps[0]) == pytest.approx((1 + 15 / DIMENSION) ** -0.5, rel=0.1)
+    assert float(reward(shuffled[-1])) < float(reward(start)) < float(reward(learnt[-1]))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in LAWS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in LAWS if name not in ("none", "Shuffled")])
 def test_every_shaping_comes_nearer(name: str) -> None:
     lr = {"best_of_n": 0.03, "centered_rank": 0.5, "leave_one_out": 1.0, "FixedScale": 0.3}.get(name, 0.2)
     ascent = Ascent(16, 0.02, lambda p: SGD(p, lr=lr), shaping=LAWS[name][0])
