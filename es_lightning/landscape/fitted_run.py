@@ -79,8 +79,8 @@ def fitted_run(
     wander = _wander(dimension, judged.modes.low[1], float(np.ptp(times)))
     if wander > WANDER:
         why = (
-            f"one run's own wandering changes the decay by about {wander:.0%}, which hides d_eff: a longer run "
-            "or more directions would tell it"
+            f"one run's own wandering changes the decay by about {wander:.0%}, which hides d_eff: a longer "
+            "run or more directions would tell it"
         )
         return FittedRun(times, rewards, judged, np.nan, nothing, why)
     ends = [float(np.hypot(np.log(end / dimension), NORMAL * wander)) for end in interval]
