@@ -55,6 +55,6 @@ class Autoregression:
             size = float(np.sum(np.log(1 - rho ** (2 * self.gaps)))) / 2 if rho else 0.0
             spread = float(np.sum(np.log(np.abs(np.diag(triangle)) + TINY)))
             squares = float(np.log(left @ left + TINY))
-            return -size - spread - (int(points) - int(parameters)) / 2 * squares
+            return -size - spread - float(points - parameters) / 2 * squares
 
         return Autoregression(self.gaps, max(CORRELATIONS.tolist(), key=likelihood))

@@ -19,6 +19,8 @@ from es_lightning.landscape.steady_state import z_scored_gap_per_dimension
 Array = npt.NDArray[np.float64]
 
 SKIPPED = 0.05  # share of generations without an update from which the clock is wrong
+WANDER = 0.1  # share of the decay; beyond it, d_eff of a single run was found to be wrong by factors
+NORMAL = 1.645  # standard errors of a 90 % interval
 PLAIN = {"momentum": 0, "weight_decay": 0}  # of SGD, without which a step is lr / N * sum Z eps
 
 
@@ -31,7 +33,7 @@ class FittedRun:
         rewards: [n].
         judged: the fit, or why there is none.
         dimension: d_eff of the soft directions, the least that explains the decay; nan without an estimate.
-        interval: its 90 % interval.
+        interval: its 90 % interval, for the fit's noise and for the run's own wandering.
         reason: why there is no such estimate; empty if there is one.
     """
 
@@ -74,7 +76,25 @@ def fitted_run(
     if not np.isfinite(high):
         why = f"the end of the decay is not in sight, and d_eff is only known to exceed {interval[0]:.3g}"
         return FittedRun(times, rewards, judged, np.nan, nothing, why)
+    wander = _wander(dimension, judged.modes.low[1], float(np.ptp(times)))
+    if wander > WANDER:
+        why = (
+            f"one run's own wandering changes the decay by about {wander:.0%}, which hides d_eff: a longer "
+            "run or more directions would tell it"
+        )
+        return FittedRun(times, rewards, judged, np.nan, nothing, why)
+    ends = [float(np.hypot(np.log(end / dimension), NORMAL * wander)) for end in interval]
+    interval = (dimension * float(np.exp(-ends[0])), dimension * float(np.exp(ends[1])))
     return FittedRun(times, rewards, judged, dimension, interval, "")
+
+
+def _wander(dimension: float, rate: float, span: float) -> float:
+    """How much the loss of d directions differs from its mean in one run, as a share.
+
+    The steady loss is chi-squared with d degrees of freedom, so its relative variance is 2 / d. Its
+    correlation falls as exp(-gamma t), and a run of T steps holds about T gamma / 2 independent values.
+    """
+    return float(np.sqrt(2 / (dimension * max(span * rate / 2, 1.0))))
 
 
 def cost_of_a_dimension(entries: Sequence[Entry]) -> float:

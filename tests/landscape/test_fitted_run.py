@@ -13,13 +13,13 @@ ENTRIES = entries_of(0, 400)
 
 
 def curve(noise: float, decay: float = 0.4) -> list:
-    """The same generations with rewards of a known curve, and a spread of 0.5."""
+    """The same generations with rewards of a known curve, and a spread of 0.005."""
     generator = np.random.default_rng(1)
     times = np.arange(len(ENTRIES))
     rewards = 0.5 - 0.8 * np.exp(-times / 12) + decay * np.exp(-times / 80)
     rewards += noise * generator.standard_normal(len(times))
     return [
-        replace(entry, reward={**entry.reward, "mean": float(reward), "std": 0.5})
+        replace(entry, reward={**entry.reward, "mean": float(reward), "std": 0.005})
         for entry, reward in zip(ENTRIES, rewards, strict=True)
     ]
 
@@ -31,10 +31,18 @@ def test_the_amplitude_of_the_decay_becomes_a_dimension() -> None:
     true = np.log((0.8 / 12) / (0.4 / 80)) / (1 / 12 - 1 / 80)
     assert run.judged.modes.interval[0] <= true <= run.judged.modes.interval[1]
     # lr std(R) / (4 sigma N), with the unbiased std and E std of 8 normal numbers, by quadrature: 0.9027.
-    cost = 0.15 * 0.5 * np.sqrt(8 / 7) / (4 * 0.05 * 8) / 0.9027
+    cost = 0.15 * 0.005 * np.sqrt(8 / 7) / (4 * 0.05 * 8) / 0.9027
     assert cost_of_a_dimension(curve(0.0)) == pytest.approx(cost, rel=1e-3)
     assert run.interval[0] <= 0.4 / cost <= run.interval[1]
     assert run.dimension == pytest.approx(0.4 / cost, rel=0.2)
+
+
+def test_a_run_whose_own_wandering_hides_the_dimension_fails() -> None:
+    few = [replace(entry, reward={**entry.reward, "std": 0.5}) for entry in curve(0.02)]
+    run = fitted_run(HEADER, few)
+    assert run.judged.modes is not None
+    assert "own wandering" in run.reason
+    assert np.isnan(run.dimension)
 
 
 def test_pairs_share_their_noise() -> None:
