@@ -43,12 +43,12 @@ def coins(sigma: float) -> np.ndarray:
     return 1.0 * (np.random.default_rng(int(2 * sigma)).random((2, 40, 64)) < 0.5)
 
 
-def probed(folder: Path, rewards: Rewards, centre: float = 0.0, **about: Any) -> Path:
+def probed(folder: Path, rewards: Rewards, centre: Any = 0.0, **about: Any) -> Path:
     """The folder of a finished probe."""
     batches, members, prompts = rewards(SIGMAS[0]).shape
     header = {"sigmas": list(SIGMAS), "members": members, "batches": batches, "antithetic": False}
     store = ProbeStore(folder, {**header, "task": "toy", **about}, chunk=members)
-    store.add_centre(np.where(np.arange(prompts) % 2, centre, 0.0) if centre < 1 else np.ones(prompts), "0")
+    store.add_centre(np.broadcast_to(centre, prompts), "0")
     tables = [(batch, sigma, rewards(sigma)[batch]) for batch in range(batches) for sigma in SIGMAS]
     rows = ((batch, sigma, seed, row) for batch, sigma, table in tables for seed, row in enumerate(table))
     store.add(
@@ -86,7 +86,7 @@ def test_the_report_has_pictures_with_their_numbers_a_table_and_metrics(tmp_path
 
 
 def test_noise_is_reported_as_no_gain(tmp_path: Path) -> None:
-    folder = probed(tmp_path / "probe", coins, centre=0.999)
+    folder = probed(tmp_path / "probe", coins, centre=np.arange(64) % 2.0)
     main(["probe", "--report", str(folder)])
     lines = (folder / "report" / "report.md").read_text().splitlines()
     verdicts = [line for line in lines if line.startswith("- sigma")]
