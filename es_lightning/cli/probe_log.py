@@ -6,22 +6,23 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from jsonargparse import ArgumentParser
-from lightning.pytorch.loggers import Logger
+from typing import TYPE_CHECKING, Any
 
 from es_lightning.errors import UsageError
 from es_lightning.system.files import to_json
-from es_lightning.tracking.logger import DurableMLFlowLogger
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
 from es_lightning.tracking.secrets import is_masked
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from es_lightning.tracking.logger import DurableMLFlowLogger
 
 SPOOL = "mlflow-spool.jsonl"
 
 
 def loggers_for(asked: Any, folder: Path) -> list[Logger]:
-    """Make the loggers that ``trainer.logger`` of a config asks for, and open them, which may be refused.
+    """Make the loggers that ``trainer.logger`` of a config asks for, and open MLflow, which may refuse.
 
     Args:
         asked: its value as plain JSON: None or true is MLflow, as in a fit; false is none; otherwise a class
@@ -33,10 +34,11 @@ def loggers_for(asked: Any, folder: Path) -> list[Logger]:
     """
     if asked is False:
         return []
-    made = [mlflow_logger(folder)] if asked in (None, True) else _instantiated(asked)
-    for logger in made:
-        _ = logger.experiment
-    return made
+    if asked not in (None, True):
+        return _instantiated(asked)
+    logger = mlflow_logger(folder)
+    _ = logger.experiment  # checks the address
+    return [logger]
 
 
 def _instantiated(asked: Any) -> list[Logger]:
@@ -47,9 +49,9 @@ def _instantiated(asked: Any) -> list[Logger]:
             "trainer.logger has an address with a password or a token: give it by MLFLOW_TRACKING_URI "
             "instead, or go without by --trainer.logger false."
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--logger", type=list[Logger])
-    return list(parser.instantiate_classes(parser.parse_object({"logger": given})).logger)
+    from lightning.pytorch.cli import instantiate_class
+
+    return [instantiate_class((), each) for each in given]
 
 
 def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
@@ -58,6 +60,8 @@ def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
     Args:
         folder: of what is logged.
     """
+    from es_lightning.tracking.logger import DurableMLFlowLogger  # Lightning takes seconds
+
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     logger = DurableMLFlowLogger(
         run_name=folder.name,
