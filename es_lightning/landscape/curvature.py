@@ -106,7 +106,8 @@ class Curvature:
             gradient_square: ||g||^2 of the same objective on the same prompts.
         """
         own = self.gradient_square
-        return Estimate(*(each / gradient_square for each in (own.value, own.low, own.high)), own.how)
+        low, high = own.low / gradient_square, own.high / gradient_square
+        return Estimate(own.value / gradient_square, low, high, own.how)
 
     @property
     def bend_share(self) -> float:

@@ -34,6 +34,7 @@ def config(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_measurement_is_whole_and_a_killed_one_goes_on(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +79,7 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
 
 def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -> None:
     path = tmp_path / "probe.yaml"
-    path.write_text(TINY + "probe: {sigmas: [0.001], members: 16, batches: 1, prompts: 6, largest: 5}\n")
+    path.write_text(TINY + "probe: {sigmas: [0.001], members: 48, batches: 1, prompts: 12, largest: 5}\n")
     probe = tmp_path / "probe"
     dense = ["-c", str(path), "--data.objective", "log_likelihood"]
     run(["probe", *dense, "--output", str(probe)])
@@ -100,7 +101,8 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
     assert regression["p_value"].iloc[0] == 0.001
     [direction] = pd.read_csv(folder / "directions.csv").to_dict("records")
     assert direction["controls"] == 20
-    assert direction["p_value"] == pytest.approx(1 / 21)
+    assert direction["p_value"] <= 2 / 21
+    assert direction["deviations"] > 1
     assert len(pd.read_csv(folder / "controls.csv")) == 20
     assert (folder / "degenerate.png").stat().st_size > 1000
     with pytest.raises(UsageError, match="other prompts"):
