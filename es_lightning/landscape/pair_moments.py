@@ -155,7 +155,7 @@ def moments(probe: PairRewards, at: int, batch: int, resamples: int = 400, seed:
 
 
 def _resampled(equal: Array, resamples: int, generator: np.random.Generator) -> Array:
-    """Return multinomial weights whose sum is 1, [resamples, size]; 3 or more are above 0, as moments need."""
+    """Return multinomial weights, [resamples, size]; their sum is 1, and 3 or more are above 0."""
     size, drawn = equal.shape[1], np.zeros((resamples, equal.shape[1]))
     while (poor := (drawn > 0).sum(axis=1) < 3).any():
         drawn[poor] = generator.multinomial(size, equal[0], int(poor.sum()))
