@@ -63,7 +63,7 @@ class PairRewards:
     @property
     def pairs(self) -> int:
         """K."""
-        return self.rewards.shape[1] // 2
+        return int(self.rewards.shape[1] // 2)
 
     @property
     def odd(self) -> Array:
@@ -155,9 +155,11 @@ def moments(probe: PairRewards, at: int, batch: int, resamples: int = 400, seed:
 
 
 def _resampled(equal: Array, resamples: int, generator: np.random.Generator) -> Array:
-    """Return multinomial weights whose sum is 1, [resamples, size]."""
-    size = equal.shape[1]
-    return generator.multinomial(size, equal[0], resamples) / size
+    """Return multinomial weights, [resamples, size]; their sum is 1, and 3 or more are above 0."""
+    size, drawn = equal.shape[1], np.zeros((resamples, equal.shape[1]))
+    while (poor := (drawn > 0).sum(axis=1) < 3).any():
+        drawn[poor] = generator.multinomial(size, equal[0], int(poor.sum()))
+    return np.asarray(drawn / size)
 
 
 def _sums(probe: PairRewards, at: int, w: Array, u: Array) -> dict[str, Array]:

@@ -205,7 +205,7 @@ def critical_population(found: Moments) -> Array:
     """Compute N_c = K / kappa, [B], with K = 2 (F - F_sigma) / sigma^2; inf without curvature along c."""
     at = int(np.flatnonzero(found.sigmas == found.sigma)[0])
     trace = np.maximum(2 * found.drop[:, at] / found.sigma**2, 0)
-    return np.divide(trace, found.bend, out=np.full_like(trace, np.inf), where=found.bend > 0)
+    return np.asarray(np.divide(trace, found.bend, out=np.full_like(trace, np.inf), where=found.bend > 0))
 
 
 def gain_curve(found: Moments, population: int, antithetic: bool = False) -> GainCurve:
