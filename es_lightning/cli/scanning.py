@@ -20,6 +20,7 @@ from es_lightning.cli.opened import opened
 from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
+from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.identity import described, digest
 from es_lightning.journal.opening import EXPORT, TunedModel, digest_of, open_centres
 from es_lightning.landscape import kinds
@@ -246,7 +247,7 @@ def labels(references: Sequence[str]) -> list[str]:
     """Return short names for models: the last part of each path, or all of it where two would be alike."""
     short = []
     for reference in references:
-        path = Path(reference)
+        path = Path(reference.replace(f"/{JOURNAL}", ""))  # the run's name says more
         generic = path.name in (EXPORT, "best") and path.parent.name
         short.append(f"{path.parent.name}/{path.name}" if generic else path.name)
     reserved = {BASE, TUNED} & set(short) or len(set(short)) < len(short)

@@ -172,6 +172,7 @@ def test_a_model_that_is_another_one_is_refused(scanned: Scanned, tmp_path: Path
 
 def test_models_have_short_names() -> None:
     assert labels(["runs/a/model", "runs/b:3"]) == ["a/model", "b:3"]
+    assert labels(["runs/a/journal.jsonl:3", "runs/b/journal.jsonl"]) == ["a:3", "b"]
     assert labels(["runs/a/best", "hub/name"]) == ["a/best", "name"]
     assert labels(["one/a", "other/a"]) == ["one/a", "other/a"], "which two models could share"
     assert labels(["some/base"]) == ["some/base"], "which would be taken for the base model"
