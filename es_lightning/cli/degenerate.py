@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from torch import nn
 
 from es_lightning.cli.opened import opened_with
@@ -133,7 +132,9 @@ def _with_answers(parts: Parts, prompts: Sequence[Prompt]) -> list[Prompt] | Non
 
 def _table(results: ProbeResults, sigma: float) -> tuple[Array, Array, list[int]]:
     """Changes of all candidates of a sigma by prompt, [M, P], their signs, [M], and their seeds."""
-    rows = results.table.filter(pa.array(np.asarray(results.table["sigma"]) == sigma))
+    from pyarrow.compute import equal
+
+    rows = results.table.filter(equal(results.table["sigma"], sigma))
     changes = np.array(rows["rewards"].to_pylist(), dtype=np.float64) - results.centre
     return (
         changes,

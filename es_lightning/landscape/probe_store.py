@@ -27,16 +27,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape.best_of import Array
 from es_lightning.records import Member
 from es_lightning.system.files import Lines, read_lines, replacing, to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LINES, TABLE, ABOUT = "probe.jsonl", "candidates.parquet", "probe.json"
 FORMAT = 1
@@ -138,8 +139,10 @@ class ProbeStore:
         if self._file is not None:
             with replacing(self.folder / ABOUT) as file:
                 file.write(json.dumps(self._about(after), indent=2, ensure_ascii=False).encode())
+            from pyarrow.parquet import write_table
+
             with replacing(self.folder / TABLE) as file:
-                pq.write_table(table, file)
+                write_table(table, file)
         centre = np.asarray(self.centre["centre"], dtype=np.float64)
         header = {**self.header, "checksum": self.centre["checksum"]}
         return ProbeResults(self.folder, header, centre, table)
@@ -166,6 +169,8 @@ def table_of(
         centre: its rewards and checksum.
         candidates: in their order.
     """
+    import pyarrow as pa
+
     base = float(np.mean(centre["centre"]))
     means = [float(np.mean(each.rewards)) for each in candidates]
     columns = {
@@ -204,13 +209,16 @@ class ProbeResults:
         Raises:
             UsageError: it holds no finished probe.
         """
+        import pyarrow as pa
+        from pyarrow.parquet import read_table
+
         path = folder / TABLE
         if not path.is_file():
             unfinished = (folder / LINES).exists()
             what = "a probe that has not ended: run its command again" if unfinished else "no probe"
             raise UsageError(f"{folder} holds {what}{'' if unfinished else ': there is no ' + TABLE}.")
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             header = json.loads(table.schema.metadata[b"probe"])
             centre = np.asarray(header.pop("centre"), dtype=np.float64)
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -224,7 +232,9 @@ class ProbeResults:
 
     def rewards(self, sigma: float) -> Array:
         """Return the candidates' rewards at a sigma by batch, member and prompt, [S, M, P]."""
-        rows = self.table.filter(pa.compute.equal(self.table["sigma"], sigma))
+        from pyarrow.compute import equal
+
+        rows = self.table.filter(equal(self.table["sigma"], sigma))
         flat = np.stack([np.asarray(row, dtype=np.float64) for row in rows["rewards"].to_pylist()])
         return flat.reshape(self.header["batches"], self.header["members"], -1)
 
