@@ -31,7 +31,8 @@ def graded_rewards(
     generator, shape = np.random.default_rng(seed), (len(curve), prompts)
     easy = spread * generator.standard_normal(prompts)
     walks = np.cumsum(generator.standard_normal(shape), axis=0) / np.sqrt(len(curve))
-    return curve[:, None] + easy + wander * walks + jitter * generator.standard_normal(shape)
+    rewards = curve[:, None] + easy + wander * walks + jitter * generator.standard_normal(shape)
+    return np.asarray(rewards)
 
 
 def solved(
