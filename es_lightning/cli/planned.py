@@ -40,7 +40,7 @@ def add_options_of_fit(parser: LightningArgumentParser) -> None:
     parser.add_method_arguments(pl.Trainer, "fit", skip=set(CommandLine.subcommands()["fit"]))
 
 
-def check_as_fit(config: Namespace) -> None:
+def check_as_fit(config: Any) -> None:
     """Refuse what a fit would refuse, except that the accelerator may be on another machine.
 
     Args:
