@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -76,11 +77,9 @@ class Child:
     def answer(self, values: Mapping[str, Any]) -> None:
         """Send a line."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # ``messages`` says why it has ended
             self._process.stdin.write(json.dumps(values) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # ``messages`` says why it has ended
 
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -99,7 +98,5 @@ class Child:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
