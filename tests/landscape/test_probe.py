@@ -114,7 +114,7 @@ def test_seeds_are_the_same_at_every_sigma_and_others_in_every_batch(tmp_path: P
 
 def test_the_table_holds_what_the_seeds_give(tmp_path: Path) -> None:
     landscape = known.quadratic(3, prompts=4, start=0.7)
-    results = Probe(landscape, replace(SMALL, antithetic=True), tmp_path, {"task": "known"}).run()
+    results = Probe(landscape, replace(SMALL, antithetic=True, largest=5), tmp_path, {"task": "known"}).run()
     for number in (0, 1, 17, SMALL.total - 1):
         each = results.candidate(number)
         expected = landscape.rewards((landscape.start + each.sigma * landscape.noise(each.member))[None])[0]
@@ -244,7 +244,8 @@ def test_a_probe_killed_again_and_again_ends_with_the_same_table(whole: Path, tm
         ({"prompts": 0}, "probe.prompts is 0"),
         ({"split": "dev"}, "train, val or test"),
         ({"members": 20, "largest": 50}, "raise probe.members, or lower probe.largest"),
-        ({"members": 11, "antithetic": True}, "even"),
+        ({"members": 11, "antithetic": True, "largest": 5}, "even"),
+        ({"antithetic": True}, "a batch has 5 pairs"),
     ],
 )
 def test_settings_that_no_probe_can_have(changes: dict, message: str) -> None:
