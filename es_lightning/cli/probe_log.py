@@ -51,7 +51,7 @@ def _instantiated(asked: Any) -> list[Logger]:
         )
     from lightning.pytorch.cli import instantiate_class
 
-    return [instantiate_class((), each) for each in given]
+    return [instantiate_class((), dict(each)) for each in given]
 
 
 def mlflow_logger(folder: Path) -> DurableMLFlowLogger:

@@ -193,7 +193,7 @@ def bar_edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if in_steps:
         width = step * max(1, int(np.ceil(width / step - 1e-9)))
     below, above = (int(np.ceil(abs(end) / width)) for end in (min(0, values.min()), max(0, values.max())))
-    return (np.arange(-below, above + 2) - 0.5) * width
+    return np.asarray((np.arange(-below, above + 2) - 0.5) * width, dtype=np.float64)
 
 
 def _panels(title: str, count: int) -> tuple[Figure, list[Axes]]:
