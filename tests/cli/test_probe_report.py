@@ -48,7 +48,8 @@ def probed(folder: Path, rewards: Rewards, centre: Any = 0.0, **about: Any) -> P
     batches, members, prompts = rewards(SIGMAS[0]).shape
     header = {"sigmas": list(SIGMAS), "members": members, "batches": batches, "antithetic": False}
     store = ProbeStore(folder, {**header, "task": "toy", **about}, chunk=members)
-    store.add_centre(np.broadcast_to(centre, prompts), "0")
+    earned = np.broadcast_to(centre, prompts)
+    store.add_centre(earned, "0")
     tables = [(batch, sigma, rewards(sigma)[batch]) for batch in range(batches) for sigma in SIGMAS]
     rows = ((batch, sigma, seed, row) for batch, sigma, table in tables for seed, row in enumerate(table))
     store.add(
@@ -57,7 +58,7 @@ def probed(folder: Path, rewards: Rewards, centre: Any = 0.0, **about: Any) -> P
             for number, (batch, sigma, seed, row) in enumerate(rows)
         ]
     )
-    store.results()
+    store.results(earned)
     return folder
 
 
