@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
 Array = npt.NDArray[np.float64]
 
@@ -55,6 +54,8 @@ def solved(
     Returns:
         float64 [T, P], zeros and ones.
     """
+    from scipy.special import ndtri
+
     generator, shape = np.random.default_rng(seed), (len(curve), prompts)
     constant = generator.standard_normal(prompts)
     steps, white = generator.standard_normal(shape), generator.standard_normal(shape)
