@@ -22,7 +22,7 @@ from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.journal.history import History
 from es_lightning.models import BaseModel
-from es_lightning.records import Generation, Prompt
+from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.reports import plots
 from es_lightning.system.files import replacing
 from es_lightning.tracking.artifacts import log_artifact, log_table
@@ -149,6 +149,11 @@ def _with(module: pl.LightningModule, protocol: type) -> pl.LightningModule:
 def record_of(outputs: Any) -> Generation | None:
     """Take a generation's record from what a training step returned; None if there was no population."""
     return outputs.get("generation") if isinstance(outputs, Mapping) else None
+
+
+def evaluation_of(outputs: Any) -> Evaluation | None:
+    """Take the evaluation from what a validation step returned; None if the module returns none."""
+    return outputs.get("evaluation") if isinstance(outputs, Mapping) else None
 
 
 def history_of(module: Tuning) -> History | None:

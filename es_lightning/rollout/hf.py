@@ -20,7 +20,7 @@ from es_lightning.rollout.engine import (
     require_finite,
 )
 from es_lightning.rollout.hf_parallel import part_for, split
-from es_lightning.rollout.text import Completing
+from es_lightning.rollout.text import Completing, end_ids
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -124,7 +124,7 @@ class HFEngine(RolloutEngine):
         if self.tensor_parallel_size > 1:
             split(self.model, self.tensor_parallel_size)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=trust)
-        self._end_ids = _end_ids(self.model, self.tokenizer)
+        self._end_ids = end_ids(self.model.generation_config, self.tokenizer)
         # The folder's own generation defaults (penalties, top_k) would change what `Sampling` asks for.
         self.model.generation_config = self._generation_config()
 
@@ -278,11 +278,3 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return every token that ends a completion: the model's and the tokenizer's, as in vLLM."""
-    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = listed if isinstance(listed, list) else [listed]
-    ids = [*ids, tokenizer.eos_token_id]
-    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
