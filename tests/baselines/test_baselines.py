@@ -200,7 +200,10 @@ def test_operations_are_the_papers() -> None:
     assert flops.of_policy_update(8, 7, 64, 100.0) == flops.of_generation(56, 7, 64, 100.0)
 
 
-def test_without_a_config_and_with_a_mistyped_option(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_config_and_with_a_mistyped_option(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("es_lightning.cli.baseline.require_trl", lambda: None)
     for arguments, message in (
         (["baseline"], "give a config with -c FILE"),
         (["baseline", "-c", config, "--baseline.grop", "3"], "Did you mean baseline.group?"),
