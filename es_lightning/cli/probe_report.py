@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -184,7 +185,8 @@ def _write(folder: Path, text: str, loggers: Iterable[Logger], metrics: Mapping[
     log.info("%s\n%s has pictures and CSV files.", text, folder)
     for logger in loggers:
         if metrics:
-            logger.log_metrics(dict(metrics))
+            # A run that goes on keeps nothing of a step that it has: a later report needs a later step.
+            logger.log_metrics(dict(metrics), step=int(time.time()))
         log_artifact([logger], folder, "probe")
 
 

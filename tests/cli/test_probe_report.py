@@ -29,7 +29,7 @@ class Recorder:
 
     metrics: dict[str, float]
 
-    def log_metrics(self, metrics: dict[str, float]) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         self.metrics = metrics
 
 
@@ -176,6 +176,8 @@ def test_a_report_goes_to_the_run_of_its_probe(tmp_path: Path, monkeypatch: pyte
     assert run.info.status == "FINISHED"
     assert run.data.params == {"probe.members": "40"}
     assert run.data.tags["kind"] == "probe"
-    assert len(MlflowClient(uri).get_metric_history(run.info.run_id, "probe/improve/sigma_0.5")) == 2
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "probe/best/sigma_0.5")
+    assert [each.value for each in history] == sorted((each.value for each in history), reverse=True)
+    assert len(history) == 2, "the best of 30, then the best of 10"
     stored = MlflowClient(uri).list_artifacts(run.info.run_id, "probe/report")
     assert {Path(each.path).name for each in stored} >= {"report.md", "best_of_n.png", "best_of_n.csv"}
