@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,12 +80,14 @@ class Parser(LightningArgumentParser):
 
     given: Sequence[Given] = ()
     """What the user gave, so that a message can say where a mistake stands."""
+    sections: Mapping[str, type] = SECTIONS
+    """First parts of the options, so that a message can suggest the nearest."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and stop; a parser within this one, for the options of a class, tells this one."""
         if not self.exit_on_error:
             super().error(message, ex)
-        stop(explained(message, SECTIONS, OPTIONS, self.given))
+        stop(explained(message, self.sections, OPTIONS, self.given))
 
 
 class SaveConfig(SaveConfigCallback):

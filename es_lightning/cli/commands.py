@@ -5,8 +5,9 @@ import logging
 import os
 import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NoReturn
 
 from es_lightning.analysis.cost import DEVICE_OPTIONS, check_positive
@@ -29,8 +30,14 @@ TRAINING = "?workflowType=machine_learning"  # selects one of the two views of M
 class Parser(ArgumentParser):
     """Reports errors on one line, and suggests the nearest option."""
 
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"es-lightning {command}", description=description, allow_abbrev=False)
+    def __init__(self, command: str, description: str, below: str | None = None) -> None:
+        super().__init__(
+            prog=f"es-lightning {command}",
+            description=fill(description, 100),
+            epilog=below,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         self.command, self.options = command, ["--help"]
 
     def option(self, name: str, **settings: Any) -> None:
@@ -51,7 +58,7 @@ class Parser(ArgumentParser):
 
 
 class PlanParser(Parser):
-    """Tells the options of ``plan`` from those of ``fit``; its own may have dashes inside, too."""
+    """Tells a command's own options from those of ``fit``; its own may have dashes inside, too."""
 
     def divide(self, arguments: list[str]) -> tuple[list[str], list[str]]:
         """Return the words that belong to this parser, and those that belong to ``fit``.
@@ -134,13 +141,19 @@ def fetch(arguments: list[str]) -> None:
 
 
 def replay(arguments: list[str]) -> None:
-    """Rebuild a model from its base model and a journal.
+    """Rebuild a model from its base model and a journal, or from a probe.
 
     Args:
         arguments: the command line's arguments after ``replay``.
     """
-    settings = replay_parser().read(arguments)
+    parser = replay_parser()
+    settings = parser.read(arguments)
+    _check_replay(parser, settings)
     log.info("starting es-lightning replay ...")
+    if settings.probe is not None:
+        _replay_candidate(settings)
+        return
+    del settings.probe, settings.candidate
     from es_lightning.journal import replay as replaying
 
     without_loading_bars()
@@ -153,17 +166,43 @@ def replay(arguments: list[str]) -> None:
     )
 
 
+def _check_replay(parser: Parser, settings: Namespace) -> None:
+    """Refuse options that do not go together."""
+    if (settings.journal is None) == (settings.probe is None):
+        parser.error("give a run's journal with --journal, or a probe's folder with --probe and --candidate.")
+    if (settings.probe is None) != (settings.candidate is None):
+        parser.error("--probe and --candidate belong together: a folder, and the number of a candidate.")
+    if settings.probe is not None and settings.generation is not None:
+        parser.error("--generation belongs to a journal, and a probe has candidates.")
+
+
+def _replay_candidate(settings: Namespace) -> None:
+    """Write the model of a probe's candidate."""
+    from es_lightning.landscape.candidate_model import write_candidate
+
+    without_loading_bars()
+    place = (settings.probe, settings.candidate, settings.output)
+    candidate = write_candidate(*place, settings.base, settings.trust_remote_code)
+    reward = sum(candidate.rewards) / len(candidate.rewards)
+    log.info(
+        "%s holds candidate %d, sigma %g, whose reward in the probe was %.6g.",
+        *(settings.output, candidate.candidate, candidate.sigma, reward),
+    )
+
+
 def replay_parser() -> Parser:
-    """Return the parser of ``replay``, whose options are the arguments of ``journal.replay.replay``."""
+    """Return the parser of ``replay``; those of a journal are the arguments of ``journal.replay.replay``."""
     parser = Parser(
         "replay",
         "Rebuild the Hugging Face model of any generation from the base model and a run's journal, bit for "
-        "bit and without rollouts.",
+        "bit and without rollouts; or that of a probe's candidate.",
     )
-    parser.option("--journal", type=Path, required=True, help="a run's journal.jsonl")
+    parser.option("--journal", type=Path, help="a run's journal.jsonl")
+    parser.option("--probe", type=Path, metavar="FOLDER", help="a finished probe's folder, with --candidate")
+    parser.option("--candidate", type=int, metavar="K", help="number of the candidate in candidates.parquet")
     parser.option("--output", type=Path, required=True, help="folder to write; must not exist yet")
     parser.option("--generation", type=int, help="the last generation to repeat (the journal's last)")
-    parser.option("--base", help="where the base model is, if it is no longer where the run had it")
+    parser.option("--base", help="where the base model is, if it is no longer where it was")
     parser.option(
         "--trust_remote_code",
         type=_true_or_false,
@@ -193,6 +232,112 @@ def plan(arguments: list[str]) -> None:
     quiet()  # again, since Lightning sets the levels of its loggers when it is imported
     if not planning.plan(options, rest):
         raise SystemExit(1)
+
+
+PROBE_SECTION = """
+options of the probe, in a config below `probe:` (defaults in brackets):
+  --probe.sigmas [X,X,...]   noise scales, in units of the weights ([0.001,0.002,0.004,0.008])
+  --probe.members M          candidates of a batch at each sigma (240)
+  --probe.batches S          independent batches (3)
+  --probe.prompts P          prompts, the same for all candidates (64)
+  --probe.split NAME         train, val or test (train)
+  --probe.pool_seed INT      which of the split's problems are taken (0)
+  --probe.seed INT           of the candidates' noise (1234)
+  --probe.antithetic true    candidates in pairs with opposite signs (false)
+  --probe.largest N          best-of-N up to this N (50)
+All options of fit that concern the model, the data and the devices work as well.
+"""
+
+
+def probe(arguments: list[str]) -> None:
+    """Perturb a model at random and report what the rewards around it look like.
+
+    Args:
+        arguments: the command line's arguments after ``probe``.
+    """
+    parser = probe_parser()
+    own, rest = (arguments, []) if "--report" in arguments else parser.divide(arguments)
+    options = parser.read(own)
+    if not options.report and not rest:
+        parser.error("give a config with -c FILE, such as -c configs/probe/demo.yaml")
+    log.info("starting es-lightning probe ...")
+    with ending_at_once():  # it takes seconds
+        if options.report:
+            from es_lightning.cli.probe_report import report
+        else:
+            from es_lightning.cli.probe import probe as run_probe
+    if options.report:
+        report(options.report, options.largest)
+    else:
+        run_probe(options.output, rest)
+
+
+def probe_parser() -> PlanParser:
+    """Return the parser of the options that ``probe`` has beside those of ``fit`` and its own section."""
+    parser = PlanParser(
+        "probe",
+        "Evaluate random perturbations of a model at several noise scales on fixed prompts: how many "
+        "improve, how much the best of N gains, also on prompts that did not choose it, and whether chance "
+        "alone looks like that. A probe that was stopped goes on when its command is given again.",
+        PROBE_SECTION,
+    )
+    parser.option("--output", type=Path, help="folder of the probe (runs/probe-NAME, after the config)")
+    parser.option(
+        "--report",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER",
+        help="write the reports of finished probes anew, and compare several",
+    )
+    parser.option("--largest", type=int, help="with --report: best-of-N up to this N (50)")
+    return parser
+
+
+BASELINE_SECTION = """
+options of the baseline, in a config below `baseline:` (defaults in brackets):
+  --baseline.method NAME       grpo, dr_grpo, dapo or rloo (grpo)
+  --baseline.updates N         policy updates (50)
+  --baseline.group G           completions of each prompt (8)
+  --baseline.lr X              learning rate of AdamW (1e-6)
+  --baseline.beta X            price of a nat from the base model (0)
+  --baseline.epsilon X         clip of the probability ratio (0.2)
+  --baseline.temperature X     of the sampled completions (1.0)
+  --baseline.passes N          optimizer steps on the same completions (1)
+  --baseline.minibatch N       completions of one backward pass (16)
+  --baseline.evaluate_every N  updates between two validations (10)
+All options of fit that concern the model, the data and the devices work as well; an update has
+data.prompts_per_generation prompts.
+"""
+
+
+def baseline(arguments: list[str]) -> None:
+    """Train a policy by reinforcement learning.
+
+    Args:
+        arguments: the command line's arguments after ``baseline``.
+    """
+    parser = baseline_parser()
+    own, rest = parser.divide(arguments)
+    options = parser.read(own)
+    if not rest:
+        parser.error("give a config with -c FILE, such as -c configs/baselines/grpo.yaml")
+    log.info("starting es-lightning baseline ...")
+    with ending_at_once():  # it takes seconds
+        from es_lightning.cli.baseline import baseline as run
+    run(options.output, options.overwrite == "true", rest)
+
+
+def baseline_parser() -> PlanParser:
+    """Return the parser of the options that ``baseline`` has beside those of ``fit`` and its own section."""
+    parser = PlanParser(
+        "baseline",
+        "Train a model by reinforcement learning through TRL, on the task, prompts, splits and rewards of a "
+        "fit, evaluated and exported by the same code.",
+        BASELINE_SECTION,
+    )
+    parser.option("--output", type=Path, help="folder of the run (runs/NAME, after the config)")
+    parser.option("--overwrite", choices=("true", "false"), default="false", help="replace a run (false)")
+    return parser
 
 
 def _check_plan(options: Namespace) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, usage
+from es_lightning.cli import commands, curvature_commands, scan, tune_step, usage
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
@@ -20,10 +20,16 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "baseline": commands.baseline,
+    "curvature": curvature_commands.curvature,
+    "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,
     "plan": commands.plan,
+    "probe": commands.probe,
     "replay": commands.replay,
+    "scan": scan.scan,
     "simulate": simulate,
+    "tune-step": tune_step.tune_step,
     "ui": commands.ui,
 }
 """Commands that run nothing with Lightning's Trainer."""

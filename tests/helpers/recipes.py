@@ -40,7 +40,7 @@ def short_run(name: str) -> EvolutionStrategies:
     noise = values.get("noise", "GaussianNoise")
     noise = {"class_path": noise} if isinstance(noise, str) else noise
     noise["init_args"] = noise.get("init_args", {}) | {"compile": False}
-    options |= {"noise": noise, "population": min(4, values["population"]), "sigma": 0.05}
+    options |= {"noise": noise, "population": min(4, values.get("population", 4)), "sigma": 0.05}
     return recipe(name, **options)
 
 

@@ -1,0 +1,272 @@
+"""What ``es-lightning tune-step`` does: a probe, the step-size map, a picture, tables and lines of YAML."""
+
+from __future__ import annotations
+
+import logging
+import math
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from es_lightning.cli.opened import opened
+from es_lightning.cli.probe import about_probe, config_name, teller
+from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.errors import UsageError
+from es_lightning.evaluation.parts import Parts
+from es_lightning.landscape.landscape import ModelLandscape, members_at_once
+from es_lightning.landscape.pair_moments import PairRewards
+from es_lightning.landscape.probe import Probe, ProbeSettings
+from es_lightning.landscape.probe_store import ProbeResults
+from es_lightning.landscape.step_rows import gain_rows, population_rows, sigma_rows
+from es_lightning.landscape.step_size import PAYS, StepAdvice, advise
+from es_lightning.reports.probe_picture import write_csv
+from es_lightning.reports.step_picture import step_map
+from es_lightning.system.files import replacing
+from es_lightning.system.folders import check_writable
+from es_lightning.system.lock import hold
+from es_lightning.tracking.artifacts import log_artifact
+
+log = logging.getLogger(__name__)
+
+FACTORS = (0.5, 1.0, 2.0)
+"""Of the config's sigma, where no sigmas are given."""
+SHOWN = (1, 2, 4)
+"""Populations in the picture, in units of the configured one."""
+
+
+@dataclass(frozen=True)
+class Configured:
+    """What the config has now.
+
+    Args:
+        sigma: noise scale.
+        lr: learning rate.
+        population: N.
+        batch: prompts of a generation.
+        antithetic: whether members come in pairs.
+        groups: the task of each prompt of the probe.
+    """
+
+    sigma: float
+    lr: float
+    population: int
+    batch: int
+    antithetic: bool
+    groups: tuple[str, ...]
+
+
+def run(options: Namespace, arguments: Sequence[str]) -> None:
+    """Probe, or go on with a probe, and write the map.
+
+    Args:
+        options: of this command.
+        arguments: options of ``fit``.
+
+    Raises:
+        UsageError: the config has a step that this map does not describe, or the probe measured nothing.
+    """
+    parts = opened(arguments)
+    lr = check_step(parts)
+    folder = options.output or Path("runs") / f"tune-step-{config_name(parts)}"
+    check_writable(folder, "--output")
+    settings = probe_settings(options, parts)
+    writes = parts.ranks.rank == 0
+    with ExitStack() as until_end:
+        until_end.enter_context(parts)
+        if writes:
+            until_end.callback(hold(folder))
+        problems = settings.choose(parts.data.prompts(settings.split))
+        prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
+        centre = parts.start(min(settings.members, members_at_once(parts)))
+        told = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
+        landscape = ModelLandscape(parts, centre, prompts)
+        results = Probe(landscape, settings, folder, told, writes).run(teller() if writes else None)
+        if writes:
+            batch = parts.data.batch_size
+            groups = tuple(prompt.group for prompt in prompts)
+            now = Configured(parts.sigma, lr, parts.population, batch, parts.antithetic, groups)
+            asked = parts.config["trainer"].get("logger")
+            with logging_to(loggers_for(asked, folder, "tune-step"), {}) as loggers:
+                advice = report(results, now, folder)
+                for logger in loggers:
+                    logger.log_metrics(numbers(advice, now))
+                log_artifact(loggers, folder / "report", "tune-step")
+
+
+def check_step(parts: Parts) -> float:
+    """Refuse a config whose step is not that of z-scored rewards and plain SGD; returns its learning rate.
+
+    Raises:
+        UsageError: it is another.
+    """
+    model = parts.config["model"]
+    shaping, optimizer = str(model["shaping"]), model["optimizer"]
+    if shaping.rpartition(".")[2] != "z_score":
+        raise UsageError(
+            f"tune-step computes the learning rate of z-scored rewards, and model.shaping is {shaping}: give "
+            "--model.shaping z_score."
+        )
+    name = optimizer["class_path"].rpartition(".")[2]
+    settings: Mapping[str, Any] = optimizer["init_args"]
+    more = [each for each in ("momentum", "weight_decay") if settings.get(each)]
+    if name != "SGD" or more:
+        beside = f" with {' and '.join(more)}" if more else ""
+        raise UsageError(
+            f"tune-step computes the learning rate of plain SGD, and model.optimizer is {name}{beside}: give "
+            "--model.optimizer torch.optim.SGD."
+        )
+    if parts.task.group_weights():
+        raise UsageError(
+            f"{parts.task.name} mixes tasks whose rewards have no common unit: give tune-step one of them."
+        )
+    if model.get("kl_penalty") is not None:
+        raise UsageError("tune-step measures the task's reward alone: leave model.kl_penalty out.")
+    return float(settings["lr"])
+
+
+def probe_settings(options: Namespace, parts: Parts) -> ProbeSettings:
+    """Return a probe of one batch of pairs on training prompts.
+
+    Args:
+        options: of this command.
+        parts: of the config.
+    """
+    sigmas = options.sigmas or [float(f"{factor * parts.sigma:.6g}") for factor in FACTORS]
+    return ProbeSettings(
+        sigmas=sorted(set(sigmas)),
+        members=2 * options.pairs,
+        batches=1,
+        prompts=options.prompts or parts.data.batch_size,
+        split="train",
+        seed=-1 - parts.seed,  # noise that no generation of a run has
+        antithetic=True,
+        largest=1,
+    )
+
+
+def report(results: ProbeResults, now: Configured, folder: Path) -> StepAdvice:
+    """Write picture, tables and the lines for a config, and say what they mean.
+
+    Args:
+        results: of the probe.
+        now: what the config has.
+        folder: of the probe.
+
+    Raises:
+        UsageError: the probe measured nothing.
+        StorageError: the folder cannot be written.
+    """
+    import numpy as np
+
+    tables = np.stack([results.rewards(sigma)[0] for sigma in results.sigmas])
+    probe = PairRewards(tuple(results.sigmas), results.centre, tables)
+    advice = advise(probe, now.population, now.batch, now.antithetic, now.groups)
+    place, gains, sigmas = folder / "report", gain_rows(advice), sigma_rows(advice)
+    write_csv(place / "gain.csv", gains)
+    write_csv(place / "sigma.csv", sigmas)
+    write_csv(place / "population.csv", population_rows(advice))
+    lr = advice.curve.best_lr.value
+    chosen = {} if advice.doubt else {"lr": lr, "sigma": advice.sigma}
+    shown = {now.population * factor for factor in SHOWN}
+    step_map(
+        place / "tune_step.png",
+        [row for row in gains if row["population"] in shown],
+        sigmas,
+        chosen,
+        {"lr": now.lr, "sigma": now.sigma},
+        f"{results.header['task']} on {Path(results.header['model']).name}: {advice.pairs} pairs, "
+        f"{len(results.centre)} prompts" + ("; cannot tell" if advice.doubt else ""),
+    )
+    with replacing(place / "tune_step.json") as file:
+        file.write(_json(numbers(advice, now) | {"doubt": advice.doubt}).encode())
+    for line in sentences(advice, now):
+        log.info("%s", line)
+    if not advice.doubt:
+        with replacing(place / "advised.yaml") as file:
+            file.write(advised_yaml(advice).encode())
+        log.info("\n%s", advised_yaml(advice))
+    log.info("%s has a picture, CSV files and JSON.", place)
+    return advice
+
+
+def advised_yaml(advice: StepAdvice) -> str:
+    """Return the lines for a config."""
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": float(f"{advice.curve.best_lr.value:.2g}")}}
+    model = {"sigma": advice.sigma, "population": advice.population, "optimizer": sgd}
+    return str(yaml.safe_dump({"model": model}, sort_keys=False))
+
+
+def sentences(advice: StepAdvice, now: Configured) -> list[str]:
+    """Say what the map shows.
+
+    Args:
+        advice: the map.
+        now: what the config has.
+    """
+    if advice.doubt:
+        return [f"tune-step: {advice.doubt}"]
+    first, last = (advice.estimates.sigmas[at] for at in advice.sweep.between)
+    curve, score = advice.curve, advice.sweep.scores[advice.sweep.best]
+    best, largest, gain = curve.best_lr, curve.largest_lr, curve.best_gain
+    edge = "at least " if curve.at_edge else ""
+    words = [
+        f"sigma {advice.sigma:.3g} has the highest score, {score:.2f} (90 % interval of sigma {first:.3g} to "
+        f"{last:.3g}); the config has {now.sigma:.3g}.",
+        f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} (90 % interval "
+        f"{best.low:.2g} to {best.high:.2g}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). "
+        f"Beyond lr {'at least ' if curve.gains_at_edge else ''}{largest.value:.2g} it gains nothing; the "
+        f"config has {now.lr:.2g}.",
+    ]
+    return [*words, *(_doubling(advice, size) for size in dict.fromkeys((now.population, advice.population)))]
+
+
+def _doubling(advice: StepAdvice, size: int) -> str:
+    """Say what twice the members gain."""
+    curve = next((curve for curve in advice.curves if curve.population == size), advice.curve)
+    more = curve.doubling
+    if math.isnan(more.value):
+        return (
+            f"What {2 * curve.population} members would gain cannot be told: the best step is larger than "
+            "the noise that was probed. Give larger sigmas."
+        )
+    verdict = "pays" if more.value >= PAYS else "does not pay"
+    return (
+        f"Doubling {curve.population} members multiplies the gain of the best update by {more.value:.2f} "
+        f"({more.low:.2f} to {more.high:.2f}) for twice the rollouts: it {verdict}, by the rule of {PAYS:g}."
+    )
+
+
+def numbers(advice: StepAdvice, now: Configured) -> dict[str, float]:
+    """Return the numbers of the map as metrics; what is not finite is left out.
+
+    Args:
+        advice: the map.
+        now: what the config has.
+    """
+    curve, sweep = advice.curve, advice.sweep
+    intervals = {
+        "lr": curve.best_lr,
+        "largest_lr": curve.largest_lr,
+        "gain": curve.best_gain,
+        "doubling": curve.doubling,
+        "critical_population": advice.critical,
+    }
+    found = {
+        f"{name}{end}": value
+        for name, each in intervals.items()
+        for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
+    }
+    found |= {"sigma": advice.sigma, "score": sweep.scores[sweep.best], "p_value": sweep.p_value}
+    found |= {"population": float(advice.population), "configured_lr": now.lr, "configured_sigma": now.sigma}
+    return {f"tune_step/{name}": value for name, value in found.items() if math.isfinite(value)}
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(values, indent=2)

@@ -1,0 +1,89 @@
+"""The picture of a step-size map: expected gain against the learning rate, and the score of each sigma."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET, save, sheet, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Rows = Sequence[Mapping[str, Any]]
+COLOURS = (ACCENT, PALETTE[2], PALETTE[3])
+RED = PALETTE[1]
+
+
+@style()
+def step_map(
+    path: Path,
+    gains: Rows,
+    sigmas: Rows,
+    chosen: Mapping[str, float],
+    configured: Mapping[str, float],
+    title: str,
+) -> None:
+    """Draw the gain of an update against lr for up to three populations, and the score against sigma.
+
+    Args:
+        path: PNG file to write.
+        gains: per population and learning rate ``population``, ``lr``, ``gain``, ``gain_low`` and
+            ``gain_high``, gains in units of the reward.
+        sigmas: per sigma ``sigma``, ``score``, ``score_low`` and ``score_high``.
+        chosen: ``lr`` and ``sigma`` that are advised; empty if none are.
+        configured: ``lr`` and ``sigma`` of the config.
+        title: line above the picture.
+    """
+    figure, [left, right] = sheet(title, columns=2, height=3.8)
+    populations = list(dict.fromkeys(row["population"] for row in gains))[: len(COLOURS)]
+    curves = {size: [row for row in gains if row["population"] == size] for size in populations}
+    for (size, rows), colour in zip(curves.items(), COLOURS, strict=False):
+        lr = [row["lr"] for row in rows]
+        label = f"N = {size}"
+        if size == populations[0]:  # bands of all would cover one another; the tables have them
+            low, high = [row["gain_low"] for row in rows], [row["gain_high"] for row in rows]
+            left.fill_between(lr, low, high, color=colour, alpha=0.15, lw=0)
+            label += ", 5 to 95 %"
+        left.plot(lr, [row["gain"] for row in rows], color=colour, lw=1.8, label=label)
+    most = [row["gain"] for rows in curves.values() for row in rows]
+    most += [row["gain_high"] for row in curves[populations[0]]]
+    top = 1.15 * max(1e-9, *(value for value in most if value == value))  # none is known beyond the probe
+    left.set_ylim(-0.6 * top, top)
+    left.set_xlim(min(curves[populations[0]][-1]["lr"] / 100, configured["lr"] / 2), None)
+    left.axhline(0, color=QUIET, lw=0.8)
+    left.set_ylabel("expected gain of one update (reward)")
+    left.set_xlabel("learning rate (units of the weights)")
+    left.set_xscale("log")
+    _score(right, sigmas)
+    for axes, name in ((left, "lr"), (right, "sigma")):
+        axes.axvline(
+            configured[name], color=QUIET, lw=1.2, ls=":", label=f"configured, {configured[name]:.2g}"
+        )
+        if name in chosen:
+            axes.axvline(chosen[name], color=RED, lw=1.2, ls="--", label=f"advised, {chosen[name]:.2g}")
+        axes.legend(fontsize=7)
+    save(figure, path)
+
+
+def _score(axes: Axes, rows: Rows) -> None:
+    sigmas = [row["sigma"] for row in rows]
+    low, high = [row["score_low"] for row in rows], [row["score_high"] for row in rows]
+    axes.fill_between(sigmas, low, high, color=INK, alpha=0.13, lw=0)
+    axes.plot(
+        sigmas,
+        [row["score"] for row in rows],
+        color=INK,
+        lw=1.6,
+        marker="o",
+        ms=3.5,
+        label="score, 5 to 95 %",
+    )
+    axes.axhline(0, color=QUIET, lw=0.8)
+    axes.set_ylim(max(-0.6, min(-0.1, *low)), max(0.2, 1.1 * max(high)))
+    axes.set_ylabel("score: (odd - even) / Var(R)")
+    axes.set_xlabel("sigma (units of the weights)")
+    axes.set_xscale("log")
+    axes.set_xticks(sigmas, [f"{sigma:.2g}" for sigma in sigmas])
+    axes.minorticks_off()

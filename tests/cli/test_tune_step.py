@@ -1,0 +1,170 @@
+"""``es-lightning tune-step`` on the tiny model, and what it refuses; tests/landscape tests the numbers."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from es_lightning.cli import main
+from es_lightning.cli.tune_step_run import Configured, advised_yaml, check_step, numbers, report, sentences
+from es_lightning.errors import UsageError
+from es_lightning.landscape.pair_moments import PairRewards
+from es_lightning.landscape.probe_store import LINES, TABLE
+from es_lightning.landscape.step_size import advise
+from tests.helpers.quadratics import world
+
+CONFIG = """
+model:
+  base: tiny
+  population: 8
+  sigma: 0.1
+  engine: {class_path: HFEngine, init_args: {dtype: float32}}
+  sampling: {max_tokens: 6}
+data: {task: Conciseness, prompts_per_generation: 8}
+trainer: {accelerator: cpu, devices: 1, logger: false}
+"""
+SIGMAS = (0.05, 0.1, 0.2, 0.4)
+NOW = Configured(sigma=0.1, lr=0.02, population=16, batch=16, antithetic=False, groups=())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished map of the tiny model."""
+    root = tmp_path_factory.mktemp("tune")
+    (root / "mine.yaml").write_text(CONFIG)
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        main(
+            [
+                "tune-step",
+                "-c",
+                "mine.yaml",
+                "--pairs",
+                "4",
+                "--sigmas",
+                "0.1,0.05,0.2",
+                "--data.objective",
+                "log_likelihood",
+            ]
+        )
+    finally:
+        os.chdir(before)
+    return root / "runs" / "tune-step-mine"
+
+
+def test_it_leaves_a_picture_and_tables(folder: Path) -> None:
+    left = {path.name for path in (folder / "report").iterdir()}
+    assert left >= {"tune_step.png", "tune_step.json", "gain.csv", "sigma.csv", "population.csv"}
+    assert pd.read_csv(folder / "report" / "sigma.csv")["sigma"].tolist() == [0.05, 0.1, 0.2]
+    assert set(pd.read_csv(folder / "report" / "population.csv")["population"]) >= {8, 16, 32}
+
+
+def test_a_stopped_probe_goes_on_to_the_same_map(folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    lines = (folder / LINES).read_text().splitlines(keepends=True)
+    (there / LINES).write_text("".join(lines[:12]))
+    words = ["-c", str(folder.parents[1] / "mine.yaml"), "--pairs", "4", "--sigmas", "0.05,0.1,0.2"]
+    main(["tune-step", *words, "--data.objective", "log_likelihood", "--output", str(there)])
+    assert (there / TABLE).read_bytes() == (folder / TABLE).read_bytes()
+    assert (there / "report" / "gain.csv").read_bytes() == (folder / "report" / "gain.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give the config of a fit with -c FILE"),
+        (["-c", "demo.yaml", "--pairs", "3"], "--pairs is 3: give 4 or more"),
+        (["-c", "demo.yaml", "--prompts", "2"], "--prompts is 2: give 4 or more"),
+        (["-c", "demo.yaml", "--sigmas", "0.1,0.2"], "give 3 or more different numbers above 0"),
+        (["-c", "demo.yaml", "--sigmas", "0.1,0.2,-0.1"], "numbers above 0"),
+        (["-c", "demo.yaml", "--sigmas", "a,b"], "are no numbers"),
+        (["-c", "demo.yaml", "--pair", "8"], "there is no option --pair"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["tune-step", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shaping": "es_lightning.algorithm.shaping.centered_rank"}, "--model.shaping z_score"),
+        (
+            {"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}},
+            "model.optimizer is Adam",
+        ),
+        (
+            {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}},
+            "SGD with momentum",
+        ),
+        ({"kl_penalty": {"weight": 0.1}}, "leave model.kl_penalty out"),
+    ],
+)
+def test_another_step_is_refused(change: dict[str, object], message: str) -> None:
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    model = {
+        "shaping": "es_lightning.algorithm.shaping.z_score",
+        "optimizer": sgd,
+        "kl_penalty": None,
+    } | change
+    parts = SimpleNamespace(config={"model": model}, task=SimpleNamespace(name="Mine", group_weights=dict))
+    with pytest.raises(UsageError, match=message):
+        check_step(parts)  # type: ignore[arg-type]
+
+
+def test_a_mixture_is_refused() -> None:
+    model = {"shaping": "z_score", "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.1}}}
+    task = SimpleNamespace(name="Mixture", group_weights=lambda: {"a": 1.0})
+    with pytest.raises(UsageError, match="no common unit"):
+        check_step(SimpleNamespace(config={"model": model}, task=task))  # type: ignore[arg-type]
+
+
+def results_of(probe: PairRewards, folder: Path) -> SimpleNamespace:
+    tables = dict(zip(probe.sigmas, probe.rewards[:, None], strict=True))
+    header = {"task": "Quadratic", "model": "known"}
+    return SimpleNamespace(
+        sigmas=list(probe.sigmas),
+        centre=probe.centre,
+        header=header,
+        folder=folder,
+        rewards=tables.__getitem__,
+    )
+
+
+def test_the_advice_is_yaml_that_a_fit_takes(tmp_path: Path) -> None:
+    truth = world(4, prompts=16, white=0.1)
+    advice = report(results_of(truth.probe(SIGMAS, 60, 0), tmp_path), NOW, tmp_path)  # type: ignore[arg-type]
+    model = yaml.safe_load((tmp_path / "report" / "advised.yaml").read_text())["model"]
+    best = truth.best_lr(advice.sigma, advice.population)
+    assert model["sigma"] == advice.sigma
+    assert model["optimizer"]["init_args"]["lr"] == pytest.approx(best, rel=0.4)
+    assert yaml.safe_load(advised_yaml(advice))["model"] == model
+    stored = json.loads((tmp_path / "report" / "tune_step.json").read_text())
+    assert stored["tune_step/lr_low"] <= stored["tune_step/lr"] <= stored["tune_step/lr_high"]
+    assert any("Doubling 16 members" in line for line in sentences(advice, NOW))
+
+
+def test_noise_is_called_noise(tmp_path: Path) -> None:
+    rewards = np.random.default_rng(0).standard_normal((4, 24, 16))
+    probe = PairRewards(SIGMAS, np.zeros(16), rewards)
+    advice = report(results_of(probe, tmp_path), NOW, tmp_path)  # type: ignore[arg-type]
+    assert sentences(advice, NOW)[0].startswith("tune-step: cannot tell")
+    assert not (tmp_path / "report" / "advised.yaml").exists()
+    assert (tmp_path / "report" / "tune_step.png").exists()
+
+
+def test_numbers_of_the_map_are_finite() -> None:
+    advice = advise(world(0).probe(SIGMAS, 8, 0), 16, 16, resamples=30)
+    assert all(np.isfinite(value) for value in numbers(advice, NOW).values())
