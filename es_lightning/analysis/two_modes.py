@@ -79,6 +79,7 @@ GRID = 40  # number of rates, from 0.1 e-foldings over the whole curve to 4 betw
 LEVEL = 0.9  # of the intervals
 CHANCE = 0.01  # at which the second mode may be mere noise
 ROUNDS = 3  # of fit and correlation in turn
+MOST_TRIALS = 30  # of rates in one search: where two rates are nearly one, it would creep along a valley
 EXACT = 1e-10  # noise that is not told from none, as a share of the curve's range
 STEEPEST = 600.0  # exponent beyond which exp would overflow
 
@@ -261,10 +262,11 @@ class _Curve:
 
         inside, step = best, 1e-3 * abs(best)
         while True:
-            outside = best + min(step, abs(end - best)) * (1 if end > best else -1)
+            at_end = step >= abs(end - best)
+            outside = end if at_end else best + step * (1 if end > best else -1)
             if excess(outside) > 0:
                 return float(brentq(excess, inside, outside, rtol=1e-4))
-            if outside == end:
+            if at_end:
                 return 0.0 if end == 0 else np.inf
             inside, step = outside, 2 * step
 
@@ -306,7 +308,9 @@ class _Curve:
 
         bounds = np.log(self.grid[0]) - 1, np.log(self.grid[-1]) + 0.5
         start = np.clip(logs, bounds[0] + 1e-6, bounds[1] - 1e-6)
-        found = least_squares(missed, start, bounds=bounds, ftol=1e-9, xtol=1e-9, gtol=1e-15)
+        found = least_squares(
+            missed, start, bounds=bounds, ftol=1e-8, xtol=1e-8, gtol=1e-15, max_nfev=MOST_TRIALS
+        )
         return np.asarray(found.x)
 
     def _linearised(self, logs: Array) -> tuple[Array, Array]:
