@@ -1,25 +1,31 @@
 """How soon a fallen reward is noticed, and how often one that never fell is called fallen.
 
-    python benchmarks/early_peak.py
-    python benchmarks/early_peak.py --every 20 --plateaus 0 --correlation 0.3
+    python benchmarks/early_peak.py --tables late
+    python benchmarks/early_peak.py --tables curves
+    python benchmarks/early_peak.py --tables prompts --prompts 32 --plateaus 300
     python benchmarks/early_peak.py --picture docs/callbacks/early_peak.png
+    python benchmarks/early_peak.py --replay runs/mine
 
-Rewards are simulated: the quadratic model of arXiv 2602.00170 for the first table, curves that never fall for
-the second. No model is run.
+Rewards are simulated: the quadratic model of arXiv 2602.00170 for the first table, curves and prompts that
+never fall for the others. No model is run. A replay judges the points of a run's tables/early_peak.json.
 """
 
 import argparse
+import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
+from es_lightning.analysis.paired_peak import PairedPeakTest
 from es_lightning.analysis.peak import PeakTest, statistics
-from es_lightning.analysis.two_modes import fit_two_modes
 from es_lightning.callbacks import EarlyPeak
 from es_lightning.cli.console import quiet
+from es_lightning.landscape.prompts import graded_rewards, solved
 from es_lightning.landscape.quadratic import Quadratic, two_groups
 from es_lightning.reports import plots
 
@@ -28,6 +34,7 @@ log = logging.getLogger("early_peak")
 Array = npt.NDArray[np.float64]
 STEPS, EVERY, RATE = 600, 5, 0.05  # generations, generations per measurement, stated false alarms
 POINTS = STEPS // EVERY
+WANDER = 0.1  # standard deviation of each prompt's random walk at the end of a run
 
 
 def toys() -> dict[str, Quadratic]:
@@ -51,33 +58,52 @@ def spread(values: Array) -> str:
     return f"{middle:.0f} ({low:.0f}-{high:.0f})"
 
 
-def detected(
-    toy: Quadratic, evaluation_noise: float, runs: int, seed: int, every: int, correlation: float | None
-) -> str:
-    """One row of the first table: runs of a landscape, measured every so often with so much noise."""
-    true = toy.simulate(STEPS, runs, seed)[:, every::every]
+def detected(toy: Quadratic, noise: float, graded: bool, arguments: argparse.Namespace, seed: int) -> str:
+    """One row of the first table: runs of a landscape, each judged by both tests.
+
+    Args:
+        toy: the landscape.
+        noise: of the mean over all prompts in one measurement; without ``graded`` it is what 0 and 1 make.
+        graded: whether prompts earn any value, or 0 and 1.
+        arguments: of the command line.
+        seed: of this row.
+    """
+    every, prompts = arguments.every, arguments.prompts
+    true = toy.simulate(STEPS, arguments.runs, seed)[:, every::every]
     points = true.shape[1]
-    noise = evaluation_noise * np.random.default_rng(seed + 1).standard_normal(true.shape)
-    test, times = PeakTest(RATE, points, correlation=correlation), every * np.arange(1, points + 1)
-    seen = true + noise
-    at = first_alarms(test, seen)
-    found, at = at < points, np.minimum(at, points - 1)
+    rewards = [
+        graded_rewards(curve, prompts, WANDER, noise * np.sqrt(prompts), seed + 1 + run)
+        if graded
+        else solved(np.clip(curve, 0.0, 1.0), prompts, seed + 1 + run)
+        for run, curve in enumerate(true)
+    ]
     expected = toy.rewards(np.arange(STEPS + 1, dtype=np.float64))
-    peak, rows = int(expected.argmax()), np.arange(runs)
-    best = true.max(axis=1)
+    peak = int(expected.argmax())
     decay = float(expected.max() - expected[-1])
-    if not found.any():
-        return f"{evaluation_noise} | {decay:.3f} | {peak} | 0%" + " | -" * 6
-    chosen = [test(seen[row, : at[row] + 1]).peak for row in rows]
-    lost = [float(np.mean((best - part)[found])) for part in (true[rows, at], true[rows, chosen])]
-    end = float(np.mean((best - true[:, -1])[found]))
-    late = (times[at] - peak)[found]
-    fits = [fit_two_modes(times[: at[row] + 1], seen[row, : at[row] + 1]) for row in rows[found]]
-    share = np.mean([fit is not None for fit in fits])
-    return (
-        f"{evaluation_noise} | {decay:.3f} | {peak} | {found.mean():.0%} | {spread(late / every)} "
-        f"| {spread(late)} | {end:.3f} | {lost[0]:.3f} | {lost[1]:.3f} | {share:.0%}"
-    )
+    curves = np.stack([each.mean(axis=1) for each in rewards])
+    test = PeakTest(RATE, points, correlation=arguments.correlation)
+    first = first_alarms(test, curves)
+    by_curve = [(at, test(curve[: at + 1]).peak) for curve, at in zip(curves, first, strict=True)]
+    cells = [f"{decay:.3f} | {peak}"]
+    for found in (by_curve, [paired_alarm(each) for each in rewards]):
+        seen = [(run, at, chosen) for run, (at, chosen) in enumerate(found) if at < points]
+        late = np.array([every * (at + 1) - peak for _, at, _ in seen], dtype=np.float64)
+        best = true.max(axis=1)
+        at_alarm = [best[run] - true[run, at] for run, at, _ in seen]
+        gone_back = [best[run] - true[run, chosen] for run, _, chosen in seen]
+        kept = " | ".join(f"{np.mean(part):.3f}" if part else "-" for part in (at_alarm, gone_back))
+        cells.append(f"{len(seen) / len(true):.0%} | {spread(late)} | {kept}")
+    return " | ".join(cells)
+
+
+def paired_alarm(rewards: Array) -> tuple[int, int]:
+    """Index of the first alarm of a run [T, P], prompt by prompt, and of its peak; T if there is none."""
+    test = PairedPeakTest(rewards.shape[1], RATE)
+    for at, row in enumerate(rewards):
+        verdict = test.add(row.tolist())
+        if verdict.alarm:
+            return at, verdict.peak
+    return len(rewards), 0
 
 
 def first_alarms(test: PeakTest, curves: Array) -> Array:
@@ -100,6 +126,12 @@ def autoregressive(noise: Array, correlation: float) -> Array:
 def never_falling(runs: int, seed: int) -> dict[str, Array]:
     """Curves whose mean never falls."""
     generator, shape = np.random.default_rng(seed), (runs, POINTS)
+    treble = np.where(np.arange(POINTS) < POINTS // 2, 1.0, 3.0)
+
+    def mixed(correlation: float, white: float) -> Array:
+        slow = autoregressive(generator.standard_normal(shape), correlation)
+        return np.sqrt(1 - white) * slow + np.sqrt(white) * generator.standard_normal(shape)
+
     rise = 10 * (1 - np.exp(-np.arange(POINTS) / 15))
     toy = two_groups((8, 1.0, 0.0), (8, 0.05, 0.0))
     return {
@@ -110,78 +142,154 @@ def never_falling(runs: int, seed: int) -> dict[str, Array]:
         "plateau, AR(1) noise 0.5": autoregressive(generator.standard_normal(shape), 0.5),
         "plateau, AR(1) noise 0.8": autoregressive(generator.standard_normal(shape), 0.8),
         "saturating rise, AR(1) noise 0.5": rise + autoregressive(generator.standard_normal(shape), 0.5),
+        "plateau, AR(1) noise 0.75 and as much white noise": mixed(0.75, 0.5),
+        "plateau, AR(1) noise 0.95 and as much white noise": mixed(0.95, 0.5),
+        "plateau, AR(1) noise 0.95 and a third as much white noise": mixed(0.95, 0.25),
+        "plateau, white noise that trebles half-way": treble * generator.standard_normal(shape),
         "quadratic toy in its steady state, exactly measured": toy.simulate(1600, runs, seed)[
             :, 1000:1600:EVERY
         ],
     }
 
 
+def never_worse(prompts: int) -> dict[str, Callable[[int], Array]]:
+    """Rewards [T, P] of one run, by seed, whose mean over all possible prompts never falls."""
+    flat = np.full(POINTS, 0.5)
+    treble = np.where(np.arange(POINTS) < POINTS // 2, 1.0, 3.0)[:, None]
+
+    def skewed(seed: int) -> Array:
+        steps = np.random.default_rng(seed).exponential(0.05, (POINTS, prompts)) - 0.05
+        return np.asarray(-np.cumsum(steps, axis=0))
+
+    def rare(seed: int) -> Array:
+        """Each prompt drops once at most, one in twenty within the run, by 20 times what the others gain."""
+        at = np.random.default_rng(seed).random((POINTS, prompts)) * 20 * POINTS < 1
+        return np.cumsum(np.where(at, 1.0, 0.0) - 1 / (20 * POINTS), axis=0)
+
+    return {
+        "each prompt a random walk": lambda seed: graded_rewards(flat, prompts, 0.2, 0.0, seed),
+        "jitter": lambda seed: graded_rewards(flat, prompts, 0.0, 0.2, seed),
+        "random walks and as much jitter": lambda seed: graded_rewards(flat, prompts, 0.2, 0.2, seed),
+        "jitter that trebles half-way": lambda seed: treble * graded_rewards(0 * flat, prompts, 0, 1, seed),
+        "0 and 1, 10 % solved, slow": lambda seed: solved(flat - 0.4, prompts, seed),
+        "0 and 1, a half solved, quick": lambda seed: solved(flat, prompts, seed, 0.3, 0.2, 0.8),
+        "0 and 1, 90 % solved, slow": lambda seed: solved(flat + 0.4, prompts, seed),
+        "many small losses, few large gains": lambda seed: -skewed(seed),
+        "few large losses, many small gains": skewed,
+        "one prompt in twenty gains much, all others lose little": rare,
+    }
+
+
 class Simulated(EarlyPeak):
     """Draws the points of a simulated run."""
 
+    curve_alarm: int | None = None
+    """Generation at which the test of the curve raises its alarm."""
+
     def title(self, trainer: pl.Trainer) -> str:
         """What is simulated."""
-        return "simulated: 500 of 1000 directions, N=10, measurement noise 0.01, seed 4"
+        return "simulated: 500 of 1000 directions, N=10, 64 prompts, seed 4"
+
+    def figure(self, trainer: pl.Trainer) -> Figure:
+        """Mark the other test's alarm, too."""
+        figure = super().figure(trainer)
+        if self.curve_alarm is not None:
+            above = figure.axes[0]
+            above.axvline(self.curve_alarm, color="0.5", lw=1.2, ls=":", label="alarm of the curve's test")
+            above.legend()
+        return figure
 
 
 def draw(path: Path) -> None:
-    """The callback's picture of one run, up to the alarm."""
+    """The callback's picture of one run, marked and not stopped."""
     toy = toys()["500 of 1000 directions, N=10"]
-    rewards = toy.simulate(STEPS, 1, seed=4)[0, EVERY::EVERY]
-    rewards += 0.01 * np.random.default_rng(5).standard_normal(POINTS)
-    watcher, alarm = Simulated(horizon=POINTS), None
-    for generation, reward in zip(range(EVERY, STEPS + 1, EVERY), rewards.tolist(), strict=True):
-        numbers, alarm = watcher.watch.add(generation, reward)
+    true = toy.simulate(STEPS, 1, seed=4)[0, EVERY::EVERY]
+    rewards = graded_rewards(true, 64, WANDER, 0.08, seed=5)
+    watcher, test = Simulated(horizon=POINTS), PeakTest(RATE, POINTS)
+    means = rewards.mean(axis=1).tolist()
+    for at, row in enumerate(rewards):
+        generation = EVERY * (at + 1)
+        numbers, alarm = watcher.watch.add(generation, means[at], row.tolist())
         watcher.rows.append({"generation": float(generation), **numbers})
-        if alarm is not None:
-            watcher.watch.alarms.append(alarm | {"action": "stop"})
+        if alarm is not None and not watcher.watch.alarms:
+            watcher.watch.alarms.append(alarm | {"action": "mark"})
+        if test(means[: at + 1]).alarm:
+            watcher.curve_alarm = generation
             break
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    plots.save(watcher.figure(trainer), path)
+    with plots.style():
+        plots.save(watcher.figure(trainer), path)
+    log.info("alarms: %s prompt by prompt, %s of the curve", watcher.watch.alarms, watcher.curve_alarm)
+
+
+def replay(folder: Path) -> None:
+    """When each test raises its first alarm on the measurements of a run."""
+    kept = json.loads((folder / "tables" / "early_peak.json").read_text(encoding="utf-8"))
+    points = kept["points"]
+    times, means = [point["generation"] for point in points], [point["value"] for point in points]
+    log.info("%d measurements of %d prompts: %s", len(points), len(kept["prompts"]), means)
+    for least in (6, 9):
+        paired = PairedPeakTest(len(kept["prompts"]), RATE, min_points=least)
+        by_prompt = [paired.add(point["prompts"]).alarm for point in points]
+        test = PeakTest(RATE, 1 << max(5, (len(points) - 1).bit_length()), min_points=least)
+        by_curve = [test(means[: n + 1]).alarm for n in range(len(means))]
+        for name, alarms in (("prompt by prompt", by_prompt), ("the curve", by_curve)):
+            at = times[alarms.index(True)] if True in alarms else "none"
+            log.info("min_points %d, %s: first alarm at generation %s", least, name, at)
+
+
+def late(arguments: argparse.Namespace) -> None:
+    """Print how late each test notices a fall."""
+    log.info(
+        "%d generations, measured every %d, %d prompts; stated false-alarm rate %.2f per run\n"
+        "| landscape | noise | decay | peak | curve: noticed | generations late | lost at the alarm | after "
+        "going back | prompts: noticed | generations late | lost at the alarm | after going back |\n|%s",
+        *(STEPS, arguments.every, arguments.prompts, RATE, "---|" * 12),
+    )
+    for seed, (name, toy) in enumerate(toys().items()):
+        for noise in (0.005, 0.01, 0.02):
+            log.info("| %s | %s | %s |", name, noise, detected(toy, noise, True, arguments, 1000 * seed))
+        log.info("| %s | 0 and 1 | %s |", name, detected(toy, 0.0, False, arguments, 1000 * seed))
+
+
+def curves(arguments: argparse.Namespace) -> None:
+    """Print how often the test of a curve calls one fallen that never fell."""
+    log.info("| reward that never falls | correlation | false alarms | stated |\n|---|---|---|---|")
+    for name, each in never_falling(arguments.plateaus, 7).items():
+        for correlation in (None, 0.0, 0.5):
+            test = PeakTest(RATE, POINTS, correlation=correlation)
+            share = float((first_alarms(test, each) < POINTS).mean())
+            log.info("| %s | %s | %.3f | %.2f |", name, correlation, share, RATE)
+
+
+def prompts(arguments: argparse.Namespace) -> None:
+    """Print how often centres are called worse that are not."""
+    log.info("| rewards | prompts | false alarms | stated |\n|---|---|---|---|")
+    for name, make in never_worse(arguments.prompts).items():
+        alarms = [paired_alarm(make(seed))[0] < POINTS for seed in range(arguments.plateaus)]
+        log.info("| %s | %d | %.3f | %.2f |", name, arguments.prompts, np.mean(alarms), RATE)
 
 
 def main() -> None:
-    """Simulate and print two tables."""
+    """Simulate and print the tables."""
     parser = argparse.ArgumentParser(description=Path(__file__).stem)
-    parser.add_argument("--runs", type=int, default=200, help="of each row of the first table")
-    parser.add_argument("--plateaus", type=int, default=600, help="runs of each row of the second table")
-    parser.add_argument("--every", type=int, default=EVERY, help="generations per measurement, first table")
-    parser.add_argument("--correlation", type=float, help="of the noise, first table; estimated if not given")
+    tables = {"late": late, "curves": curves, "prompts": prompts}
+    parser.add_argument("--tables", choices=tables, nargs="+", default=list(tables))
+    parser.add_argument("--runs", type=int, default=60, help="of each row of the table late")
+    parser.add_argument("--plateaus", type=int, default=600, help="runs of each row of the other tables")
+    parser.add_argument("--prompts", type=int, default=64, help="of a validation, tables late and prompts")
+    parser.add_argument("--every", type=int, default=EVERY, help="generations per measurement, table late")
+    parser.add_argument("--correlation", type=float, help="of the noise, table late; estimated if not given")
     parser.add_argument("--picture", type=Path, help="draw the callback's picture of one run, and no tables")
+    parser.add_argument("--replay", type=Path, help="folder of a run to judge again, and no tables")
     arguments = parser.parse_args()
     quiet()
     if arguments.picture:
         draw(arguments.picture)
-        return
-    log.info(
-        "%d generations, measured every %d; stated false-alarm rate %.2f per run",
-        STEPS,
-        arguments.every,
-        RATE,
-    )
-    log.info(
-        "| landscape | noise | decay | peak | detected | late, points | late, generations | lost at the end "
-        "| lost at the alarm | lost after going back | peak fitted |\n|%s",
-        "---|" * 11,
-    )
-    for seed, (name, toy) in enumerate(toys().items()):
-        for noise in (0.005, 0.02):
-            settings = (arguments.runs, 1000 * seed, arguments.every, arguments.correlation)
-            log.info("| %s | %s |", name, detected(toy, noise, *settings))
-    if not arguments.plateaus:
-        return
-    log.info("\n| reward that never falls | correlation | false alarms | stated |\n|---|---|---|---|")
-    for name, curves in never_falling(arguments.plateaus, 7).items():
-        for correlation in (None, 0.0, 0.5):
-            test = PeakTest(RATE, POINTS, correlation=correlation)
-            share = float((first_alarms(test, curves) < POINTS).mean())
-            log.info(
-                "| %s | %s | %.3f | %.2f |",
-                name,
-                "estimated" if correlation is None else correlation,
-                share,
-                RATE,
-            )
+    if arguments.replay:
+        replay(arguments.replay)
+    for table in [] if arguments.picture or arguments.replay else arguments.tables:
+        tables[table](arguments)
 
 
 if __name__ == "__main__":

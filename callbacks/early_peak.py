@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.analysis.peak_watch import PeakWatch
-from es_lightning.callbacks.monitor import Monitor, averages, evolving, tuning
+from es_lightning.callbacks.monitor import Monitor, averages, evaluation_of, evolving, tuning, write_table
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.metrics import evaluation_means
+from es_lightning.evaluation.metrics import evaluation_means, prompt_means
 from es_lightning.reports import plots
 from es_lightning.reports.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from es_lightning.records import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,11 @@ TRAINING = "reward/mean"  # of the population in each generation, drawn around t
 
 class EarlyPeak(Monitor):
     """Tests after every measurement whether the reward has fallen from its peak (arXiv 2602.00170), and acts.
+
+    A metric of the validation, with 16 prompts or more, is compared prompt by prompt. An alarm then says that
+    the present centre is worse than the one at the peak on this task, at ``false_alarm_rate``. Of any other
+    metric the curve is tested, which takes longer and assumes more (``es_lightning.analysis.peak``). Values
+    by prompt and alarms are written into tables/early_peak.json.
 
     Logs health/peak_generation and health/peak_reward (the best stretch so far), health/peak_statistic and
     health/peak_critical (there is an alarm where the first exceeds the second), and health/predicted_peak
@@ -42,9 +50,10 @@ class EarlyPeak(Monitor):
         smoothing: points of the shortest stretches that are compared; odd, at least 3.
         min_points: points before which there is no alarm.
         min_drop: fall that is not worth an alarm, in the metric's units.
-        correlation: correlation of the noise of neighbouring points that the test allows for, 0 to 0.9;
-            None estimates it, 0 assumes white noise.
-        horizon: points that the whole run is planned to have; None computes them from the trainer's settings.
+        correlation: correlation of the noise of neighbouring points that the test of a curve allows for, 0 to
+            0.9; None estimates it, 0 assumes white noise.
+        horizon: points that the whole run is planned to have, for the test of a curve; None computes them
+            from the trainer's settings.
         predict: whether to fit the two-mode curve, and log when its peak is due.
         action: ``stop`` the run, ``anneal`` it, or ``mark`` the peak and change nothing.
         lr_factor: factor on the learning rate when annealing.
@@ -52,6 +61,7 @@ class EarlyPeak(Monitor):
         population_factor: factor on the population when annealing; pairs stay complete.
         max_anneals: how often to anneal; the next alarm stops the run.
         restore_best: whether to put centre and optimizer back to the peak before a stop or an anneal.
+        paired: whether to compare prompt by prompt where that is possible; False tests the curve.
 
     Raises:
         UsageError: a value is outside its range, or nothing tells how long the run will be.
@@ -77,6 +87,7 @@ class EarlyPeak(Monitor):
         population_factor: float = 1.0,
         max_anneals: int = 2,
         restore_best: bool = True,
+        paired: bool = True,
     ) -> None:
         super().__init__()
         factors = {"lr": lr_factor, "sigma": sigma_factor, "population": population_factor}
@@ -87,6 +98,8 @@ class EarlyPeak(Monitor):
         self.watch.horizon = horizon
         self.monitor, self.patience, self.action = monitor, patience, action
         self.factors, self.max_anneals, self.restore_best = factors, max_anneals, restore_best
+        self.paired = paired
+        self._prompts: list[float] = []  # values of the prompts in the validation in progress
         self._again: int | None = None  # peak to go back to once more, after the generation in progress
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -126,6 +139,7 @@ class EarlyPeak(Monitor):
             validated = module.evaluator.evaluate(module.data.prompts("val"))
             metrics, before = evaluation_means(validated, "val"), len(self.watch.alarms)
             if self.monitor in metrics:
+                self._prompts = self._by_prompt(validated)
                 self._add(trainer, pl_module, generation, metrics[self.monitor])
                 new = self.watch.alarms[before:]
                 self._again = new[0]["peak"] if new and new[0]["action"] == "stop" else None
@@ -142,6 +156,24 @@ class EarlyPeak(Monitor):
             record = outputs["generation"]
             self._add(trainer, pl_module, record.index, float(record.rewards.mean()))
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the metric's values by prompt until the validation ends."""
+        evaluation = evaluation_of(outputs)
+        self._prompts = [] if evaluation is None else self._by_prompt(evaluation)
+
+    def _by_prompt(self, evaluation: Evaluation) -> list[float]:
+        """Return the metric's value for each prompt; none if it is no metric of the validation's."""
+        validated = self.paired and self.monitor.startswith("val/")
+        return prompt_means(evaluation, self.monitor.removeprefix("val/")) if validated else []
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Test the centre's metric."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or self.monitor == TRAINING:
@@ -156,10 +188,11 @@ class EarlyPeak(Monitor):
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule, generation: int, value: float) -> None:
         """Add a point, and act if it raises an alarm."""
+        prompts, self._prompts = self._prompts, []
         if not math.isfinite(value) or not self.watch.lacks(generation):
             return
         # Lightning sums in float32, where further digits are noise.
-        numbers, alarm = self.watch.add(generation, float(f"{value:.6g}"))
+        numbers, alarm = self.watch.add(generation, float(f"{value:.6g}"), prompts)
         self.keep(trainer, numbers, step=generation)
         action = self._action()
         if alarm is None or action is None or generation - alarm["peak"] < self.patience:
@@ -176,6 +209,7 @@ class EarlyPeak(Monitor):
         return "stop" if done.count("anneal") >= self.max_anneals else self.action
 
     def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, alarm: dict[str, Any]) -> None:
+        meaning = self._meaning(alarm)  # before the next stretch begins
         self.watch.alarms.append(alarm)
         action, words = alarm["action"], []
         if action != "mark":
@@ -190,10 +224,22 @@ class EarlyPeak(Monitor):
             words.append("stops")
         if trainer.is_global_zero:
             log.info(
-                "%s was best at generation %d with %.4g and has fallen to %.4g at generation %d: the run %s.",
+                "%s was best at generation %d with %.4g and has fallen to %.4g at generation %d: "
+                "the run %s.%s",
                 *(self.monitor, *(alarm[key] for key in ("peak", "level", "latest", "generation"))),
                 " and ".join(words) or "goes on as it is",
+                f" {meaning}" if meaning else "",
             )
+
+    def _meaning(self, alarm: dict[str, Any]) -> str:
+        """Say what an alarm claims; nothing where only the curve was tested."""
+        if not self.watch.paired:
+            return ""
+        return (
+            f"Prompt by prompt, the latest centres are worse on this task than those around generation "
+            f"{alarm['peak']} ({len(self.watch.prompts[-1])} prompts, false-alarm rate "
+            f"{self.watch.settings['false_alarm_rate']:g})."
+        )
 
     def _go_back(self, pl_module: pl.LightningModule, peak: int) -> None:
         # A validation may run in inference mode, and optimizer state made in it could not be changed later.
@@ -207,6 +253,20 @@ class EarlyPeak(Monitor):
         sigma = module.sigma * self.factors["sigma"]
         module.adjust(sigma=sigma, population=size, lr_factor=self.factors["lr"])
         return f"lr {module.lr:.3g}, sigma {sigma:.3g}, population {size}"
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the whole run, and write its table."""
+        super().on_train_end(trainer, pl_module)
+        self._write(trainer, pl_module)
+
+    @rank_zero_only
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        known = any(self.watch.prompts)
+        names = [prompt.id for prompt in tuning(pl_module).data.prompts("val")] if known else []
+        pairs = zip(self.watch.points, self.watch.prompts, strict=True)
+        rows = [{"generation": at, "value": value, "prompts": row} for (at, value), row in pairs]
+        content = {"monitor": self.monitor, "prompts": names, "points": rows, "alarms": self.watch.alarms}
+        write_table(trainer, "early_peak.json", content)
 
     def state_dict(self) -> dict[str, Any]:
         """Points and decisions so far, for a resumed run."""
@@ -226,7 +286,8 @@ class EarlyPeak(Monitor):
         draw_test(below, self.rows)
         above.set_ylabel(self.monitor)
         below.set_xlabel("generation" if self.monitor == TRAINING else "generations done")
-        explain(above, below, self.watch.settings["false_alarm_rate"], self.watch.horizon)
+        rate, points = self.watch.settings["false_alarm_rate"], self.watch.horizon
+        explain(above, below, rate, None if self.watch.paired else points)
         return figure
 
 

@@ -5,44 +5,60 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
+from io import BytesIO
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.analysis.forgetting import numbers, sentence, summary
+from es_lightning.analysis.accuracy import marks
+from es_lightning.analysis.course import course
+from es_lightning.analysis.forgetting import (
+    NAMES,
+    Look,
+    measured,
+    problem_table,
+    sentence,
+    solved_course,
+    summary,
+)
 from es_lightning.callbacks.monitor import Monitor, Tuning, put_back, record_of, tuning, write_table
 from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Evaluation, Prompt
-from es_lightning.reports import plots
-from es_lightning.reports.forgetting_picture import draw_changes, draw_pareto
+from es_lightning.reports.forgetting_picture import picture
 from es_lightning.task import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
-SUFFIXES = ("", "_accuracy", "_minimum", "_change", "_change_se")
+SUFFIXES = tuple(f"{quantity}{name}" for quantity in ("", "_accuracy") for name in NAMES)
+PROBLEMS = "forgetting_problems.parquet"
+KNOWN = ("reward", "accuracy")  # of the new task
 
 
 class Forgetting(Periodic, Monitor):
     """Evaluates prior tasks at generation 0, every ``every`` generations, and at the end.
 
-    Forgetting is measured as in 2601.20861 and 2605.30148. The callback logs per task:
+    Forgetting is measured as in 2601.20861 and 2605.30148, but on the same problems, in the same form, at
+    every look, so that differences can be taken problem by problem. The callback logs per task:
 
-    - ``prior/<task>``, the mean reward.
-    - ``prior/<task>_accuracy``, where the task has one.
-    - ``prior/<task>_minimum``, the lowest reward so far, which the final reward may hide.
-    - ``prior/<task>_change``, the change since the base model.
-    - ``prior/<task>_change_se``, the standard error of that change. It comes from the differences problem by
-      problem, so it is far smaller than that of two separate means.
+    - ``prior/<task>``, the mean reward, and ``prior/<task>_accuracy``, the share of the problems solved, if
+      the task says what is right;
+    - for both of them ``_change``, the change since the base model, and ``_change_se``, its standard error
+      from the differences problem by problem, far smaller than that of two separate means;
+    - ``_minimum``, the lowest value so far, which the last one may hide, and ``_null_minimum``, what the
+      lowest would be by chance if nothing were forgotten: the more looks, the lower.
 
-    ``prior/mean`` is the mean over tasks, which hides a task that falls and comes back while another rises.
-    The callback writes ``plots/forgetting.png`` and ``tables/forgetting.json``.
+    ``prior/accuracy`` and its companions are the mean over the tasks that say what is right. ``prior/mean``
+    is the mean reward if there is one task, or if all rewards are 0 or 1; unlike units are not averaged.
+    The callback writes ``plots/forgetting.png``, ``tables/forgetting.json`` and
+    ``tables/forgetting_problems.parquet``, with what every problem earned at every look.
 
     Args:
         tasks: prior tasks, by the names that they get in metrics.
@@ -77,15 +93,18 @@ class Forgetting(Periodic, Monitor):
         if split not in {"test", "val"}:
             raise UsageError(f"Forgetting.split is {split!r}: give test or val.")
         self.tasks = dict(tasks or {})
-        check_names("Forgetting", self.tasks, SUFFIXES, reserved=["mean"])
+        check_names("Forgetting", self.tasks, SUFFIXES, reserved=["mean", "accuracy"])
         self.sample, self.seed, self.split, self.max_tokens = sample, seed, split, max_tokens
         self.scorers = {name: Scorer(task, grading) for name, task in self.tasks.items()}
         self.base: dict[str, dict[str, Any]] = {}
-        """Per task the base model's reward on each problem, and a digest of the problems."""
+        """Per task what the base model earned and solved of each problem, and a digest of the problems."""
+        self.looks: dict[str, list[Look]] = {name: [] for name in self.tasks}
+        """Per task what later centres earned and solved of each problem."""
         self._prompts: dict[str, list[Prompt]] = {}
         self._splits: dict[str, str] = {}
         self._earned: float | None = None  # mean reward of the latest population
-        self._validated = (0, "", 0.0)  # updates, checksum and reward of the centre validated last
+        self._validated: tuple[int, str, dict[str, float]] = (0, "", {})
+        """Updates, checksum and results of the centre validated last."""
 
     # The run --------------------------------------------------------------------------------------
 
@@ -136,7 +155,10 @@ class Forgetting(Periodic, Monitor):
         if due and row.get("generation") == step and "val/reward" not in row and module.data.has("val"):
             module.rollouts.forget()
             module.rollouts.hold_centre(module.centre)
-            row["val/reward"] = module.evaluator.evaluate(module.data.prompts("val")).reward
+            evaluation = module.evaluator.evaluate(module.data.prompts("val"))
+            row["val/reward"], solved = evaluation.reward, marks(evaluation)
+            if solved is not None:
+                row["val/accuracy"] = mean(solved)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -152,10 +174,11 @@ class Forgetting(Periodic, Monitor):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the centre's validation reward into the row with its rewards on the prior tasks."""
-        if not trainer.sanity_checking and "val/reward" in trainer.callback_metrics:
+        told = trainer.callback_metrics
+        if not trainer.sanity_checking and "val/reward" in told:
             centre = tuning(pl_module).centre_checksum
-            reward = float(trainer.callback_metrics["val/reward"])
-            self._validated = trainer.global_step, centre, reward
+            results = {f"val/{name}": float(told[f"val/{name}"]) for name in KNOWN if f"val/{name}" in told}
+            self._validated = trainer.global_step, centre, results
             self._complete()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -174,13 +197,17 @@ class Forgetting(Periodic, Monitor):
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, and the base model's rewards."""
-        return {**super().state_dict(), "base": self.base}
+        """The rows so far, and what every problem earned."""
+        looks = {name: [asdict(look) for look in each] for name, each in self.looks.items()}
+        return {**super().state_dict(), "base": self.base, "looks": looks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
         self.base = {name: dict(base) for name, base in state_dict["base"].items()}
+        self.looks |= {  # version 0.1.0 kept none
+            name: [Look(**look) for look in looks] for name, looks in state_dict.get("looks", {}).items()
+        }
 
     def _close(self) -> None:
         for scorer in self.scorers.values():
@@ -197,23 +224,28 @@ class Forgetting(Periodic, Monitor):
         self.keep(trainer, self._rewards(module))
 
     def _rewards(self, module: Tuning) -> dict[str, float]:
-        """Compare the centre's rewards on the prior tasks with those of the base model."""
+        """Compare the centre's results on the prior tasks with those of the base model."""
         evaluations: dict[str, Evaluation] = {}
-        if not self.base:
+        # Version 0.1.0 kept no more than the base model's rewards.
+        if not self.base or any("solved" not in base for base in self.base.values()):
             module.rollouts.hold_base(module.base_model, module.centre)
             evaluations = self._evaluate(module)
             problems = self._digests()
             self.base = {
-                name: {"problems": problems[name], "rewards": each.rewards}
+                name: {"problems": problems[name], **asdict(Look.of(0, each))}
                 for name, each in evaluations.items()
             }
         if not evaluations or module.generation > 0:
             module.rollouts.hold_centre(module.centre)
-            evaluations = self._evaluate(module)
-        metrics: dict[str, float] = {}
-        for name, evaluation in evaluations.items():
-            metrics |= numbers(name, self.base[name]["rewards"], evaluation, self.rows)
-        return metrics | {"prior/mean": mean(evaluation.reward for evaluation in evaluations.values())}
+            for name, evaluation in self._evaluate(module).items():
+                self.looks[name].append(Look.of(module.generation, evaluation))
+        return measured(self._before(), self.looks, self.rows)
+
+    def _before(self) -> dict[str, Look]:
+        return {
+            name: Look(0, base["rewards"], base.get("solved"), base.get("named", False))
+            for name, base in self.base.items()
+        }
 
     def keep(self, trainer: pl.Trainer, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep a row, and add the rewards on the new task that are known already."""
@@ -223,6 +255,7 @@ class Forgetting(Periodic, Monitor):
             # The reward of the population before, until that of the one around this centre is known.
             self.rows[-1]["reward/mean"] = self._earned
         self._complete()
+        self._write_problems(trainer)
 
     def show(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> None:
         """Show only what is measured here: the new task's numbers in a row may be out of date."""
@@ -239,25 +272,39 @@ class Forgetting(Periodic, Monitor):
 
     def _complete(self) -> None:
         """Put the validation reward into the last row if that is a row of the same centre."""
-        step, centre, reward = self._validated
+        step, centre, results = self._validated
         if self.rows and centre and (step, centre) == (self.rows[-1]["generation"], self._centre):
-            self.rows[-1]["val/reward"] = reward
+            self.rows[-1] |= results
 
     # Results --------------------------------------------------------------------------------------
 
     @rank_zero_only
+    def _write_problems(self, trainer: pl.Trainer) -> None:
+        """Write what every problem earned at every look, for paired comparisons afterwards."""
+        import pyarrow
+        import pyarrow.parquet
+
+        ids = {name: [prompt.id for prompt in prompts] for name, prompts in self._prompts.items()}
+        file = BytesIO()
+        table = pyarrow.table(problem_table(ids, self._before(), self.looks))
+        pyarrow.parquet.write_table(table, file)
+        write_table(trainer, PROBLEMS, file.getvalue())
+
+    @rank_zero_only
     def _report(self, trainer: pl.Trainer) -> None:
-        table = {
-            name: {"split": self._splits[name], "problems": len(base["rewards"]), **summary(name, self.rows)}
-            for name, base in self.base.items()
-        }
-        for name, row in table.items():
-            log.info("%s", sentence(name, row))
+        table: dict[str, dict[str, Any]] = {}
+        for name, before in self._before().items():
+            looks, key = self.looks[name], f"prior/{name}"
+            earned = course(before.rewards, [look.rewards for look in looks])
+            table[name] = {"split": self._splits[name], "problems": len(before.rewards)}
+            table[name] |= summary(key, earned, self.rows)
+            log.info("%s", sentence(name, table[name]))
+            solved = solved_course(before, looks)
+            if solved is not None:
+                table[name]["accuracy"] = summary(f"{key}_accuracy", solved, self.rows)
+                log.info("%s", sentence(f"{name} (accuracy)", table[name]["accuracy"]))
         write_table(trainer, "forgetting.json", table)
 
     def figure(self, trainer: pl.Trainer) -> Figure:
-        """Draw each task's change during the run, and reward on the new task against the prior ones."""
-        figure, [changes, pareto] = plots.sheet(self.title(trainer), columns=2, width=10.0, height=4.0)
-        draw_changes(changes, self.rows, list(self.base))
-        draw_pareto(pareto, self.rows, len(self.base))
-        return figure
+        """Draw each task's change during the run, and the new task against the prior ones."""
+        return picture(self.title(trainer), self.rows, list(self.base))

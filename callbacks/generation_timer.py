@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -36,6 +37,7 @@ WORDS = {
     "other": "between generations",
 }
 BARS = 60  # most generations that get a bar each; more are drawn as areas
+TALL = 2.0  # a first generation that takes this many times as long as any other is cut off in the picture
 GIB = 2.0**30
 
 
@@ -109,7 +111,7 @@ class GenerationTimer(Monitor):
         right.set_ylim(bottom=0)
         right.set_xlabel("generation")
         right.set_ylabel("tokens per second of wall time")
-        figure.legend(loc="outside lower center", ncols=len(PARTS))
+        figure.legend(loc="outside lower center", ncols=(len(PARTS) + 1) // 2)  # two rows: one is too wide
         return figure
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class GenerationTimer(Monitor):
         """Go on from a checkpoint."""
         super().load_state_dict(state_dict)
         # Version 0.1.0 counted making noise and loading as one.
-        self.parts = [{"load": 0.0, **row} for row in state_dict["parts"]]
+        self.parts = [{**row, "load": row.get("load", 0.0)} for row in state_dict["parts"]]
 
 
 def parts(record: Generation, wall: float) -> dict[str, float]:
@@ -205,6 +207,16 @@ def _stack(axes: Axes, split: Sequence[dict[str, float]]) -> None:
             axes.bar(generations, column, bottom=below, width=0.85, color=color, label=WORDS[name])
             below = [low + high for low, high in zip(below, column, strict=True)]
     axes.margins(x=0.01)
+    _cut_first(axes, generations[:1], [fsum(row[name] for name in PARTS) for row in split])
     axes.set_axisbelow(True)
     axes.set_xlabel("generation")
     axes.set_ylabel("seconds")
+
+
+def _cut_first(axes: Axes, first: Sequence[float], seconds: Sequence[float]) -> None:
+    """Leave the other generations room where the first one also sweeps sigma or compiles."""
+    others = max(seconds[1:], default=0.0)
+    if 0 < TALL * others < seconds[0]:
+        axes.set_ylim(0, 1.25 * others)
+        place: dict[str, Any] = {"xytext": (0, -3), "textcoords": "offset points", "ha": "left", "va": "top"}
+        axes.annotate(f" cut off: {seconds[0]:.0f} s", (first[0] + 0.5, 1.25 * others), fontsize=8, **place)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -17,24 +20,21 @@ from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
 from es_lightning.records import Prompt
 from es_lightning.reports import plots
+from es_lightning.reports.divergence_picture import draw_divergence
 from es_lightning.task import Task
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch import Tensor
 
 Direction = Literal["base_tuned", "tuned_base"]
-TITLES = {
-    "base_tuned": "KL(base || tuned)\non completions of the base model",
-    "tuned_base": "KL(tuned || base)\non the tuned model's own completions",
-}
-SUFFIXES = ("", "_se", "_prompts")
-LOG_FROM = 30.0  # ratio of the curves' last values above which a linear axis would flatten the lowest curve
+Samples = list[dict[str, Any]]
+"""Per prompt all ``token_ids``, how many of them are ``given``, and ``logprobs`` of the completion."""
+SUFFIXES = ("", "_se", "_completion", "_completion_se")
 
 
 class KLDrift(Periodic, Monitor):
-    """Measures KL(base||tuned) and KL(tuned||base) per task, in nats per token, with the engine's weights.
+    """Measures KL(base||tuned) and KL(tuned||base) per task, in nats, with the engine's weights.
 
     - ``kl_base_tuned/<task>``: the base model samples completions once, and every centre scores them
       (2605.30148). This shows what the base model would say and the tuned one no longer would.
@@ -42,9 +42,10 @@ class KLDrift(Periodic, Monitor):
       scores them (2604.01499). This shows what the tuned model says and the base model would not.
     - ``kl_tuned_base_k3/<task>``: the never-negative estimator on the same samples (2509.24372).
 
-    The two directions answer different questions and cannot be compared. Each metric has two companions:
-    ``_se`` is its standard error over prompts, and in ``_prompts`` all prompts count alike instead of all
-    tokens.
+    The two directions answer different questions and cannot be compared. These numbers are nats per token;
+    ``_completion`` has nats per completion, and ``_se`` is a standard error over prompts. With ``positions``,
+    ``kl_base_tuned_full/<task>`` and ``kl_tuned_base_full/<task>`` compare whole vocabularies: the exact
+    divergence of the two next-token distributions, averaged over positions of the same completions.
 
     Completions are sampled at temperature 1 from the full distribution. Only the mean over samples of p
     itself is a divergence of p, and another temperature is another distribution. The value at generation 0,
@@ -59,6 +60,9 @@ class KLDrift(Periodic, Monitor):
         every: generations from one measurement to the next.
         seed: seed of the choice of problems, and of the sampler.
         directions: ``base_tuned``, ``tuned_base``, or both.
+        positions: tokens of each task's completions, drawn at random, at which the whole vocabularies are
+            compared, with an engine that tells them; 0 compares none. Each takes 4 bytes per token of the
+            vocabulary in memory.
 
     Raises:
         UsageError: a value is outside its range.
@@ -74,6 +78,7 @@ class KLDrift(Periodic, Monitor):
         every: int = 25,
         seed: int = 0,
         directions: Sequence[Direction] = ("base_tuned", "tuned_base"),
+        positions: int = 0,
     ) -> None:
         super().__init__(every)
         if prompts < 1 or max_tokens < 1:
@@ -84,24 +89,34 @@ class KLDrift(Periodic, Monitor):
             raise UsageError(
                 f"KLDrift.directions is {list(directions)}: give base_tuned, tuned_base or both."
             )
+        if positions < 0:
+            raise UsageError(f"KLDrift.positions is {positions}: give 0 (none) or more.")
         check_names("KLDrift", tasks or {}, SUFFIXES)
-        self.tasks, self.size, self.max_tokens = tasks, prompts, max_tokens
+        self.tasks, self.size, self.max_tokens, self.positions = tasks, prompts, max_tokens, positions
         self.seed, self.directions = seed, tuple(dict.fromkeys(directions))
-        self.samples: dict[str, list[dict[str, Any]]] = {}
+        self.samples: dict[str, Samples] = {}
         """Per task the base model's completions, with its log-probabilities of their tokens."""
         self.asked: dict[str, str] = {}
         """Per task what the completions depend on: a digest of the prompts, and the number of tokens."""
         self._prompts: dict[str, list[Prompt]] = {}
+        self._whole: dict[str, list[Tensor]] = {}  # the base model's distributions on its own completions
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reserve room for the prompts in the engine.
 
         Raises:
-            UsageError: a task has no problems that are answered by generating text.
+            UsageError: a task has no problems that are answered by generating text, or the engine does not
+                tell the distributions that are asked for.
         """
         if stage != "fit":
             return
         module = tuning(pl_module)
+        if self.positions and not module.rollouts.engine.gives_distributions:
+            raise UsageError(
+                f"KLDrift.positions is {self.positions}, and {type(module.rollouts.engine).__name__} does "
+                "not tell the log-probabilities of the whole vocabulary: set positions to 0, or model.engine "
+                "to HFEngine."
+            )
         own = module.data.task
         for name, task in (self.tasks or {metric_name(own.name): own}).items():
             _, problems = problems_of(task, ["val", "test", "train"])
@@ -142,22 +157,41 @@ class KLDrift(Periodic, Monitor):
     def _divergences(self, module: Tuning) -> dict[str, float]:
         """Compute the divergences of centre and base model, by the names they are logged under."""
         metrics: dict[str, float] = {}
-        missing = [name for name in self._prompts if name not in self.samples]
-        if "base_tuned" in self.directions and missing:
-            module.rollouts.hold_base(module.base_model, module.centre)
-            self.samples |= {name: self._sample(module, name) for name in missing}
+        if "base_tuned" in self.directions:
+            self._ask_base(module)
         module.rollouts.hold_centre(module.centre)
         if "base_tuned" in self.directions:
             for name in self._prompts:
-                metrics |= _both(f"kl_base_tuned/{name}", self._ratios(module, self.samples[name]))
+                metrics |= self._compared(module, "kl_base_tuned", name, self.samples[name], self._whole)
         if "tuned_base" in self.directions:
             # Sample for all tasks first, so that the base model is loaded once and not per task.
             own = {name: self._sample(module, name) for name in self._prompts}
+            whole = self._distributions(module, own)
             module.rollouts.hold_base(module.base_model, module.centre)
             for name, samples in own.items():
-                ratios = self._ratios(module, samples)
-                metrics |= _both(f"kl_tuned_base/{name}", ratios)
-                metrics |= _both(f"kl_tuned_base_k3/{name}", divergence.k3(ratios))
+                metrics |= self._compared(module, "kl_tuned_base", name, samples, whole)
+        return metrics
+
+    def _ask_base(self, module: Tuning) -> None:
+        """Let the base model complete the prompts, once; a resumed run asks for its distributions again."""
+        missing = [name for name in self._prompts if name not in self.samples]
+        if missing or (self.positions and not self._whole):
+            module.rollouts.hold_base(module.base_model, module.centre)
+            self.samples |= {name: self._sample(module, name) for name in missing}
+            self._whole = self._distributions(module, self.samples)
+
+    def _compared(
+        self, module: Tuning, group: str, name: str, samples: Samples, whole: dict[str, list[Tensor]]
+    ) -> dict[str, float]:
+        """Compare the model that sampled with the one that the engine holds, by the names of the metrics."""
+        ratios = self._ratios(module, samples)
+        metrics = _named(f"{group}/{name}", ratios)
+        if group == "kl_tuned_base":
+            metrics |= _named(f"{group}_k3/{name}", divergence.k3(ratios))
+        if whole:
+            asked = self._places(samples)
+            terms = module.evaluator.divergences(whole[name], _sequences(samples), asked)
+            metrics |= _told(f"{group}_full/{name}", divergence.token_weighted(terms))
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,59 +206,58 @@ class KLDrift(Periodic, Monitor):
         }
         self.asked = dict(state_dict["asked"])
 
-    def _sample(self, module: Tuning, name: str) -> list[dict[str, Any]]:
+    def _sample(self, module: Tuning, name: str) -> Samples:
         """Sample completions from the engine's weights, with log-probabilities under the same weights."""
         evaluation = module.evaluator.sample(self._prompts[name], self.max_tokens, 1.0, self.seed)
         pairs = zip(evaluation.prompts, evaluation.completions, strict=True)
         samples = [
             {"given": len(prompt.token_ids), "token_ids": [*prompt.token_ids, *completion.token_ids]}
             for prompt, completion in pairs
-            if completion.token_ids
         ]
         rows = self._logprobs(module, samples)
         return [{**one, "logprobs": row.tolist()} for one, row in zip(samples, rows, strict=True)]
 
-    def _ratios(self, module: Tuning, samples: list[dict[str, Any]]) -> list[Tensor]:
+    def _ratios(self, module: Tuning, samples: Samples) -> list[Tensor]:
         """Compute log p - log q per token: p is the model that sampled, q the one that the engine holds."""
         sampled = [torch.tensor(one["logprobs"]) for one in samples]
         return divergence.log_ratios(sampled, self._logprobs(module, samples))
 
-    def _logprobs(self, module: Tuning, samples: list[dict[str, Any]]) -> list[Tensor]:
+    def _logprobs(self, module: Tuning, samples: Samples) -> list[Tensor]:
         """Compute the log-probabilities of the completions' tokens, without those of the prompts."""
-        rows = module.evaluator.logprobs([one["token_ids"] for one in samples]) if samples else []
+        said = [one for one in samples if len(one["token_ids"]) > one["given"]]
+        rows = iter(module.evaluator.logprobs(_sequences(said)) if said else [])
         # Entry i of a row is that of token i + 1, since the first token has none.
-        return [row[one["given"] - 1 :] for row, one in zip(rows, samples, strict=True)]
+        return [
+            next(rows)[one["given"] - 1 :] if len(one["token_ids"]) > one["given"] else torch.empty(0)
+            for one in samples
+        ]
+
+    def _distributions(self, module: Tuning, drawn: dict[str, Samples]) -> dict[str, list[Tensor]]:
+        """Compute the engine's distributions at the places of each task; empty if none are asked for."""
+        if not self.positions:
+            return {}
+        return {
+            name: module.evaluator.distributions(_sequences(samples), self._places(samples))
+            for name, samples in drawn.items()
+        }
+
+    def _places(self, samples: Samples) -> list[list[int]]:
+        """Draw tokens of the completions; per sample their positions in its sequence, in order."""
+        ends = list(accumulate(len(one["token_ids"]) - one["given"] for one in samples))
+        chosen = random.Random(self.seed).sample(range(ends[-1]), min(self.positions, ends[-1]))
+        places: list[list[int]] = [[] for _ in samples]
+        for place in sorted(chosen):
+            row = bisect_right(ends, place)
+            places[row].append(len(samples[row]["token_ids"]) - (ends[row] - place))
+        return places
 
     def figure(self, trainer: pl.Trainer) -> Figure:
         """Draw a curve per task, with one standard error around it, and a panel per direction."""
         columns = len(self.directions)
         figure, row = plots.sheet(self.title(trainer), columns, width=3.0 + 3.6 * columns, height=4.0)
         for axes, direction in zip(row, self.directions, strict=True):
-            axes.set_title(TITLES[direction])
-            for name in self._prompts:
-                self._curve(axes, f"kl_{direction}/{name}", name)
-            self._scale(axes, f"kl_{direction}/")
-            axes.set_xlabel("generations done")
-            axes.set_ylabel("nats per token (band: one standard error)")
-            axes.legend()
+            draw_divergence(axes, self.rows, direction, list(self._prompts))
         return figure
-
-    def _curve(self, axes: Axes, metric: str, label: str) -> None:
-        steps, values = self.column(metric)
-        errors = [row.get(f"{metric}_se", 0.0) for row in self.rows if metric in row]
-        [line] = axes.plot(steps, values, lw=1.6, marker="o", ms=3.5, label=label)
-        low = [value - error for value, error in zip(values, errors, strict=True)]
-        high = [value + error for value, error in zip(values, errors, strict=True)]
-        axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.13, lw=0)
-
-    def _scale(self, axes: Axes, group: str) -> None:
-        """Make the axis logarithmic if the curves end far apart; that leaves out the zero at the start."""
-        last = [self.column(f"{group}{name}")[1][-1:] for name in self._prompts]
-        ends = [value for values in last for value in values]
-        if len(ends) > 1 and min(ends) > 0 and max(ends) > LOG_FROM * min(ends):
-            axes.set_yscale("log", nonpositive="mask")
-        else:
-            axes.axhline(0.0, color=plots.INK, lw=0.8)
 
 
 def metric_name(name: str) -> str:
@@ -232,10 +265,17 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
-def _both(metric: str, terms: Sequence[Tensor]) -> dict[str, float]:
-    """Estimate a divergence twice: per token with its standard error, and with all prompts counting alike."""
-    if not terms:  # every completion is empty
+def _sequences(samples: Samples) -> list[list[int]]:
+    return [one["token_ids"] for one in samples]
+
+
+def _named(metric: str, terms: Sequence[Tensor]) -> dict[str, float]:
+    """Estimate a divergence per token and per completion; empty if no completion has a token."""
+    if not any(each.numel() for each in terms):
         return {}
-    weighted: Estimate = divergence.token_weighted(terms)
-    error = {} if weighted.error is None else {f"{metric}_se": weighted.error}
-    return {metric: weighted.value, **error, f"{metric}_prompts": divergence.prompt_averaged(terms).value}
+    completion = divergence.per_completion(terms)
+    return _told(metric, divergence.token_weighted(terms)) | _told(f"{metric}_completion", completion)
+
+
+def _told(metric: str, found: Estimate) -> dict[str, float]:
+    return {metric: found.value} | ({} if found.error is None else {f"{metric}_se": found.error})

@@ -22,7 +22,7 @@ from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.journal.history import History
 from es_lightning.models import BaseModel
-from es_lightning.records import Generation, Prompt
+from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.reports import plots
 from es_lightning.system.files import replacing
 from es_lightning.tracking.artifacts import log_artifact, log_table
@@ -151,6 +151,11 @@ def record_of(outputs: Any) -> Generation | None:
     return outputs.get("generation") if isinstance(outputs, Mapping) else None
 
 
+def evaluation_of(outputs: Any) -> Evaluation | None:
+    """Take the evaluation from what a validation step returned; None if the module returns none."""
+    return outputs.get("evaluation") if isinstance(outputs, Mapping) else None
+
+
 def history_of(module: Tuning) -> History | None:
     """Return a module's history, that is, its journal and lineage; None if it keeps none."""
     history: History | None = getattr(module, "history", None)
@@ -259,23 +264,24 @@ def title(module: Tuning) -> str:
 
 
 def write_table(
-    trainer: pl.Trainer, name: str, content: str | Mapping[str, Any], shown: bool = False
+    trainer: pl.Trainer, name: str, content: str | bytes | Mapping[str, Any], shown: bool = False
 ) -> None:
     """Write a file into ``tables/`` of the run's folder, whole or not at all, and put it into MLflow's run.
 
     Args:
         trainer: the run's trainer; call this only on rank 0.
         name: name of the file.
-        content: text, or values that JSON can hold.
+        content: text, bytes, or values that JSON can hold.
         shown: whether MLflow's page of tables shows it; the content then has pandas' split form.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
     path = Path(trainer.default_root_dir) / "tables" / name
-    text = content if isinstance(content, str) else f"{json.dumps(content, indent=None if shown else 2)}\n"
+    if isinstance(content, Mapping):
+        content = f"{json.dumps(content, indent=None if shown else 2)}\n"
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(content if isinstance(content, bytes) else content.encode())
     if shown:
         log_table(trainer.loggers, path)
     else:

@@ -16,8 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.algorithm.shaping import comparable
 from es_lightning.algorithm.signal import signal
-from es_lightning.analysis.diagnosis import against, sentence, symptoms
-from es_lightning.analysis.health import informative, linear_share, variance_shares
+from es_lightning.analysis.diagnosis import against, agreement_bound, sentence, symptoms
+from es_lightning.analysis.health import agreement_by_chance, informative, linear_share, variance_shares
 from es_lightning.callbacks.monitor import Evolving, Monitor, evolving
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import evaluation_means
@@ -137,6 +137,7 @@ class PopulationHealth(Monitor):
         axes.plot(steps, values, color=plots.ACCENT, lw=0, marker="o", ms=2, alpha=0.5, label="a generation")
         label = f"mean of {self.patience}"
         axes.plot(steps, smooth, color=plots.ACCENT, lw=1.6, label=label)
+        axes.plot(*self._chance(), color=plots.INK, lw=1.0, ls=":", label="chance: 95 % of means are below")
         axes.set_ylim(max(-0.5, min([-0.1, *values]) - 0.03), min(0.95, max([0.55, *values]) + 0.05))
         axes.set_ylabel("agreement of prompt halves")
         scale = axes.secondary_yaxis("right", functions=(_snr, _agreement))
@@ -145,6 +146,14 @@ class PopulationHealth(Monitor):
         scale.tick_params(labelsize=8)
         scale.set_ylabel("signal-to-noise ratio")
         axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+
+    def _chance(self) -> tuple[list[float], list[float]]:
+        """Return generations, and what the mean agreement up to each has to exceed to be more than chance."""
+        names = ("agreement_null", "agreement_null_sd")
+        rows = [row for row in self.rows if f"health/{names[0]}" in row]
+        nulls = [{name: row[f"health/{name}"] for name in names} for row in rows]
+        bounds = [agreement_bound(nulls[max(0, i - self.patience + 1) : i + 1]) for i in range(len(nulls))]
+        return [row["generation"] for row in rows], bounds
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and what the warnings depend on."""
@@ -171,7 +180,12 @@ def of_rewards(record: Generation, weights: Mapping[str, float]) -> dict[str, fl
     numbers |= {"informative_prompts": informative(record.rewards), "skipped": float(record.skipped)}
     measure, share = signal(rewards, groups, pairs), linear_share(rewards) if pairs else None
     if measure is not None:
-        numbers["agreement"] = measure.agreement
+        null, deviation = agreement_by_chance(*rewards.shape, pairs)
+        numbers |= {
+            "agreement": measure.agreement,
+            "agreement_null": null,
+            "agreement_null_sd": deviation,
+        }
         numbers |= {"snr": measure.snr} if math.isfinite(measure.snr) else {}
     return numbers if share is None else {**numbers, "linear_share": share}
 

@@ -38,7 +38,8 @@ class SigmaFinder(Monitor):
     The score of a sigma is -Cov(R+, R-) / Var(R), with the covariance of the two members of a pair and the
     variance over all members, and without what holds for single prompts only. It is a cautious estimate of
     ||E[Z eps]||^2, the share of the rewards' variance that is linear in the noise. This share decides what a
-    step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``).
+    step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``). The score itself is no
+    share: it is minus the correlation of the two rewards of a pair, below 0 where curvature decides.
 
     The sweep takes as long as ``num * 2 * pairs + 1`` members. A resumed run does not repeat it.
 
@@ -197,10 +198,10 @@ class SigmaFinder(Monitor):
         figure, [left, right] = plots.sheet(title, columns=2)
         sigmas, scores, high = self._values("sigma"), self._values("score"), self._values("score_high")
         left.fill_between(sigmas, self._values("score_low"), high, color=ACCENT, alpha=0.15, lw=0)
-        left.plot(sigmas, scores, color=ACCENT, lw=1.6, marker="o", ms=3.5, label="score, 5 to 95 %")
+        left.plot(sigmas, scores, color=ACCENT, lw=1.6, marker="o", ms=3.5, label="score, 90 % interval")
         left.axhline(0, color=QUIET, lw=0.8)
-        left.set_ylim(max(-0.5, min(-0.05, *self._values("score_low"))), max(0.1, 1.05 * max(high)))
-        left.set_ylabel("score: linear share of reward variance")
+        left.set_ylim(min(-0.05, *self._values("score_low")) - 0.03, max(0.1, *high) + 0.03)
+        left.set_ylabel("score: minus the correlation of R+ and R-")
         low, high = self._values("min"), self._values("max")
         right.fill_between(sigmas, low, high, color=GREEN, alpha=0.15, lw=0, label="worst to best")
         right.plot(sigmas, self._values("reward"), color=GREEN, lw=1.6, marker="o", ms=3.5, label="mean")

@@ -36,9 +36,12 @@ class UpdateGeometry(Periodic, Monitor):
     """Measures theta - theta_0 every few generations and at the end of a run, in one pass over the weights.
 
     Rank 0 measures, and sends the numbers to the other ranks. ``tables/update_geometry.json`` has all of
-    them, by layer and module group too. ``plots/update_geometry.png`` compares the norm with that of the
-    random walk, alpha sqrt(T d / N), where d counts the entries that the noise perturbs. It is computed from
-    the journal for any lr, population and shaping under plain SGD without regularisers.
+    them, by layer and module group too. ``plots/update_geometry.png`` compares the norm with that of a random
+    walk: what the journal's own weights w would give if the rewards had nothing to do with the noise,
+    sqrt(d sum_t (alpha_t / N_t)^2 sum_e W_te^2). d counts the entries that the noise perturbs, and W_te is
+    the sum of w times sign over the members with noise e. It holds for any lr, population, pairs and shaping
+    under plain SGD without regularisers. For z-scores without pairs, at a constant alpha and N, it is
+    alpha sqrt(T d / N).
 
     Args:
         every: generations between two measurements.
@@ -239,7 +242,7 @@ def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:
     """Draw a dashed line whose square grows linearly between two measurements."""
     fine = np.linspace(0, steps[-1], 200)
     squares = np.interp(fine, steps, np.square(norms))
-    label = r"random walk without signal, $\alpha\,\sqrt{T\,d\,/\,N}$"
+    label = "random walk: the journal's weights,\nrewards unrelated to the noise"
     axes.plot(fine, np.sqrt(squares), color=plots.INK, ls="--", lw=1, zorder=3, label=label)
 
 

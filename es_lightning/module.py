@@ -541,12 +541,16 @@ class EvolutionStrategies(pl.LightningModule):
         # Lightning counts the batch only after this validation, but the centre has its update already.
         self._lightnings_count = self._logged_step(self.generation)
 
-    def validation_step(self, prompts: list[Prompt], batch_idx: int) -> None:
-        """Score the centre on the validation prompts, which come as one batch, and log the means."""
+    def validation_step(self, prompts: list[Prompt], batch_idx: int) -> dict[str, Evaluation]:
+        """Score the centre on the validation prompts, which come as one batch, and log the means.
+
+        Returns:
+            The evaluation, for callbacks, the same on every rank.
+        """
         if self.drift.isnan():
             self.drift.fill_(drift(self.base_model.weights, self.centre, self.rollouts.shards))
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
-        self._log_means("val", prompts)
+        return self._log_means("val", prompts)
 
     def on_validation_epoch_end(self) -> None:
         """Make the engine load the centre again if an average was validated, which now leaves its place."""
@@ -563,13 +567,14 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.forget()  # after a fit with WeightAveraging, the average is in the centre's place
         self.rollouts.hold_centre(self.centre)
 
-    def test_step(self, prompts: list[Prompt], batch_idx: int) -> None:
-        """Score the centre on the test prompts, which come as one batch, and log the means."""
-        self._log_means("test", prompts)
+    def test_step(self, prompts: list[Prompt], batch_idx: int) -> dict[str, Evaluation]:
+        """Score the centre on the test prompts, as a validation does on its own."""
+        return self._log_means("test", prompts)
 
-    def _log_means(self, prefix: str, prompts: Sequence[Prompt]) -> None:
+    def _log_means(self, prefix: str, prompts: Sequence[Prompt]) -> dict[str, Evaluation]:
         evaluation = self.evaluator.evaluate(prompts)
         self.log_dict(evaluation_means(evaluation, prefix), batch_size=len(prompts))
+        return {"evaluation": evaluation}
 
     # Steering -------------------------------------------------------------------------------------
 

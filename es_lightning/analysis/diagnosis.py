@@ -20,8 +20,8 @@ FEW = 0.1
 """Share of the prompts on which members' rewards differ; below this there is next to no signal."""
 ALIKE = 0.2
 """Share of unusual completions; below this, members say the same."""
-LOW = 0.05
-"""Mean agreement; without any signal, ten generations of 30 members have 0 +- 0.04."""
+SURE = 1.645
+"""Standard deviations above what chance gives that a mean agreement has to reach: chance does in 5 %."""
 LOST = 0.5
 """Share of the centre's reward, counted from the lowest reward, that members may lose."""
 MUCH = 0.25
@@ -65,8 +65,7 @@ def symptoms(recent: Sequence[Reading]) -> list[str]:
     few = _always(recent, "informative_prompts", lambda share: share < FEW)
     few = few or _always(recent, "skipped", lambda skipped: skipped > 0)
     alike = _always(recent, "distinct", lambda share: share < ALIKE)
-    agreements = [reading["agreement"] for reading in recent if "agreement" in reading]
-    low = 2 * len(agreements) > len(recent) and fmean(agreements) < LOW
+    low = _is_low([reading for reading in recent if "agreement_null" in reading], len(recent))
     ruined = _always(recent, "ruined", lambda yes: yes > 0)
     causes = {"sigma_large": ruined, "sigma_small": (few or low) and alike, "reward": few, "prompts": low}
     kinds = [cause for cause, holds in causes.items() if holds][:1]
@@ -80,6 +79,23 @@ def symptoms(recent: Sequence[Reading]) -> list[str]:
     if clocks and _always(recent, "lane_imbalance", lambda late: late > MUCH):
         kinds.append("lanes")
     return kinds
+
+
+def agreement_bound(readings: Sequence[Reading]) -> float:
+    """Return the mean agreement that these generations exceed in 5 of 100 cases if members differ by chance.
+
+    Args:
+        readings: at least one, each with ``agreement_null`` and ``agreement_null_sd``, which depend on the
+            number of members and prompts and on whether members come in pairs.
+    """
+    spread = math.sqrt(math.fsum(reading["agreement_null_sd"] ** 2 for reading in readings)) / len(readings)
+    return fmean(reading["agreement_null"] for reading in readings) + SURE * spread
+
+
+def _is_low(measured: Sequence[Reading], generations: int) -> bool:
+    if 2 * len(measured) <= generations:
+        return False
+    return fmean(reading["agreement"] for reading in measured) < agreement_bound(measured)
 
 
 def _always(recent: Sequence[Reading], name: str, holds: Callable[[float], bool]) -> bool:

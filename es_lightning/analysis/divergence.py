@@ -1,8 +1,12 @@
 """Estimators of the Kullback-Leibler divergence of two language models, from log-probabilities of samples.
 
 Notation: m prompts with one completion each. The completion of prompt i has n_i tokens, each of which gives
-one term. A term's mean over samples of p is the divergence of the two next-token distributions. All values
-are in nats per token.
+one term. A term's mean over samples of p is the divergence of the two next-token distributions. By the chain
+rule, the mean over completions of the sum of their terms is the divergence of the completions' distributions.
+
+The mean over prompts of s_i / n_i, with s_i the sum of the terms, is not among these: n_i depends on the
+sample, so it is no divergence. It gives -0.10 nats where the tuned model stops sooner and the divergence is
++0.08 nats per token, for any number of prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ class Estimate:
     """A mean and how sure it is.
 
     Args:
-        value: nats per token.
+        value: nats per token, or per completion.
         error: its standard error over prompts; None if there is only one prompt.
     """
 
@@ -77,19 +81,38 @@ def token_weighted(terms: Sequence[Tensor]) -> Estimate:
     return Estimate(float(value), _error((sums - value * sizes) / sizes.mean()))
 
 
-def prompt_averaged(terms: Sequence[Tensor]) -> Estimate:
-    """Average each prompt's mean term over the prompts: all prompts count alike (2605.30148's variant).
+def per_completion(terms: Sequence[Tensor]) -> Estimate:
+    """Average over the prompts the sum of a completion's terms: the divergence of whole completions.
 
     Args:
-        terms: per prompt [n_i].
+        terms: per prompt [n_i]; empty for a completion without tokens.
 
     Raises:
-        ValueError: a prompt has no tokens, or there are no prompts.
+        ValueError: there are no prompts.
     """
-    if not terms or any(each.numel() == 0 for each in terms):
-        raise ValueError("a prompt without tokens has no divergence per token.")
-    means = torch.stack([each.double().mean() for each in terms])
-    return Estimate(float(means.mean()), _error(means - means.mean()))
+    if not terms:
+        raise ValueError("no completions, so no divergence per completion.")
+    sums = torch.stack([each.double().sum() for each in terms])
+    return Estimate(float(sums.mean()), _error(sums - sums.mean()))
+
+
+def whole_vocabulary(sampled: Tensor, other: Tensor) -> Tensor:
+    """Compute sum_v p(v) (log p(v) - log q(v)) at each position: KL(p||q) of two next-token distributions.
+
+    It is exact, and never negative but for rounding. Its mean over positions of completions that were drawn
+    from p is that of the plain terms, with less variance: the expectation is taken over the next token (Rao
+    and Blackwell).
+
+    Args:
+        sampled: log-probabilities [K, V] of the whole vocabulary under p, the model of the completions.
+        other: the same under q.
+
+    Returns:
+        float64 [K], in nats.
+    """
+    log_p, log_q = sampled.double(), other.double()
+    terms = log_p.exp() * (log_p - log_q)
+    return terms.where(log_p > -torch.inf, 0.0).sum(-1)  # 0 log 0 = 0
 
 
 def _error(residuals: Tensor) -> float | None:

@@ -7,6 +7,7 @@ pairs whose members 2k and 2k+1 have the same noise with opposite signs, MS a me
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -30,6 +31,27 @@ def linear_share(rewards: Tensor) -> float | None:
         return None
     slope, bend = odd.square().mean(), even.var(correction=1)
     return float(slope / (slope + bend)) if slope + bend > rounding(rewards) else None
+
+
+@lru_cache
+def agreement_by_chance(members: int, prompts: int, pairs: bool) -> tuple[float, float]:
+    """Return mean and standard deviation of a generation's agreement where members differ by chance alone.
+
+    MS_m / MS_e then has the F distribution with m and m (P - 1) degrees of freedom, where m is N - 1, or the
+    number of pairs K: differences within pairs have no mean to subtract. The agreement is (F - 1) / (F + 1).
+    Its mean is below 0 for more than 2 prompts. Rewards of 0 and 1 have these numbers within a few percent.
+
+    Args:
+        members: N, at least 2.
+        prompts: P, at least 2.
+        pairs: whether members come in antithetic pairs.
+    """
+    from scipy.stats import f
+
+    freedom = members // 2 if pairs else members - 1
+    ratio = f(freedom, freedom * (prompts - 1))
+    mean = float(ratio.expect(lambda x: (x - 1) / (x + 1)))
+    return mean, float(ratio.expect(lambda x: ((x - 1) / (x + 1) - mean) ** 2)) ** 0.5
 
 
 def variance_shares(rewards: Tensor) -> Mapping[str, float]:

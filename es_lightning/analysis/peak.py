@@ -6,6 +6,7 @@ critical values are those of noise around a constant mean, found by simulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +21,11 @@ Array = npt.NDArray[np.float64]
 
 SEED = 20_260_200_170  # seed of the simulated runs, so that critical values are the same everywhere
 CHUNK = 2**21  # simulated points in memory at once
-CORRELATIONS = (0.0, 0.4, 0.75)  # correlations of the simulated runs, where the test estimates it
+# Noise of the simulated runs where the test estimates its correlation: correlation of neighbouring points in
+# the AR(1) part, and share of the variance that is white. A centre that wanders and is measured with jitter
+# looks like the mixtures.
+KINDS = ((0.0, 0.0), (0.4, 0.0), (0.75, 0.0), (0.75, 0.5), (0.9, 0.25), (0.9, 0.5), (0.95, 0.5))
+FAR = {5: 2.0, 10: 3.0}  # about the square root of a distance in points, beside that distance
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class PeakVerdict:
 
     Args:
         alarm: whether the curve has fallen from its peak.
-        statistic: fall from the best to the latest window in standard errors, the largest over all lengths.
+        statistic: fall from the best to the latest window, the largest over all lengths, in a scale that only
+            ``critical`` gives a meaning.
         critical: what ``statistic`` must exceed; infinite while there are too few points.
         window: length in points of the windows that ``statistic`` compares.
         peak: index of the point in the middle of the best window.
@@ -44,6 +50,15 @@ class PeakVerdict:
     peak: int
     level: float
     latest: float
+
+    def nearness(self) -> float:
+        """Return how near the statistic is to an alarm: its share of the critical value, above 1 if beyond.
+
+        It is 0 where there can be no alarm yet.
+        """
+        if not self.alarm and (self.critical <= 0 or math.isinf(self.critical)):
+            return 0.0
+        return self.statistic / self.critical if self.critical > 0 else math.inf
 
 
 class PeakTest:
@@ -65,7 +80,8 @@ class PeakTest:
         min_points: points before which there is no alarm.
         min_drop: fall that is not worth an alarm, in units of the values.
         correlation: correlation of the noise of neighbouring points, 0 to 0.9, which the critical values
-            allow for. None estimates it after each point; the critical values then allow for up to 0.75.
+            allow for. None estimates it after each point; the critical values then allow for up to 0.75, and
+            for up to 0.95 beside as much white noise.
 
     Raises:
         UsageError: a value is outside its range.
@@ -80,7 +96,7 @@ class PeakTest:
         min_drop: float = 0.0,
         correlation: float | None = None,
     ) -> None:
-        _check_settings(false_alarm_rate, smallest, min_points, min_drop, correlation)
+        check_settings(false_alarm_rate, smallest, min_points, min_drop, correlation)
         self.smallest, self.min_points, self.min_drop = smallest, min_points, min_drop
         self.correlation = correlation
         self._calibration = (false_alarm_rate, max(horizon, min_points), smallest, min_points)
@@ -89,7 +105,9 @@ class PeakTest:
         """Return critical values [R, n] after each point of curves [R, n]; infinite where alarms are off."""
         table = critical_values(*self._calibration, self.correlation)
         values = table[np.minimum(np.arange(curves.shape[1]), len(table) - 1)]
-        return np.asarray(values * allowance(curves, self.correlation, least))
+        found, on = np.full(curves.shape, np.inf), np.isfinite(values)
+        found[:, on] = values[on] * allowance(curves, self.correlation, least)[:, on]
+        return found
 
     def __call__(self, values: Sequence[float]) -> PeakVerdict:
         """Judge a curve by all its points so far.
@@ -174,7 +192,9 @@ def allowance(curves: Array, correlation: float | None, least: float = 0.0) -> A
 
     The factor is noise / (1 - rho)^2, divided by noise, both of them estimates. A known rho would need less.
     Because rho is estimated, this makes the share of runs with an alarm about equal for all correlations.
-    A fall looks like correlation, so the smallest of the latest eight numerators is used.
+    White noise hides slow noise from rho, but not from the noise around neighbours that are far away: the
+    numerator is at least ``FAR`` times that. A fall looks like correlation, so the smallest of the latest
+    eight numerators is used.
 
     Args:
         curves: float64 [R, n].
@@ -184,7 +204,10 @@ def allowance(curves: Array, correlation: float | None, least: float = 0.0) -> A
     if correlation is not None:
         return np.ones_like(curves)
     noise = np.maximum(running_noise(curves), least)
-    errors = np.pad(noise / (1 - running_correlation(curves)) ** 2, ((0, 0), (7, 0)))
+    errors = noise / (1 - running_correlation(curves)) ** 2
+    for apart, factor in FAR.items():
+        errors = np.maximum(errors, factor * running_noise(curves, apart))
+    errors = np.pad(errors, ((0, 0), (7, 0)))
     errors[:, :12] = np.inf  # the padding, and the first five points, which say hardly anything of the noise
     errors = np.lib.stride_tricks.sliding_window_view(errors, 8, axis=1).min(axis=-1)
     return np.asarray(np.divide(errors, noise, out=np.ones_like(curves), where=noise > 0))
@@ -205,19 +228,22 @@ def critical_values(
         smallest: length of the shortest window.
         min_points: points before which there is no alarm.
         correlation: correlation of the noise of neighbouring points; None gives multiples of ``allowance``
-            that are high enough for each of ``CORRELATIONS``.
+            that are high enough for each of ``KINDS``.
 
     Returns:
         float64 [horizon], read-only.
     """
-    rhos = CORRELATIONS if correlation is None else (correlation,)
-    runs = int(np.clip(2e7 / horizon, 2_000, max(5_000, 20 / false_alarm_rate))) // len(rhos)
+    simulated = KINDS if correlation is None else ((correlation, 0.0),)
+    runs = int(np.clip(2e7 / horizon, 2_000, max(5_000, 20 / false_alarm_rate))) // min(3, len(simulated))
     generator, kinds = np.random.default_rng(SEED), []
-    for rho in rhos:
+    for rho, white in simulated:
         parts = []
         for start in range(0, runs, max(1, CHUNK // horizon)):
             rows = min(max(1, CHUNK // horizon), runs - start)
             noise = _autoregressive(generator.standard_normal((rows, horizon)), rho)
+            if white:
+                jitter = generator.standard_normal((rows, horizon))
+                noise = np.sqrt(1 - white) * noise + np.sqrt(white) * jitter
             ratios = statistics(noise, smallest)[:, min_points - 1 :]
             parts.append(ratios / allowance(noise, correlation)[:, min_points - 1 :])
         kinds.append(np.concatenate(parts))
@@ -237,9 +263,14 @@ def _autoregressive(noise: Array, correlation: float) -> Array:
     return noise
 
 
-def _check_settings(
-    false_alarm_rate: float, smallest: int, min_points: int, min_drop: float, correlation: float | None
+def check_settings(
+    false_alarm_rate: float,
+    smallest: int,
+    min_points: int,
+    min_drop: float,
+    correlation: float | None = None,
 ) -> None:
+    """Refuse settings that are outside their range."""
     rules = {
         f"false_alarm_rate is {false_alarm_rate}: give 0.001 to 0.5.": 0.001 <= false_alarm_rate <= 0.5,
         f"smoothing is {smallest}: give an odd number from 3 on.": smallest >= 3 and smallest % 2 == 1,

@@ -17,6 +17,10 @@ from es_lightning.algorithm.signal import mean_squares, odd_and_even
 
 RESAMPLES = 400
 SHUFFLES = 999
+COVERAGE = 0.9
+"""Stated coverage of the intervals."""
+NEARLY_1 = 1 - 1e-9
+"""Largest size of a score for Fisher's z, which is infinite at 1."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,12 @@ class SweepVerdict:
 
     Args:
         scores: score of each sigma, smoothed over its neighbours, at most 1.
-        low: 5th percentile of each score when the pairs are resampled.
-        high: 95th percentile of each score.
+        low: lower end of each score's 90 % interval, over the choice of pairs.
+        high: upper end of each score's 90 % interval.
         p_value: how often directions would look as consistent from sigma to sigma, and from prompt to prompt,
             by chance alone.
         best: position of the sigma with the highest score.
-        between: 5th and 95th percentile of that position.
+        between: 5th and 95th percentile of that position when the pairs are resampled.
     """
 
     scores: tuple[float, ...]
@@ -48,6 +52,9 @@ class SweepVerdict:
 
 def score(rewards: Tensor, batch: int, groups: Sequence[str] = ()) -> Tensor:
     """Compute (o - e) / Var(R_n) = -Cov(R+, R-) / Var(R_n), which estimates a step's gain from a few pairs.
+
+    It is minus the correlation of the two members of a pair: 1 if the reward is linear in the noise, 0 if
+    members do not depend on the sign, -1 if both members of a pair always earn the same.
 
     With z-scored rewards the expected step is alpha c with c = E[Z eps], and its gain is alpha c . grad J.
     The component of c along a direction is the direction's correlation with R (Bessel: ||c||^2 <= 1). So
@@ -107,23 +114,61 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
         groups: P names, the task of each prompt; empty if there is only one task.
         seed: seed of the resampling.
     """
-    scores = smoothed(torch.stack([score(table, batch, groups) for table in rewards]))
     generator = torch.Generator().manual_seed(seed)
     pairs = rewards[0].shape[0] // 2
+    scores = _scores_of(rewards, torch.arange(pairs), batch, groups)
     drawn = torch.randint(pairs, (RESAMPLES, pairs), generator=generator)
-    members = torch.stack([2 * drawn, 2 * drawn + 1], dim=-1).flatten(1)
-    again = smoothed(torch.stack([score(table[members], batch, groups) for table in rewards], dim=-1))
-    bounds = torch.tensor([0.05, 0.95], dtype=torch.float64)
-    low, high = torch.quantile(again, bounds, dim=0).tolist()
+    again = _scores_of(rewards, drawn, batch, groups)
+    others = torch.tensor([[k for k in range(pairs) if k != left_out] for left_out in range(pairs)])
+    low, high = interval(scores, _scores_of(rewards, others, batch, groups))
+    bounds = torch.tensor([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], dtype=torch.float64)
     first, last = torch.quantile(again.argmax(-1).double(), bounds, interpolation="nearest").tolist()
     return SweepVerdict(
         scores=tuple(scores.tolist()),
-        low=tuple(low),
-        high=tuple(high),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
         p_value=_p_value(rewards, generator),
         best=int(scores.argmax()),
         between=(int(first), int(last)),
     )
+
+
+def interval(scores: Tensor, without_one: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute each score's 90 % interval: Student's t with the jackknife's standard error, on Fisher's z.
+
+    z = atanh(score) has nearly the same spread whatever the score, since the score is minus a correlation of
+    K pairs (Fisher 1921). SE(z)^2 = (K - 1) / K * sum_k (z_(k) - mean z_(k))^2, where z_(k) lacks pair k, and
+    t has K - 1 degrees of freedom (Tukey 1958; Efron and Stein 1981). Percentiles of resampled pairs would
+    cover 80 % with eight pairs: resampling knows no degrees of freedom.
+
+    Args:
+        scores: float64 [S].
+        without_one: float64 [K, S], the scores without each of the pairs.
+
+    Returns:
+        Two tensors [S], both between -1 and 1.
+    """
+    from scipy.stats import t
+
+    pairs = len(without_one)
+    z = torch.atanh(without_one.clamp(-NEARLY_1, NEARLY_1))
+    error = ((pairs - 1) / pairs * (z - z.mean(0)).square().sum(0)).sqrt()
+    reach = float(t.ppf((1 + COVERAGE) / 2, pairs - 1)) * error
+    centre = torch.atanh(scores.clamp(-NEARLY_1, NEARLY_1))
+    return torch.tanh(centre - reach), torch.tanh(centre + reach)
+
+
+def _scores_of(rewards: Sequence[Tensor], pairs: Tensor, batch: int, groups: Sequence[str]) -> Tensor:
+    """Compute the smoothed scores of choices of pairs, float64 [..., S].
+
+    Args:
+        rewards: per sigma [2 K, P], in order of sigma.
+        pairs: [..., k], the pairs of each choice.
+        batch: prompts of a generation.
+        groups: the task of each prompt.
+    """
+    members = torch.stack([2 * pairs, 2 * pairs + 1], dim=-1).flatten(-2)
+    return smoothed(torch.stack([score(table[members], batch, groups) for table in rewards], dim=-1))
 
 
 def _p_value(rewards: Sequence[Tensor], generator: torch.Generator) -> float:

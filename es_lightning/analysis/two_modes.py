@@ -6,10 +6,15 @@ the amplitudes and rates of ``es_lightning.landscape.quadratic``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from es_lightning.analysis.autoregression import Autoregression
+from es_lightning.errors import UsageError
 
 Array = npt.NDArray[np.float64]
 
@@ -41,7 +46,8 @@ class TwoModes:
         high: A_hi and gamma_hi, with t counted from the first point.
         low: A_lo and gamma_lo.
         peak: time at which the curve is highest, in the unit of the points' times.
-        interval: 5 % and 95 % quantile of ``peak`` in the bootstrap.
+        interval: 90 % interval of ``peak``.
+        correlation: of the noise of neighbouring points, as estimated.
     """
 
     steady: float
@@ -49,85 +55,280 @@ class TwoModes:
     low: tuple[float, float]
     peak: float
     interval: tuple[float, float]
+    correlation: float
 
 
-BOOTSTRAPS, SEED = 200, 2602
+@dataclass(frozen=True)
+class Judged:
+    """What a curve says about its peak.
+
+    Args:
+        modes: the fit; None if no peak can be told.
+        reason: why not, as a sentence; empty if there is a fit.
+        low_interval: 90 % interval of A_lo, whose upper end is infinite if the decay's end is not in sight;
+            None without a fit, or if it was not asked for.
+    """
+
+    modes: TwoModes | None
+    reason: str = ""
+    low_interval: tuple[float, float] | None = None
+
+
+PARAMETERS, LEAST = 5, 8  # of the curve; points that a fit needs
 GRID = 40  # number of rates, from 0.1 e-foldings over the whole curve to 4 between two points
-PEAKED = 0.9  # share of the bootstrap's curves that must have a peak
+LEVEL = 0.9  # of the intervals
+CHANCE = 0.01  # at which the second mode may be mere noise
+ROUNDS = 3  # of fit and correlation in turn
+EXACT = 1e-10  # noise that is not told from none, as a share of the curve's range
+STEEPEST = 600.0  # exponent beyond which exp would overflow
 
 
 def fit_two_modes(times: npt.ArrayLike, values: npt.ArrayLike) -> TwoModes | None:
     """Fit the two-mode curve to noisy rewards, and predict when they are highest.
 
-    The fit uses variable projection: for given rates, J_inf and the amplitudes solve a linear least-squares
-    problem, so only the two rates are searched for, first on a grid and then by ``scipy.optimize``. The
-    interval comes from resampled residuals.
-
     Args:
-        times: ascending, for example updates done, [n].
+        times: for example updates done, in any order; values at equal times are averaged, [n].
         values: rewards, [n].
 
     Returns:
-        None with fewer than 8 points, if the curve or more than a tenth of its bootstrap has no peak, or if
-        the interval is wider than the time observed.
+        None where ``judge_two_modes`` has a reason.
+
+    Raises:
+        UsageError: there are not as many values as times, or one of them is not finite.
     """
-    from scipy.optimize import minimize
-
-    since, y = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if len(y) < 8 or not np.ptp(y) > 0:
-        return None
-    first, since = float(since[0]), since - since[0]
-    span = float(since[-1])
-    grid = np.geomspace(0.1 / span, 4 / float(np.median(np.diff(since))), GRID)
-    start = np.log(_search(since, y[None], grid)[0, [1, 3]])
-
-    def missed(logs: Array) -> float:
-        return float(np.sum((y - _projected(since, y, np.exp(logs))[1]) ** 2))
-
-    bounds = [(np.log(grid[0]), np.log(grid[-1]))] * 2
-    optimum = minimize(missed, start, method="Nelder-Mead", bounds=bounds, options={"maxiter": 200})
-    rates = np.sort(np.exp(optimum.x))[::-1]
-    (steady, a_high, a_low), fitted = _projected(since, y, rates)
-    high, low = (float(a_high), float(rates[0])), (float(a_low), float(rates[1]))
-    peak = peak_of_two_modes(high, low)
-    interval = _bootstrap(since, y, fitted, grid)
-    if peak is None or peak < 0 or interval is None or interval[1] - interval[0] > span:
-        return None
-    return TwoModes(float(steady), high, low, first + peak, (first + interval[0], first + interval[1]))
+    return judge_two_modes(times, values).modes
 
 
-def _projected(since: Array, y: Array, rates: Array) -> tuple[Array, Array]:
-    """Return the least-squares (J_inf, A_1, A_2) for two rates, and the curve that they make."""
-    basis = np.stack([np.ones_like(since), *np.exp(-rates[:, None] * since)], axis=1)
-    coefficients = np.linalg.lstsq(basis, y, rcond=None)[0]
-    return coefficients, basis @ coefficients
+def judge_two_modes(times: npt.ArrayLike, values: npt.ArrayLike, low_interval: bool = False) -> Judged:
+    """Fit the two-mode curve to noisy rewards, or say why no peak can be told.
+
+    The fit uses variable projection (Golub and Pereyra 1973): for given rates, J_inf and the amplitudes solve
+    a linear least-squares problem, so only the two rates are searched for, first on a grid and then by
+    ``scipy.optimize``. The noise is AR(1), its correlation estimated together with the curve. A peak is told
+    only if the second mode lowers the squares more than noise would (F test at 1 %). The interval holds all
+    peaks whose best curve misses the points not much more than the best curve of all (profile likelihood):
+    RSS(t) <= RSS (1 + F_0.9(1, m - 5) / (n - 5)), m = n (1 - rho) / (1 + rho).
+
+    Args:
+        times: for example updates done, in any order; values at equal times are averaged, [n].
+        values: rewards, [n].
+        low_interval: whether to find the interval of A_lo as well.
+
+    Raises:
+        UsageError: there are not as many values as times, or one of them is not finite.
+    """
+    at, rewards = _in_order(times, values)
+    if len(at) < LEAST:
+        return Judged(None, f"there are {len(at)} points in time, and a fit needs {LEAST}")
+    if not np.ptp(rewards) > 0:
+        return Judged(None, "the reward never changes")
+    curve = _Curve(at - at[0], rewards)
+    if (peak := curve.peak) is None or peak <= 0:
+        return Judged(None, "the fitted curve has no peak: it does not rise and then fall")
+    if curve.chance_of_one > CHANCE:
+        chance = f"a curve without a peak explains the points as well (F test: p = {curve.chance_of_one:.2g})"
+        return Judged(None, chance)
+    span = float(curve.since[-1])
+    low, high = curve.peak_interval(most=2 * span)
+    if not high - low <= span:
+        return Judged(None, "the points do not say when the peak is: its interval is wider than all of them")
+    (steady, a_high, a_low), (rate_high, rate_low) = curve.coefficients, curve.rates
+    first = float(at[0])
+    modes = TwoModes(
+        steady=float(steady * curve.scale + curve.middle),
+        high=(float(a_high) * curve.scale, float(rate_high)),
+        low=(float(a_low) * curve.scale, float(rate_low)),
+        peak=first + peak,
+        interval=(first + low, first + high),
+        correlation=curve.noise.rho,
+    )
+    return Judged(modes, low_interval=curve.low_interval() if low_interval else None)
 
 
-def _search(since: Array, curves: Array, grid: Array) -> Array:
-    """Find A_hi, gamma_hi, A_lo, gamma_lo [B, 4] of the best pair of grid rates, for each curve [B, n]."""
+def _in_order(times: npt.ArrayLike, values: npt.ArrayLike) -> tuple[Array, Array]:
+    at, rewards = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if at.shape != rewards.shape or at.ndim != 1:
+        raise UsageError(f"a curve has {at.size} times and {rewards.size} values: give one value per time.")
+    if not (np.isfinite(at).all() and np.isfinite(rewards).all()):
+        raise UsageError("a curve has times or values that are not finite: leave those points out.")
+    distinct, place = np.unique(at, return_inverse=True)
+    return distinct, np.bincount(place, rewards, len(distinct)) / np.bincount(place, minlength=len(distinct))
+
+
+class _Curve:
+    """Points with the best two-mode curve through them; rewards are shifted and scaled to a range of 1."""
+
+    def __init__(self, since: Array, rewards: Array) -> None:
+        self.since, self.middle, self.scale = since, float(rewards.mean()), float(np.ptp(rewards))
+        self.rewards = (rewards - self.middle) / self.scale
+        usual = float(np.median(np.diff(since)))
+        self.grid = np.geomspace(0.1 / float(since[-1]), 4 / usual, GRID)
+        self.noise = Autoregression(np.diff(since) / usual)
+        logs = np.log(np.array(_search(since, self.rewards, self.grid)))
+        for _ in range(ROUNDS):
+            logs = min((self._fitted(start) for start in np.atleast_2d(logs)), key=self._missed)
+            self.noise = self.noise.estimated(*self._linearised(logs))
+        self.rates = np.sort(np.exp(self._fitted(logs)))[::-1]
+        self.coefficients, left = self._projected(self._modes(np.log(self.rates)))
+        self.squares = max(float(left @ left), len(since) * EXACT**2)
+
+    @property
+    def peak(self) -> float | None:
+        (_, a_high, a_low), (rate_high, rate_low) = self.coefficients.tolist(), self.rates.tolist()
+        return peak_of_two_modes((a_high, rate_high), (a_low, rate_low))
+
+    @cached_property
+    def chance_of_one(self) -> float:
+        """Chance of an F statistic as large as that of two modes against one, if there is only one."""
+        from scipy.stats import f
+
+        one = self._missed(self._fitted(min(np.log(self.grid[:, None]), key=self._missed)))
+        statistic = (one - self.squares) / 2 / (self.squares / self._freedom)
+        return float(f.sf(max(statistic, 0.0), 2, self._freedom))
+
+    def peak_interval(self, most: float) -> tuple[float, float]:
+        """The peaks, from 0 to ``most``, that the points allow; infinite if they allow later ones."""
+
+        def curve(peak: float) -> Callable[[Array], tuple[Array, Array]]:
+            def columns(logs: Array) -> tuple[Array, Array]:
+                # With the slope 0 at the peak, one amplitude determines the other.
+                exponents = np.minimum(-np.exp(logs)[:, None] * (self.since - peak), STEEPEST)
+                shape = np.diff(np.exp(exponents) / np.exp(logs)[:, None], axis=0)[0]
+                return np.stack([np.ones_like(shape), shape / np.abs(shape).max()], axis=1), self.rewards
+
+            return columns
+
+        assert self.peak is not None
+        return self._interval(curve, self.peak, (0.0, most))
+
+    def low_interval(self) -> tuple[float, float]:
+        """The amplitudes A_lo that the points allow, in reward units."""
+
+        def curve(amplitude: float) -> Callable[[Array], tuple[Array, Array]]:
+            def columns(logs: Array) -> tuple[Array, Array]:
+                fast, slow = np.exp(-np.exp(logs)[:, None] * self.since)
+                return np.stack([np.ones_like(fast), fast], axis=1), self.rewards - amplitude * slow
+
+            return columns
+
+        best = float(self.coefficients[2])
+        low, high = self._interval(curve, best, (0.0, 1e3 * best))
+        return low * self.scale, high * self.scale
+
+    def _interval(
+        self,
+        curve: Callable[[float], Callable[[Array], tuple[Array, Array]]],
+        best: float,
+        ends: tuple[float, float],
+    ) -> tuple[float, float]:
+        """Find the values of one parameter, held while the others are fitted, that the points allow.
+
+        Args:
+            curve: for a value of the parameter, what makes columns and points of the rates' logarithms.
+            best: value of the best fit.
+            ends: least and largest value to try.
+        """
+        from scipy.stats import f
+
+        allowed = float(f.ppf(LEVEL, 1, self._independent)) * self.squares / self._freedom
+        low, high = (self._edge(curve, best, end, allowed) for end in ends)
+        return low, high
+
+    def _edge(
+        self,
+        curve: Callable[[float], Callable[[Array], tuple[Array, Array]]],
+        best: float,
+        end: float,
+        allowed: float,
+    ) -> float:
+        """Find where the least squares exceed the best fit's by ``allowed``, between its value and an end.
+
+        Returns:
+            0 or infinity if even the end is within what is allowed.
+        """
+        from scipy.optimize import brentq
+
+        logs = np.log(self.rates)
+
+        def excess(value: float) -> float:
+            nonlocal logs  # the neighbour's rates are where the search for these begins
+            columns = curve(value)
+            logs = self._minimum(lambda tried: self._projected(*columns(tried))[1], logs)
+            left = self._projected(*columns(logs))[1]
+            more = max(float(left @ left) - self.squares, 0.0)
+            # Squares grow as those of the distance from the best value; roots of them are nearly lines.
+            return float(np.sqrt(more) - np.sqrt(allowed))
+
+        inside, step = best, 1e-3 * abs(best)
+        while True:
+            outside = best + min(step, abs(end - best)) * (1 if end > best else -1)
+            if excess(outside) > 0:
+                return float(brentq(excess, inside, outside, rtol=1e-4))
+            if outside == end:
+                return 0.0 if end == 0 else np.inf
+            inside, step = outside, 2 * step
+
+    @property
+    def _freedom(self) -> int:
+        return len(self.since) - PARAMETERS
+
+    @property
+    def _independent(self) -> float:
+        """Degrees of freedom of as many independent points as tell the mean as well, at least 1.
+
+        The more correlated the noise is, the less is known of its size and its correlation.
+        """
+        rho = self.noise.rho
+        return max(len(self.since) * (1 - rho) / (1 + rho) - PARAMETERS, 1.0)
+
+    def _modes(self, logs: Array) -> Array:
+        """A constant and a decaying exponential for each logarithm of a rate, [n, 1 + k]."""
+        decays = np.exp(-np.exp(logs)[:, None] * self.since)
+        return np.stack([np.ones_like(self.since), *decays], axis=1)
+
+    def _projected(self, columns: Array, points: Array | None = None) -> tuple[Array, Array]:
+        """Return the least-squares coefficients of columns, and what they leave, made white."""
+        white = self.noise.whiten(columns)
+        target = self.noise.whiten(self.rewards if points is None else points)
+        coefficients = np.asarray(np.linalg.lstsq(white, target, rcond=None)[0], dtype=np.float64)
+        return coefficients, target - white @ coefficients
+
+    def _fitted(self, logs: Array) -> Array:
+        """Improve logarithms of rates until the curve of those modes misses the points least."""
+        return self._minimum(lambda tried: self._projected(self._modes(tried))[1], logs)
+
+    def _missed(self, logs: Array) -> float:
+        left = self._projected(self._modes(logs))[1]
+        return float(left @ left)
+
+    def _minimum(self, missed: Callable[[Array], Array], logs: Array) -> Array:
+        from scipy.optimize import least_squares
+
+        bounds = np.log(self.grid[0]) - 1, np.log(self.grid[-1]) + 0.5
+        start = np.clip(logs, bounds[0] + 1e-6, bounds[1] - 1e-6)
+        found = least_squares(missed, start, bounds=bounds, ftol=1e-9, xtol=1e-9, gtol=1e-15)
+        return np.asarray(found.x)
+
+    def _linearised(self, logs: Array) -> tuple[Array, Array]:
+        """Return what the curve leaves of the points, and its derivatives by its five parameters, [n, 5]."""
+        modes = self._modes(logs)
+        coefficients, _ = self._projected(modes)
+        by_rates = -self.since[:, None] * modes[:, 1:] * coefficients[1:]
+        return self.rewards - modes @ coefficients, np.concatenate([modes, by_rates], axis=1)
+
+
+def _search(since: Array, rewards: Array, grid: Array) -> list[tuple[float, float]]:
+    """Find the pair of the grid's rates that fits best, and the one that fits best with a peak."""
     basis = np.exp(-grid[:, None] * since)
     basis -= basis.mean(axis=1, keepdims=True)  # removes J_inf from the least-squares problem
-    gram, right = basis @ basis.T, basis @ (curves - curves.mean(axis=1, keepdims=True)).T
+    gram, right = basis @ basis.T, basis @ (rewards - rewards.mean())
     low, high = np.triu_indices(len(grid), k=2)  # without equal or adjacent rates, which are nearly collinear
     # Solve the 2 x 2 normal equations for all pairs of rates at once.
-    cross, s_low, s_high = gram[low, high, None], gram[low, low, None], gram[high, high, None]
+    cross, s_low, s_high = gram[low, high], gram[low, low], gram[high, high]
     determinant = s_low * s_high - cross**2
     a_low = (s_high * right[low] - cross * right[high]) / determinant
     a_high = (s_low * right[high] - cross * right[low]) / determinant
-    # The pair that explains the largest sum of squares.
-    best = np.argmax(a_low * right[low] + a_high * right[high], axis=0)
-    each = np.arange(len(curves))
-    return np.stack([a_high[best, each], grid[high[best]], a_low[best, each], grid[low[best]]], axis=1)
-
-
-def _bootstrap(since: Array, y: Array, fitted: Array, grid: Array) -> tuple[float, float] | None:
-    """Find the interval of the peak's time from resampled residuals; None if too few curves have a peak."""
-    generator, residuals = np.random.default_rng(SEED), y - fitted
-    # Residuals of a fit are too small: its five parameters have followed the noise.
-    residuals = (residuals - residuals.mean()) * np.sqrt(len(y) / (len(y) - 5))
-    curves = fitted + generator.choice(residuals, size=(BOOTSTRAPS, len(y)))
-    peaks = [peak_of_two_modes((a, b), (c, d)) for a, b, c, d in _search(since, curves, grid).tolist()]
-    positive = [peak for peak in peaks if peak is not None and peak > 0]
-    if len(positive) < PEAKED * BOOTSTRAPS:
-        return None
-    return float(np.quantile(positive, 0.05)), float(np.quantile(positive, 0.95))
+    explained = a_low * right[low] + a_high * right[high]
+    peaked = np.where((a_high < 0) & (a_low > 0), explained, -np.inf)
+    chosen = int(explained.argmax()), int(peaked.argmax())
+    return [(float(grid[high[pair]]), float(grid[low[pair]])) for pair in chosen]

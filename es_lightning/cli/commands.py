@@ -293,6 +293,53 @@ def probe_parser() -> PlanParser:
     return parser
 
 
+BASELINE_SECTION = """
+options of the baseline, in a config below `baseline:` (defaults in brackets):
+  --baseline.method NAME       grpo, dr_grpo, dapo or rloo (grpo)
+  --baseline.updates N         policy updates (50)
+  --baseline.group G           completions of each prompt (8)
+  --baseline.lr X              learning rate of AdamW (1e-6)
+  --baseline.beta X            price of a nat from the base model (0)
+  --baseline.epsilon X         clip of the probability ratio (0.2)
+  --baseline.temperature X     of the sampled completions (1.0)
+  --baseline.passes N          optimizer steps on the same completions (1)
+  --baseline.minibatch N       completions of one backward pass (16)
+  --baseline.evaluate_every N  updates between two validations (10)
+All options of fit that concern the model, the data and the devices work as well; an update has
+data.prompts_per_generation prompts.
+"""
+
+
+def baseline(arguments: list[str]) -> None:
+    """Train a policy by reinforcement learning.
+
+    Args:
+        arguments: the command line's arguments after ``baseline``.
+    """
+    parser = baseline_parser()
+    own, rest = parser.divide(arguments)
+    options = parser.read(own)
+    if not rest:
+        parser.error("give a config with -c FILE, such as -c configs/baselines/grpo.yaml")
+    log.info("starting es-lightning baseline ...")
+    with ending_at_once():  # it takes seconds
+        from es_lightning.cli.baseline import baseline as run
+    run(options.output, options.overwrite == "true", rest)
+
+
+def baseline_parser() -> PlanParser:
+    """Return the parser of the options that ``baseline`` has beside those of ``fit`` and its own section."""
+    parser = PlanParser(
+        "baseline",
+        "Train a model by reinforcement learning through TRL, on the task, prompts, splits and rewards of a "
+        "fit, evaluated and exported by the same code.",
+        BASELINE_SECTION,
+    )
+    parser.option("--output", type=Path, help="folder of the run (runs/NAME, after the config)")
+    parser.option("--overwrite", choices=("true", "false"), default="false", help="replace a run (false)")
+    return parser
+
+
 def _check_plan(options: Namespace) -> None:
     """Refuse numbers and devices that no plan can be made for, before anything slow is imported."""
     named = (

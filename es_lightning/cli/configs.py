@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def packaged_configs() -> dict[str, Path]:
-    """Return the files of the installed package, by their names; of the checkout if it is not installed."""
+def packaged_files() -> list[Path]:
+    """Return the files of the installed package; of the checkout if it is not installed.
+
+    Those in no folder below ``configs`` come first: of two of one name, the first is found by the name alone.
+    """
     package = Path(__file__).parents[1]
     root = next(folder / "configs" for folder in (package, package.parent) if (folder / "configs").is_dir())
-    return {path.name: path for folder in (root, root / "recipes") for path in sorted(folder.glob("*.yaml"))}
+    return [*sorted(root.glob("*.yaml")), *sorted(root.glob("*/*.yaml"))]
+
+
+def packaged_configs() -> dict[str, Path]:
+    """Return the packaged files by their names."""
+    return {path.name: path for path in reversed(packaged_files())}
 
 
 def with_packaged(arguments: list[str]) -> list[str]:
@@ -34,6 +42,6 @@ def _resolved(name: str) -> str:
     path = Path(name)
     if path.exists():
         return name
-    found = packaged_configs().get(path.name)
     # The file's whole name in a checkout, configs/recipes/mezo.yaml, or the end of it.
-    return str(found) if found and f"/{found.as_posix()}".endswith(f"/{path.as_posix()}") else name
+    ends = f"/{path.as_posix()}"
+    return next((str(each) for each in packaged_files() if f"/{each.as_posix()}".endswith(ends)), name)

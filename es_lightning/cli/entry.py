@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, tune_step, usage
+from es_lightning.cli import commands, curvature_commands, scan, tune_step, usage
 from es_lightning.cli.console import quiet, stop
+from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
 from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
 from es_lightning.system.signals import Interrupted, ending_at_once, interruptible_start
@@ -19,10 +20,15 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "baseline": commands.baseline,
+    "curvature": curvature_commands.curvature,
+    "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,
     "plan": commands.plan,
     "probe": commands.probe,
     "replay": commands.replay,
+    "scan": scan.scan,
+    "simulate": simulate,
     "tune-step": tune_step.tune_step,
     "ui": commands.ui,
 }

@@ -8,17 +8,19 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from es_lightning.cli.command_line import SECTIONS, Parser
+from es_lightning.cli.command_line import SECTIONS, CommandLine, Parser
 from es_lightning.cli.configs import with_packaged
 from es_lightning.cli.console import quiet, without_loading_bars
-from es_lightning.cli.planned import FitSettings
+from es_lightning.cli.planned import add_options_of_fit, check_as_fit
 from es_lightning.cli.refusals import refused_by_lightning, trainer_made
 from es_lightning.cli.short_names import read_short_names, with_full_names
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.probe import ProbeSettings
+from es_lightning.module import EvolutionStrategies
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.tracking.secrets import masked
 
@@ -26,7 +28,7 @@ DEVICES = ("accelerator", "devices", "num_nodes", "strategy")
 """Options of the Trainer that say which ranks there are; the others are a fit's alone."""
 
 
-class OpenedSettings(FitSettings):
+class OpenedSettings(CommandLine):
     """The settings of a fit, with its module, its data, and a Trainer that only knows devices and ranks.
 
     Args:
@@ -34,9 +36,12 @@ class OpenedSettings(FitSettings):
         sections: name -> class of what a command takes beside them.
     """
 
+    model: EvolutionStrategies
+    datamodule: TaskDataModule
+
     def __init__(self, args: Sequence[str], sections: Mapping[str, type]) -> None:
         self.sections = sections
-        super().__init__(args)
+        super().__init__(args, run=False)
 
     def init_parser(self, **options: Any) -> LightningArgumentParser:
         """Let a parser know the command's own sections, for its messages."""
@@ -48,8 +53,14 @@ class OpenedSettings(FitSettings):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Take what ``fit`` takes, and the command's own sections."""
         super().add_arguments_to_parser(parser)
+        add_options_of_fit(parser)
         for name, kind in self.sections.items():
             parser.add_class_arguments(kind, name)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse what a fit would refuse."""
+        LightningCLI.parse_arguments(self, parser, args)
+        check_as_fit(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Choose no folder, and make no logger and no callback."""
@@ -57,6 +68,10 @@ class OpenedSettings(FitSettings):
         self.config = self.config.clone()
         for name in ("callbacks", "logger", "plugins", "profiler"):
             self.config.trainer[name] = None
+
+    def instantiate_classes(self) -> None:
+        """Make module, data and Trainer; nothing is opened or restored."""
+        LightningCLI.instantiate_classes(self)
 
     def instantiate_trainer(self, **options: Any) -> pl.Trainer:
         """Make the Trainer whose strategy starts the ranks."""
@@ -130,7 +145,7 @@ def _parts(settings: OpenedSettings) -> Parts:
     return Parts(
         base=module.base_model,
         rollouts=module.rollouts,
-        data=settings.data,
+        data=settings.datamodule,
         noise=module.noise,
         sigma=module.steering.sigma.at(0),
         population=module.steering.first_population,

@@ -35,6 +35,25 @@ PLAIN_ENGINE = "es_lightning.rollout.HFEngine"
 UNUSED = ("callbacks", "logger", "plugins", "profiler", "strategy")
 
 
+def add_options_of_fit(parser: LightningArgumentParser) -> None:
+    """Let a parser that has no subcommands take the options that ``fit`` has outside of its sections."""
+    parser.add_method_arguments(pl.Trainer, "fit", skip=set(CommandLine.subcommands()["fit"]))
+
+
+def check_as_fit(config: Any) -> None:
+    """Refuse what a fit would refuse, except that the accelerator may be on another machine.
+
+    Args:
+        config: of a parser that has no subcommands.
+
+    Raises:
+        UsageError: a setting is one that no run can use.
+    """
+    settings = config.clone()
+    settings.ckpt_path, settings.trainer.accelerator = None, "auto"
+    check_settings(settings, resumes=False)
+
+
 class FitSettings(CommandLine):
     """The settings of a fit, with its module and its data.
 
@@ -51,14 +70,12 @@ class FitSettings(CommandLine):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Take what ``fit`` takes."""
         super().add_arguments_to_parser(parser)
-        parser.add_method_arguments(pl.Trainer, "fit", skip=set(self.subcommands()["fit"]))
+        add_options_of_fit(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse what a fit would refuse, except that the accelerator may be on another machine."""
         LightningCLI.parse_arguments(self, parser, args)
-        settings = self.config.clone()
-        settings.ckpt_path, settings.trainer.accelerator = None, "auto"
-        check_settings(settings, resumes=False)
+        check_as_fit(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Choose no folder, and the plain engine: the one that is asked for may not be installed here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +11,14 @@ from time import monotonic
 from typing import Any
 
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.cli.probe_report import report
+from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
-from es_lightning.landscape.landscape import ModelLandscape, members_at_once
+from es_lightning.landscape.landscape import ModelLandscape, members_expected
 from es_lightning.landscape.probe import Probe, ProbeSettings
+from es_lightning.landscape.probe_store import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
@@ -37,21 +39,26 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
     folder = output or Path("runs") / f"probe-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
+    loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "probe") if writes else []
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
             until_end.callback(hold(folder))
         problems = settings.choose(parts.data.prompts(settings.split))
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
-        members = min(settings.members, members_at_once(parts))
-        centre = parts.start(members)
+        if len(prompts) < len(problems):
+            raise UsageError(
+                f"{len(problems) - len(prompts)} of the {len(problems)} prompts are too long for the model, "
+                "and models are compared on the same ones: lower model.sampling.max_tokens, or take another "
+                "probe.pool_seed."
+            )
+        centre = parts.start(members_expected(parts, settings.members))
         landscape = ModelLandscape(parts, centre, prompts)
-        told = about(parts, prompts, sum(each.numel() for each in centre.parameters()))
-        Probe(landscape, settings, folder, told, writes).run(teller() if writes else None)
+        about = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
+        results = Probe(landscape, settings, folder, about, writes).run(teller() if writes else None)
         if writes:
-            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
-            report([folder], settings.largest, loggers)
-            finalized(loggers)
+            with logging_to(loggers, _logged(results)):
+                report([folder], settings.largest, loggers)
 
 
 def config_name(parts: Parts) -> str:
@@ -60,7 +67,7 @@ def config_name(parts: Parts) -> str:
     return "-".join(Path(str(file)).stem for file in files) or "model"
 
 
-def about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str, Any]:
+def about_probe(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str, Any]:
     """Return what decides the rewards beside the settings of the probe."""
     sampling, engine = parts.rollouts.sampling, parts.rollouts.engine
     return {
@@ -79,19 +86,24 @@ def about(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dict[str,
     }
 
 
-def teller() -> Any:
+def teller() -> Callable[[int, int], None]:
     """Return what logs how far a probe has come, and how long the rest will take."""
-    begun, first, last = monotonic(), [-1], [0.0]
+    begun = last = 0.0
+    first = -1
 
     def tell(done: int, total: int) -> None:
+        nonlocal begun, first, last
         now = monotonic()
-        if first[0] < 0:  # the first chunk of this process gives the pace
-            first[0] = done
-            return
-        if done < total and now - last[0] < EVERY:
-            return
-        last[0] = now
-        pace = (now - begun) / max(done - first[0], 1)
-        log.info("%d of %d candidates, %.0f s left", done, total, pace * (total - done))
+        if first < 0:  # the pace is that of this process, without its start and its first chunk
+            first, begun = done, now
+        elif done == total or now - last >= EVERY:
+            last = now
+            left = (now - begun) / (done - first) * (total - done)
+            log.info("%d of %d candidates, %.0f s left", done, total, left)
 
     return tell
+
+
+def _logged(results: ProbeResults) -> dict[str, Any]:
+    """What MLflow shows as parameters: the settings that are plain values."""
+    return {f"probe.{name}": value for name, value in results.header.items() if not isinstance(value, dict)}

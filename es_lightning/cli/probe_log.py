@@ -3,58 +3,74 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from jsonargparse import ArgumentParser
-from lightning.pytorch.loggers import Logger
+from typing import TYPE_CHECKING, Any
 
 from es_lightning.errors import UsageError
 from es_lightning.system.files import to_json
-from es_lightning.tracking.logger import DurableMLFlowLogger
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
 from es_lightning.tracking.secrets import is_masked
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from es_lightning.tracking.logger import DurableMLFlowLogger
 
 SPOOL = "mlflow-spool.jsonl"
 
 
-def loggers_for(asked: Any, folder: Path) -> list[Logger]:
-    """Make the loggers that ``trainer.logger`` of a config asks for.
+def loggers_for(asked: Any, folder: Path, kind: str = "probe") -> list[Logger]:
+    """Make the loggers that ``trainer.logger`` of a config asks for, and open MLflow, which may refuse.
 
     Args:
         asked: its value as plain JSON: None or true is MLflow, as in a fit; false is none; otherwise a class
             with its options, or several.
         folder: of what is logged; MLflow's run has its name, and a file there says which run it is.
+        kind: of run, a tag of MLflow's.
 
     Raises:
-        UsageError: an option holds a secret, which plain configs do not.
+        UsageError: MLflow cannot be used, or an option held a secret, which plain configs do not show.
     """
     if asked is False:
         return []
-    if asked in (None, True):
-        return [mlflow_logger(folder)]
+    if asked not in (None, True):
+        return _instantiated(asked)
+    logger = mlflow_logger(folder, kind)
+    _ = logger.experiment  # checks the address
+    return [logger]
+
+
+def _instantiated(asked: Any) -> list[Logger]:
+    """Make loggers from their classes and options."""
     given = [asked] if isinstance(asked, Mapping) else list(asked)
     if is_masked(to_json(given)):
         raise UsageError(
             "trainer.logger has an address with a password or a token: give it by MLFLOW_TRACKING_URI "
             "instead, or go without by --trainer.logger false."
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--logger", type=list[Logger])
-    made = parser.instantiate_classes(parser.parse_object({"logger": given}))
-    return list(made.logger)
+    from lightning.pytorch.cli import instantiate_class
+
+    return [instantiate_class((), dict(each)) for each in given]
 
 
-def mlflow_logger(folder: Path) -> DurableMLFlowLogger:
+def mlflow_logger(folder: Path, kind: str = "probe") -> DurableMLFlowLogger:
     """Make the logger that a fit has by default; the run that the folder names goes on.
 
     Args:
         folder: of what is logged.
+        kind: of run, a tag of MLflow's.
     """
+    from es_lightning.tracking.logger import DurableMLFlowLogger  # Lightning takes seconds
+
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     logger = DurableMLFlowLogger(
-        run_name=folder.name, tracking_uri=uri, spool=folder / SPOOL, system_metrics=False
+        run_name=folder.name,
+        tracking_uri=uri,
+        spool=folder / SPOOL,
+        system_metrics=False,
+        tags={"kind": kind},
     )
     logger.remember(folder / MLFLOW_RUN, resumes=True)
     return logger
@@ -69,7 +85,22 @@ def logged_before(folder: Path) -> list[Logger]:
     return [mlflow_logger(folder)] if (folder / MLFLOW_RUN).is_file() else []
 
 
-def finalized(loggers: Sequence[Logger], status: str = "success") -> None:
-    """End the loggers' runs."""
+@contextmanager
+def logging_to(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> Iterator[Sequence[Logger]]:
+    """Log settings, give the loggers to a ``with`` block, and end their runs as it ended.
+
+    Args:
+        loggers: none are fine.
+        settings: parameters of the runs.
+    """
     for logger in loggers:
-        logger.finalize(status)
+        if settings:
+            logger.log_hyperparams(dict(settings))
+    try:
+        yield loggers
+    except BaseException:
+        for logger in loggers:
+            logger.finalize("failed")
+        raise
+    for logger in loggers:
+        logger.finalize("success")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from es_lightning.cli.probe_log import finalized, logged_before
+from es_lightning.cli.probe_log import logged_before, logging_to
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probe_input import probe_table
+from es_lightning.landscape.probe_input import probe_tables
 from es_lightning.landscape.probe_rows import change_rows, curve_rows, model_rows, sigma_rows
 from es_lightning.landscape.probe_store import ProbeResults
 from es_lightning.landscape.probe_summary import ProbeTable, SigmaSummary, summarise
@@ -58,16 +59,28 @@ def report(
         UsageError: a folder holds no probe that has ended, or no report can be made of it.
         StorageError: a folder cannot be written.
     """
-    tables = [probe_table(ProbeResults.read(folder)) for folder in folders]
+    tables = probe_tables([ProbeResults.read(folder) for folder in folders])
     if len(tables) > 1:
         require_one_task(tables)
-    logged = [logged_before(folder) if loggers is None else loggers for folder in folders]
-    for folder, table, own in zip(folders, tables, logged, strict=True):
+    if loggers is not None:
+        _report(folders, tables, largest, [loggers for _ in folders])
+        return
+    with ExitStack() as until_end:
+        logged = [until_end.enter_context(logging_to(logged_before(folder), {})) for folder in folders]
+        _report(folders, tables, largest, logged)
+
+
+def _report(
+    folders: Sequence[Path],
+    tables: Sequence[ProbeTable],
+    largest: int | None,
+    loggers: Sequence[Sequence[Logger]],
+) -> None:
+    """Write the reports, each logged by the loggers of its folder."""
+    for folder, table, own in zip(folders, tables, loggers, strict=True):
         write_report(table, folder / FOLDER, largest, own)
     if len(tables) > 1:
-        write_comparison(tables, folders[0] / COMPARISON, logged[0])
-    if loggers is None:
-        finalized([logger for own in logged for logger in own])
+        write_comparison(tables, folders[0] / COMPARISON, loggers[0])
 
 
 def write_report(

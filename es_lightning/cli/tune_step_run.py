@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from es_lightning.cli.opened import opened
-from es_lightning.cli.probe import about, config_name, teller
-from es_lightning.cli.probe_log import finalized, loggers_for
+from es_lightning.cli.probe import about_probe, config_name, teller
+from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
@@ -83,19 +83,19 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         problems = settings.choose(parts.data.prompts(settings.split))
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         centre = parts.start(min(settings.members, members_at_once(parts)))
-        told = about(parts, prompts, sum(each.numel() for each in centre.parameters()))
+        told = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
         landscape = ModelLandscape(parts, centre, prompts)
         results = Probe(landscape, settings, folder, told, writes).run(teller() if writes else None)
         if writes:
             batch = parts.data.batch_size
             groups = tuple(prompt.group for prompt in prompts)
             now = Configured(parts.sigma, lr, parts.population, batch, parts.antithetic, groups)
-            loggers = loggers_for(parts.config["trainer"].get("logger"), folder)
-            advice = report(results, now, folder)
-            for logger in loggers:
-                logger.log_metrics(numbers(advice, now))
-            log_artifact(loggers, folder / "report", "tune-step")
-            finalized(loggers)
+            asked = parts.config["trainer"].get("logger")
+            with logging_to(loggers_for(asked, folder, "tune-step"), {}) as loggers:
+                advice = report(results, now, folder)
+                for logger in loggers:
+                    logger.log_metrics(numbers(advice, now))
+                log_artifact(loggers, folder / "report", "tune-step")
 
 
 def check_step(parts: Parts) -> float:

@@ -14,16 +14,23 @@ HELP = """usage: es-lightning COMMAND [OPTIONS]
 
 Fine-tune language models by evolution strategies.
 
-commands:
+train and evaluate:
   fit         tune a model, evaluate it before and after, export it
+  baseline    train by reinforcement learning on the same task: GRPO and others, through TRL
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price
-  probe       perturb a model at random: what the rewards around it look like
-  tune-step   which sigma, learning rate and population a fit should have
-  replay      rebuild the model of any generation from a base model and a journal
+  replay      rebuild the model of any generation, or of a probe's candidate, from its seeds
   ui          show the runs made here in a browser (MLflow)
   fetch       get the embedded model, once
+
+look at the landscape:
+  probe       perturb a model at random: what the rewards around it look like
+  curvature   slope and curvature from perturbations, beside autograd's
+  degenerate  whether a probe's improving candidates share a direction
+  tune-step   which sigma, learning rate and population a fit should have
+  scan        measure the reward along lines and planes through models
+  simulate    the theory of rise and decay: simulate it, or fit it to a run
 
   --help      this text; es-lightning COMMAND --help says more about a command
   --version   the versions of es-lightning and of what it stands on

@@ -213,8 +213,8 @@ class PopulationStrategy(DDPStrategy):
         """
         if not self.shard_centre or lane_size == 1 or isinstance(self.shards, LaneShards):
             return
-        assert self.lightning_module is not None
-        callbacks = self.lightning_module.trainer.callbacks  # type: ignore[attr-defined]
+        module = self.lightning_module  # none without a fit
+        callbacks = [] if module is None else module.trainer.callbacks  # type: ignore[attr-defined]
         if any(isinstance(each, WeightAveraging) for each in callbacks):
             raise UsageError(
                 "WeightAveraging keeps a copy of the whole centre on every rank, and strategy.shard_centre "

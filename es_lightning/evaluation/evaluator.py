@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
+from es_lightning.analysis.divergence import whole_vocabulary
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import DivergenceError, RewardError, RolloutError
 from es_lightning.evaluation.gather import (
@@ -237,12 +238,53 @@ class Evaluator:
         mine = self.ranks.lane.share(sequences)
         with interruptible():
             rows = [row.tolist() for row in self.rollouts.engine.logprobs(mine)] if mine else []
+        return [torch.tensor(row, dtype=torch.float32) for row in self._of_all(rows, len(sequences))]
+
+    def distributions(
+        self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Compute the distributions of the next token over the whole vocabulary, for ``divergences``.
+
+        Args:
+            sequences: token ids.
+            positions: per sequence K indices of tokens, from 1 on.
+
+        Returns:
+            For each sequence of this lane float32 [K, V], in nats. They are too large to be sent around.
+
+        Raises:
+            UsageError: the engine does not tell them.
+        """
+        lane = self.ranks.lane
+        with interruptible():
+            return list(self.rollouts.engine.distributions(lane.share(sequences), lane.share(positions)))
+
+    def divergences(
+        self,
+        sampled: Sequence[Tensor],
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[Sequence[int]],
+    ) -> list[Tensor]:
+        """Compute KL(p||q) at some positions, with q of the weights that the engine holds now.
+
+        Args:
+            sampled: what ``distributions`` returned for p, with the same sequences and positions.
+            sequences: token ids.
+            positions: per sequence K indices of tokens.
+
+        Returns:
+            For each sequence, of all lanes, float64 [K], in nats.
+        """
+        lane = self.ranks.lane
+        with interruptible():
+            now = self.rollouts.engine.distributions(lane.share(sequences), lane.share(positions))
+            rows = [whole_vocabulary(p, q).tolist() for p, q in zip(sampled, now, strict=True)]
+        return [torch.tensor(row, dtype=torch.float64) for row in self._of_all(rows, len(sequences))]
+
+    def _of_all(self, rows: Sequence[Sequence[float]], count: int) -> list[Sequence[float]]:
+        """Gather the lanes' rows of numbers: lane l of L had sequences l, l + L, l + 2 L, ..."""
         lanes = [json.loads(part) for part in self.ranks.from_lanes(json.dumps(rows).encode())]
-        # Lane l of L had sequences l, l + L, l + 2 L, ...
-        return [
-            torch.tensor(lanes[i % len(lanes)][i // len(lanes)], dtype=torch.float32)
-            for i in range(len(sequences))
-        ]
+        return [lanes[i % len(lanes)][i // len(lanes)] for i in range(count)]
 
     def _evaluation(
         self,

@@ -34,6 +34,26 @@ def evaluation_means(evaluation: Evaluation, prefix: str) -> dict[str, float]:
     return found
 
 
+def prompt_means(evaluation: Evaluation, key: str) -> list[float]:
+    """Average one number of an evaluation over each prompt's completions.
+
+    Args:
+        evaluation: P prompts with S completions each.
+        key: name of the number, without a prefix; ``reward`` is pass@k where only the best samples count.
+
+    Returns:
+        P means, whose own mean is what ``evaluation_means`` returns; empty if a completion lacks the number.
+    """
+    if key == "reward":
+        return evaluation.rewards
+    scores = measured(evaluation)
+    if not all(key in score for score in scores):
+        return []
+    samples = len(scores) // len(evaluation.prompts)
+    values = [score[key] for score in scores]
+    return [fsum(values[i : i + samples]) / samples for i in range(0, len(values), samples)]
+
+
 def measured(evaluation: Evaluation) -> list[dict[str, float]]:
     """Return the scores of all completions, with each completion's length and whether it was cut off."""
     return [

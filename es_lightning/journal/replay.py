@@ -1,8 +1,13 @@
 """Rebuild the centre of any generation from a base model and a journal, bit for bit, without rollouts."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -46,10 +51,60 @@ def replay(
     """
     if output.exists():
         raise UsageError(f"{output} exists already: give another --output, or remove it.")
+    rebuilt = rebuild(journal, generation, base, trust_remote_code)
+    rebuilt.write(output)
+    return rebuilt.entry
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A centre that was rebuilt from a journal.
+
+    Args:
+        model: the base model.
+        centre: float32 parameters under the base model's names.
+        header: the journal's first line.
+        entry: the journal's entry of the last update; its checksum is the centre's.
+    """
+
+    model: BaseModel
+    centre: nn.Module
+    header: Mapping[str, Any]
+    entry: Entry
+
+    def write(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write the centre as a Hugging Face folder, which is replaced as a whole.
+
+        Args:
+            folder: where to write.
+            dtype: precision of the parameters in the files; None takes the base model's.
+        """
+        entry = self.entry
+        card = rebuilt_card(self.header, entry.generation, entry.checksum, entry.reward["mean"])
+        self.model.export(self.centre, folder, card, dtype=dtype)
+
+
+def rebuild(
+    journal: Path,
+    generation: int | None = None,
+    base: str | None = None,
+    trust_remote_code: bool = False,
+) -> Rebuilt:
+    """Rebuild the centre of a generation in memory.
+
+    Args:
+        journal: a run's journal.jsonl.
+        generation: index of the last generation whose update it has; None takes the journal's last.
+        base: where the base model is, if it is no longer where the run had it.
+        trust_remote_code: run Python code that comes with the model, and optimizers from outside torch.
+
+    Raises:
+        UsageError: see ``replay``.
+    """
     header, entries = read_journal(journal)
     if wrong := replay_fault(header):
         raise UsageError(f"{journal} is damaged in line 1: its header {wrong}. {MENDING}")
-    wanted = _up_to(entries, generation, journal)
+    wanted = up_to(entries, generation, journal)
     model, noise = BaseModel(base or header["base"], trust_remote_code), noise_of(header["noise"])
     present = {**header, "es_lightning_journal": FORMAT, **replayed_from(model, noise)}
     if different := differences(header, present):
@@ -66,13 +121,20 @@ def replay(
                 f"{entry.checksum}: replay on the kind of device and with the versions of the run, "
                 f"{header['versions']} on {header.get('device')}."
             )
-    last = wanted[-1]
-    card = rebuilt_card(header, last.generation, last.checksum, last.reward["mean"])
-    model.export(centre, output, card)
-    return last
+    return Rebuilt(model, centre, header, wanted[-1])
 
 
-def _up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> list[Entry]:
+def up_to(entries: Sequence[Entry], generation: int | None, journal: Path) -> list[Entry]:
+    """Return the updates that lead to the centre after a generation, in order.
+
+    Args:
+        entries: all entries of a journal.
+        generation: index of the last update; None takes the journal's last.
+        journal: the file, for messages.
+
+    Raises:
+        UsageError: the journal has no such generation.
+    """
     if not entries:
         raise UsageError(f"{journal} holds no generation yet: there is nothing to replay.")
     last = entries[-1].generation if generation is None else generation

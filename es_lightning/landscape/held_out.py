@@ -89,7 +89,7 @@ def halvings(prompts: int, splits: int = SPLITS, seed: int = 0) -> list[tuple[Pl
             "probe with at least 2 prompts."
         )
     generator = np.random.default_rng(seed)
-    found = []
+    found = list[tuple[Places, Places]]()
     for _ in range(splits):
         order = generator.permutation(prompts)
         one, other = np.sort(order[: prompts // 2]), np.sort(order[prompts // 2 :])

@@ -45,6 +45,10 @@ class KnownLandscape:
         """Return the centre's bytes in hexadecimal digits."""
         return self.start.tobytes().hex()
 
+    def share(self, payload: bytes) -> bytes:
+        """Return the same: there is one rank."""
+        return payload
+
 
 def linear(dimension: int = 20, prompts: int = 8, slope: float = 1.0) -> KnownLandscape:
     """J = slope * x_0: p(improve) is 1/2 and N_90 is 29 at any sigma; all prompts agree.

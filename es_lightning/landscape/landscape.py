@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,11 +10,13 @@ import numpy as np
 from torch import nn
 
 from es_lightning.algorithm.tensors import checksum
+from es_lightning.errors import DivergenceError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.best_of import Array
 from es_lightning.records import Member, Prompt
 from es_lightning.rollout import AdapterEngine
 
+log = logging.getLogger(__name__)
 AT_ONCE = 8  # members between two lines on disk, for engines that hold one after the other
 
 
@@ -38,6 +41,9 @@ class Landscape(Protocol):
     def checksum(self) -> str:
         """Return digits that change with the point."""
 
+    def share(self, payload: bytes) -> bytes:
+        """Return what rank 0 passes; all ranks have to call it."""
+
 
 class ModelLandscape:
     """The rewards of a model on prompts. All ranks have to make the same calls.
@@ -57,19 +63,48 @@ class ModelLandscape:
         return members_at_once(self.parts)
 
     def centre(self) -> Array:
-        """Return the rewards of the centre, [P]."""
-        self.parts.rollouts.hold_centre(self.model)
-        return np.asarray(self.parts.evaluator().evaluate(self.prompts).rewards, dtype=np.float64)
+        """Return the rewards of the centre, [P].
+
+        It is evaluated as candidates are, with sigma 0: as an adapter where they are adapters, and by every
+        lane on all prompts. In low precision a batch of another size can end in another text, and a change
+        of exactly 0 has to be one.
+        """
+        parts = self.parts
+        adapters = isinstance(parts.rollouts.engine, AdapterEngine)
+        copies = members_at_once(parts) if adapters else parts.ranks.lane.count
+        rewards = self.members([Member(index, seed=0, sign=1) for index in range(copies)], sigma=0.0)
+        if (rewards != rewards[0]).any() and parts.ranks.rank == 0:
+            log.warning(
+                "%d copies of the same centre earn %.4g to %.4g: the engine's numbers depend on the place in "
+                "a batch or on the rank, and changes as small as this say nothing.",
+                *(copies, rewards.mean(1).min(), rewards.mean(1).max()),
+            )
+        return np.asarray(rewards[0])
 
     def members(self, members: Sequence[Member], sigma: float) -> Array:
-        """Return the members' rewards, [members, P]."""
+        """Return the members' rewards, [members, P].
+
+        Raises:
+            DivergenceError: a member's log-probabilities are not finite; the message names the option.
+        """
         parts = self.parts
-        outcome = parts.evaluator().members(self.model, members, parts.noise, sigma, self.prompts)
+        asked = (self.model, members, parts.noise, sigma, self.prompts)
+        try:
+            outcome = parts.evaluator().members(*asked)
+        except DivergenceError as error:
+            raise DivergenceError(
+                f"sigma {sigma:g} gives weights whose log-probabilities are not finite: leave it out of "
+                "probe.sigmas, and give another --output."
+            ) from error
         return np.asarray(outcome.rewards.double().numpy())
 
     def checksum(self) -> str:
         """Return the checksum of the centre's weights."""
         return checksum(self.model.named_parameters(), self.parts.rollouts.shards)
+
+    def share(self, payload: bytes) -> bytes:
+        """Return what rank 0 passes."""
+        return self.parts.ranks.exchange(payload)[0]
 
 
 def members_at_once(parts: Parts) -> int:
@@ -81,3 +116,14 @@ def members_at_once(parts: Parts) -> int:
     engine = parts.rollouts.engine
     held = (engine.at_once or AT_ONCE) if isinstance(engine, AdapterEngine) else AT_ONCE
     return held * parts.ranks.lane.count
+
+
+def members_expected(parts: Parts, most: int) -> int:
+    """Return for how many members an engine is started: as many adapters as it takes, or a chunk.
+
+    Args:
+        parts: not started.
+        most: members of a batch.
+    """
+    adapters = isinstance(parts.rollouts.engine, AdapterEngine)
+    return most if adapters else min(most, members_at_once(parts))

@@ -68,9 +68,12 @@ class ProbeSettings:
                 raise UsageError(f"probe.{name} is {getattr(self, name)}: give at least {least}.")
         if self.split not in SPLITS:
             raise UsageError(f"probe.split is {self.split}: give train, val or test.")
-        if self.largest > self.members:
+        # Of pairs, best-of-N takes the members of one sign at a time.
+        independent = self.members // 2 if self.antithetic else self.members
+        if self.largest > independent:
+            what = "pairs" if self.antithetic else "members"
             raise UsageError(
-                f"probe.largest is {self.largest}, but a batch has {self.members} members, of which no "
+                f"probe.largest is {self.largest}, but a batch has {independent} {what}, of which no "
                 f"{self.largest} can be drawn: raise probe.members, or lower probe.largest."
             )
         Population(self.members, antithetic=self.antithetic)  # refuses half a pair
@@ -132,7 +135,7 @@ class Probe:
         settings: what is drawn.
         folder: where lines and table go.
         about: model, task, sampling and prompts, as plain JSON; a folder with others is refused.
-        writes: whether this rank writes; all ranks evaluate.
+        writes: whether this rank reads and writes the folder; all ranks evaluate.
     """
 
     def __init__(
@@ -170,7 +173,9 @@ class Probe:
             UsageError: the folder holds another probe.
             RuntimeError: the centre has changed meanwhile, which would be a fault of this library.
         """
-        store = ProbeStore(self.folder, self.header, self.landscape.at_once, self.writes)
+        store = ProbeStore(
+            self.folder, self.header, self.landscape.at_once, self.writes, self.landscape.share
+        )
         checksum, centre = self.landscape.checksum(), self.landscape.centre()
         if store.centre is None:
             store.add_centre(centre, checksum)
@@ -188,8 +193,9 @@ class Probe:
                 )
                 if tell is not None:
                     tell(len(store.candidates), self.settings.total)
-        self._same(store, self.landscape.centre(), self.landscape.checksum(), "after")
-        return store.results()
+        after = self.landscape.centre()
+        self._same(store, after, self.landscape.checksum(), "after")
+        return store.results(after)
 
     def _same(self, store: ProbeStore, centre: np.ndarray, checksum: str, when: str) -> None:
         """Compare weights and rewards of the centre with those on disk: restored exactly, and no drift."""

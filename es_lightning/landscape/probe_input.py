@@ -1,38 +1,38 @@
-"""The rewards of a probe as the statistics take them, from what a probe has written."""
+"""The rewards of probes as the statistics take them, from what probes have written."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
 from es_lightning.landscape.probe_store import ProbeResults
 from es_lightning.landscape.probe_summary import ProbeTable
 
 
-def probe_table(results: ProbeResults) -> ProbeTable:
+def probe_tables(results: Sequence[ProbeResults]) -> list[ProbeTable]:
+    """Return the rewards of probes, under the names of their models, or of their folders if those repeat.
+
+    Args:
+        results: of probes that have ended.
+    """
+    models = [str(each.header.get("model") or each.folder.resolve().name) for each in results]
+    folders = [each.folder.resolve().name for each in results]
+    names = models if len(set(models)) == len(models) else folders
+    return [probe_table(each, name) for each, name in zip(results, names, strict=True)]
+
+
+def probe_table(results: ProbeResults, name: str) -> ProbeTable:
     """Return the rewards of a probe.
 
     Args:
         results: of a probe that has ended.
+        name: of the model, for tables.
     """
     header = results.header
     return ProbeTable(
-        name=results.folder.resolve().name,
+        name=name,
         centre=results.centre,
         rewards={sigma: results.rewards(sigma) for sigma in results.sigmas},
-        pairs=has_pairs(results),
-        most=header.get("most"),
+        pairs=header["antithetic"],
         parameters=header.get("parameters"),
-        task=str(header.get("task", "")),
+        task=header.get("task", ""),
     )
-
-
-def has_pairs(results: ProbeResults) -> bool:
-    """Tell whether all candidates come in pairs with the same seed and opposite signs, side by side.
-
-    Args:
-        results: of a probe.
-    """
-    seeds, signs = (np.asarray(results.table[name].to_numpy()) for name in ("seed", "sign"))
-    if len(seeds) % 2 or results.header["members"] % 2:
-        return False
-    return bool((seeds[::2] == seeds[1::2]).all() and (signs[::2] == -signs[1::2]).all())

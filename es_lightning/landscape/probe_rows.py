@@ -88,6 +88,8 @@ def _sigma(table: ProbeTable, summary: SigmaSummary, headroom: float | None) -> 
     row |= _triple("best", curve.best, curve.low, curve.high, size - 1)
     row["best_of_headroom"] = None if headroom is None else row["best"] / headroom
     row |= {"null": float(curve.null[size - 1]), "p_null": curve.p_null, "largest_n": curve.largest}
+    for each in curve.sizes:
+        row |= {f"best_{each}": float(curve.best[each - 1]), f"null_{each}": float(curve.null[each - 1])}
     low, high = curve.n90_between or (None, None)
     row |= {"n90": curve.n90, "n90_low": low, "n90_high": high, "null_n90": curve.null_n90}
     row |= dict.fromkeys(("held_out", "held_out_low", "held_out_high", "seen", "p_choice"))

@@ -13,27 +13,36 @@ after it one candidate; ``candidates.parquet`` is made from it whenever the prob
     rewards    list<float64>  by prompt, [P]
 
 Its metadata, under the key ``probe``, are the settings, the centre's rewards, and the prompts' ids, as JSON.
+``probe.json`` beside it has the same for people and scripts, and what the centre earned at the end:
+
+    centre_rewards        by prompt, [P], before the candidates
+    centre_rewards_after  by prompt, [P], after them, by this process
+    drift                 mean of the latter minus mean of the former; 0 if the engine repeats itself
+    checksum              of the centre, the same before and after
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape.best_of import Array
 from es_lightning.records import Member
 from es_lightning.system.files import Lines, read_lines, replacing, to_json
 
-LINES, TABLE = "probe.jsonl", "candidates.parquet"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LINES, TABLE, ABOUT = "probe.jsonl", "candidates.parquet", "probe.json"
 FORMAT = 1
+Share = Callable[[bytes], bytes]
+"""From this rank's bytes to those of rank 0; all ranks have to call it."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +78,28 @@ class ProbeStore:
         folder: of the probe; it is made.
         header: the settings, the model, the task and the prompts, as plain JSON.
         chunk: candidates of a batch and sigma that are evaluated together, and kept together or not at all.
-        writes: whether this rank writes; the others read what is there, and keep the rest in memory.
+        writes: whether this rank reads and writes the folder; the others keep everything in memory.
+        share: tells the other ranks what rank 0 has read, since machines may not share their disks.
 
     Raises:
         UsageError: the folder holds another probe, or the file is damaged.
         StorageError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any], chunk: int, writes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        header: Mapping[str, Any],
+        chunk: int,
+        writes: bool = True,
+        share: Share = lambda payload: payload,
+    ) -> None:
         self.path, self.folder = folder / LINES, folder
         self.header = {"format": FORMAT, **header}
         self.centre: dict[str, Any] | None = None
         self.candidates: list[Candidate] = []
-        old = read_lines(self.path)
+        text = share("\n".join(read_lines(self.path) if writes else []).encode()).decode()
+        old = text.split("\n") if text else []
         lines = self._kept(old, chunk) if old else [to_json(self.header)]
         self._file = Lines(self.path, lines) if writes else None
 
@@ -110,16 +128,35 @@ class ProbeStore:
         if self._file is not None:
             self._file.append("\n".join(map(to_json, lines)))
 
-    def results(self) -> ProbeResults:
-        """Return what there is, and write it as a parquet file, which replaces an older one as a whole."""
+    def results(self, after: Array) -> ProbeResults:
+        """Return what there is, and write it as JSON and parquet, which replace older files as a whole.
+
+        Args:
+            after: the centre's rewards now, [P].
+        """
         assert self.centre is not None
         table = table_of(self.header, self.centre, self.candidates)
         if self._file is not None:
+            with replacing(self.folder / ABOUT) as file:
+                file.write(json.dumps(self._about(after), indent=2, ensure_ascii=False).encode())
+            from pyarrow.parquet import write_table
+
             with replacing(self.folder / TABLE) as file:
-                pq.write_table(table, file)
+                write_table(table, file)
         centre = np.asarray(self.centre["centre"], dtype=np.float64)
         header = {**self.header, "checksum": self.centre["checksum"]}
         return ProbeResults(self.folder, header, centre, table)
+
+    def _about(self, after: Array) -> dict[str, Any]:
+        assert self.centre is not None
+        before = self.centre["centre"]
+        return {
+            **self.header,
+            "checksum": self.centre["checksum"],
+            "drift": float(np.mean(after) - np.mean(before)),
+            "centre_rewards": before,
+            "centre_rewards_after": after.tolist(),
+        }
 
 
 def table_of(
@@ -132,6 +169,8 @@ def table_of(
         centre: its rewards and checksum.
         candidates: in their order.
     """
+    import pyarrow as pa
+
     base = float(np.mean(centre["centre"]))
     means = [float(np.mean(each.rewards)) for each in candidates]
     columns = {
@@ -170,13 +209,16 @@ class ProbeResults:
         Raises:
             UsageError: it holds no finished probe.
         """
+        import pyarrow as pa
+        from pyarrow.parquet import read_table
+
         path = folder / TABLE
         if not path.is_file():
             unfinished = (folder / LINES).exists()
             what = "a probe that has not ended: run its command again" if unfinished else "no probe"
             raise UsageError(f"{folder} holds {what}{'' if unfinished else ': there is no ' + TABLE}.")
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             header = json.loads(table.schema.metadata[b"probe"])
             centre = np.asarray(header.pop("centre"), dtype=np.float64)
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -190,7 +232,9 @@ class ProbeResults:
 
     def rewards(self, sigma: float) -> Array:
         """Return the candidates' rewards at a sigma by batch, member and prompt, [S, M, P]."""
-        rows = self.table.filter(pa.compute.equal(self.table["sigma"], sigma))
+        from pyarrow.compute import equal
+
+        rows = self.table.filter(equal(self.table["sigma"], sigma))
         flat = np.stack([np.asarray(row, dtype=np.float64) for row in rows["rewards"].to_pylist()])
         return flat.reshape(self.header["batches"], self.header["members"], -1)
 

@@ -71,7 +71,7 @@ def protocol_rows(tables: Sequence[ProbeTable], size: int = SIZE, seed: int = 0)
     """
     common = sorted(set.intersection(*(set(table.sigmas) for table in tables)))
     ways = [_ways(table, seed) for table in tables]
-    rows = []
+    rows = list[ProtocolRow]()
     for sigma in common:
         rows += [
             _row(table, FIXED, [sigma] * len(each[sigma]), each, size, seed)

@@ -12,10 +12,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from es_lightning.analysis.several_modes import peak_of_modes
+from es_lightning.errors import UsageError
+from es_lightning.landscape.steady_state import Ascent
 from es_lightning.system.moved import names_of
 
 Array = npt.NDArray[np.float64]
 __getattr__ = names_of("landscape.quadratic")
+
+ROUNDING = 1e-12  # a factor 1 - alpha lambda below this is 0
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Quadratic:
         alpha: step size, between 0 and 2 / lambda_max.
         sigma: noise scale.
         population: number of members N.
+
+    Raises:
+        UsageError: a number is outside its range, or there is no steady state.
     """
 
     curvatures: Array
@@ -35,6 +43,29 @@ class Quadratic:
     alpha: float
     sigma: float
     population: int
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        curvatures, start = self.curvatures, self.start
+        if curvatures.ndim != 1 or curvatures.shape != start.shape:
+            raise UsageError(
+                f"there are {curvatures.size} curvatures and {start.size} starting points: give one per "
+                "direction."
+            )
+        if not np.isfinite(start).all():
+            raise UsageError("a starting point is not finite: give finite numbers.")
+        if not (np.isfinite(curvatures).all() and (curvatures >= 0).all()):
+            worst = float(curvatures[~((curvatures >= 0) & np.isfinite(curvatures))][0])
+            raise UsageError(
+                f"a curvature is {worst:g}: the reward has a maximum only if all are finite and at least 0."
+            )
+        check_step(self.alpha, self.sigma, self.population)
+        steepest = float(curvatures.max(initial=0.0))
+        if self.alpha * steepest >= 2:
+            raise UsageError(
+                f"alpha {self.alpha:g} times the largest curvature {steepest:g} is at least 2: there is no "
+                "steady state, because each step ends farther from the maximum. Lower alpha."
+            )
 
     @property
     def kappa(self) -> float:
@@ -65,14 +96,22 @@ class Quadratic:
     @cached_property
     def steady_variances(self) -> Array:
         """Limits of the variances, [D]: alpha sigma^2 / (N lambda_i (2 - alpha lambda_i)); inf if flat."""
-        with np.errstate(divide="ignore"):
-            steady = self.alpha * self.kappa / (self.curvatures * (2 - self.alpha * self.curvatures))
-        return np.asarray(steady)
+        falling = self.curvatures * (2 - self.alpha * self.curvatures)
+        flat = np.inf if self.kappa else 0.0
+        with np.errstate(over="ignore"):
+            steady = self.alpha * self.kappa / np.where(falling > 0, falling, 1.0)
+        return np.where(falling > 0, steady, flat)
 
     def rewards(self, steps: Array) -> Array:
         """Compute E J_t = 1 - 1/2 sum_i lambda_i (mean^2 + variance), [T], after numbers of steps [T]."""
         squares = self.means(steps) ** 2 + self.variances(steps)
         return np.asarray(1 - 0.5 * squares @ self.curvatures)
+
+    def reward_variances(self, steps: Array) -> Array:
+        """Compute Var J_t = sum_i lambda_i^2 (variance^2 / 2 + mean^2 variance), [T], of normal x_{i,t}."""
+        variances = self.variances(steps)
+        parts = variances**2 / 2 + self.means(steps) ** 2 * variances
+        return np.asarray(parts @ self.curvatures**2)
 
     @property
     def effective_dimension(self) -> float:
@@ -87,15 +126,32 @@ class Quadratic:
 
     @property
     def rates(self) -> Array:
-        """Decay rate per step of each mode's part of E J_t, [D]: gamma_i = -2 ln|1 - alpha lambda_i|."""
-        with np.errstate(divide="ignore"):
-            return np.asarray(-2 * np.log(np.abs(self.factors)))
+        """Decay rate per step of each mode's part of E J_t, [D]: gamma_i = -2 ln|1 - alpha lambda_i|.
+
+        Raises:
+            UsageError: a mode is gone after one step, since alpha lambda_i = 1.
+        """
+        if (np.abs(self.factors) < ROUNDING).any():
+            raise UsageError(
+                f"alpha {self.alpha:g} times a curvature is 1: that direction is at rest after one step, and "
+                "has no rate. Change alpha a little."
+            )
+        return np.asarray(-2 * np.log(np.abs(self.factors)))
 
     @property
     def amplitudes(self) -> Array:
         """A_i = -lambda_i / 2 (x_{i,0}^2 - v_{i,inf}) in E J_t = J_inf + sum_i A_i exp(-gamma_i t), [D]."""
         steady = np.where(self.curvatures > 0, self.steady_variances, 0.0)
         return np.asarray(-0.5 * self.curvatures * (self.start**2 - steady))
+
+    @property
+    def peak(self) -> float | None:
+        """The number of steps after which E J_t is highest; None if it never rises and then falls.
+
+        Raises:
+            UsageError: a direction has no rate, see ``rates``.
+        """
+        return peak_of_modes(self.amplitudes, self.rates)
 
     def simulate(self, steps: int, runs: int, seed: int, evaluation_noise: float = 0.0) -> Array:
         """Simulate ascents; returns rewards before the first step and after each, float64 [runs, steps + 1].
@@ -116,6 +172,42 @@ class Quadratic:
             place += self.step_noise * generator.standard_normal(place.shape)
         return rewards + evaluation_noise * generator.standard_normal(rewards.shape)
 
+    def ascents(self, steps: int, runs: int, seed: int) -> list[Ascent]:
+        """Simulate ascents in all directions, the flat ones too, which count for the distance.
+
+        Args:
+            steps: steps of each run.
+            runs: number of independent ascents from the same start.
+            seed: seed of NumPy's generator.
+        """
+        generator = np.random.default_rng(seed)
+        place = np.repeat(self.start[None], runs, axis=0)
+        rewards, farthest = np.empty((runs, steps + 1)), np.zeros(runs)
+        for t in range(steps + 1):
+            rewards[:, t] = 1 - 0.5 * place**2 @ self.curvatures
+            farthest = np.maximum(farthest, np.linalg.norm(place - self.start, axis=1))
+            place = self.factors * place + self.step_noise * generator.standard_normal(place.shape)
+        return [Ascent(row, float(far)) for row, far in zip(rewards, farthest, strict=True)]
+
+
+def check_step(alpha: float, sigma: float, population: int) -> None:
+    """Refuse settings of an ascent that no step can be made with.
+
+    Args:
+        alpha: step size.
+        sigma: noise scale.
+        population: number of members N.
+
+    Raises:
+        UsageError: a number is outside its range.
+    """
+    if not 0 < alpha < np.inf:
+        raise UsageError(f"alpha is {alpha}: give a finite step size above 0.")
+    if not 0 <= sigma < np.inf:
+        raise UsageError(f"sigma is {sigma}: give a finite noise scale, at least 0.")
+    if not 1 <= population < np.inf:
+        raise UsageError(f"the population is {population}: give at least 1 member.")
+
 
 def two_groups(
     stiff: tuple[int, float, float],
@@ -134,7 +226,16 @@ def two_groups(
         alpha: see ``Quadratic``.
         sigma: see ``Quadratic``.
         population: see ``Quadratic``.
+
+    Raises:
+        UsageError: there are more directions than dimensions, or a number is outside its range.
     """
+    counts = {"stiff": stiff[0], "soft": soft[0]}
+    if min(counts.values()) < 0 or sum(counts.values()) > dimension:
+        told = " and ".join(f"{count} {name}" for name, count in counts.items())
+        raise UsageError(
+            f"{told} directions do not fit into {dimension} dimensions: give fewer of them, none below 0."
+        )
     parts = (stiff, soft, (dimension - stiff[0] - soft[0], 0.0, 0.0))
     curvatures = np.concatenate([np.full(count, curvature) for count, curvature, _ in parts])
     start = np.concatenate([np.full(count, place) for count, _, place in parts])

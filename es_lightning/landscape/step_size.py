@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import gammaln
 
 from es_lightning.analysis.sigma_sweep import SweepVerdict, judge
 from es_lightning.errors import UsageError
@@ -195,6 +194,8 @@ def noise_scale(found: Moments, lr: Array, population: int, antithetic: bool = F
 
 def shrinkage(population: int, antithetic: bool = False) -> float:
     """Return b_N, by which z-scores of N members shorten the expected step: E[std R] over its limit."""
+    from scipy.special import gammaln
+
     if antithetic:  # N / 2 differences, whose mean is known to be 0
         pairs = population / 2
         return float(np.sqrt(2 / pairs) * np.exp(gammaln((pairs + 1) / 2) - gammaln(pairs / 2)))

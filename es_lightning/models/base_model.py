@@ -200,17 +200,23 @@ class BaseModel:
         return hashes
 
     def export(
-        self, centre: nn.Module, folder: Path, card: str, values: Mapping[str, Tensor] | None = None
+        self,
+        centre: nn.Module,
+        folder: Path,
+        card: str,
+        values: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """Write a centre as a Hugging Face folder in this model's precision, with its config and tokenizer.
+        """Write a centre as a Hugging Face folder, with this model's config and tokenizer.
 
         Args:
             centre: float32 parameters under this model's names.
             folder: where to write; replaced as a whole.
             card: text of the model card, README.md.
             values: of the parameters, by name, if the centre does not hold all of them itself.
+            dtype: precision of the parameters in the files; None takes that of this model's own.
         """
-        export(centre, self.folder, folder, self.dtype, card, values)
+        export(centre, self.folder, folder, dtype or self.dtype, card, values)
 
 
 def resolve(base: str, trust_remote_code: bool = False) -> Path:

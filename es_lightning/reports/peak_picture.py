@@ -28,8 +28,17 @@ def stack(above: Axes, below: Axes) -> None:
 
 @style()
 def explain(above: Axes, below: Axes, rate: float, points: int | None) -> None:
-    """Say over the picture how sure an alarm is, and in both axes what is what."""
+    """Say over the picture how sure an alarm is, and in both axes what is what.
+
+    Args:
+        above: axes of the curve.
+        below: axes of the test.
+        rate: false-alarm rate.
+        points: length of the run that it holds for; None if centres were compared prompt by prompt.
+    """
     words = f"chance of an alarm in {points} points of a reward that never falls: {rate:g}"
+    if points is None:
+        words = f"compared prompt by prompt; chance of an alarm if no centre is worse than before: {rate:g}"
     above.set_title(words, fontsize=8)
     for axes in (above, below):
         axes.legend()
@@ -86,18 +95,10 @@ def draw_prediction(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
 
 @style()
 def draw_test(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
-    """The test's statistic after each point, and the critical value that it must exceed."""
-    tested = [row for row in rows if "health/peak_statistic" in row]
+    """The test's statistic after each point, as a share of the critical value that it must exceed."""
+    tested = [row for row in rows if row.get("health/peak_critical", 0.0) > 0]
     times = [row["generation"] for row in tested]
-    axes.plot(
-        times, [row["health/peak_statistic"] for row in tested], color=INK, lw=1.4, label="fall from the peak"
-    )
-    axes.plot(
-        times,
-        [row["health/peak_critical"] for row in tested],
-        color=RED,
-        lw=1.2,
-        ls="--",
-        label="alarm above",
-    )
-    axes.set_ylabel("standard errors")
+    shares = [row["health/peak_statistic"] / row["health/peak_critical"] for row in tested]
+    axes.plot(times, shares, color=INK, lw=1.4, label="fall from the peak")
+    axes.axhline(1.0, color=RED, lw=1.2, ls="--", label="alarm above")
+    axes.set_ylabel("statistic /\ncritical value")

@@ -63,7 +63,9 @@ def best_of_n(path: Path, rows: Rows, titles: Mapping[float, str], title: str) -
             places = [row["n"] for row in held_out]
             _band(panel, held_out, "held_out", RED)
             values = _column(held_out, "held_out")
-            panel.plot(places, values, "o-", color=RED, lw=1.4, ms=3, label="the chosen, held out")
+            panel.plot(
+                places, values, "o-", color=RED, lw=1.4, ms=3, label="the chosen, held out (bands: 95 %)"
+            )
         panel.axhline(0, color=QUIET, lw=0.8)
         panel.set_title(words)
         panel.set_xlabel("candidates N")
@@ -93,7 +95,7 @@ def changes(path: Path, rows: Rows, titles: Mapping[float, str], title: str) -> 
         edges = bar_edges(here)
         same = here == 0
         parts = {"exactly the same": here[same], "changed": here[~same]}
-        panel.hist(list(parts.values()), edges, stacked=True, color=[QUIET, SOFT], label=list(parts))
+        panel.hist(list(parts.values()), edges.tolist(), stacked=True, color=[QUIET, SOFT], label=list(parts))
         panel.axvline(0, color=INK, lw=0.9)
         panel.axvline(here.mean(), color=RED, lw=1.4, ls="--", label="mean")
         panel.axvline(np.quantile(here, 0.95), color=GREEN, lw=1.4, ls=":", label="q 0.95")
@@ -191,7 +193,7 @@ def bar_edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if in_steps:
         width = step * max(1, int(np.ceil(width / step - 1e-9)))
     below, above = (int(np.ceil(abs(end) / width)) for end in (min(0, values.min()), max(0, values.max())))
-    return (np.arange(-below, above + 2) - 0.5) * width
+    return np.asarray((np.arange(-below, above + 2) - 0.5) * width, dtype=np.float64)
 
 
 def _panels(title: str, count: int) -> tuple[Figure, list[Axes]]:

@@ -26,7 +26,7 @@ def probe_markdown(rows: Rows, verdicts: Mapping[float, Sequence[str]]) -> str:
         "brackets and +- are 95 % intervals."
     )
     told = "\n".join(f"- sigma {sigma:g}: {'; '.join(words)}." for sigma, words in verdicts.items())
-    tables = f"{_changes(rows)}\n\n{_best(rows)}"
+    tables = "\n\n".join([_changes(rows), _best(rows), _sizes(rows)])
     return f"# Probe of {first['name']}\n\n{about}\n\n{tables}\n\n{told}\n"
 
 
@@ -66,6 +66,17 @@ def _best(rows: Rows) -> str:
             _with_half(row, "held_out"),
             _cell(row["seen"], "{:+.4f}"),
         ]
+        for row in rows
+    ]
+    return markdown(heads, lines)
+
+
+def _sizes(rows: Rows) -> str:
+    """The table of best-of-N at several N, with the Gaussian null's."""
+    sizes = [name.removeprefix("best_") for name in rows[0] if name.removeprefix("best_").isdigit()]
+    heads = ["sigma", *(f"best of {size} (null)" for size in sizes)]
+    lines = [
+        [f"{row['sigma']:g}", *(f"{row[f'best_{size}']:+.4f} ({row[f'null_{size}']:+.4f})" for size in sizes)]
         for row in rows
     ]
     return markdown(heads, lines)

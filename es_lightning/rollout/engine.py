@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -90,6 +90,9 @@ class RolloutEngine(ABC):
 
     may_write_in_place = False
     """Whether the engine, once started, has a faster way to load weights, which has to be verified first."""
+
+    gives_distributions = False
+    """Whether ``distributions`` works."""
 
     in_place = False
     """Whether ``load_weights`` takes that way; a check of the engine decides."""
@@ -179,6 +182,27 @@ class RolloutEngine(ABC):
             One float32 CPU tensor [L - 1], in nats, per sequence of length L. The first token has no context
             and so no value.
         """
+
+    def distributions(
+        self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    ) -> Iterator[Tensor]:
+        """Yield the log-probabilities of the whole vocabulary at some positions of each sequence.
+
+        Args:
+            sequences: token ids.
+            positions: per sequence K indices of tokens, from 1 on: the distribution of token i is that of
+                what follows the tokens before it.
+
+        Returns:
+            One float32 CPU tensor [K, V], in nats, per sequence.
+
+        Raises:
+            UsageError: the engine tells the log-probabilities of single tokens only.
+        """
+        raise UsageError(
+            f"{type(self).__name__} does not tell the log-probabilities of the whole vocabulary: "
+            "take HFEngine."
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from es_lightning.rollout.engine import (
     require_finite,
 )
 from es_lightning.rollout.hf_parallel import part_for, split
-from es_lightning.rollout.text import Completing
+from es_lightning.rollout.text import Completing, end_ids
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +40,8 @@ class HFEngine(RolloutEngine):
             evaluate the same members; the number of ranks and the model's heads must divide by it.
         trust_remote_code: run Python code that comes with the model folder.
     """
+
+    gives_distributions = True
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class HFEngine(RolloutEngine):
         if self.tensor_parallel_size > 1:
             split(self.model, self.tensor_parallel_size)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=trust)
-        self._end_ids = _end_ids(self.model, self.tokenizer)
+        self._end_ids = end_ids(self.model.generation_config, self.tokenizer)
         # The folder's own generation defaults (penalties, top_k) would change what `Sampling` asks for.
         self.model.generation_config = self._generation_config()
 
@@ -167,6 +169,16 @@ class HFEngine(RolloutEngine):
             logits = self.model(ids).logits[0, :-1].float()
             result.append(logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu())
         return result
+
+    @torch.no_grad()
+    def distributions(
+        self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+    ) -> Iterator[Tensor]:
+        """Yield the log-probabilities of the whole vocabulary at some positions; sequences are not padded."""
+        for sequence, asked in zip(sequences, positions, strict=True):
+            ids = torch.tensor([list(sequence)], device=self.model.device)
+            places = torch.tensor(asked, dtype=torch.long, device=self.model.device) - 1
+            yield self.model(ids).logits[0, places].float().log_softmax(-1).cpu()
 
     def close(self) -> None:
         """Drop the model."""
@@ -266,11 +278,3 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return every token that ends a completion: the model's and the tokenizer's, as in vLLM."""
-    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = listed if isinstance(listed, list) else [listed]
-    ids = [*ids, tokenizer.eos_token_id]
-    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from es_lightning.records import Completion
+
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 INCOMPLETE = "\ufffd"
 """Stands in for the first bytes of a character whose other bytes are still to come."""
@@ -68,6 +70,42 @@ class Completing:
     def _first(self, stop: str, known: int) -> int:
         """Return where a stop string begins that the last token has completed; -1 if there is none."""
         return self.text.find(stop, max(0, known + 1 - len(stop)))
+
+
+def end_ids(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return every token that ends a completion: the model's and the tokenizer's, as in vLLM.
+
+    Args:
+        config: generation_config.json of the model; None if it has none.
+        tokenizer: of the model.
+    """
+    listed = config.eos_token_id if config is not None else None
+    ids = listed if isinstance(listed, list) else [listed]
+    return tuple(dict.fromkeys(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None))
+
+
+def completed(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    tokens: Sequence[int],
+    end_ids: Sequence[int],
+    stop: Sequence[str] = (),
+) -> Completion:
+    """Return the completion that an engine would have made of tokens that something else has sampled.
+
+    Args:
+        tokenizer: of the model.
+        prompt: its token ids.
+        tokens: the new ones; what comes after the end is left out.
+        end_ids: tokens that end a completion.
+        stop: strings that end a completion.
+    """
+    under_way = Completing(tokenizer, prompt, end_ids, stop)
+    for token in tokens:
+        under_way.add(token)
+    under_way.finish()
+    reason = "stop" if under_way.has_ended else "length"
+    return Completion(under_way.text, tuple(under_way.tokens), reason)
 
 
 def with_its_end(

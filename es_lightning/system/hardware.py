@@ -74,3 +74,18 @@ def _processor() -> str:
 
 def _memory_gib() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2**30
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free, or that the system can make free, of an accelerator or of this machine.
+
+    Args:
+        device: the accelerator, or a CPU.
+    """
+    if device.type == "cuda":
+        free, _ = torch.accelerator.get_memory_info(device)
+        return int(free)
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    told = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return told[0] if told else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -6,9 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import entropy
 from torch import Tensor
 
-from es_lightning.analysis.divergence import k3, log_ratios, prompt_averaged, token_weighted
+from es_lightning.analysis.divergence import (
+    k3,
+    log_ratios,
+    per_completion,
+    token_weighted,
+    whole_vocabulary,
+)
 
 LOGITS = arrays(np.float64, 5, elements=st.floats(-8, 8))
 
@@ -69,13 +76,38 @@ def test_samples_of_a_gaussian_give_the_closed_form() -> None:
     assert never_negative.error < plain.error
 
 
-def test_tokens_or_prompts_count_alike() -> None:
-    terms = [torch.tensor([1.0]), torch.zeros(3)]
+def test_tokens_count_alike_or_completions_do() -> None:
+    terms = [torch.tensor([1.0]), torch.zeros(3), torch.zeros(0)]
     assert token_weighted(terms).value == 0.25
-    assert prompt_averaged(terms).value == 0.5
-    assert prompt_averaged(terms).error == pytest.approx(np.std([1, 0], ddof=1) / np.sqrt(2))
-    # Residuals s_i - R n_i are 0.75 and -0.75, over four tokens.
-    assert token_weighted(terms).error == pytest.approx(np.sqrt(2 / 1 * 2 * 0.75**2) / 4)
+    # Residuals s_i - R n_i are 0.75, -0.75 and 0, over four tokens.
+    assert token_weighted(terms).error == pytest.approx(np.sqrt(3 / 2 * 2 * 0.75**2) / 4)
+    assert per_completion(terms).value == pytest.approx(1 / 3)
+    assert per_completion(terms).error == pytest.approx(np.std([1, 0, 0], ddof=1) / np.sqrt(3))
+
+
+def test_completions_of_random_length_have_their_divergence_where_the_mean_of_means_has_none() -> None:
+    """The base model ends with probability 0.1 at each token, the tuned one with 0.25."""
+    base, tuned, m = 0.1, 0.25, 40_000
+    go_on, end = np.log((1 - base) / (1 - tuned)), np.log(base / tuned)
+    per_token = (1 - base) * go_on + base * end
+    sizes = np.random.default_rng(4).geometric(base, size=m)
+    terms = [torch.tensor([go_on] * (n - 1) + [end], dtype=torch.float64) for n in sizes]
+    tokens, completions = token_weighted(terms), per_completion(terms)
+    assert tokens.error is not None
+    assert completions.error is not None
+    assert abs(tokens.value - per_token) < 4 * tokens.error
+    assert abs(completions.value - per_token / base) < 4 * completions.error  # Wald: 1 / base tokens
+    careless = np.mean([float(each.mean()) for each in terms])
+    assert (per_token, careless) == pytest.approx((0.072, -0.099), abs=0.005), "no divergence at all"
+
+
+def test_whole_vocabularies_have_the_exact_divergence() -> None:
+    p, q = torch.from_numpy(np.random.default_rng(5).normal(size=(2, 6, 50)) * 3).log_softmax(-1)
+    expected = [entropy(np.exp(row), np.exp(other)) for row, other in zip(p.numpy(), q.numpy(), strict=True)]
+    assert whole_vocabulary(p, q).numpy() == pytest.approx(expected, rel=1e-9)
+    assert whole_vocabulary(p, p).tolist() == [0.0] * 6
+    impossible = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[0.25, 0.5, 0.25]]).log()
+    assert whole_vocabulary(*impossible).tolist() == pytest.approx([0.5 * np.log(2)])
 
 
 def test_the_standard_error_is_the_spread_of_repeated_experiments_with_dependent_tokens() -> None:
@@ -94,13 +126,13 @@ def test_the_standard_error_is_the_spread_of_repeated_experiments_with_dependent
 
 def test_one_prompt_has_no_standard_error() -> None:
     assert token_weighted([torch.tensor([1.0, 2.0])]).error is None
-    assert prompt_averaged([torch.tensor([1.0, 2.0])]).error is None
+    assert per_completion([torch.tensor([1.0, 2.0])]).error is None
 
 
 def test_nothing_has_no_divergence() -> None:
     with pytest.raises(ValueError, match="no tokens"):
         token_weighted([torch.zeros(0)])
-    with pytest.raises(ValueError, match="without tokens"):
-        prompt_averaged([torch.zeros(2), torch.zeros(0)])
+    with pytest.raises(ValueError, match="no completions"):
+        per_completion([])
     with pytest.raises(ValueError, match="no tokens"):
         token_weighted([])

@@ -12,7 +12,14 @@ from torch import Tensor
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.algorithm.shaping import comparable, z_score
 from es_lightning.algorithm.signal import mean_squares, signal
-from es_lightning.analysis.health import above, informative, linear_share, variance_shares
+from es_lightning.analysis.diagnosis import symptoms
+from es_lightning.analysis.health import (
+    above,
+    agreement_by_chance,
+    informative,
+    linear_share,
+    variance_shares,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -219,3 +226,50 @@ def test_members_above_the_centre_are_counted_and_equals_count_half() -> None:
 def test_informative_prompts_are_those_that_tell_members_apart() -> None:
     rewards = torch.tensor([[1.0, 0.0, 0.3, 1.0], [1.0, 1.0, 0.3, 1.0], [1.0, 1.0, 0.3, 0.9]])
     assert informative(rewards) == 0.5
+
+
+# Agreement where members differ by chance alone
+
+
+def by_chance(rng: np.random.Generator, kind: str, members: int, prompts: int) -> Tensor:
+    """Rewards that say nothing of their members; the prompts are not equally hard."""
+    ease = rng.random(prompts)
+    if kind == "Gaussian":
+        return torch.from_numpy(rng.normal(size=(members, prompts)) + ease)
+    return torch.from_numpy((rng.random((members, prompts)) < 0.2 + 0.6 * ease) * 1.0)
+
+
+@pytest.mark.parametrize("kind", ["Gaussian", "0 or 1"])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize(("members", "prompts"), [(30, 32), (8, 16)])
+def test_agreement_by_chance_is_that_of_simulated_rewards(
+    kind: str, pairs: bool, members: int, prompts: int
+) -> None:
+    rng = np.random.default_rng(members + pairs)
+    found = [signal(by_chance(rng, kind, members, prompts), (), pairs) for _ in range(1000)]
+    agreements = [each.agreement for each in found if each is not None]
+    mean, deviation = agreement_by_chance(members, prompts, pairs)
+    assert np.mean(agreements) == pytest.approx(mean, abs=4 * deviation / len(agreements) ** 0.5)
+    assert np.std(agreements) == pytest.approx(deviation, rel=0.1)
+
+
+def test_pairs_halve_the_degrees_of_freedom_of_an_agreement() -> None:
+    assert agreement_by_chance(30, 32, True) == pytest.approx((-0.031, 0.184), abs=0.001)
+    assert agreement_by_chance(30, 32, False) == pytest.approx((-0.016, 0.133), abs=0.001)
+    assert agreement_by_chance(2, 2, True)[0] == pytest.approx(0, abs=1e-9), "F(1, 1) and 1 / F are alike"
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("members", [8, 30, 128])
+def test_chance_passes_for_agreement_in_five_of_a_hundred_cases(members: int, pairs: bool) -> None:
+    rng, prompts, seen = np.random.default_rng(1), 16, 0
+    null, deviation = agreement_by_chance(members, prompts, pairs)
+    freedom = members // 2 if pairs else members - 1
+    for _ in range(800):
+        ratios = rng.f(freedom, freedom * (prompts - 1), size=10)  # MS_m / MS_e of ten generations
+        readings = [
+            {"agreement": (x - 1) / (x + 1), "agreement_null": null, "agreement_null_sd": deviation}
+            for x in ratios
+        ]
+        seen += symptoms(readings) == []
+    assert 0.025 < seen / 800 < 0.08

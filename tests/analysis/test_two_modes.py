@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from es_lightning.analysis.two_modes import fit_two_modes, peak_of_two_modes
+from es_lightning.analysis.two_modes import TwoModes, fit_two_modes, judge_two_modes, peak_of_two_modes
+from es_lightning.errors import UsageError
 
 
 @given(st.floats(-3, -0.1), st.floats(0.01, 3), st.floats(0.02, 1), st.floats(1.2, 50))
@@ -28,10 +29,14 @@ def test_other_curves_have_no_peak(high: tuple[float, float], low: tuple[float, 
 TIMES = np.arange(5, 305, 5, dtype=np.float64)
 
 
-def curve(noise: float, seed: int) -> np.ndarray:
-    """A rise from 0.2, a peak at 53.9, a decay to 0.6, all with noise."""
+def curve(noise: float, seed: int, correlation: float = 0.0) -> np.ndarray:
+    """A rise from 0.2, a peak at 66.05, a decay to 0.6, all with AR(1) noise."""
     exact = 0.6 - 0.7 * np.exp(-TIMES / 20) + 0.3 * np.exp(-TIMES / 150)
-    return exact + noise * np.random.default_rng(seed).standard_normal(len(TIMES))
+    white = np.random.default_rng(seed).standard_normal(len(TIMES))
+    wander = white.copy()
+    for t in range(1, len(TIMES)):
+        wander[t] = correlation * wander[t - 1] + np.sqrt(1 - correlation**2) * white[t]
+    return exact + noise * wander
 
 
 TRUE = np.log((0.7 / 20) / (0.3 / 150)) / (1 / 20 - 1 / 150)
@@ -53,6 +58,95 @@ def test_the_interval_holds_the_peak_about_as_often_as_it_says() -> None:
     held = sum(fit.interval[0] <= TRUE <= fit.interval[1] for fit in found)
     assert held >= 0.75 * len(found)  # 90 % stated, and 0.75 is four standard errors below
     assert np.median([fit.peak for fit in found]) == pytest.approx(TRUE, rel=0.06)
+
+
+def held(noise: float, correlation: float, seeds: range) -> list[bool]:
+    """Whether the interval holds the true peak, for each curve whose peak can be told."""
+    fits = [fit_two_modes(TIMES, curve(noise, seed, correlation)) for seed in seeds]
+    return [fit.interval[0] <= TRUE <= fit.interval[1] for fit in fits if fit is not None]
+
+
+@pytest.mark.parametrize(("noise", "correlation"), [(0.0003, 0.0), (0.003, 0.5)])
+def test_the_interval_of_an_exact_curve_and_of_a_wandering_one(noise: float, correlation: float) -> None:
+    outcomes = held(noise, correlation, range(1000, 1020))
+    assert len(outcomes) == 20
+    assert sum(outcomes) >= 14  # of 20 at 90 %, fewer have a chance of 0.002
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("noise", "correlation"),
+    [
+        (0.0003, 0.0),
+        (0.001, 0.0),
+        (0.003, 0.0),
+        (0.01, 0.0),
+        (0.03, 0.0),
+        (0.003, 0.5),
+        (0.01, 0.5),
+        (0.03, 0.5),
+    ],
+)
+def test_the_interval_holds_the_peak_at_every_noise(noise: float, correlation: float) -> None:
+    outcomes = held(noise, correlation, range(120))
+    assert len(outcomes) >= 110
+    assert sum(outcomes) >= 0.85 * len(outcomes)
+
+
+def test_the_order_of_the_points_does_not_matter_and_equal_times_are_averaged() -> None:
+    values = curve(0.01, 5)
+    fitted = fit_two_modes(TIMES, values)
+    assert fitted is not None
+    assert fit_two_modes(TIMES[::-1], values[::-1]) == fitted
+    twice = np.concatenate([TIMES, TIMES]), np.concatenate([values + 0.002, values - 0.002])
+    again = fit_two_modes(*twice)
+    assert again is not None
+    assert (again.peak, *again.interval) == pytest.approx((fitted.peak, *fitted.interval), rel=1e-3)
+
+
+def test_units_and_the_first_time_do_not_matter() -> None:
+    values = curve(0.01, 5)
+    fitted, other = fit_two_modes(TIMES, values), fit_two_modes(7 * TIMES + 100, 50 * values - 3)
+    assert isinstance(fitted, TwoModes)
+    assert isinstance(other, TwoModes)
+    assert other.peak == pytest.approx(7 * fitted.peak + 100, rel=1e-3)
+    assert other.interval[1] == pytest.approx(7 * fitted.interval[1] + 100, rel=1e-3)
+    assert other.low[0] == pytest.approx(50 * fitted.low[0], rel=1e-2)
+
+
+def test_the_amplitude_of_the_decay_has_an_interval() -> None:
+    outcomes = [
+        judge_two_modes(TIMES, curve(0.003, seed), low_interval=True).low_interval for seed in range(10)
+    ]
+    # A_lo counts from the first point.
+    true = 0.3 * np.exp(-TIMES[0] / 150)
+    assert sum(low <= true <= high for low, high in filter(None, outcomes)) >= 6
+
+
+@pytest.mark.parametrize(
+    ("times", "values", "words"),
+    [(range(9), [0.1] * 8, "9 times and 8 values"), (range(9), [0.1] * 8 + [np.nan], "not finite")],
+)
+def test_what_is_no_curve(times: range, values: list[float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        fit_two_modes(times, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (0.1 * np.arange(7.0), "7 points in time"),
+        (np.full(60, 0.5), "never changes"),
+        (1 - np.exp(-TIMES / 60), "."),
+        (curve(0.2, 1), "."),
+        (curve(0.003, 1)[:9], "."),
+    ],
+)
+def test_a_reason_is_given_where_no_peak_is_told(values: np.ndarray, words: str) -> None:
+    judged = judge_two_modes(TIMES[: len(values)], values)
+    assert judged.modes is None
+    assert words in judged.reason or (words == "." and judged.reason)
 
 
 def test_a_curve_without_a_peak_has_none_predicted() -> None:

@@ -66,11 +66,13 @@ def run(
     scripted_population: bool = False,
     ckpt: str | None = None,
     options: dict[str, Any] | None = None,
+    task: Scripted | None = None,
     **module_options: Any,
 ) -> tuple[EvolutionStrategies, Records]:
     """Fit the tiny model with a scripted reward, validating after every generation."""
     momentum = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)}
-    tuned, records, task = module(**momentum | {"population": 2} | module_options), Records(), Scripted()
+    tuned, records = module(**momentum | {"population": 2} | module_options), Records()
+    task = task or Scripted()
     callbacks = [*first, Script(task, values, scripted_population), watch, records, *others]
     fit = trainer(folder, steps, callbacks, **{"val_check_interval": 1} | (options or {}))
     fit.fit(tuned, TaskDataModule(task, grading=Grading(workers=0)), ckpt_path=ckpt)
@@ -215,6 +217,71 @@ def test_an_alarm_waits_for_patience_and_for_the_steps_that_a_run_must_have(tmp_
     _, entries = read_journal(tmp_path / "bound" / "journal.jsonl")
     assert len(entries) == 15
     assert tuned.checksum() == entries[BEST - 1].checksum
+
+
+class Many(Scripted):
+    """Enough problems to compare centres prompt by prompt; they differ in how easy they are."""
+
+    count = 16
+
+    def reward(self, prompt: Prompt, completion: str) -> Reward:
+        if not prompt.id.startswith("val"):
+            return super().reward(prompt, completion)
+        return {"reward": self.level + 0.01 * int(prompt.id.split("/")[1]), "other": 1.0}
+
+
+def test_centres_are_compared_prompt_by_prompt_and_a_resumed_run_goes_on_alike(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, checkpoints = QUICK | {"action": "mark"}, {"enable_checkpointing": True}
+    found = []
+    for ckpt in (None, "step=7.ckpt"):
+        watch = EarlyPeak(**settings)
+        keep = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=1)
+        path = None if ckpt is None else str(tmp_path / "checkpoints" / ckpt)
+        with caplog.at_level(logging.INFO, "es_lightning.callbacks.early_peak"):
+            run(tmp_path, watch, 12, others=[keep], options=checkpoints, ckpt=path, task=Many())
+        found.append(watch.state_dict())
+    assert watch.watch.paired
+    assert found[0] == found[1]
+    # All prompts fall by the same. The stretches of three points before the latest one are at 5, 6, 7 at best
+    # after ten generations, and 0.597 on average; the latest is (0.69 + 0.5 + 0.452) / 3 = 0.547.
+    [alarm] = watch.watch.alarms
+    assert (alarm["generation"], alarm["peak"], alarm["action"]) == (10, 6, "mark")
+    assert alarm["level"] == pytest.approx((0.5 + 0.59 + 0.7) / 3 + 0.075)
+    assert (
+        "worse on this task than those around generation 6 (16 prompts, false-alarm rate 0.05)" in caplog.text
+    )
+    table = json.loads((tmp_path / "tables" / "early_peak.json").read_text())
+    assert table["prompts"] == [f"val/{i}" for i in range(16)]
+    assert [point["generation"] for point in table["points"]] == list(range(1, 13))
+    assert table["points"][3]["prompts"] == pytest.approx([0.41 + 0.01 * i for i in range(16)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "paired"),
+    [
+        ({}, True),
+        ({"paired": False}, False),
+        ({"monitor": "val/other"}, True),
+        ({"monitor": "elsewhere"}, False),
+    ],
+)
+def test_only_what_a_validation_measures_by_prompt_is_compared_by_prompt(
+    tmp_path: Path, settings: dict[str, Any], paired: bool
+) -> None:
+    watch = EarlyPeak(**QUICK | settings)
+    first = [Elsewhere()] if settings.get("monitor") == "elsewhere" else []
+    run(tmp_path, watch, 2, first=first, task=Many())
+    assert len(watch.watch.points) == 2
+    assert watch.watch.paired == paired
+
+
+class Elsewhere(Callback):
+    """Measures something after every update."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.callback_metrics["elsewhere"] = torch.tensor(0.5)
 
 
 class Seldom(Callback):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -18,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from es_lightning.analysis.forgetting import paired_change, sentence
+from es_lightning.analysis.forgetting import sentence
 from es_lightning.callbacks.forgetting import Forgetting
 from es_lightning.callbacks.kl_drift import KLDrift
 from es_lightning.callbacks.periodic import choose
@@ -130,18 +131,26 @@ def test_logged_numbers_are_those_of_the_centre(
     assert logged[f"prior/{name}_change_se"] == pytest.approx(expected, abs=1e-12)
     if name == "letters":
         right = rewards(run, generation, TASKS[name], split, accuracy=True)
+        right_before = rewards(run, 0, TASKS[name], split, accuracy=True)
         assert logged["prior/letters_accuracy"] == pytest.approx(right.mean())
+        change = right - right_before
+        assert logged["prior/letters_accuracy_change"] == pytest.approx(change.mean())
+        error = change.std(ddof=1) / np.sqrt(len(change))
+        assert logged["prior/letters_accuracy_change_se"] == pytest.approx(error, abs=1e-12)
     else:
         assert "prior/bytes_accuracy" not in logged
 
 
-def test_the_lowest_reward_so_far_and_the_mean_stand_beside_the_tasks(run: Finished) -> None:
+def test_the_lowest_reward_so_far_stands_beside_the_tasks_and_unlike_units_are_not_averaged(
+    run: Finished,
+) -> None:
     rows = run.forgetting.rows
     for index, row in enumerate(rows):
         for name in TASKS:
             assert row[f"prior/{name}_minimum"] == min(r[f"prior/{name}"] for r in rows[: index + 1])
-        assert row["prior/mean"] == pytest.approx(np.mean([row[f"prior/{name}"] for name in TASKS]))
-    assert len({row["prior/mean"] for row in rows}) > 2, "the run has changed what the model says"
+        assert "prior/mean" not in row, "a share of vowels and a mean byte have no mean"
+        assert row["prior/accuracy"] == row["prior/letters_accuracy"], "of all tasks that say what is right"
+    assert len({row["prior/bytes"] for row in rows}) > 2, "the run has changed what the model says"
 
 
 def test_the_new_task_is_measured_beside_them(run: Finished) -> None:
@@ -149,6 +158,8 @@ def test_the_new_task_is_measured_beside_them(run: Finished) -> None:
     for generation in (0, 2, 4):
         expected = rewards(run, generation, Letters(), "val").mean()
         assert rows[generation]["val/reward"] == pytest.approx(expected)
+        right = rewards(run, generation, Letters(), "val", accuracy=True).mean()
+        assert rows[generation]["val/accuracy"] == pytest.approx(right)
         assert rows[generation]["reward/mean"] == run.watch.earned[generation]
     assert "val/reward" not in rows[5]
     assert rows[5]["reward/mean"] == run.watch.earned[4], "no population follows the last centre"
@@ -169,6 +180,19 @@ def test_a_table_and_sentences_tell_the_result(run: Finished) -> None:
         assert f"to {row['final']:.3f} ({row['change']:+.3f} +- {row['change_se']:.3f}" in run.log
 
 
+def test_every_problem_of_every_look_is_kept_for_paired_comparisons(run: Finished) -> None:
+    kept = pd.read_parquet(run.folder / "tables" / "forgetting_problems.parquet")
+    assert list(kept.columns) == ["task", "problem", "look", "generation", "reward", "solved"]
+    letters = kept[kept.task == "letters"].pivot(index="problem", columns="generation", values="reward")
+    assert list(letters.index) == [f"test/{i}" for i in range(4)]
+    for row, generation in zip(run.forgetting.rows, (0, 2, 4, 5), strict=True):
+        changes = letters[generation] - letters[0]
+        assert changes.mean() == pytest.approx(row["prior/letters_change"])
+        assert changes.sem() == pytest.approx(row["prior/letters_change_se"])
+    assert kept[kept.task == "bytes"].solved.isna().all()
+    assert set(kept[kept.task == "letters"].solved) <= {0.0, 1.0}
+
+
 def test_a_table_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "tables").write_text("in the way")
     with pytest.raises(StorageError, match=r"forgetting\.json could not be written"):
@@ -183,16 +207,6 @@ def test_a_sentence_says_what_happened() -> None:
     doubtful = sentence("x", row | {"change": 0.02, "final": 0.605})
     assert "rose from 0.585 to 0.605 (+0.020 +- 0.012, which may be chance)" in doubtful
     assert "(-0.082)" in sentence("x", row | {"change_se": None})
-
-
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2))
-def test_pairs_give_the_standard_error_of_their_differences(pairs: list[tuple[float, float]]) -> None:
-    before, after = [a for a, _ in pairs], [b for _, b in pairs]
-    change, error = paired_change(before, after)
-    differences = np.array(after) - np.array(before)
-    assert change == pytest.approx(differences.mean(), abs=1e-9)
-    assert error == pytest.approx(differences.std(ddof=1) / np.sqrt(len(pairs)), abs=1e-9)
-    assert paired_change([1.0], [3.0]) == (2.0, None)
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
@@ -235,6 +249,28 @@ def test_a_resumed_run_ends_with_the_numbers_of_an_uninterrupted_one(
     part(folder, [resumed], 4, str(folder / "checkpoints" / "step=1.ckpt"))
     assert [row["generation"] for row in resumed.rows] == [0, 1, 2, 3, 4]
     assert resumed.state_dict() == whole.state_dict()
+
+
+def test_a_checkpoint_of_version_0_1_0_has_its_base_model_measured_again(
+    parts: tuple[Path, Forgetting],
+) -> None:
+    folder, whole = parts
+    path = folder / "checkpoints" / "step=2.ckpt"
+    saved = torch.load(path, weights_only=True)
+    state = saved["callbacks"][forgetting(every=1).state_key]
+    del state["looks"]
+    for base in state["base"].values():
+        del base["solved"], base["named"], base["generation"]
+    for row in state["rows"]:
+        for name in [name for name in row if "accuracy_" in name or "_null_" in name]:
+            del row[name]
+    torch.save(saved, folder / "old.ckpt")
+    resumed = forgetting(every=1)
+    part(folder, [resumed], 4, str(folder / "old.ckpt"))
+    assert resumed.base == whole.base
+    for name in ("prior/letters", "prior/letters_minimum", "prior/letters_accuracy_change_se"):
+        assert resumed.rows[-1][name] == whole.rows[-1][name]
+    assert [look.generation for look in resumed.looks["letters"]] == [3, 4]
 
 
 def test_what_an_interruption_has_cut_off_is_made_up_for(
@@ -360,6 +396,7 @@ class Empty(Letters):
         ({"split": "train"}, "split is 'train'"),
         ({"tasks": {"a b": Letters()}}, "letters, digits"),
         ({"tasks": {"mean": Letters()}}, "'mean': rename"),
+        ({"tasks": {"accuracy": Letters()}}, "'accuracy': rename"),
         ({"tasks": {"a": Letters(), "a_change": Letters()}}, "'a_change': rename"),
     ],
 )
@@ -423,7 +460,7 @@ class Probed(Run):
     def module(self) -> Any:
         """The module, which brings them along."""
         tuned = super().module()
-        both = [forgetting(), KLDrift({"bytes": Bytes()}, prompts=3, max_tokens=6, every=2)]
+        both = [forgetting(), KLDrift({"bytes": Bytes()}, prompts=3, max_tokens=6, every=2, positions=5)]
         tuned.configure_callbacks = lambda: [*both, Dump(both, self.folder)]
         return tuned
 

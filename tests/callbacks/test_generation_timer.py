@@ -197,3 +197,19 @@ def test_many_generations_are_drawn_as_areas(tmp_path: Path) -> None:
     assert left.dataLim.ymax == pytest.approx(10.0)
     assert len(left.collections) == 7
     assert right.lines[0].get_ydata()[0] == 50.0
+
+
+def test_a_legend_fits_into_the_picture_and_a_long_first_generation_does_not_hide_the_others() -> None:
+    timer, tuned = GenerationTimer(), module()
+    for g, wall in enumerate((245.0, 50.0, 42.0)):
+        timer.parts.append({"generation": float(g), **parts(record((7.5,)), wall)})
+        timer.rows.append({"generation": float(g), **fractions(record((7.5,)), wall)})
+    timer.title = lambda _: tuned.base_model.name  # type: ignore[method-assign]
+    with plots.style():
+        figure = timer.figure(None)  # type: ignore[arg-type]
+        figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert figure.axes[0].get_ylim() == pytest.approx((0, 62.5))
+    assert [each.get_text() for each in figure.axes[0].texts] == [" cut off: 245 s"]

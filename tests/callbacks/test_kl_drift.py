@@ -1,6 +1,7 @@
 """Divergences of a run, against whole distributions computed with transformers in float64."""
 
 import json
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from scipy.stats import entropy
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +22,7 @@ from es_lightning.evaluation import Evaluator
 from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Choice, Completion, Evaluation, Prompt
+from es_lightning.rollout import HFEngine, RolloutEngine
 from tests.helpers.fits import Letters, fit, module, trainer
 from tests.helpers.letters import Bytes
 
@@ -66,7 +69,7 @@ class Watch(Callback):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[KLDrift, Watch, EvolutionStrategies]:
     """Three generations, measured at 0, 2 and the end."""
-    drift, watch = KLDrift({"bytes": Bytes(), "letters": Letters()}, **SMALL), Watch()
+    drift, watch = KLDrift({"bytes": Bytes(), "letters": Letters()}, **SMALL, positions=7), Watch()
     tuned, _ = fit(Letters(), tmp_path_factory.mktemp("run"), 3, callbacks=[watch, drift])
     return drift, watch, tuned
 
@@ -91,13 +94,34 @@ def terms(p: Any, q: Any, evaluation: Evaluation) -> list[np.ndarray]:
     return found
 
 
+@torch.no_grad()
+def whole(p: Any, q: Any, evaluation: Evaluation) -> list[np.ndarray]:
+    """Per prompt KL(p||q) of the two distributions of each of the completion's tokens."""
+    found = []
+    for prompt, completion in zip(evaluation.prompts, evaluation.completions, strict=True):
+        ids = torch.tensor([[*prompt.token_ids, *completion.token_ids]])
+        rows = [each(ids).logits[0, len(prompt.token_ids) - 1 : -1].softmax(-1).numpy() for each in (p, q)]
+        found.append(entropy(*rows, axis=-1))
+    return found
+
+
 def compare(row: dict[str, float], metric: str, expected: list[np.ndarray]) -> None:
     sums, sizes = np.array([each.sum() for each in expected]), np.array([each.size for each in expected])
     value, m = sums.sum() / sizes.sum(), len(expected)
     error = np.sqrt(m / (m - 1) * ((sums - value * sizes) ** 2).sum()) / sizes.sum()
     assert row[metric] == pytest.approx(value, abs=2e-5)
     assert row[f"{metric}_se"] == pytest.approx(error, abs=2e-5)
-    assert row[f"{metric}_prompts"] == pytest.approx(np.mean([e.mean() for e in expected]), abs=2e-5)
+    if "_full" not in metric:
+        assert row[f"{metric}_completion"] == pytest.approx(sums.mean(), abs=2e-4)
+        assert row[f"{metric}_completion_se"] == pytest.approx(sums.std(ddof=1) / m**0.5, abs=2e-4)
+
+
+def drawn(expected: list[np.ndarray], positions: int = 7) -> list[np.ndarray]:
+    """The terms at the places that the callback draws."""
+    of = np.repeat(np.arange(len(expected)), [len(each) for each in expected])
+    places = sorted(random.Random(0).sample(range(len(of)), min(positions, len(of))))
+    terms = np.concatenate(expected)
+    return [np.array([terms[i] for i in places if of[i] == row]) for row in range(len(expected))]
 
 
 @pytest.mark.parametrize(("index", "generation"), [(1, 2), (2, 3)])
@@ -109,9 +133,13 @@ def test_logged_numbers_are_those_of_the_exact_distributions(
     base, centre = exact(tuned, watch.centres[0]), exact(tuned, watch.centres[generation])
     row = drift.rows[index]
     compare(row, f"kl_base_tuned/{name}", terms(base, centre, watch.sampled[task][1]))
+    exact_terms = whole(base, centre, watch.sampled[task][1])
+    compare(row, f"kl_base_tuned_full/{name}", drawn(exact_terms))
     own = [evaluation for at, evaluation in watch.sampled if at == generation][task]
     found = terms(centre, base, own)
     compare(row, f"kl_tuned_base/{name}", found)
+    compare(row, f"kl_tuned_base_full/{name}", drawn(whole(centre, base, own)))
+    assert row[f"kl_tuned_base_full/{name}"] > 1e-3
     compare(row, f"kl_tuned_base_k3/{name}", [np.exp(-each) - 1 + each for each in found])
     assert abs(row[f"kl_tuned_base/{name}"]) > 1e-3
 
@@ -123,7 +151,9 @@ def test_the_unchanged_centre_has_no_divergence_at_all(
     assert [row["generation"] for row in drift.rows] == [0, 2, 3]
     groups = ("kl_base_tuned", "kl_tuned_base", "kl_tuned_base_k3")
     names = {f"{group}/{name}" for group in groups for name in ("bytes", "letters")}
-    numbers = {f"{name}{suffix}" for name in names for suffix in ("", "_se", "_prompts")}
+    numbers = {f"{name}{suffix}" for name in names for suffix in ("", "_se", "_completion", "_completion_se")}
+    full = {f"kl_{way}_full/{name}" for way in ("base_tuned", "tuned_base") for name in ("bytes", "letters")}
+    numbers |= {f"{name}{suffix}" for name in full for suffix in ("", "_se")}
     assert drift.rows[0] == {"generation": 0} | dict.fromkeys(numbers, 0.0)
 
 
@@ -169,16 +199,18 @@ class Fake(SimpleNamespace):
         ]
 
 
-def test_prompts_and_empty_completions_do_not_count() -> None:
+def test_prompts_do_not_count_and_empty_completions_have_no_nats() -> None:
     drift = KLDrift(directions=["tuned_base"])
     drift._prompts = {"t": [Prompt(str(i), "", token_ids=(1, 2, 3)[: i + 1]) for i in range(3)]}
     assert drift._divergences(Fake()) == {  # type: ignore[arg-type]
         "kl_tuned_base/t": 0.5,
         "kl_tuned_base/t_se": 0.0,
-        "kl_tuned_base/t_prompts": 0.5,
-        "kl_tuned_base_k3/t": pytest.approx(np.exp(-0.5) + 0.5 - 1),
+        "kl_tuned_base/t_completion": pytest.approx((0 + 2 * 0.5 + 0.5) / 3),
+        "kl_tuned_base/t_completion_se": pytest.approx(np.std([0, 1, 0.5], ddof=1) / 3**0.5),
+        "kl_tuned_base_k3/t": pytest.approx(k3 := np.exp(-0.5) + 0.5 - 1),
         "kl_tuned_base_k3/t_se": pytest.approx(0.0, abs=1e-12),
-        "kl_tuned_base_k3/t_prompts": pytest.approx(np.exp(-0.5) + 0.5 - 1),
+        "kl_tuned_base_k3/t_completion": pytest.approx(k3),
+        "kl_tuned_base_k3/t_completion_se": pytest.approx(k3 / 3**0.5),
     }
     drift._prompts = {"t": [Prompt("0", "", token_ids=(1,))]}
     assert drift._divergences(Fake()) == {}, "no completion has a token"  # type: ignore[arg-type]
@@ -192,7 +224,7 @@ def part(folder: Path, drift: Callback, steps: int, ckpt: str | None = None) -> 
 
 
 def test_a_resumed_run_ends_with_the_numbers_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    options = SMALL | {"every": 1}
+    options = SMALL | {"every": 1, "positions": 5}
     whole, cut, resumed = (KLDrift(**options) for _ in range(3))
     part(tmp_path / "whole", whole, 4)
     part(tmp_path / "parts", cut, 3)
@@ -226,6 +258,7 @@ class Choices(Letters):
         ({"every": 0}, "every is 0"),
         ({"directions": ["both"]}, "directions"),
         ({"directions": []}, "directions"),
+        ({"positions": -1}, "positions is -1"),
         ({"tasks": {"pass@1": Letters()}}, "letters, digits"),
         ({"tasks": {"a": Letters(), "a_se": Letters()}}, "rename a task"),
     ],
@@ -238,6 +271,20 @@ def test_values_that_make_no_sense_are_refused(options: dict[str, Any], message:
 def test_a_task_of_choices_alone_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no problem of task choices that is answered in words"):
         fit(Letters(), tmp_path, 1, callbacks=[KLDrift({"choices": Choices()})])
+
+
+class NoVocabulary(HFEngine):
+    """Tells no distributions, as most engines."""
+
+    gives_distributions = False
+
+
+def test_an_engine_without_whole_vocabularies_is_refused_before_it_starts(tmp_path: Path) -> None:
+    engine = NoVocabulary(device="cpu")
+    with pytest.raises(UsageError, match=r"positions is 4, and NoVocabulary does not .*: set positions to 0"):
+        fit(Letters(), tmp_path, 1, callbacks=[KLDrift(positions=4)], engine=engine)
+    with pytest.raises(UsageError, match="take HFEngine"):
+        RolloutEngine.distributions(engine, [], [])
 
 
 def test_a_name_that_no_logger_takes_is_changed() -> None:

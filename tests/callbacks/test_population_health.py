@@ -86,7 +86,7 @@ def test_a_resumed_run_rolls_no_centre_out_for_what_the_journal_has(
     monkeypatch.setattr(
         Evaluator,
         "evaluate",
-        lambda self, prompts: (rolled_out.append(self.generation), actual(self, prompts))[1],
+        lambda self, *asked, **more: (rolled_out.append(self.generation), actual(self, *asked, **more))[1],
     )
     tuned.history.saved = []
     run = trainer(tmp_path, 4, [health, Records()], limit_val_batches=0)
@@ -165,7 +165,7 @@ class Stage:
         self.centre: Evaluation | None = None
         monkeypatch.setattr(self.module, "centre", nn.Module(), raising=False)
         monkeypatch.setattr(self.module.rollouts, "hold_centre", lambda centre: None)
-        monkeypatch.setattr(Evaluator, "evaluate", lambda *_: self.centre)
+        monkeypatch.setattr(Evaluator, "evaluate", lambda *_, **__: self.centre)
         monkeypatch.setattr(health, "picture", "")
 
     def show(self, found: Generation) -> None:

@@ -228,6 +228,26 @@ def test_where_the_centre_was_put_back_the_law_counts_what_led_to_it(tmp_path: P
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_line_of_the_random_walk_is_named_for_what_it_is_where_members_come_in_pairs(
+    tmp_path: Path,
+) -> None:
+    watch = UpdateGeometry(every=1)
+    tuned, records = fit(Letters(), tmp_path, steps=2, callbacks=[watch], population=8, antithetic=True)
+    figure = watch.figure(tuned.trainer)
+    left = figure.axes[0]
+    [walk] = [line for line in left.get_lines() if line.get_linestyle() == "--"]
+    assert "journal's weights" in str(walk.get_label())
+    assert "alpha" not in str(walk.get_label()), "alpha sqrt(T d / N) is the law of unpaired z-scores alone"
+    entries = sum(each.numel() for each in tuned.centre.parameters())
+    variance = sum(
+        (record.lr / 8) ** 2 * float((record.weights[::2] - record.weights[1::2]).square().sum())
+        for record in records.generations
+    )
+    assert walk.get_ydata()[-1] == pytest.approx((variance * entries) ** 0.5, rel=1e-6)
+    plain = records.generations[0].lr * (2 * entries / 8) ** 0.5
+    assert abs(walk.get_ydata()[-1] / plain - 1) > 0.05
+
+
 class BackAtTheEnd(Callback):
     """Puts the centre back to the one before some generation when training is over."""
 

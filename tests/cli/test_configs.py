@@ -11,16 +11,20 @@ from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.regularisers import Regulariser
 from es_lightning.algorithm.schedules import Schedule
 from es_lightning.algorithm.shaping import SHAPINGS
+from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.cli import command_line as cli
 from es_lightning.cli.opened import OpenedSettings
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.cli.vocabulary import plug_ins
+from es_lightning.landscape.curvature_settings import CurvatureSettings
 from es_lightning.landscape.probe import ProbeSettings
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "configs").rglob("*.yaml"))
 PROBES = [path for path in EVERY if path.parent.name == "probe"]
-CONFIGS = [path for path in EVERY if path not in PROBES]
+CURVATURES = [path for path in EVERY if path.parent.name == "curvature"]
+BASELINES = [path for path in EVERY if path.parent.name == "baselines"]
+CONFIGS = [path for path in EVERY if path not in PROBES + CURVATURES + BASELINES]
 
 
 def _named_before(recipe: Path) -> str:
@@ -78,6 +82,28 @@ def test_a_probe_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pyt
     assert made.total >= 180
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"es-lightning probe -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
+
+
+@pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.name)
+def test_a_baseline_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenedSettings, "instantiate_classes", lambda self: None)
+    read_short_names()
+    settings = OpenedSettings(with_full_names(["-c", str(path)]), {"baseline": BaselineSettings})
+    made = BaselineSettings(**vars(settings.asked.baseline))
+    assert made.method == path.stem
+    made.check_batch(settings.asked.data.prompts_per_generation)
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"es-lightning baseline -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
+
+
+@pytest.mark.parametrize("path", CURVATURES, ids=lambda path: path.name)
+def test_a_curvature_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenedSettings, "instantiate_classes", lambda self: None)
+    read_short_names()
+    settings = OpenedSettings(with_full_names(["-c", str(path)]), {"curvature": CurvatureSettings})
+    assert CurvatureSettings(**vars(settings.asked.curvature)).pairs == 64
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"es-lightning curvature -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from es_lightning.cli import main
 from es_lightning.cli.opened import opened
 from es_lightning.landscape.probe_store import LINES, TABLE, ProbeResults
 from es_lightning.models import BaseModel
+from es_lightning.rollout import HFEngine
 
 CONFIG = """
 model: {base: tiny, engine: {class_path: HFEngine, init_args: {dtype: float32}}, sampling: {max_tokens: 6}}
@@ -39,15 +42,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "runs" / "probe-mine"
 
 
-def again(folder: Path, *arguments: str) -> None:
-    main(["probe", "-c", str(folder.parents[1] / "mine.yaml"), "--output", str(folder), *arguments])
+def again(folder: Path, *arguments: str, config: str = "") -> None:
+    config = config or str(folder.parents[1] / "mine.yaml")
+    main(["probe", "-c", config, "--output", str(folder), *arguments])
 
 
 def test_it_leaves_a_table_and_a_report(folder: Path) -> None:
     results = ProbeResults.read(folder)
     assert len(results.table) == 24
-    assert results.header["model"] == "tiny" and results.header["parameters"] == 115264
-    assert np.isfinite(results.rewards(0.05)).all() and results.rewards(0.05).shape == (2, 6, 4)
+    assert results.header["model"] == "tiny"
+    assert results.header["parameters"] == 115264
+    assert np.isfinite(results.rewards(0.05)).all()
+    assert results.rewards(0.05).shape == (2, 6, 4)
     assert {path.name for path in (folder / "report").iterdir()} >= NAMES
 
 
@@ -128,10 +134,62 @@ def test_settings_are_refused_in_one_sentence(
     assert (folder / LINES).read_bytes() == before
 
 
+def test_the_bits_of_a_replayed_candidate_are_those_that_the_engine_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, torch.Tensor]] = []
+    original = HFEngine.load_weights
+
+    def noted(engine: HFEngine, named_tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        given.append({name: tensor.clone() for name, tensor in named_tensors})
+        original(engine, given[-1].items())
+
+    monkeypatch.setattr(HFEngine, "load_weights", noted)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    options = ["--model.engine.init_args.dtype", "bfloat16", "--model.check_engine", "false"]
+    folder = tmp_path / "probe"
+    main(["probe", "-c", str(tmp_path / "mine.yaml"), "--output", str(folder), *options])
+    candidates = given[-25:-1]  # the last is the centre
+    for number in (0, 19):
+        output = tmp_path / str(number)
+        main(["replay", "--probe", str(folder), "--candidate", str(number), "--output", str(output)])
+        stored = load_file(output / "model.safetensors")
+        assert stored.keys() <= candidates[number].keys()
+        for name, tensor in stored.items():
+            assert tensor.dtype == torch.bfloat16
+            assert torch.equal(tensor, candidates[number][name])
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_the_command_killed_at_any_moment_goes_on_to_the_same_table(folder: Path, tmp_path: Path) -> None:
+    there, random = tmp_path / "there", np.random.default_rng()
+    config = str(folder.parents[1] / "mine.yaml")
+    command = [sys.executable, "-m", "es_lightning", "probe", "-c", config, "--output", str(there)]
+    for lines in random.choice(np.arange(1, 20), 2, replace=False).tolist():
+        process = subprocess.Popen(command, cwd=tmp_path)
+        while process.poll() is None and _lines(there / LINES) < lines:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    again(there, config=config)
+    assert (there / TABLE).read_bytes() == (folder / TABLE).read_bytes()
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_two_ranks_find_what_one_finds(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 10])
+def test_two_ranks_find_what_one_finds_and_go_on_with_its_probe(
+    folder: Path, tmp_path: Path, kept: int
+) -> None:
     config = str(folder.parents[1] / "mine.yaml")
+    (tmp_path / "two").mkdir()
+    begun = (folder / LINES).read_text().splitlines(keepends=True)[:kept]
+    (tmp_path / "two" / LINES).write_text("".join(begun))
     options = ["--trainer.devices", "2", "--output", str(tmp_path / "two")]
     command = [sys.executable, "-m", "es_lightning", "probe", "-c", config, *options]
     subprocess.run(command, check=True, cwd=tmp_path, timeout=200)

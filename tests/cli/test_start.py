@@ -54,6 +54,7 @@ def run(folder: Path, forbidden: tuple[str, ...], *arguments: str) -> str:
         ("fetch", "embedded model:"),
         ("replay --help", "--journal"),
         ("plan --help", "--dollars_per_hour"),
+        ("simulate --help", "--populations"),
     ],
 )
 def test_a_small_command_imports_nothing_slow(arguments: str, words: str, tmp_path: Path) -> None:
@@ -88,7 +89,9 @@ def test_help_of_fetch_downloads_nothing(
 
 def test_the_help_names_every_command() -> None:
     listed = re.findall(
-        r"^  (\w+) ", usage.HELP.partition("commands:")[2].partition("examples:")[0], re.MULTILINE
+        r"^  ([a-z][a-z-]+) ",
+        usage.HELP.partition("train and evaluate:")[2].partition("examples:")[0],
+        re.MULTILINE,
     )
     assert sorted(listed) == sorted([*command_line.CommandLine.subcommands(), *entry.LIGHT])
     assert set(usage.HEAVY) == set(usage.WHAT) == set(command_line.CommandLine.subcommands())
@@ -105,7 +108,11 @@ def test_versions() -> None:
 def test_the_options_of_replay_are_its_arguments() -> None:
     expected = {name: one.default for name, one in inspect.signature(replay).parameters.items()}
     parser = commands.replay_parser()
-    assert parser.options == ["--help", *(f"--{name}" for name in expected)]
+    of_a_probe = {"--probe", "--candidate"}
+    assert [name for name in parser.options if name not in of_a_probe] == [
+        "--help",
+        *(f"--{name}" for name in expected),
+    ]
     optional = {name: value for name, value in expected.items() if value is not inspect.Parameter.empty}
     settings = vars(parser.read(["--journal", "a", "--output", "b"]))
     assert {name: settings[name] for name in optional} == optional
@@ -167,13 +174,15 @@ def test_an_installed_package_finds_its_configs(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "es_lightning", place, ignore=shutil.ignore_patterns("*.jsonl", "__pycache__"))
     shutil.copytree(ROOT / "configs", place / "configs")
     names = ["configs/demo.yaml", "demo.yaml", "configs/recipes/mezo.yaml", "mezo.yaml", "other/demo.yaml"]
+    names += ["configs/probe/demo.yaml", "probe/demo.yaml", "qwen25.yaml"]
     arguments = [f"--config={name}" for name in names]
     code = f"from es_lightning.cli.configs import with_packaged as w; print(*w({arguments}))"
     environment = {**os.environ, "PYTHONPATH": str(place.parent)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     demo, mezo = place / "configs" / "demo.yaml", place / "configs" / "recipes" / "mezo.yaml"
-    expected = [f"--config={path}" for path in (demo, demo, mezo, mezo, "other/demo.yaml")]
+    probes = [place / "configs" / "probe" / name for name in ("demo.yaml", "demo.yaml", "qwen25.yaml")]
+    expected = [f"--config={path}" for path in (demo, demo, mezo, mezo, "other/demo.yaml", *probes)]
     assert done.stdout.split() == expected, done.stderr
 
 

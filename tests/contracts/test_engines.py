@@ -191,6 +191,24 @@ def test_logprobs_are_those_of_transformers(
     torch.testing.assert_close(hf.logprobs(ids.tolist())[0], expected, atol=1e-5, rtol=0)
 
 
+def test_an_engine_tells_the_whole_distributions_that_its_logprobs_are_of_or_says_that_it_does_not(
+    engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt]
+) -> None:
+    sequences = [prompt.token_ids for prompt in prompts]
+    positions = [[1, len(ids) - 1] for ids in sequences]
+    if not engine.gives_distributions:
+        with pytest.raises(UsageError, match="does not tell the log-probabilities of the whole vocabulary"):
+            engine.distributions(sequences, positions)
+        return
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    found = list(engine.distributions(sequences, positions))
+    for rows, logprobs, ids in zip(found, engine.logprobs(sequences), sequences, strict=True):
+        assert rows.shape == (2, centre.config.vocab_size)
+        torch.testing.assert_close(rows.logsumexp(-1), torch.zeros(2), atol=1e-5, rtol=0)
+        told = [float(rows[0, ids[1]]), float(rows[1, ids[-1]])]
+        assert told == pytest.approx([float(logprobs[0]), float(logprobs[-1])], abs=1e-5)
+
+
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_a_prefix_in_common_is_computed_once_per_member_and_never_taken_from_another_one(

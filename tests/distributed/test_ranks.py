@@ -101,6 +101,11 @@ def test_what_a_divided_centre_cannot_do_is_refused(
         Ranks(strategy, lane_size=2).divide(nn.Linear(2, 2, bias=biased))
 
 
+def test_a_centre_is_divided_without_a_fit_too() -> None:
+    with pytest.raises(UsageError, match="too few for the 2 ranks of a lane"):
+        Ranks(Two(shard_centre=True), lane_size=2).divide(nn.Linear(2, 2, bias=False))
+
+
 def test_a_rank_on_its_own_tells_everything_to_itself() -> None:
     ranks = Ranks()
     assert (ranks.rank, ranks.world, ranks.lane) == (0, 1, Lane())

@@ -20,7 +20,7 @@ from es_lightning.landscape import known
 from es_lightning.landscape.best_of import best_of
 from es_lightning.landscape.known import KnownLandscape
 from es_lightning.landscape.probe import Probe, ProbeSettings
-from es_lightning.landscape.probe_store import LINES, TABLE, ProbeResults
+from es_lightning.landscape.probe_store import ABOUT, LINES, TABLE, ProbeResults
 from es_lightning.landscape.probe_summary import ProbeTable, SigmaSummary, summarise
 
 SIGMA, COUNT = 0.5, 720  # candidates
@@ -106,14 +106,15 @@ def test_seeds_are_the_same_at_every_sigma_and_others_in_every_batch(tmp_path: P
     by_group = {}
     for sigma, batch, seed in zip(table["sigma"], table["batch"], table["seed"], strict=True):
         by_group.setdefault((batch, sigma), []).append(seed)
-    assert by_group[0, 0.1] == by_group[0, 0.2] and by_group[1, 0.1] == by_group[1, 0.2]
+    assert by_group[0, 0.1] == by_group[0, 0.2]
+    assert by_group[1, 0.1] == by_group[1, 0.2]
     assert not set(by_group[0, 0.1]) & set(by_group[1, 0.1])
     assert table["candidate"] == list(range(SMALL.total))
 
 
 def test_the_table_holds_what_the_seeds_give(tmp_path: Path) -> None:
     landscape = known.quadratic(3, prompts=4, start=0.7)
-    results = Probe(landscape, replace(SMALL, antithetic=True), tmp_path, {"task": "known"}).run()
+    results = Probe(landscape, replace(SMALL, antithetic=True, largest=5), tmp_path, {"task": "known"}).run()
     for number in (0, 1, 17, SMALL.total - 1):
         each = results.candidate(number)
         expected = landscape.rewards((landscape.start + each.sigma * landscape.noise(each.member))[None])[0]
@@ -122,7 +123,8 @@ def test_the_table_holds_what_the_seeds_give(tmp_path: Path) -> None:
     assert results.header["task"] == "known"
     np.testing.assert_allclose(results.changes(0.1), results.rewards(0.1).mean(2) - results.centre.mean())
     read = ProbeResults.read(tmp_path)
-    assert read.table.equals(results.table) and read.header == results.header
+    assert read.table.equals(results.table)
+    assert read.header == results.header
     with pytest.raises(UsageError, match="no candidate 40"):
         read.candidate(SMALL.total)
 
@@ -170,6 +172,26 @@ def test_finished_chunks_are_not_evaluated_again(whole: Path, tmp_path: Path) ->
     assert sum(count for _, count in asked) == SMALL.total - 13
 
 
+def test_a_rank_on_another_machine_goes_on_where_rank_0_does(whole: Path, tmp_path: Path) -> None:
+    lines = (whole / LINES).read_text().splitlines()
+    like, asked = _chunks_of_three(), []
+
+    class SecondRank(KnownLandscape):
+        def members(self, members, sigma):
+            asked.append(len(members))
+            return super().members(members, sigma)
+
+        def share(self, payload):
+            assert not payload
+            return "\n".join(lines[: 2 + 13]).encode()
+
+    landscape = SecondRank(like.rewards, like.start, 3)
+    results = Probe(landscape, SMALL, tmp_path / "not_here", writes=False).run()
+    assert results.table.equals(ProbeResults.read(whole).table)
+    assert sum(asked) == SMALL.total - 13
+    assert not (tmp_path / "not_here").exists()
+
+
 SCRIPT = """
 import sys, time
 from dataclasses import replace
@@ -196,7 +218,8 @@ def test_a_probe_killed_again_and_again_ends_with_the_same_table(whole: Path, tm
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     for attempt in range(8):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ), cwd=tmp_path)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
         if attempt < 4:
             time.sleep(random.uniform(0.0, 0.25))
             process.send_signal(signal.SIGKILL)
@@ -221,7 +244,8 @@ def test_a_probe_killed_again_and_again_ends_with_the_same_table(whole: Path, tm
         ({"prompts": 0}, "probe.prompts is 0"),
         ({"split": "dev"}, "train, val or test"),
         ({"members": 20, "largest": 50}, "raise probe.members, or lower probe.largest"),
-        ({"members": 11, "antithetic": True}, "even"),
+        ({"members": 11, "antithetic": True, "largest": 5}, "even"),
+        ({"antithetic": True}, "a batch has 5 pairs, of which no 10 can be drawn"),
     ],
 )
 def test_settings_that_no_probe_can_have(changes: dict, message: str) -> None:
@@ -233,7 +257,8 @@ def test_too_few_problems_are_refused_and_a_pool_is_drawn_by_its_seed() -> None:
     with pytest.raises(UsageError, match="split train has 63 problems"):
         SMALL.choose(range(63))
     first = SMALL.choose(range(200))
-    assert first == sorted(set(first)) and len(first) == 64
+    assert first == sorted(set(first))
+    assert len(first) == 64
     assert SMALL.choose(range(200)) == first != replace(SMALL, pool_seed=1).choose(range(200))
 
 
@@ -288,6 +313,16 @@ def test_an_engine_that_does_not_repeat_itself_is_named(
 
     Probe(Drifting(like.rewards, like.start), SMALL, tmp_path).run()
     assert "The same centre earns +0.01 after the candidates, on 8 of 8 prompts something else" in caplog.text
+    about = json.loads((tmp_path / ABOUT).read_text())
+    assert about["drift"] == pytest.approx(0.01)
+    np.testing.assert_allclose(about["centre_rewards_after"], np.add(about["centre_rewards"], 0.01))
+
+
+def test_what_a_probe_is_stands_in_a_file_for_people_too(whole: Path) -> None:
+    about, results = json.loads((whole / ABOUT).read_text()), ProbeResults.read(whole)
+    assert about["centre_rewards"] == about["centre_rewards_after"] == results.centre.tolist()
+    assert (about["drift"], about["members"], about["batches"]) == (0, 10, 2)
+    assert about["checksum"] == results.header["checksum"]
 
 
 def test_best_of_n_of_the_table_is_brute_force(tmp_path: Path) -> None:

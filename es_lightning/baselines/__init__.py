@@ -1,0 +1,1 @@
+"""Reinforcement learning on the same tasks, prompts and rewards as evolution strategies, through TRL."""

@@ -1,0 +1,117 @@
+"""What a baseline is trained with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from es_lightning.errors import UsageError
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "grpo": {"loss_type": "grpo", "scale_rewards": "group"},
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28},
+    "rloo": {},
+}
+"""Options of TRL by method: GRPO (arXiv 2402.03300), Dr. GRPO (2503.20783: no division by the standard
+deviation nor by the length), DAPO (2503.14476: token-level loss, a higher upper clip), RLOO (2402.14740)."""
+
+
+@dataclass(frozen=True)
+class BaselineSettings:
+    """How a policy is trained by reinforcement learning.
+
+    The prompts of an update are those that a generation of ES draws: ``data.prompts_per_generation`` of them.
+
+    Args:
+        method: ``grpo``, ``dr_grpo``, ``dapo`` or ``rloo``.
+        updates: policy updates, one per batch of prompts.
+        group: completions of each prompt, G.
+        lr: learning rate of AdamW.
+        beta: price of a nat from the base model; above 0, a second copy of the base is held.
+        epsilon: clip of the probability ratio; it counts only where ``passes`` is above 1.
+        temperature: of the sampled completions.
+        passes: optimizer steps on the same completions.
+        minibatch: completions of one backward pass; the gradient of an update is their mean.
+        max_grad_norm: gradients of a larger norm are scaled down.
+        evaluate_every: updates between two validations.
+        seed: of the samples.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+
+    method: str = "grpo"
+    updates: int = 50
+    group: int = 8
+    lr: float = 1e-6
+    beta: float = 0.0
+    epsilon: float = 0.2
+    temperature: float = 1.0
+    passes: int = 1
+    minibatch: int = 16
+    max_grad_norm: float = 1.0
+    evaluate_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what TRL could not train with."""
+        if self.method not in METHODS:
+            raise UsageError(f"baseline.method is {self.method}: give one of {', '.join(METHODS)}.")
+        for name, least in (
+            ("updates", 1),
+            ("group", 2),
+            ("passes", 1),
+            ("minibatch", 1),
+            ("evaluate_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise UsageError(f"baseline.{name} is {getattr(self, name)}: give at least {least}.")
+        for name in ("lr", "epsilon", "temperature", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"baseline.{name} is {getattr(self, name)}: give a number above 0.")
+        if not 0 <= self.beta < math.inf:
+            raise UsageError(f"baseline.beta is {self.beta}: give 0 or more.")
+
+    def check_batch(self, prompts: int) -> None:
+        """Refuse minibatches that do not divide an update's completions.
+
+        Args:
+            prompts: of an update.
+
+        Raises:
+            UsageError: the message says which numbers would do.
+        """
+        completions = prompts * self.group
+        if completions % self.minibatch:
+            near = max(size for size in range(1, self.minibatch) if completions % size == 0)
+            raise UsageError(
+                f"baseline.minibatch is {self.minibatch}, which does not divide the {completions} "
+                f"completions of an update ({prompts} prompts, {self.group} each): give {near}, for example."
+            )
+
+    def options(self, prompts: int, max_tokens: int) -> dict[str, Any]:
+        """Return the arguments of TRL's config.
+
+        Args:
+            prompts: of an update.
+            max_tokens: most new tokens of a completion.
+        """
+        return {
+            **METHODS[self.method],
+            "max_steps": self.updates * self.passes,
+            "num_iterations": self.passes,
+            "num_generations": self.group,
+            "per_device_train_batch_size": self.minibatch,
+            "gradient_accumulation_steps": prompts * self.group // self.minibatch,
+            "max_completion_length": max_tokens,
+            "temperature": self.temperature,
+            "learning_rate": self.lr,
+            "lr_scheduler_type": "constant",
+            "beta": self.beta,
+            "epsilon": self.epsilon,
+            "max_grad_norm": self.max_grad_norm,
+            "seed": self.seed,
+        }

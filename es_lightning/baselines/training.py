@@ -1,0 +1,270 @@
+"""Train a policy by reinforcement learning, graded and evaluated by the code that evaluates ES."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from es_lightning.algorithm.tensors import checksum
+from es_lightning.analysis.flops import of_policy_update
+from es_lightning.baselines.child import Child
+from es_lightning.baselines.same_prompts import texts_of
+from es_lightning.baselines.settings import BaselineSettings
+from es_lightning.errors import DivergenceError
+from es_lightning.evaluation.metrics import evaluation_means, means
+from es_lightning.evaluation.parts import Parts
+from es_lightning.records import Completion, Evaluation, Prompt
+from es_lightning.rollout.text import completed, end_ids
+from es_lightning.system.files import Lines, to_json
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+log = logging.getLogger(__name__)
+UPDATES = "updates.jsonl"
+
+
+class PolicyTraining:
+    """One baseline, from the base model to the trained policy.
+
+    Args:
+        parts: base model, engine and task; not started.
+        settings: how the policy is trained.
+        folder: of the run.
+        loggers: get metrics by update, under the names that a fit has.
+    """
+
+    def __init__(
+        self, parts: Parts, settings: BaselineSettings, folder: Path, loggers: Sequence[Logger] = ()
+    ) -> None:
+        self.parts, self.settings, self.folder, self.loggers = parts, settings, folder, loggers
+        self.tokens, self.rollouts, self.flops = 0, 0, 0.0
+        self._update: dict[str, float] = {}  # what the update under way has measured
+
+    def prepare(self) -> None:
+        """Encode all prompts and refuse what cannot be trained, before anything is started.
+
+        Raises:
+            UsageError: the message says what to change.
+        """
+        data, parts = self.parts.data, self.parts
+        self.settings.check_batch(data.batch_size)
+        for split in ("train", "val", "test"):
+            if split == "train" or data.has(split):
+                data.encode(
+                    split,
+                    lambda prompts: parts.rollouts.reserve(parts.base, prompts, None, data.drop_long_prompts),
+                )
+        batches = [data.batch(update) for update in range(self.settings.updates)]
+        self.prompts = list({prompt.id: prompt for batch in batches for prompt in batch}.values())
+        numbers = {prompt.id: number for number, prompt in enumerate(self.prompts)}
+        self.batches = [[numbers[prompt.id] for prompt in batch] for batch in batches]
+        self.texts = texts_of(self.prompts, parts.base.tokenizer)
+        self._end_ids = end_ids(_generation_config(parts.base.folder), parts.base.tokenizer)
+
+    def run(self) -> dict[str, Any]:
+        """Train, evaluate and export; returns what summary.json holds.
+
+        Raises:
+            RolloutError: TRL has failed.
+            DivergenceError: a loss or a weight is not finite.
+        """
+        held_out = "test" if self.parts.data.has("test") else "val"
+        self.centre = self.parts.start()
+        self.rows = Lines(self.folder / UPDATES, [to_json({"baseline": vars(self.settings)})])
+        before = self.evaluate(held_out)
+        self._validate(0, None)
+        begun = perf_counter()
+        with Child(self._job(), self.folder / "trl.log") as child:
+            for message in child.messages():
+                getattr(self, f"_on_{message.pop('kind')}")(child, **message)
+        self._weights = load_file(self.folder / "policy.safetensors")
+        after = self.evaluate(held_out, self._weights)
+        digits = checksum(self._held().items())
+        return {
+            "baseline": vars(self.settings),
+            "base": self.parts.base.name,
+            "task": self.parts.task.name,
+            "updates": self.settings.updates,
+            "held_out_split": held_out,
+            "held_out_before": before["val/reward"],
+            "held_out_after": after["val/reward"],
+            "rollouts": self.rollouts,
+            "tokens": self.tokens,
+            "flops": self.flops,
+            "training_seconds": self._seconds,
+            "seconds_with_validation": round(perf_counter() - begun, 3),
+            "centre_checksum": digits,
+        }
+
+    def _job(self) -> dict[str, Any]:
+        parts, settings = self.parts, self.settings
+        max_tokens = parts.rollouts.sampling.max_tokens
+        return {
+            "base": str(parts.base.folder),
+            "trust_remote_code": parts.base.trust_remote_code,
+            "texts": self.texts,
+            "updates": self.batches,
+            "method": settings.method,
+            "options": settings.options(parts.data.batch_size, max_tokens),
+            "evaluate_every": settings.evaluate_every,
+            "folder": str(self.folder),
+            "device": parts.device.type,
+            "threads": len(os.sched_getaffinity(0)),
+        }
+
+    # What the child asks --------------------------------------------------------------------------
+
+    def _on_grade(
+        self,
+        child: Child,
+        numbers: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+    ) -> None:
+        """Grade completions as those of a member are graded."""
+        asked = [self.prompts[number] for number in numbers]
+        for prompt, ids in zip(asked, prompts, strict=True):
+            if tuple(ids) != prompt.token_ids:
+                raise RuntimeError(f"TRL read other tokens than the engine for problem {prompt.id}.")
+        evaluation = self.grade(asked, completions)
+        self._measure(evaluation)
+        child.answer({"rewards": [score["reward"] for score in evaluation.scores]})
+
+    def _on_update(
+        self, child: Child, update: int, seconds: float, peak: int, logs: Mapping[str, float]
+    ) -> None:
+        """Log an update."""
+        loss = float(logs["loss"])
+        if loss != loss or abs(loss) == float("inf"):
+            raise DivergenceError(f"the loss of update {update} is {loss}: lower baseline.lr.")
+        self._seconds = round(seconds, 3)
+        metrics = {
+            **self._update,
+            "train/loss": loss,
+            "train/grad_norm": float(logs.get("grad_norm", 0.0)),
+            "train/kl": float(logs.get("kl", 0.0)),
+            "cost/rollouts": float(self.rollouts),
+            "cost/tokens": float(self.tokens),
+            "cost/seconds": seconds,
+            "cost/flops": self.flops,
+            "cost/peak_bytes": float(peak),
+        }
+        self._log(update, metrics)
+        reward = self._update["reward/mean"]
+        log.info("update %d of %d: reward %.4g, loss %.3g", update, self.settings.updates, reward, loss)
+
+    def _on_evaluate(self, child: Child, update: int, weights: str) -> None:
+        """Evaluate the policy on the validation prompts, greedily, as ES evaluates its centre."""
+        self._validate(update, load_file(weights))
+        child.answer({"go": True})
+
+    # Measuring ------------------------------------------------------------------------------------
+
+    def grade(self, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]]) -> Evaluation:
+        """Return texts and scores of sampled tokens, as the engine that sampled them would have them.
+
+        Args:
+            prompts: one for each completion.
+            tokens: new tokens of each completion.
+        """
+        base, sampling = self.parts.base, self.parts.rollouts.sampling
+        texts: list[Completion] = [
+            completed(base.tokenizer, prompt.token_ids, ids, self._end_ids, sampling.stop)
+            for prompt, ids in zip(prompts, tokens, strict=True)
+        ]
+        grading = self.parts.data.scorer.round(len(texts))
+        scores = grading.add(prompts, texts, "an update").scores()
+        return Evaluation(tuple(prompts), tuple(texts), scores, 1)
+
+    def _measure(self, evaluation: Evaluation) -> None:
+        """Note rewards and costs of the completions that an update learns from."""
+        rewards = torch.tensor([score["reward"] for score in evaluation.scores], dtype=torch.float64)
+        groups = rewards.view(-1, self.settings.group)
+        lengths = [len(each.token_ids) for each in evaluation.completions]
+        read = [len(prompt.token_ids) for prompt in evaluation.prompts]
+        self.rollouts += len(lengths)
+        self.tokens += sum(lengths)
+        parameters = sum(each.numel() for each in self.centre.parameters())
+        length = (sum(lengths) + sum(read)) / len(lengths)
+        self.flops += of_policy_update(self.settings.group, parameters, len(groups), length)
+        scores = {name: value for name, value in means(evaluation.scores, "reward").items()}
+        scores.pop("reward/reward")
+        self._update = {
+            **scores,
+            "reward/mean": float(rewards.mean()),
+            "reward/std": float(groups.std(dim=1, correction=0).mean()),
+            "reward/min": float(rewards.min()),
+            "reward/max": float(rewards.max()),
+            "completion_tokens": sum(lengths) / len(lengths),
+        }
+
+    def _validate(self, update: int, weights: Mapping[str, Tensor] | None) -> None:
+        if self.parts.data.has("val"):
+            self._log(update, self.evaluate("val", weights, update))
+
+    def evaluate(
+        self, split: str, weights: Mapping[str, Tensor] | None = None, update: int | None = None
+    ) -> dict[str, float]:
+        """Evaluate the base model or a policy on a split.
+
+        Args:
+            split: ``val`` or ``test``.
+            weights: of the policy, by name; None is the base model.
+            update: number of updates that the policy has seen, for the record of per-prompt rewards.
+        """
+        parts, rollouts = self.parts, self.parts.rollouts
+        with torch.no_grad():
+            if weights is not None:
+                _copy(weights, self.centre)
+            rollouts.forget()
+            rollouts.hold_centre(self.centre)
+            found = parts.evaluator().evaluate(parts.data.prompts(split))
+        if update is not None:
+            self.rows.append(to_json({"validated": update, "rewards": list(found.rewards)}))
+        return evaluation_means(found, "val")
+
+    def _held(self) -> dict[str, Tensor]:
+        return dict(self.centre.named_parameters())
+
+    def _log(self, update: int, metrics: Mapping[str, float]) -> None:
+        self.rows.append(to_json({"update": update, **metrics}))
+        for logger in self.loggers:
+            logger.log_metrics(dict(metrics), step=update)
+
+
+def _generation_config(folder: Path) -> GenerationConfig | None:
+    has_one = (folder / "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(folder) if has_one else None
+
+
+def _copy(weights: Mapping[str, Tensor], centre: nn.Module) -> None:
+    """Put a policy's weights into a model of the same architecture."""
+    for name, parameter in centre.named_parameters():
+        parameter.copy_(weights[name])
+
+
+def needed_bytes(parameters: int, settings: BaselineSettings, length: int, vocabulary: int) -> int:
+    """Estimate the memory of training beside the engine: what it takes at the least.
+
+    Args:
+        parameters: of the model.
+        settings: how it is trained.
+        length: most tokens of a prompt with its completion.
+        vocabulary: tokens that a logit is computed for.
+
+    Returns:
+        Bytes: float32 weights, gradients and two moments of AdamW, a second copy of the weights with
+        ``beta``, and the logits of a minibatch with their gradients.
+    """
+    copies = 4 + (settings.beta > 0)
+    return 4 * (copies * parameters + 3 * settings.minibatch * length * vocabulary)

@@ -1,0 +1,154 @@
+"""TRL in a process of its own: it samples and takes gradient steps, and asks its parent for rewards.
+
+It speaks JSON lines: the first line that it reads is the job; then it writes ``grade`` (prompts and
+completions as tokens, answered by rewards), ``update`` (what an update cost and gave), and ``evaluate``
+(where the policy's weights lie; it goes on when it is answered). It knows no task and no engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Parent:
+    """The two pipes to the process that started this one."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)  # whatever libraries print goes to the log, and not between the lines
+        self.waited = 0.0
+        """Seconds that this process waited for an evaluation, which is not training."""
+
+    def read(self) -> dict[str, Any]:
+        """Return the next line; the end of the pipe ends this process."""
+        line = sys.stdin.readline()
+        if not line:
+            raise SystemExit(1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Write a line."""
+        self._out.write(json.dumps({"kind": kind, **values}) + "\n")
+        self._out.flush()
+
+    def ask(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Write a line, and wait for its answer."""
+        self.tell(kind, **values)
+        return self.read()
+
+    def wait_for(self, kind: str, **values: Any) -> None:
+        """Do the same, off the clock."""
+        begun = time.perf_counter()
+        self.ask(kind, **values)
+        self.waited += time.perf_counter() - begun
+
+
+def train(job: dict[str, Any], parent: Parent) -> None:
+    """Train as the job says.
+
+    Args:
+        job: base, texts of all prompts, for each update the prompts' numbers, options of TRL, folder.
+        parent: grades and evaluates.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.rloo_config import RLOOConfig
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    torch.set_num_threads(job["threads"])
+    trusted = job["trust_remote_code"]
+    tokenizer = AutoTokenizer.from_pretrained(job["base"], trust_remote_code=trusted, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32, trust_remote_code=trusted)
+    rows = [{"prompt": job["texts"][at], "number": at} for batch in job["updates"] for at in batch]
+
+    def reward(
+        prompts: list[str], completion_ids: list[list[int]], number: list[int], **_: Any
+    ) -> list[float]:
+        tokens = tokenizer(text=prompts)["input_ids"]
+        answer = parent.ask("grade", numbers=number, prompts=tokens, completions=completion_ids)
+        rewards: list[float] = answer["rewards"]
+        return rewards
+
+    kind, config = (RLOOTrainer, RLOOConfig) if job["method"] == "rloo" else (GRPOTrainer, GRPOConfig)
+    trainer = kind(
+        model=model,
+        reward_funcs=reward,
+        args=config(
+            output_dir=str(Path(job["folder"]) / "trl"),
+            use_cpu=job["device"] == "cpu",
+            bf16=False,
+            gradient_checkpointing=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            shuffle_dataset=False,
+            **job["options"],
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[_watch(job, parent)],
+    )
+    trainer.train()
+
+
+def _watch(job: dict[str, Any], parent: Parent) -> Any:
+    from safetensors.torch import save_file
+    from transformers import TrainerCallback
+
+    passes, every = job["options"]["num_iterations"], job["evaluate_every"]
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Tells the parent of every update, and waits while it evaluates the policy."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.begun = time.perf_counter()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            update, rest = divmod(state.global_step, passes)
+            if rest or "loss" not in logs:
+                return
+            seconds = time.perf_counter() - self.begun - parent.waited
+            parent.tell("update", update=update, seconds=seconds, peak=_peak(), logs=logs)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            update, rest = divmod(state.global_step, passes)
+            last = update == len(job["updates"])
+            if rest or (update % every and not last):
+                return
+            path = Path(job["folder"]) / "policy.safetensors"
+            named = {
+                name: each.detach().float().cpu().contiguous() for name, each in model.named_parameters()
+            }
+            save_file(named, path)
+            parent.wait_for("evaluate", update=update, weights=str(path))
+
+    return Watch()
+
+
+def _peak() -> int:
+    """Return the most bytes of memory that this process has had: the accelerator's if there is one."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    pipes = Parent()
+    train(pipes.read(), pipes)

@@ -1,0 +1,90 @@
+"""``es-lightning baseline``: reinforcement learning on the task, prompts and rewards of a fit."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from es_lightning.baselines.child import require_trl
+from es_lightning.baselines.settings import BaselineSettings
+from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
+from es_lightning.cli.opened import opened_with
+from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.errors import UsageError
+from es_lightning.evaluation.parts import Parts
+from es_lightning.system.files import replacing
+from es_lightning.system.folders import check_writable
+from es_lightning.system.hardware import free_memory
+from es_lightning.system.lock import hold
+
+log = logging.getLogger(__name__)
+
+
+def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> None:
+    """Train a policy, evaluate it before and after, and export it.
+
+    Args:
+        output: folder of the run; None takes runs/NAME, after the config.
+        overwrite: whether a run in that folder is replaced.
+        arguments: options of ``fit`` and of the section ``baseline``.
+    """
+    if warning := require_trl():
+        log.warning("%s", warning)
+    parts, sections = opened_with(arguments, {"baseline": BaselineSettings})
+    settings: BaselineSettings = sections["baseline"]
+    files = parts.config.get("config") or ["baseline"]
+    folder = output or Path("runs") / "-".join(Path(file).stem for file in files)
+    check_writable(folder, "--output")
+    if parts.ranks.world > 1:
+        raise UsageError("a baseline runs on one device: give --trainer.devices 1.")
+    if (folder / UPDATES).exists() and not overwrite:
+        raise UsageError(f"{folder} holds a baseline: give another --output, or replace it with --overwrite.")
+    with ExitStack() as until_end:
+        until_end.enter_context(parts)
+        until_end.callback(hold(folder))
+        loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "baseline")
+        training = PolicyTraining(parts, settings, folder, loggers)
+        training.prepare()
+        _check_memory(parts, settings)
+        with logging_to(loggers, {f"baseline.{name}": value for name, value in vars(settings).items()}):
+            summary = training.run()
+            _write(training, folder, summary)
+    log.info(
+        "%s: %s %.4g -> %.4g, %d updates in %.0f s; %s holds the model.",
+        *(settings.method, "held-out reward", summary["held_out_before"], summary["held_out_after"]),
+        *(settings.updates, summary["training_seconds"], folder / "model"),
+    )
+
+
+def _check_memory(parts: Parts, settings: BaselineSettings) -> None:
+    """Refuse a training that cannot fit beside the engine."""
+    parameters = sum(each.numel() for each in parts.base.blueprint.parameters())
+    length, vocabulary = parts.rollouts.longest, parts.base.vocabulary or 0
+    needed, free = needed_bytes(parameters, settings, length, vocabulary), free_memory(parts.device)
+    if needed > free:
+        raise UsageError(
+            f"training takes at least {needed / 1e9:.1f} GB ({parameters:,} parameters in float32 with "
+            f"gradients and AdamW, {settings.minibatch} completions at a time), but {free / 1e9:.1f} GB are "
+            "free: take a smaller model, or lower baseline.minibatch."
+        )
+
+
+def _write(training: PolicyTraining, folder: Path, summary: dict[str, Any]) -> None:
+    with replacing(folder / "summary.json") as file:
+        file.write((json.dumps(summary, indent=2) + "\n").encode())
+    rewards = (
+        f"Held-out reward {summary['held_out_before']:.6g} before, {summary['held_out_after']:.6g} after."
+    )
+    card = (
+        f"# {summary['task']} by {training.settings.method}\n\nTrained from {summary['base']} by "
+        f"reinforcement learning, {summary['updates']} updates. {rewards}\n"
+    )
+    with torch.no_grad():
+        training.parts.base.export(training.centre, folder / "model", card)
+    (folder / "policy.safetensors").unlink()

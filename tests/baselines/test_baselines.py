@@ -1,0 +1,211 @@
+"""Reinforcement learning through TRL: the same prompts and rewards as ES, real gradients, plain refusals."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from es_lightning.analysis import flops
+from es_lightning.baselines import child as child_module
+from es_lightning.baselines.child import Child, require_trl
+from es_lightning.baselines.same_prompts import texts_of
+from es_lightning.baselines.settings import METHODS, BaselineSettings
+from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
+from es_lightning.cli import main
+from es_lightning.cli.opened import opened_with
+from es_lightning.errors import RolloutError, UsageError
+from es_lightning.models import BaseModel
+from es_lightning.records import Choice, Prompt
+from es_lightning.rollout import HFEngine
+
+SECTIONS = {"baseline": BaselineSettings}
+HAS_TRL = importlib.util.find_spec("trl") is not None
+needs_trl = pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed: es-lightning[baselines]")
+CONFIG = """
+model: {base: tiny, engine: {class_path: HFEngine, init_args: {dtype: float32}}, sampling: {max_tokens: 8}}
+data:
+  task: tests.helpers.letters.Letters
+  prompts_per_generation: 4
+trainer: {accelerator: cpu, devices: 1, logger: false}
+baseline: {updates: 3, group: 4, minibatch: 8, lr: 0.001, evaluate_every: 2}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    return "mine.yaml"
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / UPDATES).read_text().splitlines()]
+
+
+# The same prompts and rewards
+
+
+def test_trl_tokenizes_the_texts_to_the_tokens_that_the_engine_gets(config: str) -> None:
+    with opened_with(["-c", config], SECTIONS)[0] as parts:
+        tokenizer = parts.base.tokenizer
+        plain = Prompt("raw", "no template ", chat=False)
+        filled = Prompt("filled", "What?", system="Be brief.", prefill="<think>")
+        prompts = [*parts.prompts("train", 5), *parts.rollouts.reserve(parts.base, [plain, filled])]
+        for prompt, text in zip(prompts, texts_of(prompts, tokenizer), strict=True):
+            assert tuple(tokenizer(text=[text])["input_ids"][0]) == prompt.token_ids
+
+
+def test_tokens_are_graded_as_the_engine_grades_them(config: str, tmp_path: Path) -> None:
+    with opened_with(["-c", config], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=1, minibatch=8, group=4), tmp_path)
+        training.prepare()
+        parts.rollouts.hold_centre(parts.start())
+        theirs = parts.evaluator().evaluate(training.prompts)
+        ours = training.grade(theirs.prompts, [each.token_ids for each in theirs.completions])
+    assert ours.completions == theirs.completions
+    assert ours.scores == theirs.scores
+
+
+def test_the_prompts_of_an_update_are_those_of_a_generation(config: str, tmp_path: Path) -> None:
+    with opened_with(["-c", config], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=5, group=4, minibatch=8), tmp_path)
+        training.prepare()
+        for update, numbers in enumerate(training.batches):
+            drawn = [prompt.id for prompt in parts.data.batch(update)]
+            assert [training.prompts[number].id for number in numbers] == drawn
+
+
+# A real training
+
+
+@needs_trl
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_policy_learns_what_it_must(method: str, config: str, tmp_path: Path) -> None:
+    options = ["--baseline.method", method, "--baseline.updates", "30", "--baseline.group", "16"]
+    options += ["--baseline.lr", "0.01", "--baseline.evaluate_every", "15", "--baseline.minibatch", "32"]
+    main(["baseline", "-c", config, *options, "--output", "out"])
+    updates = [row for row in rows(tmp_path / "out") if "train/loss" in row]
+    assert [row["update"] for row in updates] == list(range(1, 31))
+    assert all(torch.tensor(row["train/loss"]).isfinite() for row in updates)
+    rewards = torch.tensor([row["reward/mean"] for row in updates])
+    assert rewards[-5:].mean() > rewards[:5].mean() + 2 * rewards[:5].std()
+    assert updates[-1]["cost/rollouts"] == 30 * 4 * 16
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["held_out_after"] > summary["held_out_before"]
+    trained = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    base = dict(BaseModel("tiny").load().named_parameters())
+    assert sum(not torch.equal(trained[name], base[name]) for name in trained) > len(trained) / 2
+    validated = [row["validated"] for row in rows(tmp_path / "out") if "validated" in row]
+    assert validated == [0, 15, 30]
+
+
+@needs_trl
+@pytest.mark.slow
+def test_a_folder_with_a_baseline_is_not_overwritten_by_mistake(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["baseline", "-c", config, "--output", "out"])
+    before = Path("out", UPDATES).read_bytes()
+    with pytest.raises(SystemExit):
+        main(["baseline", "-c", config, "--output", "out"])
+    assert "holds a baseline" in capsys.readouterr().err
+    assert Path("out", UPDATES).read_bytes() == before
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "ppo"}, "grpo, dr_grpo, dapo, rloo"),
+        ({"updates": 0}, "baseline.updates is 0"),
+        ({"group": 1}, "at least 2"),
+        ({"lr": 0.0}, "baseline.lr is 0.0"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"beta": -1.0}, "baseline.beta is -1.0"),
+        ({"lr": float("nan")}, "baseline.lr is nan"),
+    ],
+)
+def test_settings_outside_their_range(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(BaselineSettings(), **changes)
+
+
+def test_a_minibatch_that_does_not_divide_gets_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="the 32 completions of an update .4 prompts, 8 each.: give 8"):
+        BaselineSettings(minibatch=12).check_batch(4)
+    BaselineSettings(minibatch=16).check_batch(4)
+
+
+def test_trl_that_is_missing_or_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> str:
+        raise child_module.PackageNotFoundError(name)
+
+    monkeypatch.setattr(child_module, "version", none)
+    with pytest.raises(UsageError, match=r'pip install "es-lightning\[baselines\]"'):
+        require_trl()
+    monkeypatch.setattr(child_module, "version", lambda name: "0.1.0")
+    assert require_trl() == f"TRL 0.1.0 is installed; the baselines were tested with {child_module.TESTED}."
+
+
+def test_choices_and_tokens_that_no_text_leads_to_are_refused() -> None:
+    tokenizer = BaseModel("tiny").tokenizer
+    chosen = Prompt("a", "Which?", choices=(Choice("yes"), Choice("no")), token_ids=(1, 2))
+    with pytest.raises(UsageError, match="problem a is scored by the likelihood of its choices"):
+        texts_of([chosen], tokenizer)
+    split = Prompt("b", "", token_ids=tuple(tokenizer("\U0001f600")["input_ids"][:1]))  # part of a character
+    with pytest.raises(UsageError, match="TRL would train on other tokens than ES"):
+        texts_of([split], tokenizer)
+
+
+def test_a_trainer_that_fails_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("import sys; sys.stdin.readline(); sys.stderr.write('no such optimizer'); sys.exit(3)")
+    monkeypatch.setattr(child_module, "SCRIPT", script)
+    with (
+        Child({}, tmp_path / "trl.log") as child,
+        pytest.raises(RolloutError, match="exit code 3: no such optimizer See .*trl.log"),
+    ):
+        list(child.messages())
+
+
+def test_memory_that_is_too_small_is_refused_before_the_engine_starts(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("es_lightning.cli.baseline.require_trl", lambda: None)
+    monkeypatch.setattr("es_lightning.cli.baseline.free_memory", lambda device: 1000)
+    monkeypatch.setattr(HFEngine, "start", lambda *_: pytest.fail("the engine was started"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["baseline", "-c", config])
+    assert stopped.value.code == 2
+    assert "training takes at least 0.0 GB (115,264 parameters in float32" in capsys.readouterr().err
+
+
+def test_memory_grows_with_the_model_and_a_reference() -> None:
+    settings = BaselineSettings(minibatch=2)
+    assert needed_bytes(1000, settings, 10, 50) == 4 * (4 * 1000 + 3 * 2 * 10 * 50)
+    assert needed_bytes(1000, replace(settings, beta=0.1), 10, 50) == 4 * (5 * 1000 + 3 * 2 * 10 * 50)
+
+
+def test_operations_are_the_papers() -> None:
+    """async-es: an update of 2 N D P L and a step of 14 B G P L are equal where N = 7 G."""
+    assert flops.of_generation(30, 7, 256, 100.0) == 2 * 30 * 7 * 256 * 100
+    assert flops.of_policy_update(8, 7, 64, 100.0) == flops.of_generation(56, 7, 64, 100.0)
+
+
+def test_without_a_config_and_with_a_mistyped_option(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["baseline"], "give a config with -c FILE"),
+        (["baseline", "-c", config, "--baseline.grop", "3"], "Did you mean baseline.group?"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""``curvature`` and ``degenerate`` on the tiny model, in one process, and what they refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from es_lightning.cli.entry import run
+from es_lightning.errors import UsageError
+from es_lightning.landscape.probe_store import LINES, ProbeResults
+from es_lightning.landscape.truth import FILE
+
+TINY = """
+model:
+  base: tiny
+  sampling: {max_tokens: 4}
+  check_engine: false
+  engine: {class_path: HFEngine, init_args: {dtype: float32}}
+data: {task: Sums, grading: {workers: 0}}
+trainer: {accelerator: cpu, devices: 1, logger: false}
+"""
+SECTION = """
+curvature: {sigmas: [0.0003, 0.001], pairs: 8, prompts: 6, products: 3, hessian: 4, lanczos: 3, seeds: 6}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY + SECTION)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_a_measurement_is_whole_and_a_killed_one_goes_on(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(["curvature", "-c", config, "--output", str(whole)])
+    results = ProbeResults.read(whole / "pairs")
+    assert results.rewards(0.001).shape == (1, 16, 12)
+    report = whole / "report"
+    spectra = pd.read_csv(report / "spectra.csv")
+    assert set(spectra["kind"]) == {"autograd", "common seeds", "permuted rewards"}
+    budget = pd.read_csv(report / "budget.csv")
+    assert set(budget["objective"]) == {"log-likelihood", "reward"}
+    [likely] = budget[(budget["objective"] == "log-likelihood") & (budget["sigma"] == 0.0003)].to_dict(
+        "records"
+    )
+    assert likely["odd_ratio_low"] < 1.2
+    directions = pd.read_csv(report / "directions.csv")
+    near = directions[directions["sigma"] == 0.0003]
+    assert np.corrcoef(near["true_slope"], near["likelihood_slope"])[0, 1] > 0.99
+    assert {path.name for path in report.glob("*.png")} == {"budget.png", "directions.png", "spectra.png"}
+    text = (report / "verdict.md").read_text(encoding="utf-8")
+    assert "Signed participation ratio" in text
+    assert "permuted rewards" in text
+    # A run that was killed in each of its parts: some pairs, some products, some steps.
+    (killed / "pairs").mkdir(parents=True)
+    lines = (whole / "pairs" / LINES).read_text().splitlines(keepends=True)
+    (killed / "pairs" / LINES).write_text("".join(lines[:12]))
+    (killed / "truth").mkdir()
+    state: dict[str, Any] = json.loads((whole / "truth" / FILE).read_text())
+    del state["projection"], state["coordinates"]
+    (killed / "truth" / FILE).write_text(json.dumps(state | {"bends": state["bends"][:1]}))
+    kept = (whole / "lanczos_seeds.jsonl").read_text().splitlines(keepends=True)
+    (killed / "lanczos_seeds.jsonl").write_text("".join(kept[:3]))
+    run(["curvature", "-c", config, "--output", str(killed)])
+    for name in ("budget.csv", "directions.csv", "spectra.csv"):
+        pd.testing.assert_frame_equal(
+            pd.read_csv(report / name), pd.read_csv(killed / "report" / name), rtol=1e-6
+        )
+    with pytest.raises(UsageError, match="other settings"):
+        run(["curvature", "-c", config, "--output", str(whole), "--curvature.seed", "5"])
+
+
+def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -> None:
+    path = tmp_path / "probe.yaml"
+    path.write_text(TINY + "probe: {sigmas: [0.001], members: 48, batches: 1, prompts: 12, largest: 5}\n")
+    probe = tmp_path / "probe"
+    dense = ["-c", str(path), "--data.objective", "log_likelihood"]
+    run(["probe", *dense, "--output", str(probe)])
+    run(
+        [
+            "degenerate",
+            *dense,
+            "--probe",
+            str(probe),
+            "--degenerate.hessian",
+            "2",
+            "--degenerate.vectors",
+            "2",
+        ]
+    )
+    folder = probe / "degenerate" / "report"
+    regression = pd.read_csv(folder / "regression.csv")
+    assert regression["share"].iloc[0] > 0.9, "at a small sigma the gradient explains all"
+    assert regression["p_value"].iloc[0] == 0.001
+    [direction] = pd.read_csv(folder / "directions.csv").to_dict("records")
+    assert direction["controls"] == 20
+    assert direction["p_value"] <= 2 / 21
+    assert direction["deviations"] > 1
+    assert len(pd.read_csv(folder / "controls.csv")) == 20
+    assert (folder / "degenerate.png").stat().st_size > 1000
+    with pytest.raises(UsageError, match="other prompts"):
+        run(["degenerate", "-c", str(path), "--probe", str(probe)])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--curvature.pairs", "3"], "at least 4"),
+        (["--curvature.sigmas", "[0]"], "curvature.sigmas"),
+        (["--curvature.lanczos", "9"], "more seeds than steps"),
+        (["--model.noise", "RademacherNoise"], "GaussianNoise"),
+        (["--curvature.prompts", "100000"], "curvature.prompts"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(
+    config: str, tmp_path: Path, options: list[str], words: str
+) -> None:
+    with pytest.raises((UsageError, ValueError), match=words) as caught:
+        run(["curvature", "-c", config, "--output", str(tmp_path / "out"), *options])
+    cause = caught.value if isinstance(caught.value, UsageError) else caught.value.__cause__
+    assert isinstance(cause, UsageError)
+
+
+def test_a_probe_that_is_none_is_refused(config: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no probe"):
+        run(["degenerate", "-c", config, "--probe", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        run(["degenerate", "-c", config])
