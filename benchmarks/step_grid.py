@@ -182,7 +182,8 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
         for lr in mean.index:
             expected = float("nan") if found is None else float(np.interp(lr, found["lr"], found["gain"]))
             log.info("  lr %g: %+.4f +- %.4f measured, %+.4f expected", lr, mean[lr], error[lr], expected)
-        bottom, top = float((mean - 2 * error).min()), float((mean + 2 * error).max())
+        reach = 2 * error.fillna(0.0)  # one seed alone has no error
+        bottom, top = float((mean - reach).min()), float((mean + reach).max() + 1e-9)
         axes.set_ylim(bottom - 0.3 * (top - bottom), top + 0.5 * (top - bottom))
         axes.axhline(0, color=QUIET, lw=0.8)
         axes.set_xscale("log")
