@@ -186,7 +186,7 @@ def _write(folder: Path, text: str, loggers: Iterable[Logger], metrics: Mapping[
     for logger in loggers:
         if metrics:
             # A run that goes on keeps nothing of a step that it has: a later report needs a later step.
-            logger.log_metrics(dict(metrics), step=int(time.time()))
+            logger.log_metrics(dict(metrics), step=time.time_ns() // 10**6)
         log_artifact([logger], folder, "probe")
 
 
