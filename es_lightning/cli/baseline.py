@@ -15,7 +15,7 @@ from es_lightning.baselines.child import require_trl
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.system.files import replacing

@@ -1,20 +1,18 @@
-"""The commands that LightningCLI does not have: ``fetch``, ``plan``, ``replay`` and ``ui``."""
+"""The small commands that LightningCLI does not have: ``fetch``, ``plan``, ``replay`` and ``ui``."""
 
 import json
 import logging
 import os
 import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
-from textwrap import fill
-from typing import Any, NoReturn
 
 from es_lightning.analysis.cost import DEVICE_OPTIONS, check_positive
 from es_lightning.analysis.devices import CPU, GPUS
 from es_lightning.analysis.devices import named as device_named
-from es_lightning.cli.console import quiet, stop, without_loading_bars
-from es_lightning.cli.suggest import suggestion
+from es_lightning.cli.console import quiet, without_loading_bars
+from es_lightning.cli.parsers import FitOptionsParser, Parser
 from es_lightning.models.embedded import fetch_embedded
 from es_lightning.system.signals import ending_at_once
 from es_lightning.tracking.places import MLFLOW_RUN, TRACKING_URI
@@ -22,65 +20,7 @@ from es_lightning.tracking.secrets import without_password
 
 log = logging.getLogger(__name__)
 
-FIT_OPTIONS = ("--config", "--seed_everything", "--overwrite", "--ckpt_path", "--weights_only")
-"""Options of ``fit`` that are in no section."""
 TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
-
-
-class Parser(ArgumentParser):
-    """Reports errors on one line, and suggests the nearest option."""
-
-    def __init__(self, command: str, description: str, below: str | None = None) -> None:
-        super().__init__(
-            prog=f"es-lightning {command}",
-            description=fill(description, 100),
-            epilog=below,
-            formatter_class=RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        self.command, self.options = command, ["--help"]
-
-    def option(self, name: str, **settings: Any) -> None:
-        """Add an option; ``settings`` are argparse's."""
-        self.options.append(name)
-        self.add_argument(name, **settings)
-
-    def read(self, arguments: list[str]) -> Namespace:
-        """Parse arguments; of several mistakes, a mistyped option is named first."""
-        for name in (word.partition("=")[0] for word in arguments if word.startswith("--")):
-            if name not in self.options:
-                self.error(f"there is no option {name}.{suggestion(name, self.options)}")
-        return self.parse_args(arguments)
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and stop."""
-        stop(f"{self.command}: {message}")
-
-
-class PlanParser(Parser):
-    """Tells a command's own options from those of ``fit``; its own may have dashes inside, too."""
-
-    def divide(self, arguments: list[str]) -> tuple[list[str], list[str]]:
-        """Return the words that belong to this parser, and those that belong to ``fit``.
-
-        Args:
-            arguments: the command line after ``plan``.
-        """
-        own, rest = list[str](), list[str]()
-        words = iter(arguments)
-        for word in words:
-            name, equals, _ = word.partition("=")
-            known = f"--{name.removeprefix('--').replace('-', '_')}"
-            if name == "-h" or (name.startswith("--") and known in self.options):
-                own.append(word if name == "-h" else word.replace(name, known, 1))
-                if not equals and known not in ("--json", "--help") and name != "-h":
-                    own += [value for value in [next(words, None)] if value is not None]
-            elif name.startswith("--") and "." not in name and name.rstrip("+") not in FIT_OPTIONS:
-                candidates = [*self.options, *FIT_OPTIONS]
-                self.error(f"there is no option {name}.{suggestion(name, candidates)}")
-            else:
-                rest.append(word)
-        return own, rest
 
 
 def ui(arguments: list[str]) -> None:
@@ -234,112 +174,6 @@ def plan(arguments: list[str]) -> None:
         raise SystemExit(1)
 
 
-PROBE_SECTION = """
-options of the probe, in a config below `probe:` (defaults in brackets):
-  --probe.sigmas [X,X,...]   noise scales, in units of the weights ([0.001,0.002,0.004,0.008])
-  --probe.members M          candidates of a batch at each sigma (240)
-  --probe.batches S          independent batches (3)
-  --probe.prompts P          prompts, the same for all candidates (64)
-  --probe.split NAME         train, val or test (train)
-  --probe.pool_seed INT      which of the split's problems are taken (0)
-  --probe.seed INT           of the candidates' noise (1234)
-  --probe.antithetic true    candidates in pairs with opposite signs (false)
-  --probe.largest N          best-of-N up to this N (50)
-All options of fit that concern the model, the data and the devices work as well.
-"""
-
-
-def probe(arguments: list[str]) -> None:
-    """Perturb a model at random and report what the rewards around it look like.
-
-    Args:
-        arguments: the command line's arguments after ``probe``.
-    """
-    parser = probe_parser()
-    own, rest = (arguments, []) if "--report" in arguments else parser.divide(arguments)
-    options = parser.read(own)
-    if not options.report and not rest:
-        parser.error("give a config with -c FILE, such as -c configs/probe/demo.yaml")
-    log.info("starting es-lightning probe ...")
-    with ending_at_once():  # it takes seconds
-        if options.report:
-            from es_lightning.cli.probe_report import report
-        else:
-            from es_lightning.cli.probe import probe as run_probe
-    if options.report:
-        report(options.report, options.largest)
-    else:
-        run_probe(options.output, rest)
-
-
-def probe_parser() -> PlanParser:
-    """Return the parser of the options that ``probe`` has beside those of ``fit`` and its own section."""
-    parser = PlanParser(
-        "probe",
-        "Evaluate random perturbations of a model at several noise scales on fixed prompts: how many "
-        "improve, how much the best of N gains, also on prompts that did not choose it, and whether chance "
-        "alone looks like that. A probe that was stopped goes on when its command is given again.",
-        PROBE_SECTION,
-    )
-    parser.option("--output", type=Path, help="folder of the probe (runs/probe-NAME, after the config)")
-    parser.option(
-        "--report",
-        type=Path,
-        nargs="+",
-        metavar="FOLDER",
-        help="write the reports of finished probes anew, and compare several",
-    )
-    parser.option("--largest", type=int, help="with --report: best-of-N up to this N (50)")
-    return parser
-
-
-BASELINE_SECTION = """
-options of the baseline, in a config below `baseline:` (defaults in brackets):
-  --baseline.method NAME       grpo, dr_grpo, dapo or rloo (grpo)
-  --baseline.updates N         policy updates (50)
-  --baseline.group G           completions of each prompt (8)
-  --baseline.lr X              learning rate of AdamW (1e-6)
-  --baseline.beta X            price of a nat from the base model (0)
-  --baseline.epsilon X         clip of the probability ratio (0.2)
-  --baseline.temperature X     of the sampled completions (1.0)
-  --baseline.passes N          optimizer steps on the same completions (1)
-  --baseline.minibatch N       completions of one backward pass (16)
-  --baseline.evaluate_every N  updates between two validations (10)
-All options of fit that concern the model, the data and the devices work as well; an update has
-data.prompts_per_generation prompts.
-"""
-
-
-def baseline(arguments: list[str]) -> None:
-    """Train a policy by reinforcement learning.
-
-    Args:
-        arguments: the command line's arguments after ``baseline``.
-    """
-    parser = baseline_parser()
-    own, rest = parser.divide(arguments)
-    options = parser.read(own)
-    if not rest:
-        parser.error("give a config with -c FILE, such as -c configs/baselines/grpo.yaml")
-    log.info("starting es-lightning baseline ...")
-    with ending_at_once():  # it takes seconds
-        from es_lightning.cli.baseline import baseline as run
-    run(options.output, options.overwrite == "true", rest)
-
-
-def baseline_parser() -> PlanParser:
-    """Return the parser of the options that ``baseline`` has beside those of ``fit`` and its own section."""
-    parser = PlanParser(
-        "baseline",
-        "Train a model by reinforcement learning through TRL, on the task, prompts, splits and rewards of a "
-        "fit, evaluated and exported by the same code.",
-        BASELINE_SECTION,
-    )
-    parser.option("--output", type=Path, help="folder of the run (runs/NAME, after the config)")
-    parser.option("--overwrite", choices=("true", "false"), default="false", help="replace a run (false)")
-    return parser
-
-
 def _check_plan(options: Namespace) -> None:
     """Refuse numbers and devices that no plan can be made for, before anything slow is imported."""
     named = (
@@ -358,9 +192,9 @@ def _check_plan(options: Namespace) -> None:
         device_named(options.device)
 
 
-def plan_parser() -> PlanParser:
+def plan_parser() -> FitOptionsParser:
     """Return the parser of the options that ``plan`` has beside those of ``fit``."""
-    parser = PlanParser(
+    parser = FitOptionsParser(
         "plan",
         "What a fit will take, before anything is started or paid for: memory, disk, time and price, all "
         "computed, not measured. It takes the options of fit as well, such as -c FILE or --model.population "

@@ -17,7 +17,7 @@ from es_lightning.algorithm.noise import CorrelatedNoise, FilteredNoise, Gaussia
 from es_lightning.cli.curvature_report import Measured, write_report
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.probe import about_probe, config_name, teller
-from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.budget import SampledHessian

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from argparse import Namespace
 from pathlib import Path
 
-from es_lightning.cli.commands import PlanParser
+from es_lightning.cli.parsers import FitOptionsParser
 from es_lightning.system.signals import ending_at_once
-
-log = logging.getLogger(__name__)
 
 CURVATURE_SECTION = """
 options of the measurement, in a config below `curvature:` (defaults in brackets):
@@ -43,7 +41,7 @@ def curvature(arguments: list[str]) -> None:
     Args:
         arguments: the command line's arguments after ``curvature``.
     """
-    parser = PlanParser(
+    parser = FitOptionsParser(
         "curvature",
         "Slope and curvature of the log-likelihood of a task's right answers, from antithetic pairs of "
         "perturbations, beside what autograd knows of them; and the task's reward of the same members. A "
@@ -51,11 +49,7 @@ def curvature(arguments: list[str]) -> None:
         CURVATURE_SECTION,
     )
     parser.option("--output", type=Path, help="folder (runs/curvature-NAME, after the config)")
-    own, rest = parser.divide(arguments)
-    options = parser.read(own)
-    if not rest:
-        parser.error("give a config with -c FILE, such as -c configs/curvature/sums.yaml")
-    log.info("starting es-lightning curvature ...")
+    options, rest = parser.read_beside_fit(arguments, "configs/curvature/sums.yaml")
     with ending_at_once():  # it takes seconds
         from es_lightning.cli import curvature as measuring
     measuring.curvature(options, rest)
@@ -67,7 +61,7 @@ def degenerate(arguments: list[str]) -> None:
     Args:
         arguments: the command line's arguments after ``degenerate``.
     """
-    parser = PlanParser(
+    parser = FitOptionsParser(
         "degenerate",
         "Test whether the improving candidates of a probe share what makes them improve: the reward along "
         "their mean direction against that of permuted rewards, on prompts that did not choose them; and how "
@@ -76,13 +70,12 @@ def degenerate(arguments: list[str]) -> None:
     )
     parser.option("--probe", type=Path, metavar="FOLDER", help="a finished probe's folder")
     parser.option("--output", type=Path, help="folder (degenerate, in the probe's)")
-    own, rest = parser.divide(arguments)
-    options = parser.read(own)
-    if options.probe is None:
-        parser.error("give the folder of a finished probe with --probe FOLDER.")
-    if not rest:
-        parser.error("give the config of the probe with -c FILE.")
-    log.info("starting es-lightning degenerate ...")
+
+    def check(options: Namespace) -> None:
+        if options.probe is None:
+            parser.error("give the folder of a finished probe with --probe FOLDER.")
+
+    options, rest = parser.read_beside_fit(arguments, "configs/probe/demo.yaml: that of the probe", check)
     with ending_at_once():  # it takes seconds
         from es_lightning.cli import degenerate as testing
     testing.degenerate(options, rest)

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import digest

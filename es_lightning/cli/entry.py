@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
-from es_lightning.cli import commands, curvature_commands, scan, tune_step, usage
+from es_lightning.cli import (
+    baseline_command,
+    commands,
+    curvature_commands,
+    probe_command,
+    scan,
+    tune_step,
+    usage,
+)
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
@@ -20,12 +28,12 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
-    "baseline": commands.baseline,
+    "baseline": baseline_command.baseline,
     "curvature": curvature_commands.curvature,
     "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,
     "plan": commands.plan,
-    "probe": commands.probe,
+    "probe": probe_command.probe,
     "replay": commands.replay,
     "scan": scan.scan,
     "simulate": simulate,

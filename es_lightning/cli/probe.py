@@ -11,8 +11,8 @@ from time import monotonic
 from typing import Any
 
 from es_lightning.cli.opened import opened_with
-from es_lightning.cli.probe_log import loggers_for, logging_to
 from es_lightning.cli.probe_report import report
+from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from es_lightning.cli.probe_log import logged_before, logging_to
+from es_lightning.cli.run_loggers import logged_before, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probe_input import probe_tables
 from es_lightning.landscape.probe_rows import change_rows, curve_rows, model_rows, sigma_rows

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from argparse import Namespace
 from pathlib import Path
 
-from es_lightning.cli.commands import PlanParser
 from es_lightning.cli.console import quiet
+from es_lightning.cli.parsers import FitOptionsParser
 from es_lightning.errors import UsageError
 from es_lightning.system.signals import ending_at_once
-
-log = logging.getLogger(__name__)
 
 KINDS = ("line", "between", "radial", "plane")
 MODELS = {"line": (1, 1), "between": (2, 2), "radial": (1, 1), "plane": (1, 2)}
@@ -33,14 +29,7 @@ def scan(arguments: list[str]) -> None:
     Args:
         arguments: the command line's arguments after ``scan``: its own options, and those of ``fit``.
     """
-    parser = scan_parser()
-    own, rest = parser.divide(arguments)
-    options = parser.read(own)
-    check_options(options)
-    if not rest:
-        parser.error("give the config of a fit with -c FILE, such as -c demo.yaml")
-    if os.environ.get("RANK", "0") == "0":
-        log.info("starting es-lightning scan ...")
+    options, rest = scan_parser().read_beside_fit(arguments, "demo.yaml", check_options)
     with ending_at_once():  # it takes seconds
         from es_lightning.cli import scanning
     quiet()  # again, since Lightning sets the levels of its loggers when it is imported
@@ -77,9 +66,9 @@ def check_options(options: Namespace) -> None:
         options.output = Path("scans", options.kind)
 
 
-def scan_parser() -> PlanParser:
+def scan_parser() -> FitOptionsParser:
     """Return the parser of the options that ``scan`` has beside those of ``fit``."""
-    parser = PlanParser(
+    parser = FitOptionsParser(
         "scan",
         "Measure the reward along a line, along rays or over a plane of weight space: one picture, one CSV. "
         "It takes the options of fit as well, such as -c FILE: model, data and trainer say what is measured "

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from es_lightning.cli.opened import opened
-from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.entry import JOURNAL

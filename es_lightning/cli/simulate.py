@@ -6,8 +6,8 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from es_lightning.cli.commands import Parser
 from es_lightning.cli.console import quiet
+from es_lightning.cli.parsers import Parser
 from es_lightning.errors import UsageError
 from es_lightning.system.signals import ending_at_once
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from es_lightning.cli.commands import PlanParser
+from es_lightning.cli.parsers import FitOptionsParser
 from es_lightning.errors import UsageError
 from es_lightning.system.signals import ending_at_once
-
-log = logging.getLogger(__name__)
 
 LEAST = {"pairs": 4, "prompts": 4}
 LEAST_SIGMAS = 3
@@ -22,21 +19,15 @@ def tune_step(arguments: list[str]) -> None:
     Args:
         arguments: the command line's arguments after ``tune-step``: its own options, and those of ``fit``.
     """
-    parser = tune_step_parser()
-    own, rest = parser.divide(arguments)
-    options = parser.read(own)
-    check_tune_step(options)
-    if not rest:
-        parser.error("give the config of a fit with -c FILE, such as -c demo.yaml")
-    log.info("starting es-lightning tune-step ...")
+    options, rest = tune_step_parser().read_beside_fit(arguments, "demo.yaml", check_tune_step)
     with ending_at_once():
         from es_lightning.cli import tune_step_run
     tune_step_run.run(options, rest)
 
 
-def tune_step_parser() -> PlanParser:
+def tune_step_parser() -> FitOptionsParser:
     """Return the parser of the options that ``tune-step`` has beside those of ``fit``."""
-    parser = PlanParser(
+    parser = FitOptionsParser(
         "tune-step",
         "Which sigma, learning rate and population a fit should have: one short probe with antithetic pairs "
         "at several sigmas, the expected gain of a z-scored update at every learning rate with its interval, "

@@ -15,7 +15,7 @@ import yaml
 
 from es_lightning.cli.opened import opened
 from es_lightning.cli.probe import about_probe, config_name, teller
-from es_lightning.cli.probe_log import loggers_for, logging_to
+from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once

@@ -21,10 +21,8 @@ from es_lightning.landscape.probe import ProbeSettings
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "configs").rglob("*.yaml"))
-PROBES = [path for path in EVERY if path.parent.name == "probe"]
-CURVATURES = [path for path in EVERY if path.parent.name == "curvature"]
-BASELINES = [path for path in EVERY if path.parent.name == "baselines"]
-CONFIGS = [path for path in EVERY if path not in PROBES + CURVATURES + BASELINES]
+OTHERS = [path for path in EVERY if path.parent.name in ("probe", "curvature", "baselines")]
+CONFIGS = [path for path in EVERY if path not in OTHERS]
 
 
 def _named_before(recipe: Path) -> str:
@@ -72,38 +70,29 @@ def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.trainer.max_steps > 0
 
 
-@pytest.mark.parametrize("path", PROBES, ids=lambda path: path.name)
-def test_a_probe_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SECTIONS = {"probe": ProbeSettings, "curvature": CurvatureSettings, "baselines": BaselineSettings}
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
+def test_a_config_of_another_command_parses_and_says_how_it_is_launched(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     monkeypatch.setattr(OpenedSettings, "instantiate_classes", lambda self: None)
     read_short_names()
-    settings = OpenedSettings(with_full_names(["-c", str(path)]), {"probe": ProbeSettings})
-    made = ProbeSettings(**vars(settings.asked.probe))
-    assert made.total >= 180
+    kind, command = SECTIONS[path.parent.name], path.parent.name.removesuffix("s")
+    settings = OpenedSettings(with_full_names(["-c", str(path)]), {command: kind})
+    made = kind(**vars(settings.asked[command]))
+    if isinstance(made, ProbeSettings):
+        assert made.total >= 180
+    elif isinstance(made, CurvatureSettings):
+        assert made.pairs == 64
+    else:
+        assert made.method == path.stem
+        made.check_batch(settings.asked.data.prompts_per_generation)
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"es-lightning probe -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
-
-
-@pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.name)
-def test_a_baseline_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OpenedSettings, "instantiate_classes", lambda self: None)
-    read_short_names()
-    settings = OpenedSettings(with_full_names(["-c", str(path)]), {"baseline": BaselineSettings})
-    made = BaselineSettings(**vars(settings.asked.baseline))
-    assert made.method == path.stem
-    made.check_batch(settings.asked.data.prompts_per_generation)
-    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"es-lightning baseline -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
-
-
-@pytest.mark.parametrize("path", CURVATURES, ids=lambda path: path.name)
-def test_a_curvature_parses_and_says_how_it_is_launched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OpenedSettings, "instantiate_classes", lambda self: None)
-    read_short_names()
-    settings = OpenedSettings(with_full_names(["-c", str(path)]), {"curvature": CurvatureSettings})
-    assert CurvatureSettings(**vars(settings.asked.curvature)).pairs == 64
-    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any(f"es-lightning curvature -c {path.relative_to(ROOT).as_posix()}" in line for line in comment)
+    place = path.relative_to(ROOT).as_posix()
+    assert any(f"es-lightning {command} -c {place}" in line for line in comment)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -79,7 +79,7 @@ def test_a_stopped_probe_goes_on_to_the_same_map(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give the config of a fit with -c FILE"),
+        ([], "give a config with -c FILE"),
         (["-c", "demo.yaml", "--pairs", "3"], "--pairs is 3: give 4 or more"),
         (["-c", "demo.yaml", "--prompts", "2"], "--prompts is 2: give 4 or more"),
         (["-c", "demo.yaml", "--sigmas", "0.1,0.2"], "give 3 or more different numbers above 0"),

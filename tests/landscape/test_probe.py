@@ -270,7 +270,9 @@ def test_the_folder_of_another_probe_is_refused_and_left_alone(whole: Path) -> N
 
 
 def test_largest_is_the_reports_alone(whole: Path) -> None:
+    before = (whole / TABLE).read_bytes()
     Probe(_chunks_of_three(), replace(SMALL, largest=5), whole).run()
+    assert (whole / TABLE).read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", "[]\n", "no JSON\n", '{"format": 99}\n'])
