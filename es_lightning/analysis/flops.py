@@ -1,20 +1,7 @@
 """Floating-point operations of a training, by the formulas that the papers compare with.
 
-Notation: N members or G completions per prompt, D parameters, P prompts, L tokens of a prompt with its
-completion.
+Notation: B parameters, G completions for each of P prompts, L tokens of a prompt with its completion.
 """
-
-
-def of_generation(members: int, parameters: int, prompts: int, length: float) -> float:
-    """Compute 2 N D P L: a generation of ES, one forward pass over every token.
-
-    Args:
-        members: N.
-        parameters: D.
-        prompts: P.
-        length: L, mean over the completions.
-    """
-    return 2.0 * members * parameters * prompts * length
 
 
 def of_policy_update(group: int, parameters: int, prompts: int, length: float) -> float:
