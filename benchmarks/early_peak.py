@@ -25,8 +25,8 @@ from es_lightning.analysis.paired_peak import PairedPeakTest
 from es_lightning.analysis.peak import PeakTest, statistics
 from es_lightning.callbacks import EarlyPeak
 from es_lightning.cli.console import quiet
-from es_lightning.landscape.prompts import graded_rewards, solved
 from es_lightning.landscape.quadratic import Quadratic, two_groups
+from es_lightning.landscape.theory.prompts import graded_rewards, solved
 from es_lightning.reports import plots
 
 log = logging.getLogger("early_peak")

@@ -118,7 +118,7 @@ def _check_replay(parser: Parser, settings: Namespace) -> None:
 
 def _replay_candidate(settings: Namespace) -> None:
     """Write the model of a probe's candidate."""
-    from es_lightning.landscape.candidate_model import write_candidate
+    from es_lightning.landscape.probing.candidate_model import write_candidate
 
     without_loading_bars()
     place = (settings.probe, settings.candidate, settings.output)

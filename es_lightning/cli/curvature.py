@@ -20,17 +20,17 @@ from es_lightning.cli.probe import about_probe, config_name, teller
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
-from es_lightning.landscape.budget import SampledHessian
-from es_lightning.landscape.curvature_settings import CurvatureSettings
-from es_lightning.landscape.es_hessian import ESHessian, start_weights
-from es_lightning.landscape.gradients import DenseObjective
-from es_lightning.landscape.lanczos import lanczos
+from es_lightning.landscape.curvature.budget import SampledHessian
+from es_lightning.landscape.curvature.es_hessian import ESHessian, start_weights
+from es_lightning.landscape.curvature.gradients import DenseObjective
+from es_lightning.landscape.curvature.lanczos import lanczos
+from es_lightning.landscape.curvature.remembered import Remembered
+from es_lightning.landscape.curvature.seed_space import SeedSpace
+from es_lightning.landscape.curvature.settings import CurvatureSettings
+from es_lightning.landscape.curvature.truth import Truth, TruthRun
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
-from es_lightning.landscape.probe import Probe
-from es_lightning.landscape.probe_store import ProbeResults
-from es_lightning.landscape.remembered import Remembered
-from es_lightning.landscape.seed_space import SeedSpace
-from es_lightning.landscape.truth import Truth, TruthRun
+from es_lightning.landscape.probing.probe import Probe
+from es_lightning.landscape.probing.store import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from es_lightning.landscape.best_of import Array
-from es_lightning.landscape.budget import (
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.curvature.budget import (
     SampledHessian,
     agreement,
     budget_rows,
     spectrum_rows,
 )
-from es_lightning.landscape.curvature import Curvature, Pairs, curvature
-from es_lightning.landscape.curvature_settings import CurvatureSettings
-from es_lightning.landscape.probe_store import ProbeResults
-from es_lightning.landscape.truth import Truth
+from es_lightning.landscape.curvature.curvature import Curvature, Pairs, curvature
+from es_lightning.landscape.curvature.settings import CurvatureSettings
+from es_lightning.landscape.curvature.truth import Truth
+from es_lightning.landscape.probing.store import ProbeResults
 from es_lightning.reports import curvature_picture
 from es_lightning.system.files import replacing
 

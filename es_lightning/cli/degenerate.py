@@ -19,16 +19,16 @@ from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import digest
-from es_lightning.landscape.best_of import Array
-from es_lightning.landscape.curvature_settings import DegenerateSettings
-from es_lightning.landscape.degenerate import SharedDirection, explained, shared_direction
-from es_lightning.landscape.gradients import DenseObjective
-from es_lightning.landscape.held_out import halvings
-from es_lightning.landscape.probe import ProbeSettings
-from es_lightning.landscape.probe_store import ProbeResults
-from es_lightning.landscape.remembered import Remembered
-from es_lightning.landscape.seed_space import SeedSpace
-from es_lightning.landscape.truth import Truth, TruthRun
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.curvature.degenerate import SharedDirection, explained, shared_direction
+from es_lightning.landscape.curvature.gradients import DenseObjective
+from es_lightning.landscape.curvature.remembered import Remembered
+from es_lightning.landscape.curvature.seed_space import SeedSpace
+from es_lightning.landscape.curvature.settings import DegenerateSettings
+from es_lightning.landscape.curvature.truth import Truth, TruthRun
+from es_lightning.landscape.probing.probe import ProbeSettings
+from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.statistics.held_out import halvings
 from es_lightning.records import Prompt
 from es_lightning.reports import degenerate_picture
 from es_lightning.system.files import replacing

@@ -11,7 +11,7 @@ import numpy as np
 from es_lightning.analysis.two_modes import TwoModes
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, read_journal
-from es_lightning.landscape.fitted_run import FittedRun, fitted_run
+from es_lightning.landscape.theory.fitted_run import FittedRun, fitted_run
 from es_lightning.reports.toy_picture import fitted_curve
 from es_lightning.reports.toy_table import show, write_csv
 from es_lightning.system.checkpoint import newest, read_checkpoint

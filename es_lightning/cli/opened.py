@@ -19,7 +19,7 @@ from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
-from es_lightning.landscape.probe import ProbeSettings
+from es_lightning.landscape.probing.probe import ProbeSettings
 from es_lightning.module import EvolutionStrategies
 from es_lightning.system.memory import return_freed_tensors
 from es_lightning.tracking.secrets import masked

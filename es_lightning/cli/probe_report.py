@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from es_lightning.cli.run_loggers import logged_before, logging_to
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probe_input import probe_tables
-from es_lightning.landscape.probe_rows import change_rows, curve_rows, model_rows, sigma_rows
-from es_lightning.landscape.probe_store import ProbeResults
-from es_lightning.landscape.probe_summary import ProbeTable, SigmaSummary, summarise
-from es_lightning.landscape.protocols import protocol_rows
+from es_lightning.landscape.probing.input import probe_tables
+from es_lightning.landscape.probing.protocols import protocol_rows
+from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
+from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
 from es_lightning.reports import probe_picture
 from es_lightning.reports.probe_table import models_markdown, probe_markdown
 from es_lightning.system.files import replacing

@@ -42,7 +42,7 @@ def check_options(options: Namespace) -> None:
     Raises:
         UsageError: the message says which option to change.
     """
-    from es_lightning.landscape.scan import grid
+    from es_lightning.landscape.scans.scan import grid
 
     least, most = MODELS[options.kind]
     given = len(options.tuned or ())

@@ -23,11 +23,12 @@ from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.identity import described, digest
 from es_lightning.journal.opening import EXPORT, TunedModel, digest_of, open_centres
-from es_lightning.landscape import kinds
-from es_lightning.landscape.directions import Direction, Towards, inner_products
-from es_lightning.landscape.kinds import BASE, TUNED, Scan, Table
-from es_lightning.landscape.measure import Measured, measure
-from es_lightning.landscape.scan import Array, Barrier, barrier, grid
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.scans import kinds
+from es_lightning.landscape.scans.directions import Direction, Towards, inner_products
+from es_lightning.landscape.scans.kinds import BASE, TUNED, Scan, Table
+from es_lightning.landscape.scans.measure import Measured, measure
+from es_lightning.landscape.scans.scan import Barrier, barrier, grid
 from es_lightning.models import BaseModel
 from es_lightning.reports.scan_picture import barrier_picture, line_picture, plane_picture, radial_picture
 from es_lightning.rollout.engine import model_dtype

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from es_lightning.landscape.steady_state import gap_per_dimension
-from es_lightning.landscape.toy import (
+from es_lightning.landscape.theory.steady_state import gap_per_dimension
+from es_lightning.landscape.theory.toy import (
     Dimension,
     Escape,
     RiseAndDecay,

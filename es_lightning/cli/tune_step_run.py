@@ -19,11 +19,11 @@ from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
-from es_lightning.landscape.pair_moments import PairRewards
-from es_lightning.landscape.probe import Probe, ProbeSettings
-from es_lightning.landscape.probe_store import ProbeResults
-from es_lightning.landscape.step_rows import gain_rows, population_rows, sigma_rows
-from es_lightning.landscape.step_size import PAYS, StepAdvice, advise
+from es_lightning.landscape.probing.probe import Probe, ProbeSettings
+from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.steps.pair_moments import PairRewards
+from es_lightning.landscape.steps.step_rows import gain_rows, population_rows, sigma_rows
+from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise
 from es_lightning.reports.probe_picture import write_csv
 from es_lightning.reports.step_picture import step_map
 from es_lightning.system.files import replacing

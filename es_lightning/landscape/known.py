@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from es_lightning.landscape.best_of import Array
+from es_lightning.landscape.arrays import Array
 from es_lightning.records import Member
 
 Rewards = Callable[[Array], Array]

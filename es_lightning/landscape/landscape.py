@@ -12,7 +12,7 @@ from torch import nn
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.errors import DivergenceError
 from es_lightning.evaluation.parts import Parts
-from es_lightning.landscape.best_of import Array
+from es_lightning.landscape.arrays import Array
 from es_lightning.records import Member, Prompt
 from es_lightning.rollout import AdapterEngine
 

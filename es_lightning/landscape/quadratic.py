@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from es_lightning.analysis.several_modes import peak_of_modes
 from es_lightning.errors import UsageError
-from es_lightning.landscape.steady_state import Ascent
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.theory.steady_state import Ascent
 from es_lightning.system.moved import names_of
 
-Array = npt.NDArray[np.float64]
 __getattr__ = names_of("landscape.quadratic")
 
 ROUNDING = 1e-12  # a factor 1 - alpha lambda below this is 0

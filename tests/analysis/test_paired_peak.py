@@ -11,8 +11,8 @@ from es_lightning.analysis.paired_peak import PairedPeakTest
 from es_lightning.analysis.peak import PeakTest
 from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.errors import UsageError
-from es_lightning.landscape.prompts import graded_rewards, solved
 from es_lightning.landscape.quadratic import two_groups
+from es_lightning.landscape.theory.prompts import graded_rewards, solved
 
 POINTS = 30
 FLAT = np.full(POINTS, 0.5)

@@ -16,8 +16,8 @@ from es_lightning.cli import command_line as cli
 from es_lightning.cli.opened import OpenedSettings
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.cli.vocabulary import plug_ins
-from es_lightning.landscape.curvature_settings import CurvatureSettings
-from es_lightning.landscape.probe import ProbeSettings
+from es_lightning.landscape.curvature.settings import CurvatureSettings
+from es_lightning.landscape.probing.probe import ProbeSettings
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "configs").rglob("*.yaml"))

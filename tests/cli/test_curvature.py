@@ -10,8 +10,8 @@ import pytest
 
 from es_lightning.cli.entry import run
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probe_store import LINES, ProbeResults
-from es_lightning.landscape.truth import FILE
+from es_lightning.landscape.curvature.truth import FILE
+from es_lightning.landscape.probing.store import LINES, ProbeResults
 
 TINY = """
 model:

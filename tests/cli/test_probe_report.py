@@ -14,7 +14,7 @@ from es_lightning.cli import main
 from es_lightning.cli.probe_report import report
 from es_lightning.cli.run_loggers import logged_before, loggers_for, logging_to
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probe_store import Candidate, ProbeStore
+from es_lightning.landscape.probing.store import Candidate, ProbeStore
 from es_lightning.tracking.places import MLFLOW_RUN
 
 SIGMAS, SHAPE = (0.5, 1.0), (2, 40, 8)  # batches, candidates, prompts

@@ -17,7 +17,7 @@ from es_lightning.evaluation import Rollouts
 from es_lightning.evaluation.parts import Parts
 from es_lightning.grading.scorer import Grading
 from es_lightning.journal.opening import open_centres
-from es_lightning.landscape.scan import Barrier
+from es_lightning.landscape.scans.scan import Barrier
 from es_lightning.models import BaseModel
 from es_lightning.rollout import HFEngine, Sampling
 from tests.helpers.letters import Letters

@@ -17,7 +17,7 @@ SMALL = "--dimension 20 --active 4 --soft 0.5 --steps 60 --runs 60"
 @pytest.fixture(autouse=True)
 def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", list(sys.path))
-    monkeypatch.setattr("es_lightning.landscape.toy.HEIGHTS", (1.0, 30.0))
+    monkeypatch.setattr("es_lightning.landscape.theory.toy.HEIGHTS", (1.0, 30.0))
     monkeypatch.setattr("es_lightning.cli.simulated.WELL_STEPS", 300)
 
 
@@ -84,7 +84,7 @@ def test_bad_input_ends_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("es_lightning.landscape.toy.rise_and_decay", lambda *given: [])
+    monkeypatch.setattr("es_lightning.landscape.theory.toy.rise_and_decay", lambda *given: [])
     monkeypatch.setattr("es_lightning.cli.simulated.rise_and_decay", lambda *given: [])
     with pytest.raises(SystemExit) as caught:
         run(tmp_path / "out", options, capsys)

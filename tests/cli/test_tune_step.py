@@ -13,9 +13,9 @@ import yaml
 from es_lightning.cli import main
 from es_lightning.cli.tune_step_run import Configured, advised_yaml, check_step, numbers, report, sentences
 from es_lightning.errors import UsageError
-from es_lightning.landscape.pair_moments import PairRewards
-from es_lightning.landscape.probe_store import LINES, TABLE
-from es_lightning.landscape.step_size import advise
+from es_lightning.landscape.probing.store import LINES, TABLE
+from es_lightning.landscape.steps.pair_moments import PairRewards
+from es_lightning.landscape.steps.step_size import advise
 from tests.helpers.quadratics import world
 
 CONFIG = """

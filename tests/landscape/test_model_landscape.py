@@ -13,7 +13,7 @@ from es_lightning.evaluation import Rollouts
 from es_lightning.evaluation.parts import Parts
 from es_lightning.grading.scorer import Grading
 from es_lightning.landscape.landscape import ModelLandscape, members_expected
-from es_lightning.landscape.probe import Probe, ProbeSettings
+from es_lightning.landscape.probing.probe import Probe, ProbeSettings
 from es_lightning.models import BaseModel
 from es_lightning.rollout import HFEngine, RolloutEngine, Sampling
 from es_lightning.tasks import Conciseness

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from es_lightning.landscape.best_of import Array
-from es_lightning.landscape.curvature import Pairs, curvature
-from es_lightning.landscape.es_hessian import ESHessian, start_weights, without_sampling
-from es_lightning.landscape.gradients import HessianProduct
-from es_lightning.landscape.lanczos import Spectrum, lanczos
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.curvature.curvature import Pairs, curvature
+from es_lightning.landscape.curvature.es_hessian import ESHessian, start_weights, without_sampling
+from es_lightning.landscape.curvature.gradients import HessianProduct
+from es_lightning.landscape.curvature.lanczos import Spectrum, lanczos
 
 CLASSES, FEATURES, EXAMPLES = 4, 10, 50
 D = CLASSES * FEATURES

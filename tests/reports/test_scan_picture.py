@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from es_lightning.landscape import kinds
-from es_lightning.landscape.scan import barrier, grid
+from es_lightning.landscape.scans import kinds
+from es_lightning.landscape.scans.scan import barrier, grid
 from es_lightning.reports.scan_picture import barrier_picture, line_picture, plane_picture, radial_picture
-from tests.landscape.test_measure import Landscape
+from tests.landscape.scans.test_measure import Landscape
 
 TIMES = grid(-0.5, 1.5, 0.25)
 TITLE = "Sums: from embedded to a$b$c"  # a folder's name is no formula

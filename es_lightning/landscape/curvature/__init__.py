@@ -1,0 +1,1 @@
+"""Slope and curvature of a reward, from perturbations and, where there is one, from the gradient."""

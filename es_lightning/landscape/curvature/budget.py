@@ -1,0 +1,99 @@
+"""What perturbations tell of curvature against what is known, and after how many evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.curvature.curvature import LEAST, Curvature, Pairs, curvature
+from es_lightning.landscape.curvature.es_hessian import without_sampling
+from es_lightning.landscape.curvature.lanczos import Krylov, Spectrum
+
+Row = dict[str, Any]
+NAMES = ("trace", "trace_square", "participation", "gradient_square")
+
+
+def budget_rows(
+    pairs: Pairs, objective: str, gradient_square: float | None = None, seed: int = 0
+) -> list[Row]:
+    """Return what the first 8, 16, 32 ... pairs tell, one row each, and all pairs last.
+
+    Args:
+        pairs: the measured rewards.
+        objective: what the rewards are, for the column ``objective``.
+        gradient_square: ||g||^2 by autograd; None leaves ``odd_ratio`` empty.
+        seed: seed of the bootstraps.
+    """
+    count = len(pairs.plus)
+    sizes = sorted({count, *(size for size in (8, 16, 32, 64, 128, 256, 512) if LEAST <= size < count)})
+    rows = []
+    for size in sizes:
+        part = Pairs(pairs.plus[:size], pairs.minus[:size], pairs.centre, pairs.sigma)
+        rows.append(_row(curvature(part, seed=seed), objective, gradient_square))
+    return rows
+
+
+def _row(found: Curvature, objective: str, gradient_square: float | None) -> Row:
+    row: Row = {"objective": objective, "sigma": found.sigma, "pairs": found.pairs}
+    row["evaluations"] = 2 * found.pairs + 1
+    estimates = {name: getattr(found, name) for name in NAMES}
+    estimates["odd_ratio"] = None if gradient_square is None else found.odd_ratio(gradient_square)
+    for name, estimate in estimates.items():
+        for end in ("value", "low", "high"):
+            value = np.nan if estimate is None else getattr(estimate, end)
+            row[name if end == "value" else f"{name}_{end}"] = float(value) if np.isfinite(value) else None
+    return row | {"bend_share": found.bend_share}
+
+
+@dataclass(frozen=True)
+class SampledHessian:
+    """What Lanczos found of the Hessian of ES with N common seeds.
+
+    Args:
+        krylov: of the operator.
+        seeds: N.
+        evaluations: members that were evaluated.
+    """
+
+    krylov: Krylov
+    seeds: int
+    evaluations: int
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the Ritz values, which are all there is if the rank is below the number of steps.
+
+        The quadrature from one start would do without that, but its traces are off by sqrt(2 / PR).
+        """
+        return Spectrum.of_values(self.krylov.ritz[0])
+
+    @property
+    def participation(self) -> float:
+        """Signed, of H: without what N seeds do to it."""
+        return without_sampling(self.spectrum.participation, self.seeds)
+
+
+def spectrum_rows(kind: str, values: Sequence[float] | Array, converged: Sequence[bool] | Array) -> list[Row]:
+    """Return eigenvalues in descending order of size, one row each.
+
+    Args:
+        kind: whose they are.
+        values: eigenvalues, in reward per squared unit of the weights.
+        converged: whether each is an eigenvalue and no mixture.
+    """
+    order = np.argsort(-np.abs(np.asarray(values)), kind="stable")
+    return [
+        {"kind": kind, "rank": rank + 1, "value": float(values[i]), "converged": bool(converged[i])}
+        for rank, i in enumerate(order)
+    ]
+
+
+def agreement(one: Array, other: Array) -> float:
+    """Return the correlation of two lists of numbers; NaN where one of them is constant."""
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])

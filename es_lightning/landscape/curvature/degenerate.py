@@ -1,0 +1,202 @@
+"""Degenerate improving updates: do improving members share what makes them improve? Two tests with power.
+
+arXiv 2602.00170 has the definition alone: z = U^T eps decides whether a member
+improves, U the few directions with slope and curvature. A split-half projection of members on an estimated
+direction cannot see it: its expected z is rho^2 sqrt(M_A M_B / D), 0.01 for 240 members in 135 million
+dimensions.
+
+(a) ``shared_direction``: the mean of the K improving members, stretched to one member's norm. If what they
+    share is linear, it earns about sqrt(2 / pi) rho sqrt(K) standard deviations of a member's reward, with
+    rho the correlation of the members' changes on both halves of the prompts.
+(b) ``explained``: how much of the members' changes the coordinates eps^T U explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import pi, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from es_lightning.errors import UsageError
+from es_lightning.landscape.arrays import Array
+
+CONTROLS = 20
+"""At least so many, since p can be no less than 1 / (controls + 1)."""
+PERMUTATIONS = 999
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What coordinates explain of the members' changes.
+
+    Args:
+        share: R^2 of the regression.
+        adjusted: R^2 less what as many random coordinates would explain, 1 - (1 - R^2)(M - 1)/(M - k - 1).
+        p_value: how often permuted changes give as much.
+        null: R^2 of permuted changes: mean and 95th percentile.
+        coefficients: change of the reward per unit of each coordinate, [k].
+        errors: their standard errors, [k].
+    """
+
+    share: float
+    adjusted: float
+    p_value: float
+    null: tuple[float, float]
+    coefficients: Array
+    errors: Array
+
+
+def explained(changes: Array, coordinates: Array, seed: int = 0) -> Explained:
+    """Regress changes of the reward on coordinates, with a permutation null for R^2.
+
+    Under the null hypothesis the noise of a member and its change have nothing to do with one another, and
+    members are drawn alike, so that any order of the changes is as likely: the p-value is exact.
+
+    Of antithetic pairs give the odd parts with eps^T U, or the even parts with (eps^T U)^2, one row per
+    pair: the two members of a pair are not independent.
+
+    Args:
+        changes: [M].
+        coordinates: eps^T U, [M, k].
+        seed: seed of the permutations.
+
+    Raises:
+        UsageError: there are too few members for so many coordinates, or all changes are equal.
+    """
+    members, count = coordinates.shape
+    if members < count + 3:
+        raise UsageError(
+            f"{members} members cannot tell {count} coordinates apart: measure at least {count + 3}, or take "
+            "fewer Hessian vectors."
+        )
+    centred = changes - changes.mean()
+    total = float(centred @ centred)
+    if total <= 1e-24 * float(changes @ changes) or total == 0:
+        raise UsageError("all members changed the reward alike: there is nothing to explain.")
+    design = coordinates - coordinates.mean(axis=0)
+    basis, sizes, turn = np.linalg.svd(design, full_matrices=False)
+    kept = sizes > 1e-10 * sizes.max()
+    basis, sizes, turn = basis[:, kept], sizes[kept], turn[kept]
+    share = float(((basis.T @ centred) ** 2).sum() / total)
+    orders = np.random.default_rng(seed).permuted(np.tile(centred, (PERMUTATIONS, 1)), axis=1)
+    null = ((orders @ basis) ** 2).sum(axis=1) / total
+    rank = len(sizes)
+    variance = (1 - share) * total / (members - rank - 1)
+    return Explained(
+        share=share,
+        adjusted=1 - (1 - share) * (members - 1) / (members - rank - 1),
+        p_value=float((1 + (null >= share * (1 - 1e-12)).sum()) / (1 + PERMUTATIONS)),
+        null=(float(null.mean()), float(np.quantile(null, 0.95))),
+        coefficients=np.asarray(turn.T @ (basis.T @ centred / sizes)),
+        errors=np.sqrt(variance * ((turn / sizes[:, None]) ** 2).sum(axis=0)),
+    )
+
+
+@dataclass(frozen=True)
+class SharedDirection:
+    """The reward along the mean of the improving members, and along means of members that permuted rewards
+    chose.
+
+    Args:
+        improving: number K of members that improve on the prompts that choose.
+        gain: change of the reward at the improving members' mean direction, on the other prompts.
+        controls: changes at the controls' directions there, [C].
+        member_deviation: standard deviation of a member's change there.
+        expected: sqrt(2 / pi) rho sqrt(K) member_deviation, with rho the correlation of the members'
+            changes on both halves; what the gain would be if all that the halves agree on were linear in
+            the noise.
+    """
+
+    improving: int
+    gain: float
+    controls: Array
+    member_deviation: float
+    expected: float
+
+    @property
+    def p_value(self) -> float:
+        """How often a control gains as much, at least 1 / (C + 1)."""
+        return float((1 + (self.controls >= self.gain).sum()) / (1 + len(self.controls)))
+
+    @property
+    def deviations(self) -> float:
+        """The gain over the controls' mean, in standard deviations of a member."""
+        return float((self.gain - self.controls.mean()) / self.member_deviation)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of ``deviations``: by the spread of the controls, Student's t."""
+        from scipy.stats import t
+
+        count = len(self.controls)
+        error = self.controls.std(ddof=1) * sqrt(1 + 1 / count) / self.member_deviation
+        half = float(t.ppf(0.975, count - 1)) * error
+        return self.deviations - half, self.deviations + half
+
+
+def mean_direction(chosen: npt.NDArray[np.bool_], signs: Array, sigma: float) -> Array:
+    """Return the weights over seeds of the mean of chosen members, at one member's norm, [M].
+
+    The mean of K nearly orthogonal vectors sigma eps has norm sigma sqrt(D / K), so each weight is
+    sign * sigma / sqrt(K). Of two members of a pair that are both chosen, the noise cancels.
+
+    Args:
+        chosen: which members, [M].
+        signs: +1 or -1 of each, [M].
+        sigma: noise scale.
+    """
+    return np.where(chosen, signs, 0.0) * sigma / sqrt(chosen.sum())
+
+
+def shared_direction(
+    on_choice: Array,
+    on_score: Array,
+    signs: Array,
+    sigma: float,
+    reward: Callable[[Array], float],
+    controls: int = CONTROLS,
+    seed: int = 0,
+) -> SharedDirection:
+    """Test (a): choose the improving members on some prompts, score their mean direction on others.
+
+    The controls are the same seeds with the choosing changes permuted among members: as many members, of
+    the same norm, whose choice tells nothing. Under the null hypothesis all of them are alike, so the
+    p-value is exact.
+
+    Args:
+        on_choice: members' changes of the reward on the prompts that choose, [M].
+        on_score: the same on the prompts that score, [M].
+        signs: +1 or -1 of each member, [M].
+        sigma: noise scale of the members.
+        reward: from weights over the M seeds to the change of the reward on the prompts that score.
+        controls: how many.
+        seed: seed of the permutations.
+
+    Raises:
+        UsageError: there are too few controls, or fewer than 2 members improve, or all do.
+    """
+    if controls < CONTROLS:
+        raise UsageError(f"{controls} controls were asked for: give at least {CONTROLS}, for p below 0.05.")
+    improves = on_choice > 0
+    count = int(improves.sum())
+    if not 2 <= count < len(improves):
+        raise UsageError(
+            f"{count} of {len(improves)} members improve on the prompts that choose: a shared direction "
+            f"needs "
+            "at least 2 that do, and one that does not. Measure more members, or another sigma."
+        )
+    generator = np.random.default_rng(seed)
+    drawn = [generator.permutation(improves) for _ in range(controls)]
+    gains = [reward(mean_direction(each, signs, sigma)) for each in (improves, *drawn)]
+    deviation = float(on_score.std(ddof=1))
+    agreement = float(np.corrcoef(on_choice, on_score)[0, 1])
+    return SharedDirection(
+        improving=count,
+        gain=gains[0],
+        controls=np.array(gains[1:]),
+        member_deviation=deviation,
+        expected=sqrt(2 / pi) * max(agreement, 0.0) * sqrt(count) * deviation,
+    )

@@ -1,0 +1,1 @@
+"""Probes: random perturbations of one centre, measured, kept and summed up."""

@@ -1,0 +1,1 @@
+"""Scans: the reward along lines, circles and planes of weight space."""

@@ -1,0 +1,57 @@
+"""The step-size map as rows for tables and pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from es_lightning.landscape.steps.step_size import Estimate, StepAdvice
+
+Rows = list[dict[str, Any]]
+
+
+def gain_rows(advice: StepAdvice) -> Rows:
+    """Return per population and learning rate the expected gain of an update, in units of the reward."""
+    return [
+        {"population": curve.population, "lr": lr, "gain": gain, "gain_low": low, "gain_high": high}
+        for curve in advice.curves
+        for lr, gain, low, high in zip(
+            *(each.tolist() for each in (curve.lr, curve.gain, curve.low, curve.high)), strict=True
+        )
+    ]
+
+
+def sigma_rows(advice: StepAdvice) -> Rows:
+    """Return per sigma the score, and what noise of this scale costs."""
+    found, sweep = advice.estimates, advice.sweep
+    return [
+        {
+            "sigma": float(sigma),
+            "score": sweep.scores[at],
+            "score_low": sweep.low[at],
+            "score_high": sweep.high[at],
+            **_ends("drop", Estimate.of(found.drop[:, at])),
+        }
+        for at, sigma in enumerate(np.asarray(found.sigmas))
+    ]
+
+
+def population_rows(advice: StepAdvice) -> Rows:
+    """Return per population the best and the largest learning rate, and the gains of both and of 2 N."""
+    return [
+        {
+            "population": curve.population,
+            **_ends("best_lr", curve.best_lr),
+            **_ends("largest_lr", curve.largest_lr),
+            **_ends("best_gain", curve.best_gain),
+            "gain_per_rollout": curve.best_gain.value / curve.population,
+            **_ends("doubling", curve.doubling),
+            "lower_bound": curve.at_edge,
+        }
+        for curve in advice.curves
+    ]
+
+
+def _ends(name: str, value: Estimate) -> dict[str, float]:
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}

@@ -1,0 +1,1 @@
+"""Landscapes that a formula describes: the quadratic ascent, its toy, and the double well."""

@@ -1,0 +1,128 @@
+"""Both tests of degenerate improving updates: size under a null, power on quadratics."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from es_lightning.errors import UsageError
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.curvature.degenerate import explained, mean_direction, shared_direction
+
+NULLS = 200
+MOST = int(binom.ppf(0.9995, NULLS, 0.05))  # of 200 nulls at 0.05; more happens once in 2000 times
+
+
+class World:
+    """R_p = g.x - x^T C x / 2 + noise of the prompts, in D dimensions of which the first are stiff."""
+
+    def __init__(self, seed: int, members: int = 240, prompts: int = 16, noise: float = 1.0) -> None:
+        generator = np.random.default_rng(seed)
+        self.eps = generator.standard_normal((members, 2000))
+        self.slope = np.zeros(2000)
+        self.slope[:5] = 1.0
+        self.stiff = np.array([1.0, 0.8, 0.6, 0.4, 0.2])
+        self.sigma, self.noise, self.prompts, self.generator = 0.1, noise, prompts, generator
+        self.rewards = self.at(self.sigma * self.eps)
+
+    def at(self, places: Array) -> Array:
+        """Rewards [M, P], less the centre's."""
+        curved = places[..., :5]
+        smooth = places @ self.slope - (curved**2 * self.stiff).sum(axis=-1) / 2
+        size = self.noise * self.sigma * np.linalg.norm(self.slope)
+        return smooth[..., None] + size * self.generator.standard_normal((*smooth.shape, self.prompts))
+
+    def halves(self) -> tuple[Array, Array]:
+        half = self.prompts // 2
+        return self.rewards[:, :half].mean(axis=1), self.rewards[:, half:].mean(axis=1)
+
+    def reward(self, weights: Array) -> float:
+        return float(self.at(weights @ self.eps)[self.prompts // 2 :].mean())
+
+
+# (b) ------------------------------------------------------------------------------------------------
+
+
+def test_pure_noise_is_explained_at_the_rate_of_chance() -> None:
+    hits = 0
+    for seed in range(NULLS):
+        generator = np.random.default_rng(seed)
+        # Rewards in steps of 1/8 with many ties, as few prompts give.
+        changes = np.round(generator.standard_normal(60) * 2) / 8
+        hits += explained(changes, generator.standard_normal((60, 11)), seed).p_value <= 0.05
+    assert hits <= MOST
+
+
+def test_the_slope_of_a_quadratic_is_found_and_measured() -> None:
+    world = World(0)
+    unit = world.slope / np.linalg.norm(world.slope)
+    found = explained(world.rewards.mean(axis=1), world.eps @ np.stack([unit, np.eye(2000)[9]], axis=1))
+    assert found.p_value == 0.001
+    assert found.share > 0.6
+    truth = world.sigma * np.linalg.norm(world.slope)
+    assert abs(found.coefficients[0] - truth) < 4 * found.errors[0]
+    assert abs(found.coefficients[1]) < 4 * found.errors[1]
+
+
+def test_the_regression_is_that_of_least_squares() -> None:
+    generator = np.random.default_rng(3)
+    coordinates, changes = generator.standard_normal((40, 4)), generator.standard_normal(40)
+    found = explained(changes, coordinates)
+    design = np.column_stack([coordinates, np.ones(40)])
+    solution, [rest], *_ = np.linalg.lstsq(design, changes, rcond=None)
+    assert found.coefficients == pytest.approx(solution[:4])
+    assert found.share == pytest.approx(1 - rest / ((changes - changes.mean()) ** 2).sum())
+    errors = np.sqrt(rest / 35 * np.diag(np.linalg.inv(design.T @ design))[:4])
+    assert found.errors == pytest.approx(errors)
+    assert found.null[0] == pytest.approx(4 / 39, abs=0.01)  # E R^2 = k / (M - 1)
+
+
+def test_too_few_members_and_equal_changes_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 8"):
+        explained(np.arange(7.0), np.ones((7, 5)))
+    with pytest.raises(UsageError, match="alike"):
+        explained(np.full(40, 0.1), np.random.default_rng(0).standard_normal((40, 3)))
+
+
+# (a) ------------------------------------------------------------------------------------------------
+
+
+def test_improving_members_share_the_slope_of_a_quadratic_as_predicted() -> None:
+    gains, expected = [], []
+    for seed in range(8):
+        world = World(seed, noise=2.0)
+        found = shared_direction(*world.halves(), np.ones(240), world.sigma, world.reward)
+        assert found.p_value == pytest.approx(1 / 21)
+        low, high = found.interval
+        assert 0 < low < found.deviations < high
+        gains.append(found.gain - found.controls.mean())
+        expected.append(found.expected)
+    assert np.mean(gains) == pytest.approx(np.mean(expected), rel=0.2)
+
+
+def test_the_norm_is_that_of_one_member_whatever_signs_are_chosen() -> None:
+    world = World(0)
+    signs = np.where(np.arange(240) % 2, -1.0, 1.0)
+    weights = mean_direction(np.arange(240) < 60, signs, world.sigma)
+    assert np.linalg.norm(weights @ world.eps) == pytest.approx(world.sigma * np.sqrt(2000), rel=0.1)
+    assert np.sign(weights[:2]).tolist() == [1, -1]
+    assert not weights[60:].any()
+
+
+def test_a_plateau_shares_nothing() -> None:
+    hits = 0
+    for seed in range(NULLS):
+        generator = np.random.default_rng(seed)
+        changes = np.round(generator.standard_normal((2, 40)) * 2) / 8
+        found = shared_direction(
+            *changes, np.ones(40), 0.1, lambda _, g=generator: float(g.standard_normal())
+        )
+        hits += found.p_value <= 0.05
+    assert hits <= MOST
+
+
+@pytest.mark.parametrize(
+    ("on_choice", "controls", "words"), [(-1.0, 20, "0 of 8"), (1.0, 20, "8 of 8"), (1.0, 5, "5 controls")]
+)
+def test_what_cannot_be_tested_is_refused(on_choice: float, controls: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        shared_direction(np.full(8, on_choice), np.ones(8), np.ones(8), 0.1, lambda _: 0.0, controls)

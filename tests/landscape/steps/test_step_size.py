@@ -1,0 +1,173 @@
+"""The predicted gain of a step against simulated updates, and the predicted optimum against closed forms."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from es_lightning.errors import UsageError
+from es_lightning.landscape.steps.pair_moments import Moments, PairRewards
+from es_lightning.landscape.steps.step_size import (
+    advise,
+    critical_population,
+    expected_gain,
+    gain_curve,
+    shrinkage,
+)
+from tests.helpers.quadratics import World, world
+
+SIGMAS = (0.05, 0.1, 0.2, 0.4)
+
+
+def exact(truth: World, sigma: float, sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 100.0)) -> Moments:
+    """The moments of a quadratic without any error; row 1 stands for the resamples."""
+    scales, one = np.array(sigmas), np.ones((2, 1))
+    variance = truth.variance(sigma)
+    linear = sigma**2 * truth.slope @ truth.slope / variance
+    noise = (sigma**2 * truth.own**2 / 1 + truth.white**2 / 2) / truth.prompts
+    return Moments(
+        sigmas=scales,
+        sigma=sigma,
+        drop=one * truth.trace * scales**2 / 2,
+        slope=one * (truth.slope @ truth.slope) * np.ones(len(scales)),
+        variance=one[:, 0] * variance,
+        bend=one[:, 0] * truth.bend(sigma),
+        odd_share=one[:, 0] * (sigma**2 * truth.slope @ truth.slope + noise) / variance,
+        score=one * np.full(len(scales), linear),
+    )
+
+
+def simulated_gains(
+    truth: World, sigma: float, lr: float, population: int, runs: int, antithetic: bool
+) -> npt.NDArray[np.float64]:
+    """Gain in F of updates as the module makes them, [runs]."""
+    generator = np.random.default_rng(population)
+    shape = (runs, population, len(truth.slope))
+    if antithetic:
+        half = generator.standard_normal((runs, population // 2, shape[2]))
+        eps = np.stack([half, -half], axis=2).reshape(shape)
+    else:
+        eps = generator.standard_normal(shape)
+    rewards = truth.value(sigma * eps)
+    rewards += truth.white / truth.prompts**0.5 * generator.standard_normal(rewards.shape)
+    z = (rewards - rewards.mean(axis=1, keepdims=True)) / rewards.std(axis=1, keepdims=True)
+    return truth.value(lr / population * np.einsum("rn,rnd->rd", z, eps))
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+@pytest.mark.parametrize(("population", "factor"), [(8, 1.0), (16, 0.5), (16, 2.0), (64, 1.0)])
+def test_updates_gain_what_is_predicted(population: int, factor: float, antithetic: bool) -> None:
+    truth, sigma = world(1, dimension=60, rank=12, white=0.2), 0.05
+    lr, runs = factor * truth.best_lr(sigma, population), 4000
+    gains = simulated_gains(truth, sigma, lr, population, runs, antithetic)
+    found = exact(truth, sigma)
+    predicted = float(expected_gain(found, np.array([lr]), population, antithetic)[0, 0])
+    scale = truth.first_order(sigma) * lr  # the first-order gain, beside which both costs stand
+    assert abs(gains.mean() - predicted) < 4 * gains.std() / runs**0.5 + 0.02 * scale
+    assert 4 * gains.std() / runs**0.5 < 0.1 * scale  # so that the line above can fail
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    population=st.sampled_from([4, 8, 16, 30, 64, 256]),
+    slope=st.floats(0.3, 3),
+    sigma=st.sampled_from([0.05, 0.1, 0.2]),
+)
+def test_the_optimum_is_that_of_the_closed_form(
+    seed: int, population: int, slope: float, sigma: float
+) -> None:
+    truth = world(seed, slope=slope)
+    best, cost = truth.best_lr(sigma, population), shrinkage(population) * truth.first_order(sigma)
+    curve = gain_curve(exact(truth, sigma, (0.05, 0.1, 0.2, 5 * best / population**0.5 + 0.2)), population)
+    assert curve.best_lr.value == pytest.approx(best, rel=0.03)
+    assert curve.largest_lr.value == pytest.approx(2 * best, rel=0.03)
+    assert curve.best_gain.value == pytest.approx(best * cost / 2, rel=1e-3)
+    assert not curve.at_edge
+    assert not curve.gains_at_edge
+    twice = truth.best_lr(sigma, 2 * population) * shrinkage(2 * population) / shrinkage(population)
+    assert curve.doubling.value == pytest.approx(twice / best, rel=1e-2)
+
+
+def test_z_scores_of_few_members_are_shorter() -> None:
+    for population in (4, 16, 100):
+        normal = np.random.default_rng(0).standard_normal((40_000, population))
+        assert shrinkage(population) == pytest.approx(normal.std(axis=1).mean(), rel=0.005)
+        pairs = normal[:, : population // 2]
+        assert shrinkage(population, antithetic=True) == pytest.approx(
+            np.sqrt((pairs**2).mean(axis=1)).mean(), rel=0.01
+        )
+
+
+def test_the_critical_population_is_where_half_of_the_gain_is_reached() -> None:
+    truth, sigma = world(3), 0.1
+    found = exact(truth, sigma, (0.05, 0.1, 0.2, 5.0))
+    critical = critical_population(found)[0]
+    assert critical == pytest.approx(truth.trace / truth.bend(sigma), rel=1e-9)
+    limit = truth.first_order(sigma) ** 2 / (2 * truth.bend(sigma))
+    many = round(100 * critical)
+    assert gain_curve(found, many).best_gain.value == pytest.approx(limit / (1 + critical / many), rel=0.01)
+
+
+def test_many_pairs_find_the_true_optimum() -> None:
+    truth = world(4, prompts=16, own=0.2, white=0.2)
+    advice = advise(truth.probe(SIGMAS, 300, seed=2), 16, 16, resamples=60)
+    curve = next(curve for curve in advice.curves if curve.population == 16)
+    assert not advice.doubt
+    best = truth.best_lr(advice.sigma, 16)
+    assert 1 - (1 - curve.best_lr.value / best) ** 2 > 0.9  # of the gain of the best step
+    assert curve.best_lr.low < best < curve.best_lr.high
+
+
+def test_intervals_hold_the_true_optimum() -> None:
+    held, kept = 0, []
+    for seed in range(20):
+        truth = world(seed, prompts=16, own=0.3, white=0.1)
+        advice = advise(truth.probe(SIGMAS, 24, seed), 16, 16, resamples=100, seed=seed)
+        curve, best = next(c for c in advice.curves if c.population == 16), truth.best_lr(advice.sigma, 16)
+        held += curve.best_lr.low <= best <= curve.best_lr.high
+        kept.append(1 - (1 - curve.best_lr.value / best) ** 2)  # of the gain of the best step
+    assert held >= 14  # of 20 at 0.9: fewer than 14 once in 400
+    assert np.median(kept) > 0.85
+
+
+def test_pure_noise_gives_no_advice() -> None:
+    generator, found = np.random.default_rng(5), 0
+    for _ in range(24):
+        rewards = generator.standard_normal((3, 16, 8))
+        found += not advise(PairRewards(SIGMAS[:3], np.zeros(8), rewards), 16, 8, resamples=50).doubt
+    assert found <= 5  # of 24 at 0.05: more than 5 once in 1,000
+
+
+def test_a_plane_has_no_largest_step() -> None:
+    plane = World(np.zeros(30), np.full(30, 0.2), white=1e-6)
+    advice = advise(plane.probe(SIGMAS, 16, seed=0), 16, 16, resamples=50)
+    assert advice.curve.at_edge
+    assert advice.curve.gains_at_edge
+    assert advice.population == 16
+    assert np.isnan(advice.curve.doubling.value)
+
+
+def test_steep_curvature_does_not_pay_for_members() -> None:
+    curvature, slope = np.zeros(50), np.zeros(50)
+    curvature[0], slope[0] = 4.0, 1.0  # one curved direction, and the slope lies in it: N_c is about 1
+    advice = advise(World(curvature, slope, white=0.01).probe((0.05, 0.1, 0.2), 200, 0), 16, 16, resamples=50)
+    assert advice.critical.value < 3
+    assert advice.population <= 8
+
+
+def test_sigma_and_lr_scale_together() -> None:
+    truth = world(6)
+    probe = truth.probe(SIGMAS, 16, seed=0)
+    wider = PairRewards(tuple(10 * sigma for sigma in SIGMAS), probe.centre, probe.rewards)
+    first, second = (advise(each, 16, 16, resamples=30) for each in (probe, wider))
+    assert second.sigma == pytest.approx(10 * first.sigma)
+    assert second.curve.best_lr.value == pytest.approx(10 * first.curve.best_lr.value)
+    assert second.curve.best_gain.value == pytest.approx(first.curve.best_gain.value)
+
+
+def test_two_sigmas_are_too_few() -> None:
+    probe = world(0).probe(SIGMAS[:2], 8, seed=0)
+    with pytest.raises(UsageError, match="give 3 or more"):
+        advise(probe, 16, 16)
