@@ -130,8 +130,10 @@ def moments(probe: PairRewards, at: int, batch: int, resamples: int = 400, seed:
     """Estimate what decides the gain of a step that is made from members at one of the sigmas.
 
     Pairs and prompts are resampled with replacement, each for themselves, and their two deviations are added.
-    What is noise of single answers is in both, so intervals are somewhat too wide rather than too narrow;
-    resampling both at once would count it three times (Owen 2007, The Pigeonhole Bootstrap). Products of a
+    What is noise of single answers is in both, so intervals are somewhat too wide rather than too narrow.
+    Resampling both at once would count it three times: weights w and u with mean 1 and variance 1 give single
+    answers E (w u - 1)^2 = 2 * 2 - 1 = 3 times their variance, and E (w - 1)^2 + E (u - 1)^2 = 2 times here.
+    That such resampling errs on the wide side is shown by Owen and Eckles (arXiv 1106.2125). Products of a
     prompt with a copy of itself are left out in resamples, too.
 
     Args:
