@@ -43,7 +43,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
-            until_end.callback(hold(folder))
+            until_end.callback(hold(folder, "--output"))
         problems = settings.choose(parts.data.prompts(settings.split))
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         if len(prompts) < len(problems):

@@ -53,7 +53,7 @@ def scan(options: Namespace, arguments: list[str]) -> None:
         parts = until_end.enter_context(opened(arguments))
         ranks, rollouts = parts.ranks, parts.rollouts
         if ranks.rank == 0:
-            until_end.callback(hold(options.output))
+            until_end.callback(hold(options.output, "--output"))
             until_end.callback(rmtree, scratch, ignore_errors=True)
         # So that rewards differ through the weights alone.
         rollouts.sampling = replace(rollouts.sampling, temperature=0.0, n=1, pass_k=1)
