@@ -18,7 +18,7 @@ from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
 from es_lightning.landscape.landscape import ModelLandscape, members_expected
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
-from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold

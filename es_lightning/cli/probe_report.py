@@ -12,8 +12,8 @@ from es_lightning.cli.run_loggers import log_report_metrics, logged_before, logg
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.input import probe_tables
 from es_lightning.landscape.probing.protocols import protocol_rows
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
-from es_lightning.landscape.probing.store import ProbeResults
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
 from es_lightning.reports import probe_picture
 from es_lightning.reports.probe_table import models_markdown, probe_markdown

@@ -20,8 +20,8 @@ from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
-from es_lightning.landscape.probing.store import ProbeResults
-from es_lightning.landscape.steps.pair_moments import PairRewards
+from es_lightning.landscape.probing.results import ProbeResults
+from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_rows import gain_rows, population_rows, sigma_rows
 from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise
 from es_lightning.reports.probe_picture import write_csv

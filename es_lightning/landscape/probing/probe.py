@@ -19,7 +19,8 @@ import numpy as np
 from es_lightning.algorithm.population import Population
 from es_lightning.errors import UsageError
 from es_lightning.landscape.landscape import Landscape
-from es_lightning.landscape.probing.store import Candidate, ProbeResults, ProbeStore
+from es_lightning.landscape.probing.results import Candidate, ProbeResults
+from es_lightning.landscape.probing.store import ProbeStore
 from es_lightning.records import Member
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from es_lightning.errors import UsageError
 from es_lightning.landscape import known
 from es_lightning.landscape.known import KnownLandscape
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
-from es_lightning.landscape.probing.store import ABOUT, LINES, TABLE, ProbeResults
+from es_lightning.landscape.probing.results import LINES, TABLE, ProbeResults
+from es_lightning.landscape.probing.store import ABOUT
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
 from es_lightning.landscape.statistics.best_of import best_of
 
