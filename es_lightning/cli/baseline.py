@@ -47,7 +47,7 @@ def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> 
         raise UsageError(f"{folder} holds a baseline: give another --output, or replace it with --overwrite.")
     with ExitStack() as until_end:
         until_end.enter_context(parts)
-        until_end.callback(hold(folder))
+        until_end.callback(hold(folder, "--output"))
         loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "baseline")
         training = PolicyTraining(parts, settings, folder, loggers)
         training.prepare()

@@ -24,13 +24,14 @@ from es_lightning.landscape.curvature.budget import SampledHessian
 from es_lightning.landscape.curvature.es_hessian import ESHessian, start_weights
 from es_lightning.landscape.curvature.gradients import DenseObjective
 from es_lightning.landscape.curvature.lanczos import lanczos
+from es_lightning.landscape.curvature.measured_pairs import PAIRS
 from es_lightning.landscape.curvature.remembered import Remembered
 from es_lightning.landscape.curvature.seed_space import SeedSpace
 from es_lightning.landscape.curvature.settings import CurvatureSettings
 from es_lightning.landscape.curvature.truth import Truth, TruthRun
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probing.probe import Probe
-from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
@@ -40,8 +41,8 @@ log = logging.getLogger(__name__)
 
 DENSE = ["--data.objective", "log_likelihood"]
 """Gradients need an objective that has one."""
-PAIRS, TRUTH, REPORT = "pairs", "truth", "report"
-"""Of the pairs, a probe, of the gradients, and of the report, in the folder of the run."""
+TRUTH, REPORT = "truth", "report"
+"""Of the gradients and of the report, in the folder of the run."""
 
 
 def curvature(options: Namespace, arguments: Sequence[str]) -> None:
@@ -60,7 +61,7 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
-            until_end.callback(hold(folder))
+            until_end.callback(hold(folder, "--output"))
         dense = settings.choose(parts.data.prompts("train"))
         prompts = dense + (replies(parts, dense) if settings.rewards else [])
         prompts = parts.rollouts.reserve(parts.base, prompts, None, False)

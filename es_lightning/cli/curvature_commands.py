@@ -26,12 +26,13 @@ All options of fit that concern the model, the data and the devices work as well
 """
 DEGENERATE_SECTION = """
 options of the tests, in a config below `degenerate:` (defaults in brackets):
-  --degenerate.sigmas [X,...]   noise scales of the probe that are tested (all)
+  --degenerate.sigmas [X,...]   noise scales that are tested (all)
   --degenerate.controls C       directions of permuted rewards, at least 20 (20)
   --degenerate.hessian STEPS    Lanczos steps on true Hessian-vector products; 0: the gradient alone (20)
   --degenerate.vectors N        Hessian vectors in the regression (10)
   --degenerate.seed INT         of permutations and of the division of the prompts (0)
-The config has to be that of the probe.
+The config has to be that of the probe or of the curvature run. Of a curvature run, data.objective says what
+is tested: reward (if it was measured) or log_likelihood.
 """
 
 
@@ -56,24 +57,25 @@ def curvature(arguments: list[str]) -> None:
 
 
 def degenerate(arguments: list[str]) -> None:
-    """Test whether the improving candidates of a probe share what makes them improve.
+    """Test whether improving candidates share what makes them improve.
 
     Args:
         arguments: the command line's arguments after ``degenerate``.
     """
     parser = FitOptionsParser(
         "degenerate",
-        "Test whether the improving candidates of a probe share what makes them improve: the reward along "
+        "Test whether the improving candidates of a probe, or the members of a curvature run's pairs, share "
+        "what makes them improve: the reward along "
         "their mean direction against that of permuted rewards, on prompts that did not choose them; and how "
         "much the gradient and the top Hessian vectors explain of all changes.",
         DEGENERATE_SECTION,
     )
-    parser.option("--probe", type=Path, metavar="FOLDER", help="a finished probe's folder")
+    parser.option("--probe", type=Path, metavar="FOLDER", help="folder of a finished probe or curvature run")
     parser.option("--output", type=Path, help="folder (degenerate, in the probe's)")
 
     def check(options: Namespace) -> None:
         if options.probe is None:
-            parser.error("give the folder of a finished probe with --probe FOLDER.")
+            parser.error("give the folder of a finished probe or curvature run with --probe FOLDER.")
 
     options, rest = parser.read_beside_fit(arguments, "configs/probe/demo.yaml: that of the probe", check)
     with ending_at_once():  # it takes seconds

@@ -15,12 +15,14 @@ from es_lightning.landscape.curvature.budget import (
     SampledHessian,
     agreement,
     budget_rows,
+    density_rows,
     spectrum_rows,
 )
 from es_lightning.landscape.curvature.curvature import Curvature, Pairs, curvature
+from es_lightning.landscape.curvature.lanczos import Spectrum
 from es_lightning.landscape.curvature.settings import CurvatureSettings
 from es_lightning.landscape.curvature.truth import Truth
-from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.reports import curvature_picture
 from es_lightning.system.files import replacing
 
@@ -103,6 +105,9 @@ def write_report(measured: Measured, folder: Path) -> str:
     spectra = _spectra(measured)
     if spectra:
         curvature_picture.spectra(folder / "spectra.png", spectra, f"Eigenvalues of the Hessian: {title}")
+    if densities := density_rows(_quadratures(measured)):
+        words = f"Density of the Hessian's eigenvalues: {title}"
+        curvature_picture.density(folder / "density.png", densities, words)
     text = "\n\n".join([f"# Curvature of {title}", *_verdict(measured)]) + "\n"
     with replacing(folder / "verdict.md") as file:
         file.write(text.encode())
@@ -119,6 +124,16 @@ def _spectra(measured: Measured) -> list[Row]:
             values = krylov.ritz[0]
             rows += spectrum_rows(name, values, krylov.residuals <= 0.1 * np.abs(values).max())
     return rows
+
+
+def _quadratures(measured: Measured) -> dict[str, Spectrum]:
+    """Return the Ritz values and weights of all that was found by Lanczos steps."""
+    krylov = measured.truth.krylov
+    found = {} if krylov is None else {TRUE: Spectrum.of([krylov])}
+    kinds = (("seeds", SEEDS), ("control", CONTROL))
+    return found | {
+        name: measured.sampled[kind].quadrature for kind, name in kinds if kind in measured.sampled
+    }
 
 
 def _direction_rows(measured: Measured) -> Iterator[Row]:

@@ -1,61 +1,60 @@
-"""``es-lightning degenerate``: do the improving candidates of a probe share what makes them improve?"""
+"""``es-lightning degenerate``: do improving candidates share what makes them improve?"""
 
 from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from math import nan
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from torch import nn
 
+from es_lightning.cli.degenerate_report import write_report
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import digest
-from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.curvature.degenerate import SharedDirection, explained, shared_direction
+from es_lightning.landscape.curvature.degenerate import SharedDirection, shared_direction
 from es_lightning.landscape.curvature.gradients import DenseObjective
+from es_lightning.landscape.curvature.measured_pairs import (
+    PAIRS,
+    is_curvature_run,
+    of_objective,
+    problems_of_pairs,
+)
 from es_lightning.landscape.curvature.remembered import Remembered
 from es_lightning.landscape.curvature.seed_space import SeedSpace
-from es_lightning.landscape.curvature.settings import DegenerateSettings
+from es_lightning.landscape.curvature.settings import CurvatureSettings, DegenerateSettings
 from es_lightning.landscape.curvature.truth import Truth, TruthRun
 from es_lightning.landscape.probing.probe import ProbeSettings
-from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.statistics.held_out import halvings
 from es_lightning.records import Prompt
-from es_lightning.reports import degenerate_picture
-from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 from es_lightning.tasks import LogLikelihood
 from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 REPORT = "report"
 
 
 def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
-    """Test a probe's candidates, or go on with the tests, and write the report.
+    """Test the candidates of a probe or of a curvature run, or go on with the tests, and write the report.
 
     Args:
         options: of this command.
         arguments: options of ``fit`` and of the section ``degenerate``.
     """
-    results = ProbeResults.read(options.probe)
-    sections: dict[str, type] = {
-        "degenerate": DegenerateSettings,
-        "probe": ProbeSettings,
-    }  # its config has both
+    curved = is_curvature_run(options.probe)
+    whole = ProbeResults.read(options.probe / PAIRS if curved else options.probe)
+    sections: dict[str, type] = {"degenerate": DegenerateSettings}
+    sections |= {"probe": ProbeSettings, "curvature": CurvatureSettings}  # its config may have either
     parts, found = opened_with(arguments, sections)
     settings: DegenerateSettings = found["degenerate"]
+    results = of_objective(whole, parts.data.objective) if curved else whole
     sigmas = _sigmas(settings, results)
     folder = options.output or options.probe / "degenerate"
     check_writable(folder, "--output")
@@ -63,19 +62,19 @@ def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
-            until_end.callback(hold(folder))
-        prompts = _prompts(parts, results)
+            until_end.callback(hold(folder, "--output"))
+        prompts = _prompts(parts, whole, results, curved)
         right = _with_answers(parts, prompts)
         centre = parts.start()
         if results.header["noise"] != parts.noise.identity:
-            raise UsageError(f"{options.probe} was made with other noise: give the config of the probe.")
+            raise UsageError(f"{options.probe} was made with other noise: give the config that made it.")
         shared = [
             _shared(parts, centre, prompts, results, sigma, settings, folder, writes) for sigma in sigmas
         ]
         if not writes:  # gradients are computed by one rank
             return
         truth = None if right is None else _truth(parts, centre, right, results, settings, folder)
-        _report(results, sigmas, shared, truth, settings, folder / REPORT)
+        write_report(results, sigmas, shared, truth, settings, folder / REPORT)
         asked = parts.config["trainer"].get("logger")
         with logging_to(loggers_for(asked, folder, "degenerate"), {}) as loggers:
             log_artifact(loggers, folder / REPORT, "degenerate")
@@ -92,27 +91,36 @@ def _sigmas(settings: DegenerateSettings, results: ProbeResults) -> list[float]:
     return wanted
 
 
-def _prompts(parts: Parts, results: ProbeResults) -> list[Prompt]:
-    """Return the prompts of the probe.
+def _prompts(parts: Parts, whole: ProbeResults, results: ProbeResults, curved: bool) -> list[Prompt]:
+    """Return the prompts that are tested on.
+
+    Args:
+        parts: of the config.
+        whole: all that was measured.
+        results: the part of it that is tested.
+        curved: whether it is a curvature run's.
 
     Raises:
         UsageError: the config has other ones, or there are fewer than two.
     """
-    header = results.header
-    problems = {prompt.id: prompt for prompt in parts.data.prompts(header["split"])}
-    ids = header["prompt_ids"]
-    missing = next((each for each in ids if each not in problems), None)
-    prompts = [] if missing else [problems[each] for each in ids]
-    if missing is None:
-        prompts = parts.rollouts.reserve(parts.base, prompts, None, parts.data.drop_long_prompts)
-    if missing is not None or digest(prompts) != header["prompt_digest"]:
+    ids, count = whole.header["prompt_ids"], len(results.centre)
+    sources: list[tuple[str, Mapping[str, Prompt]]]
+    if curved:
+        sources = problems_of_pairs(whole, parts.task)
+    else:
+        problems = {prompt.id: prompt for prompt in parts.data.prompts(whole.header["split"])}
+        sources = [(each, problems) for each in ids]
+    missing = next((each for each, known in sources if each not in known), None)
+    prompts = [] if missing else [known[each] for each, known in sources]
+    if missing is not None or digest(prompts) != whole.header["prompt_digest"]:
         raise UsageError(
-            f"the probe in {results.folder} was made on other prompts than this config has"
-            f"{f' ({missing} is missing)' if missing else ''}: give the config of the probe."
+            f"the candidates in {whole.folder} were measured on other prompts than this config has"
+            f"{f' ({missing} is missing)' if missing else ''}: give the config that made them."
         )
-    if len(prompts) < 2:
-        raise UsageError("the probe has one prompt, and half of them are needed to choose: probe with more.")
-    return prompts
+    if count < 2:
+        raise UsageError("there is one prompt, and half of them are needed to choose: measure on more.")
+    first = len(ids) - count if parts.data.objective == "reward" else 0
+    return parts.rollouts.reserve(parts.base, prompts[first : first + count], None, False)
 
 
 def _with_answers(parts: Parts, prompts: Sequence[Prompt]) -> list[Prompt] | None:
@@ -130,19 +138,6 @@ def _with_answers(parts: Parts, prompts: Sequence[Prompt]) -> list[Prompt] | Non
     return parts.rollouts.reserve(parts.base, [known[prompt.id] for prompt in prompts], None, False)
 
 
-def _table(results: ProbeResults, sigma: float) -> tuple[Array, Array, list[int]]:
-    """Changes of all candidates of a sigma by prompt, [M, P], their signs, [M], and their seeds."""
-    from pyarrow.compute import equal
-
-    rows = results.table.filter(equal(results.table["sigma"], sigma))
-    changes = np.array(rows["rewards"].to_pylist(), dtype=np.float64) - results.centre
-    return (
-        changes,
-        np.asarray(rows["sign"], dtype=np.float64),
-        [int(seed) for seed in rows["seed"].to_pylist()],
-    )
-
-
 def _shared(
     parts: Parts,
     centre: nn.Module,
@@ -154,7 +149,7 @@ def _shared(
     writes: bool,
 ) -> SharedDirection | None:
     """Test (a) at one sigma; None where too few candidates improve."""
-    changes, signs, seeds = _table(results, sigma)
+    changes, signs, seeds = results.at(sigma)
     [(choose, score), *_] = halvings(len(prompts), 1, settings.seed)
     scored = [prompts[place] for place in score]
     space = SeedSpace(parts.evaluator(), centre, parts.noise, seeds, sigma, scored)
@@ -186,109 +181,8 @@ def _truth(
     folder: Path,
 ) -> Truth:
     """Gradient and Hessian vectors, and the coordinates of all seeds."""
-    seeds = _unique(results)
+    seeds = results.seeds
     about = {"base": parts.base.name, "noise": parts.noise.identity, "seeds": seeds}
     about |= {"prompts": [prompt.id for prompt in prompts], "task": parts.task.name}
     run = TruthRun(DenseObjective(centre, prompts, parts.noise), parts.noise, seeds, folder / "truth", about)
     return run.run(0, settings.hessian)
-
-
-def _regressions(
-    results: ProbeResults, sigma: float, truth: Truth, settings: DegenerateSettings
-) -> Iterator[Row]:
-    """Test (b) at one sigma: changes on coordinates; of pairs odd parts, and even parts on squares."""
-    changes, signs, seeds = _table(results, sigma)
-    means, places = changes.mean(axis=1), {seed: index for index, seed in enumerate(_unique(results))}
-    own = np.array([places[seed] for seed in seeds])
-    linear = np.column_stack(
-        [truth.along / np.sqrt(truth.gradient_square), truth.along_top(settings.vectors)]
-    )
-    if results.header["antithetic"]:
-        odd, even, own = (means[::2] - means[1::2]) / 2, (means[::2] + means[1::2]) / 2, own[::2]
-        kinds = [("gradient", odd, linear[own, :1]), ("gradient and Hessian vectors", odd, linear[own])]
-        kinds.append(("squares, of the even parts", even, linear[own] ** 2))
-    else:
-        signed = signs[:, None] * linear[own]
-        kinds = [("gradient", means, signed[:, :1]), ("gradient and Hessian vectors", means, signed)]
-        kinds.append(("these and their squares", means, np.column_stack([signed, signed**2])))
-    for name, values, coordinates in kinds:
-        row: Row = {
-            "sigma": sigma,
-            "coordinates": name,
-            "count": coordinates.shape[1],
-            "members": len(values),
-        }
-        try:
-            found = explained(values, coordinates, settings.seed)
-        except UsageError as error:
-            log.warning("Sigma %g, %s: %s", sigma, name, error)
-            continue
-        row |= {"share": found.share, "adjusted": found.adjusted, "p_value": found.p_value}
-        yield row | {"null_mean": found.null[0], "null_95": found.null[1]}
-
-
-def _unique(results: ProbeResults) -> list[int]:
-    return list(dict.fromkeys(int(seed) for seed in results.table["seed"].to_pylist()))
-
-
-def _report(
-    results: ProbeResults,
-    sigmas: Sequence[float],
-    shared: Sequence[SharedDirection | None],
-    truth: Truth | None,
-    settings: DegenerateSettings,
-    folder: Path,
-) -> None:
-    """Write rows, picture and words."""
-    directions = [
-        _direction_row(sigma, found) for sigma, found in zip(sigmas, shared, strict=True) if found is not None
-    ]
-    explains = [
-        row for sigma in sigmas if truth is not None for row in _regressions(results, sigma, truth, settings)
-    ]
-    if not directions and not explains:
-        raise UsageError(
-            f"{results.folder} has no sigma that can be tested: probe with more candidates or another sigma."
-        )
-    title = f"Do improving members share a direction? {results.header.get('model', '')}"
-    controls = [
-        {"sigma": sigma, "control": index, "gain": float(gain)}
-        for sigma, found in zip(sigmas, shared, strict=True)
-        if found is not None
-        for index, gain in enumerate(found.controls)
-    ]
-    degenerate_picture.draw(folder / "degenerate.png", directions, controls, explains, title)
-    text = "\n".join([f"# {title}", *map(_said, directions), *map(_regressed, explains)]) + "\n"
-    with replacing(folder / "verdict.md") as file:
-        file.write(text.encode())
-    log.info("%s", text)
-    log.info("settings %s; tables and picture are in %s.", asdict(settings), folder)
-
-
-def _direction_row(sigma: float, found: SharedDirection) -> Row:
-    low, high = found.interval
-    row: Row = {"sigma": sigma, "improving": found.improving, "gain": found.gain}
-    row |= {"control": float(found.controls.mean()), "member_deviation": found.member_deviation}
-    row |= {"deviations": found.deviations, "low": low, "high": high, "p_value": found.p_value}
-    scale = found.member_deviation or nan
-    return row | {"expected": found.expected / scale, "controls": len(found.controls)}
-
-
-def _said(row: Row) -> str:
-    verdict = "share a direction" if row["p_value"] < 0.05 else "share no direction that is seen"
-    return (
-        f"- sigma {row['sigma']:g}: the {row['improving']} improving candidates {verdict}. Their mean "
-        f"direction "
-        f"earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations ({row['low']:.2f} to "
-        f"{row['high']:.2f}) above {row['controls']} directions of permuted rewards, p = "
-        f"{row['p_value']:.3f}; "
-        f"{row['expected']:.2f} would be all that the halves agree on."
-    )
-
-
-def _regressed(row: Row) -> str:
-    return (
-        f"- sigma {row['sigma']:g}, {row['coordinates']} ({row['count']}): R^2 {row['share']:.3f} (adjusted "
-        f"{row['adjusted']:.3f}), permuted {row['null_mean']:.3f} (95th percentile {row['null_95']:.3f}), "
-        f"p = {row['p_value']:.3f}, {row['members']} rows."
-    )

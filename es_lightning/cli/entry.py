@@ -23,6 +23,7 @@ from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
 from es_lightning.cli.suggest import suggestion
 from es_lightning.errors import DivergenceError, RankError, RewardError, StorageError, UsageError
+from es_lightning.system.going_on import AGAIN, ANEW, RESUME, going_on_by
 from es_lightning.system.signals import Interrupted, ending_at_once, interruptible_start
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def run(arguments: list[str]) -> None:
     elif first == "--version":
         usage.show(usage.versions())
     elif first in LIGHT:
-        with interruptible_start():
+        with interruptible_start(), going_on_by(ANEW if first == "baseline" else AGAIN):
             LIGHT[first](arguments[1:])
     elif first in usage.HEAVY or first.startswith("-"):
         _run_with_lightning(first, arguments)
@@ -117,7 +118,7 @@ def _run_with_lightning(command: str, arguments: list[str]) -> None:
     with ending_at_once(), _without_collection():  # it takes seconds
         from es_lightning.cli import command_line
     quiet()  # again, since Lightning sets the levels of its loggers when it is imported
-    with interruptible_start():
+    with interruptible_start(), going_on_by(AGAIN if command in ("validate", "test") else RESUME):
         command_line.run([command, "--help"] if everything else arguments)
 
 

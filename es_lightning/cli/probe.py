@@ -18,7 +18,7 @@ from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
 from es_lightning.landscape.landscape import ModelLandscape, members_expected
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
-from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
@@ -43,7 +43,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
-            until_end.callback(hold(folder))
+            until_end.callback(hold(folder, "--output"))
         problems = settings.choose(parts.data.prompts(settings.split))
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         if len(prompts) < len(problems):

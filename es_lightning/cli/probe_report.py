@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from es_lightning.cli.run_loggers import logged_before, logging_to
+from es_lightning.cli.run_loggers import log_report_metrics, logged_before, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.input import probe_tables
 from es_lightning.landscape.probing.protocols import protocol_rows
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
-from es_lightning.landscape.probing.store import ProbeResults
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
 from es_lightning.reports import probe_picture
 from es_lightning.reports.probe_table import models_markdown, probe_markdown
@@ -85,7 +84,7 @@ def _report(
 
 
 def write_report(
-    table: ProbeTable, folder: Path, largest: int | None = None, loggers: Iterable[Logger] = ()
+    table: ProbeTable, folder: Path, largest: int | None = None, loggers: Sequence[Logger] = ()
 ) -> list[SigmaSummary]:
     """Write the report of one probe, log it, and show its table.
 
@@ -127,7 +126,7 @@ def write_report(
     return summaries
 
 
-def write_comparison(tables: Sequence[ProbeTable], folder: Path, loggers: Iterable[Logger] = ()) -> None:
+def write_comparison(tables: Sequence[ProbeTable], folder: Path, loggers: Sequence[Logger] = ()) -> None:
     """Write p(improve) of several models under both published protocols: a table, a plot and a CSV file.
 
     Args:
@@ -176,18 +175,15 @@ def _null_titles(summaries: Sequence[SigmaSummary]) -> Mapping[float, str]:
     return titles
 
 
-def _write(folder: Path, text: str, loggers: Iterable[Logger], metrics: Mapping[str, float]) -> None:
+def _write(folder: Path, text: str, loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:
     """Write and show the text, and log everything in the folder."""
     from es_lightning.tracking.artifacts import log_artifact
 
     with replacing(folder / "report.md") as file:
         file.write(text.encode())
     log.info("%s\n%s has pictures and CSV files.", text, folder)
-    for logger in loggers:
-        if metrics:
-            # A run that goes on keeps nothing of a step that it has: a later report needs a later step.
-            logger.log_metrics(dict(metrics), step=time.time_ns() // 10**6)
-        log_artifact([logger], folder, "probe")
+    log_report_metrics(loggers, metrics)
+    log_artifact(loggers, folder, "probe")
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,22 @@ def logged_before(folder: Path) -> list[Logger]:
         folder: of what was logged.
     """
     return [mlflow_logger(folder)] if (folder / MLFLOW_RUN).is_file() else []
+
+
+def log_report_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float]) -> None:
+    """Log the numbers of a report, at a step of its own.
+
+    A run that goes on keeps nothing of a step that it has, and the same folder can be reported again: so the
+    step is the time, in milliseconds.
+
+    Args:
+        loggers: none are fine.
+        metrics: by name; none are fine.
+    """
+    step = time.time_ns() // 10**6
+    for logger in loggers:
+        if metrics:
+            logger.log_metrics(dict(metrics), step=step)
 
 
 @contextmanager

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +16,20 @@ import numpy as np
 
 from es_lightning.cli.opened import opened
 from es_lightning.cli.run_loggers import loggers_for, logging_to
+from es_lightning.cli.scan_output import labels, tell_point, words, write_table
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
-from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.identity import described, digest
-from es_lightning.journal.opening import EXPORT, TunedModel, digest_of, open_centres
+from es_lightning.journal.opening import TunedModel, digest_of, open_centres
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.scans import kinds
 from es_lightning.landscape.scans.directions import Direction, Towards, inner_products
 from es_lightning.landscape.scans.kinds import BASE, TUNED, Scan, Table
 from es_lightning.landscape.scans.measure import Measured, measure
-from es_lightning.landscape.scans.scan import Barrier, barrier, grid
+from es_lightning.landscape.scans.scan import barrier, grid
 from es_lightning.models import BaseModel
 from es_lightning.reports.scan_picture import barrier_picture, line_picture, plane_picture, radial_picture
 from es_lightning.rollout.engine import model_dtype
-from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
 from es_lightning.tracking.artifacts import log_artifact
@@ -53,7 +50,7 @@ def scan(options: Namespace, arguments: list[str]) -> None:
         parts = until_end.enter_context(opened(arguments))
         ranks, rollouts = parts.ranks, parts.rollouts
         if ranks.rank == 0:
-            until_end.callback(hold(options.output))
+            until_end.callback(hold(options.output, "--output"))
             until_end.callback(rmtree, scratch, ignore_errors=True)
         # So that rewards differ through the weights alone.
         rollouts.sampling = replace(rollouts.sampling, temperature=0.0, n=1, pass_k=1)
@@ -147,7 +144,7 @@ class Scanner:
             axis = f"t, from base to {tuned.name}, {length:.4g} away"
             line_picture(self._file("png"), self.title, table, marks, axis)
             for name, at in marks.items():
-                _tell(name, table, table["t"] == at)
+                tell_point(name, table, table["t"] == at)
 
     def _between(self, first: Towards, second: Towards) -> None:
         products = self._products([first, second])
@@ -160,7 +157,7 @@ class Scanner:
             title = f"{self.title}; {apart:.4g} apart, cosine of their changes {_cosine(products):.1g}"
             barrier_picture(self._file("png"), title, table, marks, words(found))
             for name, at in marks.items():
-                _tell(name, table, table["t"] == at)
+                tell_point(name, table, table["t"] == at)
             log.info("%s.", words(found))
 
     def _radial(self, tuned: Towards) -> None:
@@ -171,7 +168,7 @@ class Scanner:
         if self._write(table):
             radial_picture(self._file("png"), self.title, table, tuned.name, lengths[0])
             at = (table["direction"] == TUNED) & (table["radius"] == 1)
-            _tell(tuned.name, table, at)
+            tell_point(tuned.name, table, at)
             log.info(
                 "random directions as far: %.3f on average; one more would lie in %.3f to %.3f (95 %%).",
                 *(table[name][at][0] for name in ("random", "random_low", "random_high")),
@@ -192,7 +189,7 @@ class Scanner:
             )
             plane_picture(self._file("png"), title, table, found.marks, axes)
             for name in found.marks:
-                _tell(name, table, table["model"] == name)
+                tell_point(name, table, table["model"] == name)
 
     # Their parts ----------------------------------------------------------------------------------
 
@@ -227,41 +224,6 @@ class Scanner:
         return True
 
 
-def write_table(path: Path, table: Table) -> None:
-    """Write a table as CSV; the file is replaced as a whole, and what is no number there is empty.
-
-    Args:
-        path: the file.
-        table: columns by name.
-    """
-    text = io.StringIO()
-    lines = kinds.rows(table)
-    writer = csv.DictWriter(text, list(table), lineterminator="\n")
-    writer.writeheader()
-    for row in lines:
-        writer.writerow({name: "" if value != value else value for name, value in row.items()})  # nan != nan
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def labels(references: Sequence[str]) -> list[str]:
-    """Return short names for models: the last part of each path, or all of it where two would be alike."""
-    short = []
-    for reference in references:
-        path = Path(reference.replace(f"/{JOURNAL}", ""))  # the run's name says more
-        generic = path.name in (EXPORT, "best") and path.parent.name
-        short.append(f"{path.parent.name}/{path.name}" if generic else path.name)
-    reserved = {BASE, TUNED} & set(short) or len(set(short)) < len(short)
-    return list(references) if reserved else short
-
-
-def words(found: Barrier) -> str:
-    """Say what is known of a barrier."""
-    ends = f"{found.low:.3f} to {found.high:.3f} (95 %)"
-    known = f"largest drop {found.height:.3f} at t = {found.at:g}, true one {ends}"
-    return f"a barrier: {known}" if found.is_seen else f"no barrier beyond chance: {known}"
-
-
 def _check_different(models: Sequence[TunedModel], base: BaseModel) -> None:
     """Refuse a model that is the base model, or one that is given twice.
 
@@ -280,8 +242,3 @@ def _check_different(models: Sequence[TunedModel], base: BaseModel) -> None:
 
 def _cosine(products: Array) -> float:
     return float(products[0, 1] / np.sqrt(products[0, 0] * products[1, 1]))
-
-
-def _tell(name: str, table: Table, at: np.typing.NDArray[np.bool_]) -> None:
-    values: Mapping[str, float] = {column: float(table[column][at][0]) for column in ("reward", "reward_se")}
-    log.info("%s: reward %.3f +- %.3f (standard error over prompts).", name, *values.values())

@@ -15,13 +15,13 @@ import yaml
 
 from es_lightning.cli.opened import opened
 from es_lightning.cli.probe import about_probe, config_name, teller
-from es_lightning.cli.run_loggers import loggers_for, logging_to
+from es_lightning.cli.run_loggers import log_report_metrics, loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
-from es_lightning.landscape.probing.store import ProbeResults
-from es_lightning.landscape.steps.pair_moments import PairRewards
+from es_lightning.landscape.probing.results import ProbeResults
+from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_rows import gain_rows, population_rows, sigma_rows
 from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise
 from es_lightning.reports.probe_picture import write_csv
@@ -79,7 +79,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
-            until_end.callback(hold(folder))
+            until_end.callback(hold(folder, "--output"))
         problems = settings.choose(parts.data.prompts(settings.split))
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         centre = parts.start(min(settings.members, members_at_once(parts)))
@@ -93,8 +93,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
             asked = parts.config["trainer"].get("logger")
             with logging_to(loggers_for(asked, folder, "tune-step"), {}) as loggers:
                 advice = report(results, now, folder)
-                for logger in loggers:
-                    logger.log_metrics(numbers(advice, now))
+                log_report_metrics(loggers, numbers(advice, now))
                 log_artifact(loggers, folder / "report", "tune-step")
 
 

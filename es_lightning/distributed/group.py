@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 from es_lightning.algorithm.shares import rounds
 from es_lightning.errors import RankError
 from es_lightning.system.ahead import ahead
+from es_lightning.system.going_on import how_to_go_on
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Group:
     def _missing(self, ranks: Sequence[int]) -> str:
         return (
             f"rank {', '.join(map(str, ranks))} died, or did not come within {self.seconds:g} s "
-            "(strategy.timeout_seconds). Look at its own last lines, then resume with --ckpt_path last."
+            f"(strategy.timeout_seconds). Look at its own last lines, then {how_to_go_on()}."
         )
 
     def _is_closed(self, rank: int) -> bool:

@@ -17,6 +17,7 @@ from es_lightning.errors import DivergenceError, RolloutError
 from es_lightning.records import Completion, Member, Prompt
 from es_lightning.rollout import AdapterEngine, Sampling, complete, complete_each
 from es_lightning.rollout.adapters import AdapterDivergence, Factors
+from es_lightning.system.going_on import how_to_go_on
 from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
 
@@ -158,6 +159,6 @@ def _diverged(error: DivergenceError, where: str, sigma: float) -> str:
 
 def _failed(where: str, error: Exception) -> str:
     return (
-        f"the engine failed on {where} ({type(error).__name__}: {error}). The centre is untouched: resume "
-        "with --ckpt_path last, and with --model.retry_member true if it fails now and then."
+        f"the engine failed on {where} ({type(error).__name__}: {error}). The centre is untouched: "
+        f"{how_to_go_on()}, and with --model.retry_member true if it fails now and then."
     )

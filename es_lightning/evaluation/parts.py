@@ -115,7 +115,7 @@ class Parts:
         self.data.scorer.start()  # loads the task in other processes while the model is loaded here
         mine = len(ranks.lane.share(range(members)))
         if self.device.type not in ("cpu", "mps"):
-            prompts = self.data.batch_size
+            prompts = self.rollouts.most_prompts  # not those of a generation: there may be no train split
             asked = (self.noise, 0, prompts, mine, self.device, ranks.centre_shards)
             case = case_of(self.rollouts, self.base, *asked)
             engine.leave_free(self.place.decide(case, self.device, ranks))

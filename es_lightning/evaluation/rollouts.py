@@ -76,6 +76,7 @@ class Rollouts:
         self.announcer = Announcer()
         """Tells listeners how far members and slow steps have come."""
         self._needed = 0  # most tokens that a reserved prompt can have together with its completion
+        self._most = 0  # prompts that were reserved in one call
         self._seen: list[int] = []  # the beginning of the first prompts that were reserved
         self._room = 0  # tokens per sequence that the engine was started for
         self._held: str | None = None  # "centre" or "base"; None if the engine holds neither, as it is now
@@ -115,7 +116,7 @@ class Rollouts:
         if base.max_length is not None:
             encoded = _that_fit(encoded, new, base.max_length, drop_long)
         length = max(_length(prompt, new) for prompt in encoded)
-        self._needed = max(self._needed, length)
+        self._needed, self._most = max(self._needed, length), max(self._most, len(encoded))
         for prompt in encoded:
             if len(self._seen) >= SAMPLE:
                 break
@@ -126,6 +127,11 @@ class Rollouts:
     def longest(self) -> int:
         """Most tokens that a reserved prompt can have together with its completion; 0 before the first."""
         return self._needed
+
+    @property
+    def most_prompts(self) -> int:
+        """Most prompts that were reserved in one call, to be evaluated together; 0 before the first."""
+        return self._most
 
     @property
     def sample(self) -> list[list[int]]:

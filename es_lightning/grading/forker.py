@@ -16,6 +16,7 @@ from typing import IO
 
 from es_lightning.errors import RewardError
 from es_lightning.grading.output import Printed, receive
+from es_lightning.system.going_on import how_to_go_on
 from es_lightning.system.text import printable, shortened
 from es_lightning.task import Task
 
@@ -131,7 +132,7 @@ class Forker:
 def _none_started(error: Exception) -> RewardError:
     return RewardError(
         f"no grading process can be started any more ({type(error).__name__}: {error}): the machine may be "
-        "out of memory or processes. Resume with --ckpt_path last."
+        f"out of memory or processes. Free some, then {how_to_go_on()}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of slope and curvature: estimates against their budget, pair by pair, and spectra."""
+"""Pictures of slope and curvature: estimates against their budget, pair by pair, and eigenvalues."""
 
 from __future__ import annotations
 
@@ -115,6 +115,41 @@ def _scatter(axes: Axes, rows: Rows, x: str, y: str, line: bool = True) -> None:
 
 
 @style()
+def density(path: Path, rows: Rows, title: str) -> None:
+    """Draw how many eigenvalues there are per unit, one curve per way of finding them.
+
+    The scale is logarithmic, and ends where a curve has a thousandth of what one eigenvalue gives at its
+    place: below that it is the tail of a Gaussian, and says nothing.
+
+    Args:
+        path: PNG file to write; the rows are written beside it as CSV.
+        rows: per way and point ``kind``, ``eigenvalue``, ``density`` and ``width``, that of the Gaussians.
+        title: line above the picture.
+    """
+    figure, [axes] = sheet(title, height=3.9)
+    width = float(rows[0]["width"])
+    single = 1 / (width * np.sqrt(2 * np.pi))
+    for kind, color in _colors(rows).items():
+        own = [row for row in rows if row["kind"] == kind]
+        at, values = [row["eigenvalue"] for row in own], [row["density"] for row in own]
+        axes.plot(at, values, color=color, lw=1.6, label=kind)
+        axes.fill_between(at, values, color=color, alpha=0.12, lw=0)
+    axes.axhline(single, color=QUIET, lw=1.0, ls="--", label="one eigenvalue")
+    axes.set_yscale("log")
+    axes.set_ylim(single / 1000, 5 * max(row["density"] for row in rows))
+    axes.set_xlabel(f"eigenvalue (nats / weight²), smeared out by {width:.2g}")
+    axes.set_ylabel("eigenvalues per unit")
+    axes.legend()
+    save(figure, path)
+    write_csv(path.with_suffix(".csv"), rows)
+
+
+def _colors(rows: Rows) -> dict[str, str]:
+    """The same colour for the same way in every picture: its place among those that there are."""
+    return dict(zip(dict.fromkeys(row["kind"] for row in rows), (INK, ACCENT, PALETTE[1]), strict=False))
+
+
+@style()
 def spectra(path: Path, rows: Rows, title: str) -> None:
     """Draw eigenvalues by size and rank, one line per way of finding them.
 
@@ -124,8 +159,7 @@ def spectra(path: Path, rows: Rows, title: str) -> None:
         title: line above the picture.
     """
     figure, [axes] = sheet(title, height=3.9)
-    colors = dict(zip(dict.fromkeys(row["kind"] for row in rows), (INK, ACCENT, PALETTE[1]), strict=False))
-    for kind, color in colors.items():
+    for kind, color in _colors(rows).items():
         own = [row for row in rows if row["kind"] == kind]
         axes.plot(
             [row["rank"] for row in own], [abs(row["value"]) for row in own], color=color, lw=1.0, label=kind

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from es_lightning.errors import StorageError
+from es_lightning.system.going_on import how_to_go_on
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def _storage_errors(path: Path, comfort: str) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{path} could not be written ({error.strerror or error}); {comfort}. Free space or mend the "
-            "folder's permissions, then resume with --ckpt_path last."
+            f"folder's permissions, then {how_to_go_on()}."
         ) from error
 
 

@@ -116,11 +116,12 @@ class _Lock:
 _held: dict[tuple[int, int], _Lock] = {}
 
 
-def hold(folder: Path) -> Callable[[], None]:
+def hold(folder: Path, option: str = "--trainer.default_root_dir") -> Callable[[], None]:
     """Hold a run's folder against all other processes.
 
     Args:
         folder: made if it does not exist.
+        option: that names the folder, for messages.
 
     Returns:
         A function that lets go of the folder, if nothing else in this process holds it; a second call does
@@ -136,11 +137,11 @@ def hold(folder: Path) -> Callable[[], None]:
         status = folder.stat()
         key = (status.st_dev, status.st_ino)
         if key not in _held or _held[key].pid != os.getpid():  # a forked process has a copy of its parent's
-            _held[key] = _Lock(folder / LOCK, _take(folder), made)
+            _held[key] = _Lock(folder / LOCK, _take(folder, option), made)
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written ({error.strerror or error}): mend its permissions, free space, or "
-            "choose another folder with --trainer.default_root_dir."
+            f"choose another folder with {option}."
         ) from error
     lock = _held[key]
     lock.users += 1
@@ -158,7 +159,7 @@ def hold(folder: Path) -> Callable[[], None]:
     return release
 
 
-def _take(folder: Path) -> int:
+def _take(folder: Path, option: str) -> int:
     """Return the descriptor of the folder's lock, once no other process holds it.
 
     A holder on another machine is watched, since clocks differ: while it lives, it touches its file.
@@ -175,7 +176,7 @@ def _take(folder: Path) -> int:
         os.close(descriptor)  # before the next look, which then sees what a file server has by then
         lives = taken is False or died is False
         if (lives and waited > DYING_SECONDS) or touched != (touched if first is None else first):
-            raise _refusal(folder, holder)
+            raise _refusal(folder, holder, option)
         if first is None and holder and not lives:
             words = "%s was held by process %d on %s: waiting for a sign of its life, at most %g s."
             log.info(words, folder, holder.pid, holder.host, SILENT_SECONDS)
@@ -204,13 +205,13 @@ def _open(path: Path) -> tuple[int, bool | None]:
         os.close(descriptor)  # its holder has removed it between the two calls
 
 
-def _refusal(folder: Path, holder: Holder | None) -> UsageError:
+def _refusal(folder: Path, holder: Holder | None, option: str) -> UsageError:
     who = (
         f"process {holder.pid} on {holder.host}, since {holder.since}" if holder else "a run that just began"
     )
     return UsageError(
         f"{folder} is in use by another run ({who}): wait until that has ended, stop it, or choose another "
-        "folder with --trainer.default_root_dir."
+        f"folder with {option}."
     )
 
 

@@ -186,11 +186,12 @@ def test_frozen_parameters_and_schedules_leave_the_law_as_it_is(
     tmp_path: Path, noise: Noise, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = UpdateGeometry(every=1)
-    schedules = {"sigma_schedule": CosineSchedule(3), "population_schedule": LinearSchedule(4, 3.75)}
+    schedules = {"sigma_schedule": CosineSchedule(3), "population_schedule": LinearSchedule(4, 3.6)}
     tuned, records = fit(Letters(), tmp_path, steps=3, callbacks=[watch], noise=noise, **schedules)
     [warning] = [each.getMessage() for each in caplog.records if "schedule" in each.getMessage()]
     assert warning.startswith("model.population_schedule takes 4 generations, but trainer.max_steps is 3")
     assert "population 4 at first, sigma 0.05 at first, lr 0.05, seed" in title(tuned)
+    # 4 members times 1, 1.65 and 2.3: 4, 6.6 and 9.2
     assert [len(record.members) for record in records.generations] == [4, 7, 9]
     _, ratios = watch.column("geometry/norm_ratio")
     assert ratios == pytest.approx([1.0] * 3, abs=0.04)

@@ -10,8 +10,9 @@ import pytest
 
 from es_lightning.cli.entry import run
 from es_lightning.errors import UsageError
+from es_lightning.landscape.curvature.measured_pairs import of_objective
 from es_lightning.landscape.curvature.truth import FILE
-from es_lightning.landscape.probing.store import LINES, ProbeResults
+from es_lightning.landscape.probing.results import LINES, ProbeResults
 
 TINY = """
 model:
@@ -54,7 +55,9 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
     directions = pd.read_csv(report / "directions.csv")
     near = directions[directions["sigma"] == 0.0003]
     assert np.corrcoef(near["true_slope"], near["likelihood_slope"])[0, 1] > 0.99
-    assert {path.name for path in report.glob("*.png")} == {"budget.png", "directions.png", "spectra.png"}
+    pictures = {"budget.png", "directions.png", "spectra.png", "density.png"}
+    assert {path.name for path in report.glob("*.png")} == pictures
+    assert set(pd.read_csv(report / "density.csv")["kind"]) == set(spectra["kind"])
     text = (report / "verdict.md").read_text(encoding="utf-8")
     assert "Signed participation ratio" in text
     assert "permuted rewards" in text
@@ -69,7 +72,7 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
     kept = (whole / "lanczos_seeds.jsonl").read_text().splitlines(keepends=True)
     (killed / "lanczos_seeds.jsonl").write_text("".join(kept[:3]))
     run(["curvature", "-c", config, "--output", str(killed)])
-    for name in ("budget.csv", "directions.csv", "spectra.csv"):
+    for name in ("budget.csv", "directions.csv", "spectra.csv", "density.csv"):
         pd.testing.assert_frame_equal(
             pd.read_csv(report / name), pd.read_csv(killed / "report" / name), rtol=1e-6
         )
@@ -108,6 +111,35 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
     assert (folder / "degenerate.png").stat().st_size > 1000
     with pytest.raises(UsageError, match="other prompts"):
         run(["degenerate", "-c", str(path), "--probe", str(probe)])
+
+
+@pytest.mark.slow
+def test_the_pairs_of_a_curvature_run_are_tested_for_degenerate_updates(tmp_path: Path) -> None:
+    config, folder = tmp_path / "tiny.yaml", tmp_path / "curvature"
+    section = "curvature: {sigmas: [0.001], pairs: 24, prompts: 6, products: 0, hessian: 0, rewards: %s}\n"
+    config.write_text(TINY + section % "true")
+    run(["curvature", "-c", str(config), "--output", str(folder)])
+    results, likely = ProbeResults.read(folder / "pairs"), folder / "degenerate" / "report"
+    dense = ["degenerate", "-c", str(config), "--probe", str(folder), "--degenerate.hessian", "2"]
+    run([*dense, "--data.objective", "log_likelihood"])
+    [direction] = pd.read_csv(likely / "directions.csv").to_dict("records")
+    assert direction["p_value"] <= 2 / 21
+    changes = results.rewards(0.001)[0][:, :6] - results.centre[:6]
+    regression = pd.read_csv(likely / "regression.csv")
+    assert regression["members"].tolist() == [24, 24, 24], "pairs, and their odd and even parts"
+    assert regression["share"].iloc[0] > 0.9, "at a small sigma the gradient explains all"
+    own = of_objective(results, "log_likelihood")
+    np.testing.assert_array_equal(own.at(0.001)[0], changes)
+    reward = of_objective(results, "reward")
+    np.testing.assert_array_equal(reward.centre, results.centre[6:])
+    assert reward.header["prompt_ids"] == own.header["prompt_ids"] == results.header["prompt_ids"][:6]
+    with pytest.raises(UsageError, match="other prompts"):
+        run([*dense, "--data.objective", "log_likelihood", "--data.task.text", "Add {sum}."])
+    config.write_text(TINY + section % "false")
+    bare = tmp_path / "bare"
+    run(["curvature", "-c", str(config), "--output", str(bare), "--curvature.pairs", "4"])
+    with pytest.raises(UsageError, match=r"bare has no rewards prompt by prompt.*curvature.rewards false"):
+        run(["degenerate", "-c", str(config), "--probe", str(bare)])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.cli import main
 from es_lightning.cli.opened import opened
-from es_lightning.landscape.probing.store import LINES, TABLE, ProbeResults
+from es_lightning.landscape.probing.results import LINES, TABLE, ProbeResults
 from es_lightning.models import BaseModel
 from es_lightning.rollout import HFEngine
 

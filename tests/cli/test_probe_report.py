@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from pandas import read_csv
 
 from es_lightning.cli import main
 from es_lightning.cli.probe_report import report
-from es_lightning.cli.run_loggers import logged_before, loggers_for, logging_to
+from es_lightning.cli.run_loggers import log_report_metrics, logged_before, loggers_for, logging_to
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probing.store import Candidate, ProbeStore
+from es_lightning.landscape.probing.results import Candidate
+from es_lightning.landscape.probing.store import ProbeStore
 from es_lightning.tracking.places import MLFLOW_RUN
 
 SIGMAS, SHAPE = (0.5, 1.0), (2, 40, 8)  # batches, candidates, prompts
@@ -159,6 +161,16 @@ def test_a_logger_is_what_the_config_asks_for(tmp_path: Path) -> None:
     secret = {**asked, "init_args": {"save_dir": "http://***@host"}}
     with pytest.raises(UsageError, match=r"^trainer\.logger has an address with a password"):
         loggers_for(secret, tmp_path)
+
+
+def test_every_report_has_a_step_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[dict[str, float], int]] = []
+    logger: Any = SimpleNamespace(log_metrics=lambda metrics, step: seen.append((metrics, step)))
+    for now in (5_000_000, 6_000_000):
+        monkeypatch.setattr("time.time_ns", lambda now=now: now)
+        log_report_metrics([logger], {"gain": 0.5})
+        log_report_metrics([logger], {})
+    assert seen == [({"gain": 0.5}, 5), ({"gain": 0.5}, 6)]
 
 
 @pytest.mark.slow

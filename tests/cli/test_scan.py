@@ -10,7 +10,8 @@ import pytest
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.cli import scan as command
-from es_lightning.cli.scanning import Scanner, labels, words
+from es_lightning.cli.scan_output import labels, words
+from es_lightning.cli.scanning import Scanner
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Rollouts

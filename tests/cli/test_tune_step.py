@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +15,8 @@ import yaml
 from es_lightning.cli import main
 from es_lightning.cli.tune_step_run import Configured, advised_yaml, check_step, numbers, report, sentences
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probing.store import LINES, TABLE
-from es_lightning.landscape.steps.pair_moments import PairRewards
+from es_lightning.landscape.probing.results import LINES, TABLE
+from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_size import advise
 from tests.helpers.quadratics import world
 
@@ -67,7 +69,12 @@ def test_it_leaves_a_picture_and_tables(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_probe_goes_on_to_the_same_map(folder: Path, tmp_path: Path) -> None:
+def test_a_stopped_probe_goes_on_to_the_same_map(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    logger = SimpleNamespace(log_metrics=lambda _, step: steps.append(step), finalize=lambda _: None)
+    monkeypatch.setattr("es_lightning.cli.tune_step_run.loggers_for", lambda *_: [logger])
     there = tmp_path / "there"
     there.mkdir()
     lines = (folder / LINES).read_text().splitlines(keepends=True)
@@ -76,6 +83,26 @@ def test_a_stopped_probe_goes_on_to_the_same_map(folder: Path, tmp_path: Path) -
     main(["tune-step", *words, "--data.objective", "log_likelihood", "--output", str(there)])
     assert (there / TABLE).read_bytes() == (folder / TABLE).read_bytes()
     assert (there / "report" / "gain.csv").read_bytes() == (folder / "report" / "gain.csv").read_bytes()
+    assert steps[0] > 10**12, "the time in milliseconds, so that a later report of the folder is seen as well"
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+@pytest.mark.parametrize("kept", [0, 12])
+def test_two_ranks_draw_the_map_of_one_and_go_on_with_its_probe(
+    folder: Path, tmp_path: Path, kept: int
+) -> None:
+    there = tmp_path / "two"
+    there.mkdir()
+    begun = (folder / LINES).read_text().splitlines(keepends=True)[:kept]
+    (there / LINES).write_text("".join(begun))
+    words = ["-c", str(folder.parents[1] / "mine.yaml"), "--pairs", "4", "--sigmas", "0.05,0.1,0.2"]
+    options = ["--data.objective", "log_likelihood", "--trainer.devices", "2", "--output", str(there)]
+    command = [sys.executable, "-m", "es_lightning", "tune-step", *words, *options]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=200)
+    assert (there / TABLE).read_bytes() == (folder / TABLE).read_bytes()
+    for name in ("gain.csv", "sigma.csv", "population.csv", "tune_step.json"):
+        assert (there / "report" / name).read_bytes() == (folder / "report" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from es_lightning.grading.scorer import Grading, Scorer
-from tests.helpers.graders import PROMPTS, TOLERANT, Spawning, completions
+from tests.helpers.graders import PROMPTS, TOLERANT, Spawning, comes_true, completions
 
 MARK = "ES_LIGHTNING_TEST_OF_LIFETIMES"
 RUN = """
@@ -47,10 +47,9 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
                 yield process
 
 
-def _survivors(mark: str, seconds: float = 6.0) -> list[str]:
-    deadline = time.monotonic() + seconds
-    while (left := list(_marked(mark))) and time.monotonic() < deadline:
-        time.sleep(0.05)
+def _survivors(mark: str) -> list[str]:
+    comes_true(lambda: not any(_marked(mark)))
+    left = list(_marked(mark))
     for process in left:
         process.kill()
     return [str(process) for process in left]
@@ -91,30 +90,27 @@ def test_nothing_outlives_grading_processes_that_are_killed(
     [forker] = keeper.children()
     for process in {"keeper": [keeper], "forker": [forker], "both": [keeper, forker]}[victims]:
         process.kill()
-    assert [future.result(timeout=5)[0].failure for future in futures[1:]] == ["crash", "crash"]
+    assert [future.result(timeout=60)[0].failure for future in futures[1:]] == ["crash", "crash"]
     scorer.close()
     assert _survivors(mark) == []
 
 
 def test_what_a_hung_grader_started_in_other_sessions_dies_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(os.getpid()))
-    scorer = Scorer(Spawning(), Grading(workers=1, timeout_seconds=0.5, **TOLERANT))
+    scorer = Scorer(Spawning(), Grading(workers=1, timeout_seconds=1.0, **TOLERANT))
     scorer.start()
     scorer.submit(PROMPTS[:1], ["x"])[0].result()
-    for _ in range(500):  # a process has its name a moment after its start
-        sleeping = {p for p in _marked(str(os.getpid())) if p.name() == "sleep"}
-        if len(sleeping) == 6:
-            break
-        time.sleep(0.02)
-    assert len(sleeping) == 6  # three of prepare, three of the first reward
+    sleeping: set[psutil.Process] = set()
+
+    def all_have_their_names() -> bool:  # a moment after their start
+        sleeping.update(p for p in _marked(str(os.getpid())) if p.name() == "sleep")
+        return len(sleeping) == 6  # three of prepare, three of the first reward
+
+    assert comes_true(all_have_their_names)
     [first, second] = scorer.round(2).add(PROMPTS, completions("hang", "x")).scores()
     assert (first["failed_timeout"], second["reward"]) == (1, 1)
-    for _ in range(100):
-        left = {p for p in sleeping if p.is_running()}
-        if len(left) <= 3:
-            break
-        time.sleep(0.02)
-    assert len(left) == 3  # those of prepare are the task's own, until the run ends
+    # Those of prepare are the task's own, until the run ends.
+    assert comes_true(lambda: sum(p.is_running() for p in sleeping) == 3)
     scorer.close()
     assert not any(p.is_running() for p in sleeping)
     assert not list(_marked(str(os.getpid())))

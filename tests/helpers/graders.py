@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Completion, Prompt
@@ -28,6 +28,14 @@ def score(task: Task, texts: list[Completion], grading: Grading = HERE) -> tuple
         return scorer.round(len(texts)).add(PROMPTS, texts).scores()
     finally:
         scorer.close()
+
+
+def comes_true(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Wait until a condition holds; the limit is for machines that are busy, and is not reached else."""
+    deadline = time.monotonic() + seconds
+    while not (held := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return held
 
 
 class Returns(Task):

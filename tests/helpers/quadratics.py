@@ -6,8 +6,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from es_lightning.landscape.steps.pair_moments import PairRewards
-from es_lightning.landscape.steps.step_size import shrinkage
+from es_lightning.landscape.steps.gain import shrinkage
+from es_lightning.landscape.steps.pair_rewards import PairRewards
 
 Array = npt.NDArray[np.float64]
 

@@ -58,7 +58,9 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Pat
         words = rf"run is in use by another run \(process {process.pid} on {socket.gethostname()}, since 20"
         with pytest.raises(UsageError, match=words) as caught:
             hold(tmp_path / "run")
-        assert "--trainer.default_root_dir" in str(caught.value)
+        assert "another folder with --trainer.default_root_dir." in str(caught.value)
+        with pytest.raises(UsageError, match=r"another folder with --output\."):
+            hold(tmp_path / "run", "--output")
         process.communicate("")
         hold(tmp_path / "run")()
     assert list(tmp_path.iterdir()) == []

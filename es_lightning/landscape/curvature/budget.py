@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from es_lightning.landscape.curvature.es_hessian import without_sampling
 from es_lightning.landscape.curvature.lanczos import Krylov, Spectrum
 
 Row = dict[str, Any]
+WIDTH = 0.02
+"""Standard deviation by which eigenvalues are smeared out, as a share of the largest."""
+POINTS = 500
 NAMES = ("trace", "trace_square", "participation", "gradient_square")
 
 
@@ -72,6 +75,11 @@ class SampledHessian:
         return Spectrum.of_values(self.krylov.ritz[0])
 
     @property
+    def quadrature(self) -> Spectrum:
+        """By stochastic Lanczos quadrature: all N eigenvalues of the operator, also those that are 0."""
+        return Spectrum.of([self.krylov])
+
+    @property
     def participation(self) -> float:
         """Signed, of H: without what N seeds do to it."""
         return without_sampling(self.spectrum.participation, self.seeds)
@@ -89,6 +97,31 @@ def spectrum_rows(kind: str, values: Sequence[float] | Array, converged: Sequenc
     return [
         {"kind": kind, "rank": rank + 1, "value": float(values[i]), "converged": bool(converged[i])}
         for rank, i in enumerate(order)
+    ]
+
+
+def density_rows(spectra: Mapping[str, Spectrum]) -> list[Row]:
+    """Return the density of eigenvalues of several matrices at the same points, one row each.
+
+    Each Ritz value is smeared out as a Gaussian whose standard deviation is ``WIDTH`` of the largest of all.
+    From one random start the place of a peak that stands alone is sure, and its height is not: the weight of
+    one eigenvalue is chi-squared with one degree of freedom, divided by the dimension.
+
+    Args:
+        spectra: whose they are -> Ritz values and weights by stochastic Lanczos quadrature; may be empty.
+    """
+    if not spectra:
+        return []
+    low = min(float(each.values.min()) for each in spectra.values())
+    high = max(float(each.values.max()) for each in spectra.values())
+    width = WIDTH * max(abs(low), abs(high))
+    if not width:
+        return []
+    at = np.linspace(low - 4 * width, high + 4 * width, POINTS)
+    return [
+        {"kind": kind, "eigenvalue": float(place), "density": float(value), "width": width}
+        for kind, each in spectra.items()
+        for place, value in zip(at, each.density(at, width), strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ import torch
 from es_lightning.algorithm.noise import noise_of
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.errors import UsageError
-from es_lightning.landscape.probing.store import Candidate, ProbeResults
+from es_lightning.landscape.probing.results import Candidate, ProbeResults
 from es_lightning.models import BaseModel
 from es_lightning.models.export import export
 

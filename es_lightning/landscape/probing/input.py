@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from es_lightning.landscape.probing.store import ProbeResults
+from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.probing.summary import ProbeTable
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from es_lightning.algorithm.population import Population
 from es_lightning.errors import UsageError
 from es_lightning.landscape.landscape import Landscape
-from es_lightning.landscape.probing.store import Candidate, ProbeResults, ProbeStore
+from es_lightning.landscape.probing.results import Candidate, ProbeResults
+from es_lightning.landscape.probing.store import ProbeStore
 from es_lightning.records import Member
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,8 @@ class Probe:
             The results, as they are on disk.
 
         Raises:
-            UsageError: the folder holds another probe.
+            UsageError: the folder holds another probe, or no candidate of a whole batch has changed the
+                reward of any prompt.
             RuntimeError: the centre has changed meanwhile, which would be a fault of this library.
         """
         store = ProbeStore(
@@ -181,6 +183,8 @@ class Probe:
             store.add_centre(centre, checksum)
         self._same(store, centre, checksum, "before")
         for group in self.groups():
+            if group.batch:  # every sigma has been seen
+                self._require_change(store)
             for first, members in group.chunks(self.landscape.at_once):
                 if first < len(store.candidates):
                     continue
@@ -193,9 +197,28 @@ class Probe:
                 )
                 if tell is not None:
                     tell(len(store.candidates), self.settings.total)
+        self._require_change(store)
         after = self.landscape.centre()
         self._same(store, after, self.landscape.checksum(), "after")
         return store.results(after)
+
+    def _require_change(self, store: ProbeStore) -> None:
+        """Refuse to go on where all candidates so far earn what the centre earns, prompt by prompt.
+
+        One batch at every sigma decides: sigmas stand in any order, and a reward in steps may change at the
+        largest alone.
+        """
+        assert store.centre is not None
+        centre = tuple(store.centre["centre"])
+        if any(each.rewards != centre for each in store.candidates):
+            return
+        smallest, largest = min(self.settings.sigmas), max(self.settings.sigmas)
+        raise UsageError(
+            f"none of {len(store.candidates)} candidates at sigma {smallest:g} to {largest:g} earns anything "
+            "else than the centre on any prompt, so more of them would tell nothing: give larger sigmas, "
+            "another task, or a reward with more steps, such as --data.objective log_likelihood, and another "
+            "--output."
+        )
 
     def _same(self, store: ProbeStore, centre: np.ndarray, checksum: str, when: str) -> None:
         """Compare weights and rewards of the centre with those on disk: restored exactly, and no drift."""

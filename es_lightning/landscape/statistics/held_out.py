@@ -130,8 +130,9 @@ def gain_over(ways: Sequence[Way], sizes: Sequence[int], unit: int = 1, seed: in
     """Average the held-out gain over several ways, of which two and two are halves of the same prompts.
 
     The interval adds two errors, over prompts at fixed choices and over candidates by the bootstrap. Both
-    hold the part that is new for each candidate and prompt, which counts twice: like Owen's pigeonhole
-    bootstrap (Annals of Applied Statistics 1, 2007) the sum is not too small, if anything too large.
+    hold the part that is new for each candidate and prompt. So it counts twice, and the sum is not too small,
+    if anything too large. Resampling candidates and prompts at once would count it three times (A. B. Owen,
+    The pigeonhole bootstrap, doi 10.1214/07-AOAS122; ``steps.pair_moments`` derives the factors).
 
     Args:
         ways: with the same candidates and prompts.

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from es_lightning.landscape.steps.step_size import Estimate, StepAdvice
+from es_lightning.landscape.steps.gain import Estimate
+from es_lightning.landscape.steps.step_size import StepAdvice
 
 Rows = list[dict[str, Any]]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.basis import FileBasis, MemoryBasis
-from es_lightning.landscape.curvature.budget import SampledHessian
+from es_lightning.landscape.curvature.budget import SampledHessian, density_rows
 from es_lightning.landscape.curvature.es_hessian import ESHessian, start_weights, without_sampling
 from es_lightning.landscape.curvature.lanczos import Krylov, Operator, Spectrum, lanczos
 
@@ -79,6 +79,30 @@ def test_quadrature_gives_traces_participation_and_rank() -> None:
     density = spectrum.density(grid, 0.2)
     assert density.sum() * 0.01 == pytest.approx(200, rel=1e-3)
     assert density[grid < -5].sum() * 0.01 == pytest.approx(6, rel=0.1)
+
+
+def test_the_rows_of_a_density_hold_all_eigenvalues_and_state_their_width() -> None:
+    generator = np.random.default_rng(0)
+    stiff = np.array([-9.0, -5.0, 3.0])
+    matrix = np.diag(np.concatenate([stiff, 0.01 * generator.standard_normal(297)]))
+    small = np.diag([-10.0, 0.0, 0.0, 2.0])
+    rows = density_rows(
+        {
+            "all": Spectrum.of([lanczos(product(matrix), start(300, seed), 10) for seed in range(60)]),
+            "few": Spectrum.of([lanczos(product(small), start(4, 0), 4)]),
+        }
+    )
+    for kind, dimension in (("all", 300), ("few", 4)):
+        own = [row for row in rows if row["kind"] == kind]
+        at, density = (np.array([row[name] for row in own]) for name in ("eigenvalue", "density"))
+        assert np.trapezoid(density, at) == pytest.approx(dimension, rel=1e-3)
+        [width] = {row["width"] for row in own}
+        assert width == pytest.approx(0.02 * 10)
+        if kind == "all":
+            for value in stiff:  # one each, as wide as the Gaussian; weights of 60 starts are within 4 errors
+                near = abs(at - value) < 4 * 0.2
+                assert np.trapezoid(density[near], at[near]) == pytest.approx(1, abs=4 * (2 / 60) ** 0.5)
+    assert density_rows({}) == []
 
 
 def test_an_invariant_subspace_ends_the_run() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from es_lightning.errors import UsageError
 from es_lightning.landscape import known
 from es_lightning.landscape.known import KnownLandscape
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
-from es_lightning.landscape.probing.store import ABOUT, LINES, TABLE, ProbeResults
+from es_lightning.landscape.probing.results import LINES, TABLE, ProbeResults
+from es_lightning.landscape.probing.store import ABOUT
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
 from es_lightning.landscape.statistics.best_of import best_of
 
@@ -227,6 +229,54 @@ def test_a_probe_killed_again_and_again_ends_with_the_same_table(whole: Path, tm
         process.stdout.close()
     assert kills >= 2
     assert (tmp_path / TABLE).read_bytes() == (whole / TABLE).read_bytes()
+
+
+# Nothing to see
+
+
+class Counted(KnownLandscape):
+    """Notes how many members are evaluated at each sigma."""
+
+    asked: ClassVar[list[float]] = []
+
+    def members(self, members, sigma):
+        self.asked.extend([sigma] * len(members))
+        return super().members(members, sigma)
+
+
+def test_a_constant_reward_is_refused_after_one_batch_of_every_sigma(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(Counted, "asked", asked)
+    like = known.linear()
+    flat = Counted(lambda points: np.full((len(points), 4), 0.25), like.start, 3)
+    for evaluated in (20, 0):  # the second time everything is on disk
+        asked.clear()
+        with pytest.raises(UsageError, match=r"none of 20 candidates at sigma 0.1 to 0.2 .*larger sigmas"):
+            Probe(flat, SMALL, tmp_path).run()
+        assert len(asked) == evaluated
+    lines = (tmp_path / LINES).read_text().splitlines(keepends=True)
+    assert len(lines) == 2 + 20
+    (tmp_path / LINES).write_text("".join(lines[: 2 + 13]))  # killed in the second group
+    asked.clear()
+    with pytest.raises(UsageError, match="none of 20 candidates"):
+        Probe(flat, SMALL, tmp_path).run()
+    assert asked == [0.2] * 7
+    with pytest.raises(UsageError, match="none of 20 candidates"):  # of one batch, before the report
+        Probe(flat, replace(SMALL, batches=1), tmp_path / "one").run()
+
+
+@pytest.mark.parametrize("changed", [0.1, 0.2])
+def test_one_prompt_of_one_candidate_at_one_sigma_is_enough_to_go_on(changed: float, tmp_path: Path) -> None:
+    class Nearly(KnownLandscape):
+        def members(self, members, sigma):
+            table = np.full((len(members), 4), 0.25)
+            table[0, 3] += sigma == changed and members[0].index == 0
+            return table
+
+    flat = Nearly(lambda points: np.full((len(points), 4), 0.25), known.linear().start)
+    assert len(Probe(flat, SMALL, tmp_path).run().table) == SMALL.total
 
 
 # Bad input

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from es_lightning.analysis.sigma_sweep import score
 from es_lightning.errors import UsageError
-from es_lightning.landscape.steps.pair_moments import PairRewards, moments
+from es_lightning.landscape.steps.pair_moments import moments
+from es_lightning.landscape.steps.pair_rewards import PairRewards
 from tests.helpers.quadratics import world
 
 SIGMAS = (0.1, 0.2, 0.4)

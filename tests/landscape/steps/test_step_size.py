@@ -7,14 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from es_lightning.errors import UsageError
-from es_lightning.landscape.steps.pair_moments import Moments, PairRewards
-from es_lightning.landscape.steps.step_size import (
-    advise,
-    critical_population,
-    expected_gain,
-    gain_curve,
-    shrinkage,
-)
+from es_lightning.landscape.steps.gain import critical_population, expected_gain, gain_curve, shrinkage
+from es_lightning.landscape.steps.pair_moments import Moments
+from es_lightning.landscape.steps.pair_rewards import PairRewards
+from es_lightning.landscape.steps.step_size import advise
 from tests.helpers.quadratics import World, world
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4)

@@ -1,0 +1,192 @@
+"""The expected gain of one update of z-scored ES against the learning rate and the population.
+
+An update is theta <- theta + (alpha / N) sum_n Z_n eps_n with z-scored rewards Z. As sum Z^2 = N, it is the
+expected step alpha c, c = E[Z eps] = sigma grad F_sigma / std R, and beside it Gaussian noise of scale
+s = alpha / sqrt N on every weight: the noise of a step is a perturbation like that of a member. So its price
+F(theta) - F_s(theta) is what the probe measures at noise scale s, whatever the landscape. The expected gain:
+
+    gain(alpha, N) = alpha b_N c . grad F_s - (F - F_s) - (alpha^2 / 2) (1 - 2 / N) (-c^T H c)
+    b_N = sqrt(2 / N) Gamma(N / 2) / Gamma((N - 1) / 2) ~ 1 - 3 / (4 N)
+
+exact for a quadratic F and rewards that are linear in eps, with noise. There F - F_s = K s^2 / 2 with
+K = -tr H, and with A = c . grad F and kappa = -c^T H c the best step and its gain are
+
+    alpha* = b_N A / (K / N + (1 - 2 / N) kappa),   gain* = b_N^2 A^2 / (2 (K / N + (1 - 2 / N) kappa)),
+
+the form of McCandlish et al. (arXiv 1812.06162, section 2.2): the best step's gain grows with N
+up to N_c = K / kappa, their B_noise, and no faster than 1 / (1 + N_c / N) of its limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.steps.pair_moments import Moments
+
+LEVEL = (0.05, 0.95)
+"""Quantiles of the resamples that make an interval."""
+POINTS = 300  # learning rates of a grid, from lr_max / 1000 to lr_max: 2.3 % apart
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Args:
+        value: the estimate.
+        low: 5th percentile of its resamples.
+        high: 95th percentile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(samples: Array) -> Estimate:
+        """Take the estimate from row 0, the interval from the others."""
+        low, high = np.quantile(samples[1:], LEVEL, method="nearest")  # some may be infinite
+        return Estimate(float(samples[0]), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class GainCurve:
+    """Expected gain of one update against the learning rate, for one population.
+
+    Args:
+        population: N.
+        lr: learning rates, [L], ascending; beyond the last one the noise of a step is larger than any sigma
+            of the probe.
+        gain: expected change of the reward, [L].
+        low: 5th percentile, [L].
+        high: 95th percentile, [L].
+        best_lr: where the gain is largest.
+        largest_lr: where the gain has fallen to 0.
+        best_gain: the gain at ``best_lr``.
+        doubling: the best gain with 2 N members over that with N; nan if no step gains, or if the best one is
+            beyond what the probe can tell.
+        at_edge: whether the gain still rises at the last learning rate: then ``best_lr`` is a lower bound.
+        gains_at_edge: whether it is still above 0 there: then ``largest_lr`` is a lower bound.
+    """
+
+    population: int
+    lr: Array
+    gain: Array
+    low: Array
+    high: Array
+    best_lr: Estimate
+    largest_lr: Estimate
+    best_gain: Estimate
+    doubling: Estimate
+    at_edge: bool
+    gains_at_edge: bool
+
+
+def expected_gain(found: Moments, lr: Array, population: int, antithetic: bool = False) -> Array:
+    """Compute the expected gain of one update, [B, L]; nan beyond the largest sigma of the probe.
+
+    Args:
+        found: what the probe measured.
+        lr: learning rates alpha, [L].
+        population: N.
+        antithetic: whether the members come in pairs.
+    """
+    scale = noise_scale(found, lr, population, antithetic)
+    drop = _between(found.sigmas, found.drop, scale, origin=True)
+    slope = _between(found.sigmas, found.slope, scale, origin=False)
+    rise = lr * shrinkage(population, antithetic) * found.sigma * slope / np.sqrt(found.variance)[:, None]
+    bend = 0.5 * lr**2 * (1 - 2 / population) * found.bend[:, None]
+    return np.asarray(rise - drop - bend)
+
+
+def noise_scale(found: Moments, lr: Array, population: int, antithetic: bool = False) -> Array:
+    """Return the noise that an update adds to each weight, [B, L]: alpha / sqrt N.
+
+    Of antithetic members only the odd part moves the centre: alpha sqrt(2 q / N), q its share of Var(R_n).
+    """
+    factor = 2 * found.odd_share if antithetic else np.ones_like(found.odd_share)
+    return np.asarray(np.sqrt(factor / population)[:, None] * lr)
+
+
+def shrinkage(population: int, antithetic: bool = False) -> float:
+    """Return b_N, by which z-scores of N members shorten the expected step: E[std R] over its limit."""
+    from scipy.special import gammaln
+
+    if antithetic:  # N / 2 differences, whose mean is known to be 0
+        pairs = population / 2
+        return float(np.sqrt(2 / pairs) * np.exp(gammaln((pairs + 1) / 2) - gammaln(pairs / 2)))
+    return float(np.sqrt(2 / population) * np.exp(gammaln(population / 2) - gammaln((population - 1) / 2)))
+
+
+def critical_population(found: Moments) -> Array:
+    """Compute N_c = K / kappa, [B], with K = 2 (F - F_sigma) / sigma^2; inf without curvature along c."""
+    at = int(np.flatnonzero(found.sigmas == found.sigma)[0])
+    trace = np.maximum(2 * found.drop[:, at] / found.sigma**2, 0)
+    return np.asarray(np.divide(trace, found.bend, out=np.full_like(trace, np.inf), where=found.bend > 0))
+
+
+def gain_curve(found: Moments, population: int, antithetic: bool = False) -> GainCurve:
+    """Compute the expected gain against the learning rate, and where it is largest and where it ends.
+
+    Args:
+        found: what the probe measured.
+        population: N.
+        antithetic: whether the members come in pairs.
+    """
+    lr, gains = _gains(found, population, antithetic)
+    best, last, gain = _optimum(lr, gains)
+    twice = _optimum(*_gains(found, 2 * population, antithetic))[2]
+    doubling = np.divide(twice, gain, out=np.full_like(gain, np.nan), where=gain > 0)
+    low, high = np.nanquantile(gains[1:], LEVEL, axis=0)
+    interval = doubling[1:][np.isfinite(doubling[1:])]
+    at_edge = bool(best[0] >= lr[-1])
+    known = 2 * len(interval) > len(gain) - 1 and np.isfinite(doubling[0]) and not at_edge
+    return GainCurve(
+        population=population,
+        lr=lr,
+        gain=gains[0],
+        low=low,
+        high=high,
+        best_lr=Estimate.of(best),
+        largest_lr=Estimate.of(last),
+        best_gain=Estimate.of(gain),
+        doubling=Estimate.of(np.append(doubling[0], interval)) if known else Estimate(*[np.nan] * 3),
+        at_edge=at_edge,
+        gains_at_edge=bool(last[0] >= lr[-1]),
+    )
+
+
+def _gains(found: Moments, population: int, antithetic: bool) -> tuple[Array, Array]:
+    """The learning rates of which the probe can tell, [L], and their gains, [B, L]."""
+    most = found.sigmas[-1] / noise_scale(found, np.ones(1), population, antithetic)[0, 0]
+    lr = np.geomspace(most / 1000, most * (1 - 1e-9), POINTS)
+    return lr, expected_gain(found, lr, population, antithetic)
+
+
+def _optimum(lr: Array, gains: Array) -> tuple[Array, Array, Array]:
+    """Best learning rate, the first beyond it that gains nothing, and the best gain, each [B]; 0 if none."""
+    filled = np.where(np.isnan(gains), -np.inf, gains)
+    at = filled.argmax(axis=1)
+    gain = np.maximum(filled.max(axis=1), 0)
+    beyond = (filled <= 0) & (np.arange(len(lr)) > at[:, None])
+    ends = np.where(beyond.any(axis=1), beyond.argmax(axis=1), len(lr) - 1)
+    some = gain > 0
+    return np.where(some, lr[at], 0.0), np.where(some, lr[ends], 0.0), gain
+
+
+def _between(sigmas: Array, values: Array, scale: Array, origin: bool) -> Array:
+    """Interpolate linearly in the square of the noise scale, as is exact on a quadratic; nan beyond the last.
+
+    Args:
+        sigmas: [S].
+        values: [B, S].
+        scale: [B, L].
+        origin: whether the value is 0 without noise; else it is that of the smallest sigma there.
+    """
+    start = np.zeros_like(values[:, :1]) if origin else values[:, :1]
+    knots, levels = np.append(0.0, sigmas**2), np.hstack([start, values])
+    rows = [np.interp(at, knots, level, right=np.nan) for at, level in zip(scale**2, levels, strict=True)]
+    return np.array(rows)
