@@ -18,7 +18,6 @@ from es_lightning.cli.opened import opened_with
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
-from es_lightning.journal.identity import digest
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.degenerate import SharedDirection, explained, shared_direction
 from es_lightning.landscape.curvature.gradients import DenseObjective
@@ -26,6 +25,7 @@ from es_lightning.landscape.curvature.remembered import Remembered
 from es_lightning.landscape.curvature.seed_space import SeedSpace
 from es_lightning.landscape.curvature.settings import DegenerateSettings
 from es_lightning.landscape.curvature.truth import Truth, TruthRun
+from es_lightning.landscape.probing.input import probed_problems
 from es_lightning.landscape.probing.probe import ProbeSettings
 from es_lightning.landscape.probing.store import ProbeResults
 from es_lightning.landscape.statistics.held_out import halvings
@@ -96,20 +96,10 @@ def _prompts(parts: Parts, results: ProbeResults) -> list[Prompt]:
     """Return the prompts of the probe.
 
     Raises:
-        UsageError: the config has other ones, or there are fewer than two.
+        UsageError: the config has other ones, one is too long, or there are fewer than two.
     """
-    header = results.header
-    problems = {prompt.id: prompt for prompt in parts.data.prompts(header["split"])}
-    ids = header["prompt_ids"]
-    missing = next((each for each in ids if each not in problems), None)
-    prompts = [] if missing else [problems[each] for each in ids]
-    if missing is None:
-        prompts = parts.rollouts.reserve(parts.base, prompts, None, parts.data.drop_long_prompts)
-    if missing is not None or digest(prompts) != header["prompt_digest"]:
-        raise UsageError(
-            f"the probe in {results.folder} was made on other prompts than this config has"
-            f"{f' ({missing} is missing)' if missing else ''}: give the config of the probe."
-        )
+    problems = probed_problems(parts.data.prompts(results.header["split"]), results)
+    prompts = parts.rollouts.reserve(parts.base, problems, None, drop_long=False)
     if len(prompts) < 2:
         raise UsageError("the probe has one prompt, and half of them are needed to choose: probe with more.")
     return prompts

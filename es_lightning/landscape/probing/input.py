@@ -1,11 +1,14 @@
-"""The rewards of probes as the statistics take them, from what probes have written."""
+"""What probes have written, as others take it: rewards for the statistics, and the problems."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from es_lightning.errors import UsageError
+from es_lightning.journal.identity import digest
 from es_lightning.landscape.probing.store import ProbeResults
 from es_lightning.landscape.probing.summary import ProbeTable
+from es_lightning.records import Prompt
 
 
 def probe_tables(results: Sequence[ProbeResults]) -> list[ProbeTable]:
@@ -36,3 +39,23 @@ def probe_table(results: ProbeResults, name: str) -> ProbeTable:
         parameters=header.get("parameters"),
         task=header.get("task", ""),
     )
+
+
+def probed_problems(problems: Sequence[Prompt], results: ProbeResults) -> list[Prompt]:
+    """Return the problems that a probe was made on, in its order.
+
+    Args:
+        problems: of the split that the probe took them from, as a config has them.
+        results: of the probe.
+
+    Raises:
+        UsageError: the config has other ones.
+    """
+    known, ids = {prompt.id: prompt for prompt in problems}, results.header["prompt_ids"]
+    missing = next((each for each in ids if each not in known), None)
+    if missing is not None or digest(known[each] for each in ids) != results.header["prompt_digest"]:
+        raise UsageError(
+            f"the probe in {results.folder} was made on other prompts than this config has"
+            f"{f' ({missing} is missing)' if missing else ''}: give the config of the probe."
+        )
+    return [known[each] for each in ids]
