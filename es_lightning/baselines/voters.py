@@ -102,6 +102,7 @@ class Voters:
 
     def __init__(self, parts: Parts, results: ProbeResults, prompts: Sequence[Prompt], path: Path) -> None:
         self.parts, self.results, self.prompts = parts, results, list(prompts)
+        # The probe's own, whatever the config says; an engine of adapters is started with room for it.
         self.noise = parts.noise = noise_of(results.header["noise"])
         is_row = partial(_is_row, prompts=len(self.prompts))
         self._lines = KeptLines(path, KEY, self._settings(), is_row, parts.ranks)
