@@ -151,7 +151,7 @@ class Voters:
 
     def _centre(self) -> nn.Module:
         """Start the engine, and return the centre of the probe."""
-        centre = self.parts.start()
+        centre = self.parts.start(members=self.parts.ranks.lane.count)
         found = checksum(centre.named_parameters(), self.parts.rollouts.shards)
         if found != self.results.header["checksum"]:
             raise UsageError(

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +104,17 @@ def test_candidates_and_centre_reply_as_in_the_probe(folder: Path, tmp_path: Pat
     assert centre.rewards == pytest.approx(results.centre.tolist())
     for candidate, reply in zip(candidates, replies, strict=True):
         assert reply.rewards == pytest.approx(candidate.rewards)
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_ranks_find_what_one_finds(folder: Path, tmp_path: Path) -> None:
+    vote(folder, "--top", "2", "--output", str(tmp_path / "one"))
+    options = ["--top", "2", "--output", str(tmp_path / "two"), "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "es_lightning", "vote", str(folder), *config(folder), *options]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=200)
+    for name in ("replies.jsonl", "vote.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
 def test_prompts_that_chose_the_candidates_are_refused(folder: Path) -> None:
