@@ -99,6 +99,8 @@ class EvolutionStrategies(pl.LightningModule):
             if it fits there beside the engine. On a machine without an accelerator they mean the same.
         drift_every: measure the distance from the base model once in so many generations, and before every
             validation; each time the base is read from its files, 14 GB for 7 billion parameters.
+        keep_centre: make member 0 the centre itself, evaluated like the others: with the shaping
+            ``best_of_n`` the centre then moves only if a member is better. Not with ``antithetic``.
 
     Raises:
         UsageError: a value is outside its range.
@@ -131,10 +133,12 @@ class EvolutionStrategies(pl.LightningModule):
         kl_penalty: KLPenalty | None = None,
         drift_every: int = 1,
         centre_device: Where = "auto",
+        keep_centre: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.steering = Steering(population, sigma, seed, antithetic, sigma_schedule, population_schedule)
+        schedules = (sigma_schedule, population_schedule)
+        self.steering = Steering(population, sigma, seed, antithetic, *schedules, keep_centre)
         self.noise, self.shaping = noise or GaussianNoise(), shaping
         self.regularisers = tuple(regularisers or ())
         self.base_model = BaseModel(base, trust_remote_code)

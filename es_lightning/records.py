@@ -88,7 +88,8 @@ class Member:
     Args:
         index: position in the population, 0 to N-1.
         seed: 64-bit key of its noise, a hash of (run seed, generation, index).
-        sign: +1, or -1 for the mirrored member of an antithetic pair.
+        sign: +1; -1 for the mirrored member of an antithetic pair; 0 for the centre itself, which takes part
+            as a member (``model.keep_centre``).
     """
 
     index: int

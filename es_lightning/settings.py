@@ -44,6 +44,7 @@ def identity_of(module: EvolutionStrategies) -> dict[str, Any]:
     return {
         **steering.configured,
         "model.antithetic": steering.antithetic,
+        "model.keep_centre": steering.keep_centre,
         "model.seed": steering.seed,
         "model.shaping": named(module.shaping),
         **described("model.sigma_schedule", steering.sigma.schedule),
@@ -71,6 +72,7 @@ def settings_of(module: EvolutionStrategies, optimizer: Any) -> dict[str, Any]:
     engine, sampling, steering = module.rollouts.engine, module.rollouts.sampling, module.steering
     samples = {"samples": sampling.n, "pass_k": sampling.pass_k} if sampling.n > 1 else {}
     penalty = {} if module.kl is None else {"kl_penalty": module.kl.penalty.weight}
+    kept = {"keep_centre": True} if steering.keep_centre else {}
     parts = {"regularisers": ", ".join(map(named, module.regularisers))} if module.regularisers else {}
     return {
         # What the schedules start from, if there are any.
@@ -81,6 +83,7 @@ def settings_of(module: EvolutionStrategies, optimizer: Any) -> dict[str, Any]:
         "noise": named(module.noise),
         "shaping": named(module.shaping),
         "antithetic": steering.antithetic,
+        **kept,
         "objective": module.data.objective,
         "prompts_per_generation": module.data.batch_size,
         "max_tokens": sampling.max_tokens,

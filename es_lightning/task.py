@@ -62,6 +62,23 @@ class Task(ABC):
         known = prompt.reference
         return str(known) if isinstance(known, str | int | float) and not isinstance(known, bool) else None
 
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the answer that a completion gives, as a text that is the same for the same answer.
+
+        Votes count it (``es-lightning vote``): completions that differ in their reasoning alone give one
+        answer. It looks at the completion and the problem, never at the right answer. A task whose
+        completions hold more than an answer defines it.
+
+        Args:
+            prompt: the problem.
+            completion: the new text alone.
+
+        Returns:
+            The answer; None if the completion gives none. By default the completion without the white space
+            around it, None if nothing is left.
+        """
+        return completion.strip() or None
+
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> Reward:
         """Return the reward for the likelihoods of a prompt's choices; only for prompts with ``choices``.
 

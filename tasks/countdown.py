@@ -140,24 +140,32 @@ class Countdown(Task):
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` from 0 to 1.1 and its parts, ``accuracy`` (the answer) and ``format``."""
         text = prompt.prefill + completion
-        answer = _answer_score(text, prompt.reference["numbers"], prompt.reference["target"])
-        form = format_score(text)
+        numbers, target = prompt.reference["numbers"], prompt.reference["target"]
+        value = _value(text, numbers, target)
+        answer, form = float(value is not None and _hits(value, target)), format_score(text)
         # R = answer + 0.1 * format  (arXiv 2509.24372, 2605.30148)
         return {"reward": answer + 0.1 * form, "accuracy": answer, "format": form}
 
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the value of the expression, such as ``98`` or ``197/2``; None if it breaks a rule."""
+        text, problem = prompt.prefill + completion, prompt.reference
+        value = _value(text, problem["numbers"], problem["target"])
+        return None if value is None else str(value)
 
-def _answer_score(text: str, numbers: Sequence[int], target: int | str) -> float:
-    """Return 1.0 if the last answer block solves the problem, else 0.0."""
+
+def _value(text: str, numbers: Sequence[int], target: int | str) -> Fraction | None:
+    """Return the value of the last answer block; None if it is no expression of exactly these numbers.
+
+    A block may go on with ``= `` and the target, and nothing else.
+    """
     block = last_block(text, "answer")
     if block is None:
-        return 0.0
+        return None
     expression, equals, claim = block.partition("=")
     if equals and claim.strip() != str(target):
-        return 0.0
+        return None
     result = evaluate(expression)
-    if result is None or sorted(result.numbers) != sorted(numbers):
-        return 0.0
-    return float(_hits(result.value, target))
+    return result.value if result is not None and sorted(result.numbers) == sorted(numbers) else None
 
 
 def _hits(value: Fraction, target: int | str) -> bool:

@@ -80,6 +80,10 @@ class LogLikelihood(Task):
         """Return the right answer, as the task says it."""
         return prompt.choices[0].text if _is_single(prompt) else self.task.answer(prompt)
 
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the answer as the task reads it."""
+        return self.task.given_answer(_open(prompt), completion)
+
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         """Return the task's own reward of a reply."""
         return self.task.reward(_open(prompt), completion)

@@ -15,6 +15,7 @@ from es_lightning.records import Prompt
 from es_lightning.tasks.answers.math_answers import final_answer, last_box
 from es_lightning.tasks.answers.math_equal import answers_equal
 from es_lightning.tasks.answers.math_library import library_alone, load_library
+from es_lightning.tasks.answers.math_value import spelled
 from es_lightning.tasks.datasets.rows import RowTask
 from es_lightning.tasks.datasets.sources import Row, Source
 
@@ -247,6 +248,15 @@ class MathTask(RowTask):
         else:
             right = float(answer.text is not None and answers_equal(gold, answer.text, tolerance))
         return {"reward": right, "accuracy": right, "boxed": float(answer.marked)}
+
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        r"""Return the final answer in one spelling: a plain number as a fraction, else cleaned LaTeX.
+
+        ``0.50``, ``1/2`` and ``\frac{1}{2}`` are one answer. Formulas that only algebra shows to be equal are
+        several.
+        """
+        text = final_answer(completion, _BENCHMARKS[self.dataset].hashes, self.flexible).text
+        return None if text is None else spelled(text)
 
 
 def _tolerance(error: Any) -> float | None:

@@ -69,6 +69,10 @@ class Mixture(Task):
         """Return the right answer as the prompt's own task says it."""
         return self.tasks[prompt.group].answer(prompt)
 
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the answer as the prompt's own task reads it."""
+        return self.tasks[prompt.group].given_answer(prompt, completion)
+
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> dict[str, float]:
         """Return the same numbers for a prompt with choices."""
         return _named(prompt.group, self.tasks[prompt.group].choice_reward(prompt, logprobs))

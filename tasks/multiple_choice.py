@@ -130,12 +130,16 @@ class MultipleChoice(RowTask):
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` and the ``accuracy`` of a text."""
-        if prompt.choices:
-            right = completion.strip() == self.answer(prompt).strip()
-        else:
-            right = chosen(completion, prompt.reference["options"]) == prompt.reference["letter"]
+        right_one = self.answer(prompt).strip() if prompt.choices else prompt.reference["letter"]
+        right = self.given_answer(prompt, completion) == right_one
         worst, best = (_WORST, 0.0) if self.dense else (0.0, 1.0)
         return {"reward": best if right else worst, "accuracy": float(right)}
+
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the letter that a reply chooses; in log-likelihood mode, the choice itself."""
+        if prompt.choices:
+            return completion.strip() or None
+        return chosen(completion, prompt.reference["options"])
 
     def choice_reward(self, prompt: Prompt, logprobs: Sequence[float]) -> dict[str, float]:
         """Return ``reward``, ``accuracy`` and ``accuracy_per_char`` of the choices' log-likelihoods.

@@ -112,12 +112,16 @@ class ProofWriter(RowTask):
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return the ``reward`` and its parts, ``accuracy`` (the answer) and ``format``."""
         text = prompt.prefill + completion
-        answer, form = _answer_score(text, prompt.reference), format_score(text)
+        answer, form = float(_said(text) == prompt.reference.lower()), format_score(text)
         # R = answer + format_reward * format  (arXiv 2605.30148 with 0.1)
         return {"reward": answer + self.format_reward * form, "accuracy": answer, "format": form}
 
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the word in the last answer block, in lower case; None if there is none."""
+        return _said(prompt.prefill + completion)
 
-def _answer_score(text: str, label: str) -> float:
-    """Return 1.0 if the last answer block is the label, else 0.0; look-alike letters do not count."""
+
+def _said(text: str) -> str | None:
+    """Return the last answer block in lower case; None if it is empty; look-alike letters do not count."""
     said = (last_block(text, "answer") or "").strip()
-    return float(said.isascii() and said.lower() == label.lower())
+    return said.lower() if said and said.isascii() else None

@@ -190,3 +190,7 @@ class ReasoningGym(Task):
             raise RuntimeError(f"{prompt.id} is another problem in this process; was the library updated?")
         score = grade(self._source, entry, last_answer(prompt.prefill + completion))
         return {"reward": score, "accuracy": float(score >= 1)}
+
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the content of the last answer block; None if there is none."""
+        return last_answer(prompt.prefill + completion) or None

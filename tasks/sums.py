@@ -74,10 +74,14 @@ class Sums(Task):
 
     def reward(self, prompt: Prompt, completion: str) -> dict[str, float]:
         """Return ``reward`` and ``accuracy``, which are the same: whether the answer is the sum."""
+        right = float(self.given_answer(prompt, completion) == str(prompt.reference))
+        return {"reward": right, "accuracy": right}
+
+    def given_answer(self, prompt: Prompt, completion: str) -> str | None:
+        """Return the number that a reply commits itself to, in digits; None if it does not."""
         lines = (_with_digits(line) for line in completion[:_HEAD].splitlines())
         words = next(filter(None, lines), [""])
-        right = float(_whole(words[-1]) == str(prompt.reference))
-        return {"reward": right, "accuracy": right}
+        return _whole(words[-1]) or None
 
 
 def _with_digits(line: str) -> list[str]:

@@ -116,10 +116,15 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
 
 def best_of_n(rewards: Tensor) -> Tensor:
-    """Let the winner take all: w_n = N for the best member, 0 for the others; the best share it if several.
+    """Let the winner take all: w_n = N for the best member, 0 for the others; of several it is the first.
 
-    With SGD the step is lr * eps of the best member; lr = sigma makes that member the next centre, which is
-    random search (arXiv 2603.12228).
+    Random search, repeated from the best member of each generation. With SGD the update is
+
+        theta' = theta + lr * (1/N) * N * sign_b * eps_b,    b = argmax_n R_n
+
+    so lr = sigma makes the best member the next centre, up to the rounding of one sum. Means that differ by
+    no more than rounding are tied. Members that share a win would not: the mean of k of them lies nearer to
+    the centre by sqrt(k), and nobody has evaluated it.
 
     Args:
         rewards: [N, P], higher is better.
@@ -128,8 +133,10 @@ def best_of_n(rewards: Tensor) -> Tensor:
         float64 [N], mean 1.
     """
     means = rewards.double().mean(dim=1)
-    best = (means >= means.max() - _rounding(rewards)).double()
-    return best * len(means) / best.sum()
+    tied = means >= means.max() - _rounding(rewards)
+    weights = torch.zeros_like(means)
+    weights[tied.nonzero()[0]] = len(means)
+    return weights
 
 
 class FixedScale:

@@ -20,6 +20,7 @@ class Steering:
         antithetic: whether members come in pairs with the same noise and opposite signs.
         sigma_schedule: how sigma changes; None keeps it constant.
         population_schedule: how N changes, rounded to what ``antithetic`` allows; None keeps it constant.
+        keep_centre: whether member 0 is the centre itself.
 
     Raises:
         UsageError: a value is outside its range.
@@ -33,8 +34,9 @@ class Steering:
         antithetic: bool = False,
         sigma_schedule: Schedule | None = None,
         population_schedule: Schedule | None = None,
+        keep_centre: bool = False,
     ) -> None:
-        self._members = Population(population, seed, antithetic)
+        self._members = Population(population, seed, antithetic, keep_centre)
         self.sigma = Scheduled(checked_sigma(sigma), sigma_schedule)
         self.size = Scheduled(population, population_schedule)
         self.configured = {"model.population": population, "model.sigma": sigma}
@@ -44,6 +46,11 @@ class Steering:
     def antithetic(self) -> bool:
         """Whether members come in pairs with opposite signs."""
         return self._members.antithetic
+
+    @property
+    def keep_centre(self) -> bool:
+        """Whether member 0 is the centre itself."""
+        return self._members.keep_centre
 
     @property
     def seed(self) -> int:
@@ -92,7 +99,7 @@ class Steering:
         Raises:
             UsageError: the value is outside its range.
         """
-        self._members = Population(population, self.seed, self.antithetic)
+        self._members = self._members.of_size(population)
         self.size.steer(population, generation)
         self._keep()
 

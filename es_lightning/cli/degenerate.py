@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from es_lightning.cli.opened import opened_with
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
-from es_lightning.journal.identity import digest
 from es_lightning.landscape.curvature.degenerate import SharedDirection, shared_direction
 from es_lightning.landscape.curvature.gradients import DenseObjective
 from es_lightning.landscape.curvature.measured_pairs import (
@@ -28,6 +27,7 @@ from es_lightning.landscape.curvature.remembered import Remembered
 from es_lightning.landscape.curvature.seed_space import SeedSpace
 from es_lightning.landscape.curvature.settings import CurvatureSettings, DegenerateSettings
 from es_lightning.landscape.curvature.truth import Truth, TruthRun
+from es_lightning.landscape.probing.input import found_problems, probed_problems
 from es_lightning.landscape.probing.probe import ProbeSettings
 from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.statistics.held_out import halvings
@@ -101,26 +101,17 @@ def _prompts(parts: Parts, whole: ProbeResults, results: ProbeResults, curved: b
         curved: whether it is a curvature run's.
 
     Raises:
-        UsageError: the config has other ones, or there are fewer than two.
+        UsageError: the config has other ones, one is too long, or there are fewer than two.
     """
-    ids, count = whole.header["prompt_ids"], len(results.centre)
-    sources: list[tuple[str, Mapping[str, Prompt]]]
     if curved:
-        sources = problems_of_pairs(whole, parts.task)
+        problems = found_problems(problems_of_pairs(whole, parts.task), whole)
     else:
-        problems = {prompt.id: prompt for prompt in parts.data.prompts(whole.header["split"])}
-        sources = [(each, problems) for each in ids]
-    missing = next((each for each, known in sources if each not in known), None)
-    prompts = [] if missing else [known[each] for each, known in sources]
-    if missing is not None or digest(prompts) != whole.header["prompt_digest"]:
-        raise UsageError(
-            f"the candidates in {whole.folder} were measured on other prompts than this config has"
-            f"{f' ({missing} is missing)' if missing else ''}: give the config that made them."
-        )
+        problems = probed_problems(parts.data.prompts(whole.header["split"]), whole)
+    count = len(results.centre)
     if count < 2:
         raise UsageError("there is one prompt, and half of them are needed to choose: measure on more.")
-    first = len(ids) - count if parts.data.objective == "reward" else 0
-    return parts.rollouts.reserve(parts.base, prompts[first : first + count], None, False)
+    first = len(problems) - count if parts.data.objective == "reward" else 0
+    return parts.rollouts.reserve(parts.base, problems[first : first + count], None, False)
 
 
 def _with_answers(parts: Parts, prompts: Sequence[Prompt]) -> list[Prompt] | None:

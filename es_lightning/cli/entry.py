@@ -18,6 +18,7 @@ from es_lightning.cli import (
     scan,
     tune_step,
     usage,
+    vote_command,
 )
 from es_lightning.cli.console import quiet, stop
 from es_lightning.cli.simulate import simulate
@@ -40,6 +41,7 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "simulate": simulate,
     "tune-step": tune_step.tune_step,
     "ui": commands.ui,
+    "vote": vote_command.vote,
 }
 """Commands that run nothing with Lightning's Trainer."""
 

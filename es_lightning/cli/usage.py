@@ -28,6 +28,7 @@ look at the landscape:
   probe       perturb a model at random: what the rewards around it look like
   curvature   slope and curvature from perturbations, beside autograd's
   degenerate  whether a probe's improving candidates share a direction
+  vote        a probe's best candidates on other prompts, alone and by majority
   tune-step   which sigma, learning rate and population a fit should have
   scan        measure the reward along lines and planes through models
   simulate    the theory of rise and decay: simulate it, or fit it to a run
@@ -69,6 +70,7 @@ the model:
   --model.lr_scheduler CLASS            a scheduler of torch.optim.lr_scheduler (none)
   --model.shaping NAME                  from rewards to weights: centered_rank, FixedScale, ... (z_score)
   --model.antithetic true               members come in pairs of opposite signs (false)
+  --model.keep_centre true              member 0 is the centre itself (false)
   --model.noise CLASS                   RademacherNoise, LowRankNoise, ... (GaussianNoise)
   --model.sigma_schedule CLASS          CosineSchedule, SuccessRule, ...; population_schedule alike (none)
   --model.regularisers+=CLASS           AnchoredDecay, SparseUpdate, ClipNorm (none)

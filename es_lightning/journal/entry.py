@@ -106,7 +106,7 @@ class Entry:
             {
                 "generation": self.generation,
                 "seeds": _packed("Q", [member.seed for member in self.members]),
-                "signs": "".join("+" if member.sign > 0 else "-" for member in self.members),
+                "signs": "".join("0+-"[member.sign] for member in self.members),
                 "weights": _packed("d", self.weights.tolist()),
                 "sigma": self.sigma,
                 **self.hyper,
@@ -139,7 +139,7 @@ class Entry:
             if found != len(seeds):
                 raise ValueError(f"it has {len(seeds)} seeds and {found} {name}")
         values["members"] = tuple(
-            Member(n, seed, 1 if sign == "+" else -1)
+            Member(n, seed, {"+": 1, "-": -1, "0": 0}[sign])
             for n, (seed, sign) in enumerate(zip(seeds, signs, strict=True))
         )
         values["weights"] = torch.tensor(weights, dtype=torch.float64)

@@ -41,6 +41,7 @@ _SINCE: dict[str, Any] = {
     "model.sigma_schedule": None,
     "model.population_schedule": None,
     "model.regularisers": [],
+    "model.keep_centre": False,
     "model.sampling.pass_k": 1,
     "model.kl_penalty.weight": None,
     "data.objective": "reward",

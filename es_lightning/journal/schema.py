@@ -47,7 +47,7 @@ _HEADER = {
 }
 _REPLAYED = ("versions", "base", "base_files", "dtype", "noise", "optimizer", "task", "settings")
 
-_SIGNS = Kind("a text of + and -", lambda value: TEXT.fits(value) and not set(value) - set("+-"))
+_SIGNS = Kind("a text of +, - and 0", lambda value: TEXT.fits(value) and not set(value) - set("+-0"))
 _ENTRY = {
     "generation": COUNT,
     "seeds": TEXT,

@@ -7,6 +7,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from es_lightning.tasks.answers.math_text import clean
+
 _N = r"(?:\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})"
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?![\d,])", re.ASCII)
 _FRACTION = re.compile(rf"\\frac\{{(-?{_N})\}}\{{(-?{_N})\}}$", re.ASCII)
@@ -39,6 +41,19 @@ def read_number(text: str) -> Number | None:
         return None
     value = int(match["whole"] or 0) + Fraction(match["top"]) / bottom
     return Number((-1) ** match["signs"].count("-") * value, text.endswith("%"))
+
+
+def spelled(text: str) -> str:
+    r"""Return an answer in one spelling, by which answers of several replies are compared.
+
+    A plain number becomes a fraction in lowest terms, ``0.50`` and ``\frac{1}{2}`` both ``1/2``; anything
+    else what ``clean`` makes of it, or the text itself where that refuses it.
+    """
+    cleaned = clean(text)
+    if cleaned is None:
+        return text.strip()
+    number = read_number(cleaned)
+    return cleaned if number is None else f"{number.value}{'%' if number.percent else ''}"
 
 
 def ungrouped(text: str) -> str:

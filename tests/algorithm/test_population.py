@@ -42,3 +42,15 @@ def test_a_population_below_two_is_refused(size: int) -> None:
 def test_an_odd_number_of_antithetic_members_is_refused() -> None:
     with pytest.raises(UsageError, match="even"):
         Population(7, antithetic=True)
+
+
+def test_the_centre_takes_the_place_of_the_first_member_and_of_no_other() -> None:
+    kept, drawn = Population(8, 3, keep_centre=True), Population(8, 3)
+    assert [member.sign for member in kept.members(5)] == [0] + [1] * 7
+    assert kept.members(5)[1:] == drawn.members(5)[1:]
+    assert [member.sign for member in kept.resized(3.6).members(0)] == [0, 1, 1, 1]
+
+
+def test_pairs_and_the_centre_do_not_go_together() -> None:
+    with pytest.raises(UsageError, match="set antithetic to false"):
+        Population(8, antithetic=True, keep_centre=True)

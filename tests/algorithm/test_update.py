@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from es_lightning.algorithm.noise import CorrelatedNoise, GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
-from es_lightning.algorithm.shaping import z_score
+from es_lightning.algorithm.shaping import best_of_n, z_score
 from es_lightning.algorithm.update import apply_update, gradient
 from es_lightning.records import Member
 
@@ -47,6 +47,31 @@ def formula(net: Net, members: tuple[Member, ...], weights: Tensor, noise: Noise
         eps = torch.stack([m.sign * noise.sample(m.seed, name, theta.shape).double() for m in members])
         result[name] = theta.detach().double() + ALPHA / N * torch.einsum("n,n...->...", weights, eps)
     return result
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_with_lr_sigma_the_best_member_is_the_next_centre(net: Net, antithetic: bool) -> None:
+    """theta' = theta + sigma * sign_b * eps_b in float64, up to float32: the bits that the engine had."""
+    sigma, noise, members = 2e-3, GaussianNoise(), Population(N, 5, antithetic).members(0)
+    rewards = torch.arange(N, dtype=torch.float64).roll(5)[:, None]
+    best = members[4]
+    before = {name: theta.detach().clone() for name, theta in net.named_parameters()}
+    weights = best_of_n(rewards)
+    apply_update(SGD(net.parameters(), lr=sigma), net.named_parameters(), members, weights, noise)
+    for name, theta in net.named_parameters():
+        eps = noise.sample(best.seed, name, theta.shape).double()
+        expected = before[name].double() + best.sign * sigma * eps
+        torch.testing.assert_close(theta.double(), expected, rtol=1.2e-7, atol=1e-9)
+        engine = noise.perturbed(best.seed, name, before[name], best.sign * sigma, torch.float32)
+        torch.testing.assert_close(theta.detach(), engine, rtol=2.4e-7, atol=1e-9)
+
+
+def test_a_centre_that_is_its_own_best_member_keeps_its_bits(net: Net) -> None:
+    members = Population(N, 5, keep_centre=True).members(0)
+    before = {name: theta.detach().clone() for name, theta in net.named_parameters()}
+    weights = best_of_n(torch.tensor([1.0, *[0.5] * (N - 2), 1.0])[:, None])
+    apply_update(SGD(net.parameters(), lr=1.0), net.named_parameters(), members, weights, GaussianNoise())
+    assert all(torch.equal(theta, before[name]) for name, theta in net.named_parameters())
 
 
 @pytest.mark.parametrize("antithetic", [False, True])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -229,6 +230,8 @@ RECIPES = {
         },
     ),
     "shuffled": Case(),
+    # A step of a fixed length ends where it is as long as the distance.
+    "random_search": Case(200, lr=0.02, sigma=0.02, tolerance=0.3),
 }
 
 
@@ -247,6 +250,7 @@ def ascent_of(name: str, case: Case) -> Ascent:
         population_schedule=made.steering.size.schedule,
         regularisers=made.regularisers,
         make_scheduler=made._make_scheduler,
+        keep_centre=made.steering.keep_centre,
     )
 
 
@@ -279,6 +283,37 @@ def test_the_control_walks_as_far_as_the_method_that_it_shuffles_and_learns_noth
     # The signal makes a step longer by sqrt(1 + (N - 1) / d), which is 1 for a model.
     assert float(steps[1] / steps[0]) == pytest.approx((1 + 15 / DIMENSION) ** -0.5, rel=0.1)
     assert float(reward(shuffled[-1])) < float(reward(start)) < float(reward(learnt[-1]))
+
+
+def test_random_search_goes_to_its_best_member_and_never_down() -> None:
+    """(1 + N): every point is the one before or a member of its generation, the best on the same prompts."""
+    path = ascent_of("random_search", RECIPES["random_search"]).run(reward, 12, torch.zeros(DIMENSION))
+    case, noise = RECIPES["random_search"], GaussianNoise(compile=False)
+    for generation, (before, after) in enumerate(pairwise(path)):
+        members = Population(case.population, 0, keep_centre=True).members(generation)
+        points = before + case.sigma * epsilon(noise, members)
+        best = points[reward(points).argmax()]
+        assert torch.allclose(after, best, rtol=0, atol=1e-7)
+    rewards = [float(reward(point)) for point in path]
+    assert rewards == sorted(rewards)
+    assert len(set(rewards)) > 6, "it moves"
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_the_recipe_mezo_makes_the_step_of_spsa(pairs: int) -> None:
+    """theta + lr_MeZO * (1/n) sum_k (R(theta + sigma z_k) - R(theta - sigma z_k)) / (2 sigma) * z_k, float64.
+
+    One pair is algorithm 1 of arXiv 2305.17333, and n of them are its n-SPSA, at the same learning rate.
+    """
+    lr_of_mezo, sigma = 3e-3, 0.02
+    case = Case(population=2 * pairs, sigma=sigma, lr=lr_of_mezo / sigma)
+    ascent = ascent_of("mezo", case)
+    before, after = ascent.run(reward, 1, torch.full((DIMENSION,), 0.1))
+    z = epsilon(ascent.noise, Population(2 * pairs, 0, antithetic=True).members(0))[::2]
+    slopes = (reward(before + sigma * z) - reward(before - sigma * z)) / (2 * sigma)
+    expected = before + lr_of_mezo * (slopes[:, None] * z).mean(0)
+    assert torch.allclose(after, expected, rtol=0, atol=1e-6), "the offset cancels up to rounding"
+    assert float((after - before).norm()) > 1e-3
 
 
 @pytest.mark.slow

@@ -268,6 +268,15 @@ def test_what_the_task_calls_the_right_answer_earns_the_maximum(case):
         assert worth(task, prompt, answer) == pytest.approx(case.maximum)
 
 
+def test_right_replies_give_one_answer_however_they_are_worded(case):
+    task = case.make()
+    for prompt in everything(task):
+        answer = task.given_answer(prompt, case.best(prompt))
+        assert answer
+        assert answer == task.given_answer(prompt, task.answer(prompt))
+        assert [task.given_answer(prompt, text) for text in ("", " \n")] == [None, None]
+
+
 def test_empty_and_random_text_earn_less(case):
     task, rng = case.make(), random.Random(0)
     for prompt in everything(task):
@@ -281,7 +290,9 @@ def test_empty_and_random_text_earn_less(case):
 @given(text=st.text(), pick=st.integers(0, 10**6))
 def test_any_text_earns_finite_numbers_of_at_most_the_maximum(name, text, pick):
     task, prompts = built(name)
-    numbers = numbers_of(task.reward(prompts[pick % len(prompts)], text))
+    prompt = prompts[pick % len(prompts)]
+    numbers, answer = numbers_of(task.reward(prompt, text)), task.given_answer(prompt, text)
+    assert answer is None or (isinstance(answer, str) and answer)
     assert all(isinstance(value, float) and math.isfinite(value) for value in numbers.values())
     assert numbers["reward"] <= CASES[name].maximum
     assert numbers.get("accuracy", 0.0) in (0.0, 1.0)
@@ -305,6 +316,7 @@ def _timed(task: Task, prompt: Prompt, text: str) -> float:
     """Seconds of this process on a core: what others do meanwhile does not count."""
     started = time.process_time()
     value = worth(task, prompt, text)
+    task.given_answer(prompt, text)
     elapsed = time.process_time() - started
     assert math.isfinite(value)
     return elapsed

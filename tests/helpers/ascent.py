@@ -70,6 +70,7 @@ class Ascent:
         population_schedule: how N changes.
         regularisers: parts that change the update.
         make_scheduler: makes the scheduler of the learning rate; None if there is none.
+        keep_centre: whether member 0 is the centre itself.
     """
 
     population: int = 16
@@ -82,6 +83,7 @@ class Ascent:
     population_schedule: Schedule | None = None
     regularisers: Sequence[Regulariser] = ()
     make_scheduler: Callable[[Optimizer], Any] | None = None
+    keep_centre: bool = False
 
     def run(self, reward: Reward, generations: int, start: Tensor, seed: int = 0) -> list[Tensor]:
         """Ascend; returns the point before the first generation and after each, float64 [50] each.
@@ -100,7 +102,7 @@ class Ascent:
             Scheduled(self.sigma, self.sigma_schedule),
             Scheduled(self.population, self.population_schedule),
         )
-        first = Population(self.population, seed, self.antithetic)
+        first = Population(self.population, seed, self.antithetic, self.keep_centre)
         for t in range(generations):
             members = first.resized(size.at(t)).members(t)
             rewards = reward(point.flat + sigma.at(t) * epsilon(self.noise, members))[:, None]

@@ -55,7 +55,7 @@ ENTRIES: dict[str, tuple[Change, str]] = {
     "seeds too many": (put(seeds=json.loads(LINES[0])["seeds"] * 2), "it has 12 seeds and 6 signs"),
     "no seeds": (put(seeds="", signs="", weights=""), '"seeds", which has to be a text'),
     "signs too few": (put(signs="+-"), "it has 6 seeds and 2 signs"),
-    "other signs": (put(signs="+-+-+x"), "a text of [+] and -"),
+    "other signs": (put(signs="+-+-+x"), "a text of [+], - and 0"),
     "weights text": (put(weights="heavy"), '"weights" are no numbers of 8 bytes in base64'),
     "weights null": (put(weights=None), 'it has None as "weights"'),
     "weights nan": (put(weights=float("nan")), 'it has nan as "weights"'),

@@ -53,7 +53,9 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 2**64 - 1), st.sampled_from([1, -1]), numbers), min_size=1, max_size=9),
+    st.lists(
+        st.tuples(st.integers(0, 2**64 - 1), st.sampled_from([1, 0, -1]), numbers), min_size=1, max_size=9
+    ),
     numbers,
     numbers | st.just(math.nan),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +16,16 @@ from torch import Tensor, nn
 
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.distributed.ranks import Ranks
-from es_lightning.errors import DivergenceError, UsageError
+from es_lightning.errors import DivergenceError
 from es_lightning.evaluation import Evaluator
+from es_lightning.evaluation.kept_lines import KeptLines
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.scans.directions import Direction, moved
 from es_lightning.records import Prompt
-from es_lightning.system.files import Lines, read_lines, to_json, unreadable
+from es_lightning.system.files import to_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 KEY = "es_lightning_scan"
 
 
@@ -63,41 +62,10 @@ class Measured:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], prompts: int, ranks: Ranks) -> None:
-        self.path, self.prompts = path, prompts
-        lines, refusal = list[str](), ""
-        if ranks.rank == 0:
-            try:
-                lines = self._restored(settings)
-            except UsageError as error:
-                refusal = str(error)  # raised after the exchange: the other ranks wait for this one
-        told = json.loads(ranks.exchange(json.dumps([lines, refusal]).encode())[0])
-        if told[1]:
-            raise UsageError(told[1])
-        rows = [json.loads(line) for line in told[0]]
-        self._rewards = {_key(row["place"]): [float(each) for each in row["rewards"]] for row in rows}
-        self._file = Lines(path, [to_json({KEY: FORMAT, **settings}), *lines]) if ranks.rank == 0 else None
-
-    def _restored(self, settings: Mapping[str, Any]) -> list[str]:
-        """Return the lines of the points that the file has."""
-        if reason := unreadable(self.path):
-            raise UsageError(f"{self.path} {reason}, and holds no scan: give another --output.")
-        header, *lines = read_lines(self.path) or [to_json({KEY: FORMAT, **settings})]
-        if not _is_header(header):
-            raise UsageError(f"{self.path} holds no scan: give another --output.")
-        was = json.loads(header)
-        now = json.loads(to_json({KEY: FORMAT, **settings}))
-        for name in dict.fromkeys([*was, *now]):
-            if was.get(name) != now.get(name):
-                raise UsageError(
-                    f"{self.path} holds a scan with other settings: {name} was {_short(was.get(name))} and "
-                    f"is {_short(now.get(name))}. Give another --output, or the old value."
-                )
-        for number, line in enumerate(lines, start=2):
-            if not _is_point(line, self.prompts):
-                raise UsageError(
-                    f"{self.path} is damaged in line {number}: remove that line, or give another --output."
-                )
-        return lines
+        self._lines = KeptLines(path, KEY, settings, partial(_is_point, prompts=prompts), ranks)
+        self._rewards = {
+            _key(row["place"]): [float(each) for each in row["rewards"]] for row in self._lines.rows
+        }
 
     def __contains__(self, point: Point) -> bool:
         return _key(point.place) in self._rewards
@@ -113,8 +81,7 @@ class Measured:
             StorageError: the disk is full or the file cannot be written.
         """
         self._rewards[_key(point.place)] = list(rewards)
-        if self._file is not None:
-            self._file.append(to_json({"place": point.place, "rewards": list(rewards)}))
+        self._lines.add({"place": point.place, "rewards": list(rewards)})
 
 
 def measure(
@@ -185,23 +152,10 @@ def _key(place: Mapping[str, Any]) -> str:
     return to_json([f"{each:.9g}" if isinstance(each, float | int) else each for each in place.values()])
 
 
-def _is_header(line: str) -> bool:
+def _is_point(row: Any, prompts: int) -> bool:
+    """Whether a row has a point's place, and as many finite rewards as there are prompts."""
     try:
-        return bool(json.loads(line)[KEY] == FORMAT)
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _is_point(line: str, prompts: int) -> bool:
-    """Whether a line has a point's place, and as many finite rewards as there are prompts."""
-    try:
-        values = json.loads(line)
-        place, rewards = values["place"], values["rewards"]
+        place, rewards = row["place"], row["rewards"]
         return isinstance(place, dict) and len(rewards) == prompts and all(map(math.isfinite, rewards))
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
