@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.probing.store import Candidate, ProbeResults
+from es_lightning.landscape.probing.results import Candidate, ProbeResults
 from es_lightning.landscape.scans.scan import mean_and_error
 
 Row = dict[str, Any]

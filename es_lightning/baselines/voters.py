@@ -19,7 +19,7 @@ from es_lightning.evaluation.kept_lines import KeptLines
 from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.identity import described, digest
 from es_lightning.landscape.probing.input import probed_problems
-from es_lightning.landscape.probing.store import Candidate, ProbeResults
+from es_lightning.landscape.probing.results import Candidate, ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.rollout.engine import model_dtype
 from es_lightning.task import Task

@@ -17,7 +17,7 @@ from es_lightning.baselines.vote import Row, best_candidates, considered, vote_r
 from es_lightning.baselines.voters import Voters, given_answers, held_out_prompts
 from es_lightning.cli.opened import opened
 from es_lightning.cli.run_loggers import loggers_for, logging_to
-from es_lightning.landscape.probing.store import Candidate, ProbeResults
+from es_lightning.landscape.probing.results import Candidate, ProbeResults
 from es_lightning.reports.toy_table import show, write_csv
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
