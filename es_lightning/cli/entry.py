@@ -16,6 +16,7 @@ from es_lightning.cli import (
     curvature_commands,
     probe_command,
     scan,
+    sweep,
     tune_step,
     usage,
 )
@@ -37,6 +38,7 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "replay": commands.replay,
     "scan": scan.scan,
     "simulate": simulate,
+    "sweep": sweep.sweep,
     "tune-step": tune_step.tune_step,
     "ui": commands.ui,
 }
