@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def test_the_first_of_equals_is_best() -> None:
 
 def test_a_process_that_failed_says_its_last_line(tmp_path: Path) -> None:
     process = FitProcess(["no-such-command"], tmp_path / "a" / "run.log", [], {})
-    process.stop()
+    while process.poll() is None:
+        time.sleep(0.05)
     assert process.error.startswith("there is no command no-such-command")
     assert process.poll() not in (None, 0)
 
