@@ -13,6 +13,7 @@ from es_lightning.sweeps.settings import SweepSettings
 from es_lightning.sweeps.store import TrialStore
 from es_lightning.sweeps.trial import ActiveTrial, Environment
 from es_lightning.system.cores import share_of
+from es_lightning.system.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ class Sweep:
                     self.tell(self.rows)
                 if not ended:
                     time.sleep(POLL_SECONDS)
+        except Interrupted:
+            log.info("Stopping the trials under way; the same command goes on with them.")
+            raise
         finally:
             for trial in self.active.values():
                 trial.ask_to_stop()
