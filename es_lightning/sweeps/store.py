@@ -107,7 +107,7 @@ class TrialStore:
         settings = self._settings
         pruner = MedianPruner(settings.prune_after, settings.prune_warmup)
         trial = create_trial(state=TrialState.RUNNING, intermediate_values=dict(values))
-        return pruner.prune(self._study, trial)
+        return bool(pruner.prune(self._study, trial))
 
     def _trial_id(self, number: int) -> int:
         return int(self._storage.get_trial_id_from_study_id_trial_number(self._id, number))
