@@ -88,7 +88,7 @@ class Sweep:
         trials, taken = self.store.trials, {trial.number for trial in self.active.values()}
         left = [each.number for each in trials if not each.state.is_finished() and each.number not in taken]
         if left:
-            return left[0]
+            return int(left[0])
         number = len(trials)
         if number >= self.settings.count:
             return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.sweeps.objective import Point, intermediate, mean_and_error, read_points, worth
 from es_lightning.sweeps.process import FitProcess
 from es_lightning.sweeps.settings import SweepSettings
@@ -72,6 +73,8 @@ class ActiveTrial:
         self.done: list[float] = list(self.known.user_attrs.get(SEEDS, []))
         self._process: FitProcess | None = None
         self._read = 0  # validations of the run that are reported
+        self._stamp: tuple[Path, int, int] | None = None
+        self._seen: list[Point] = []
 
     @property
     def folder(self) -> Path:
@@ -92,7 +95,7 @@ class ActiveTrial:
         if len(self.done) == len(self.settings.seeds):
             return self._complete()
         code = None if self._process is None else self._process.poll()  # before its file is read
-        points = read_points(self.folder, self.settings.objective)
+        points = self._points()
         if self._prune(points):
             return True
         if self._process is None:
@@ -110,6 +113,14 @@ class ActiveTrial:
         """Wait until the run has ended, which was asked to stop before."""
         if self._process is not None:
             self._process.stop()
+
+    def _points(self) -> Sequence[Point]:
+        """Return the validations of the run under way; their file is read where it has changed."""
+        path = self.folder / EVALUATIONS
+        stamp = (path, path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
+        if stamp != self._stamp:
+            self._stamp, self._seen = stamp, read_points(self.folder, self.settings.objective)
+        return self._seen
 
     def _start(self) -> None:
         """Start the run, or go on with what a killed sweep has left of it."""
@@ -152,7 +163,7 @@ class ActiveTrial:
         self.done.append(worth(points, self.settings.take))
         self.store.note(self.number, GENERATION, points[-1][0])
         self.store.note(self.number, SEEDS, self.done)
-        self._process, self._read = None, 0
+        self._process, self._read, self._stamp, self._seen = None, 0, None, []
         return False
 
     def _complete(self) -> bool:
