@@ -189,14 +189,13 @@ def _range(key: str, given: Mapping[str, Any]) -> Range:
         if not is_number and not (name == "step" and value is None):
             raise UsageError(f"space: {name} of {key} is {value!r}: give a finite number.")
     made = Range(given["low"], given["high"], log, given.get("step"))
-    for fault, why in _faults(made).items():
-        if fault:
-            raise UsageError(f"space: the range of {key} {why}")
+    for why in _faults(made):
+        raise UsageError(f"space: the range of {key} {why}")
     return made
 
 
-def _faults(made: Range) -> dict[bool, str]:
-    """Say what no range may have; only what is true of this one counts."""
+def _faults(made: Range) -> list[str]:
+    """Say what a range has that no range may have."""
     rules = [
         (made.low >= made.high, f"goes from {made.low} to {made.high}: give a high above low."),
         (made.log and made.low <= 0, f"has log and begins at {made.low}: begin above 0."),
@@ -207,4 +206,4 @@ def _faults(made: Range) -> dict[bool, str]:
             f"has the step {made.step}, which leaves one value: give a smaller step.",
         ),
     ]
-    return dict(rule for rule in rules if rule[0])
+    return [why for broken, why in rules if broken]

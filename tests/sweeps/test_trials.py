@@ -117,6 +117,7 @@ def test_a_trial_is_pruned_at_the_first_validation_below_the_median_however_late
         store.begin({"model.sigma": made.space["model.sigma"].points()[number]})
         for step, value in curve.items():
             store.report(number, step, value)
+        store.note(number, "seeds", [curve[3]])
         store.end(number, TrialState.COMPLETE, curve[3])
     # Medians of the two: 0.3, 0.5, 0.7. The trial's best so far: 0.35, 0.4, 2.0.
     store.begin({"model.sigma": 0.3})
