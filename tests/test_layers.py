@@ -18,6 +18,7 @@ LAZY = {
     "vllm",
     "mlflow",
     "trl",
+    "optuna",
     "datasets",
     "pyarrow",
     "math_verify",

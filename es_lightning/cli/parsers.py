@@ -31,10 +31,10 @@ class Parser(ArgumentParser):
         )
         self.command, self.options = command, ["--help"]
 
-    def option(self, name: str, **settings: Any) -> None:
-        """Add an option; ``settings`` are argparse's."""
+    def option(self, name: str, short: str | None = None, **settings: Any) -> None:
+        """Add an option, maybe with a short name such as ``-c``; ``settings`` are argparse's."""
         self.options.append(name)
-        self.add_argument(name, **settings)
+        self.add_argument(*([short] if short else []), name, **settings)
 
     def read(self, arguments: list[str]) -> Namespace:
         """Parse arguments; of several mistakes, a mistyped option is named first."""
@@ -46,6 +46,11 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and stop."""
         stop(f"{self.command}: {message}")
+
+    def announce(self) -> None:
+        """Say that the command starts, once: other ranks of a launcher are silent."""
+        if os.environ.get("RANK", "0") == "0":
+            log.info("starting es-lightning %s ...", self.command)
 
 
 class FitOptionsParser(Parser):
@@ -94,8 +99,3 @@ class FitOptionsParser(Parser):
             self.error(f"give a config with -c FILE, such as -c {example}")
         self.announce()
         return options, rest
-
-    def announce(self) -> None:
-        """Say that the command starts, once: other ranks of a launcher are silent."""
-        if os.environ.get("RANK", "0") == "0":
-            log.info("starting es-lightning %s ...", self.command)

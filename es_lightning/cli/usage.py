@@ -16,6 +16,7 @@ Fine-tune language models by evolution strategies.
 
 train and evaluate:
   fit         tune a model, evaluate it before and after, export it
+  sweep       fit with many settings and seeds, and keep the best config
   baseline    train by reinforcement learning on the same task: GRPO and others, through TRL
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATUSES = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
+NAME_TAG = "mlflow.runName"
 UNOPENED = "http://no-mlflow-yet.invalid"  # for Lightning's constructor, which opens what it is given
 
 log = logging.getLogger(__name__)
@@ -214,7 +215,8 @@ class DurableMLFlowLogger(MLFlowLogger):
                 "experiment": self._wanted_experiment,
                 "artifact_location": self._artifact_location,
             }
-            item |= {"run_name": self._wanted_name, "tags": resolve_tags(self.tags)}
+            tags = resolve_tags(self.tags)  # with those of MLFLOW_RUN_CONTEXT: a sweep names its runs there
+            item |= {"run_name": tags.get(NAME_TAG, self._wanted_name), "tags": tags}
             item |= {"start_time": self._started}
             self._outbox.add([Parcel(self._key, "run", item)])
         else:

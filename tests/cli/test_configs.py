@@ -22,7 +22,8 @@ from es_lightning.landscape.probing.probe import ProbeSettings
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "configs").rglob("*.yaml"))
 OTHERS = [path for path in EVERY if path.parent.name in ("probe", "curvature", "baselines")]
-CONFIGS = [path for path in EVERY if path not in OTHERS]
+SWEEPS = [path for path in EVERY if path.parent.name == "sweeps"]
+CONFIGS = [path for path in EVERY if path not in (*OTHERS, *SWEEPS)]
 
 
 def _named_before(recipe: Path) -> str:

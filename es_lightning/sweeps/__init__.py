@@ -1,0 +1,1 @@
+"""Many fits of one config: which values they get, their processes, their results."""
