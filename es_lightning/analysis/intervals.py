@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -77,3 +78,34 @@ def over(values: Array, what: str) -> Estimate:
         return Estimate(mean, np.nan, np.nan, "a single value has no interval")
     half = t_quantile(count - 1) * float(batch_error(values))
     return Estimate(mean, mean - half, mean + half, f"t over {count} {what}")
+
+
+def of_sources(value: float, sources: Sequence[tuple[float, int]], how: str = "") -> Estimate:
+    """Return a number with Student's interval, where the variance is the sum of those of several sources.
+
+    The degrees of freedom are Satterthwaite's (1946).
+
+    Args:
+        value: the number.
+        sources: of each its share of the variance and its degrees of freedom, at least 1; without any, no
+            interval is known.
+        how: what the interval is over, in words.
+    """
+    total = sum(variance for variance, _ in sources)
+    if not sources:
+        half = np.nan
+    elif total == 0:
+        half = 0.0
+    else:  # shares, since squares of small variances would vanish
+        freedom = 1 / sum((variance / total) ** 2 / count for variance, count in sources)
+        half = t_quantile(freedom) * sqrt(total)
+    return Estimate(value, value - half, value + half, how)
+
+
+def source(values: Array) -> list[tuple[float, int]]:
+    """Return the variance of a mean and its degrees of freedom, for ``of_sources``; none of a single value.
+
+    Args:
+        values: [S], independent.
+    """
+    return [(float(batch_error(values)) ** 2, len(values) - 1)] if len(values) > 1 else []

@@ -1,0 +1,216 @@
+"""The numbers of a comparison: rewards at equal cost and at the end, their differences, stability, signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from es_lightning.analysis.comparison.agreement import check_agreement
+from es_lightning.analysis.comparison.arms import Arm, arms_of
+from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, last_within, spent
+from es_lightning.analysis.comparison.differences import Difference, difference
+from es_lightning.analysis.comparison.hacking import KL_LIMIT, suspicions
+from es_lightning.analysis.comparison.runs import Evaluated, Run, curve_split, known_axes
+from es_lightning.analysis.intervals import Array, Estimate, over
+from es_lightning.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What an arm has reached at one moment of each of its runs.
+
+    Args:
+        evaluations: one of each run.
+        reward: mean over seeds, with its interval over seeds.
+        versus: how much better it is than the first arm; None for the first arm itself.
+    """
+
+    evaluations: tuple[Evaluated, ...]
+    reward: Estimate
+    versus: Difference | None
+
+
+@dataclass(frozen=True)
+class AtBudget:
+    """All arms at equal cost.
+
+    Args:
+        axis: one of ``AXES``, or ``updates``.
+        budget: the smallest cost of a run's last evaluation.
+        reached: per arm, on the split of the curves.
+        test: per arm on the test split; None where a run was not tested at that moment.
+    """
+
+    axis: str
+    budget: float
+    reached: tuple[Reached, ...]
+    test: tuple[Reached | None, ...]
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How different the runs of an arm are, by their last evaluations.
+
+    Args:
+        deviation: standard deviation over seeds; NaN with one.
+        worst: reward of the worst run.
+        best: reward of the best run.
+        below_start: runs that ended below their first evaluation.
+        largest_fall: of a run's reward from its best evaluation to its last.
+    """
+
+    deviation: float
+    worst: float
+    best: float
+    below_start: int
+    largest_fall: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a report shows.
+
+    Args:
+        task: name of the task.
+        arms: in their order; the first is the one that others are compared with.
+        split: whose rewards make the curves, ``val`` or ``test``.
+        axes: costs that every evaluation knows.
+        budgets: at equal cost, per axis, then at equal updates.
+        ends: split and, per arm, the last evaluation of each run on it; costs differ.
+        stability: per arm.
+        suspicions: per arm the runs that are suspected of a hacked reward, each with its signs.
+    """
+
+    task: str
+    arms: tuple[Arm, ...]
+    split: str
+    axes: tuple[str, ...]
+    budgets: tuple[AtBudget, ...]
+    ends: tuple[str, tuple[Reached, ...]]
+    stability: tuple[Stability, ...]
+    suspicions: tuple[dict[str, list[str]], ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, arm by arm."""
+        return [run for arm in self.arms for run in arm.runs]
+
+
+def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float = KL_LIMIT) -> Comparison:
+    """Compare runs of one task.
+
+    Args:
+        runs: at least two.
+        labels: for each run the arm that it was put into by hand; None where its settings decide.
+        kl_limit: nats per token from the base model from which on a run is suspected.
+
+    Raises:
+        UsageError: they cannot be compared.
+    """
+    if len(runs) < 2:
+        raise UsageError("there is nothing to compare: give the folders of two runs or more.")
+    check_agreement(runs)
+    arms = arms_of(runs, labels)
+    split = curve_split(runs)
+    if split is None:
+        without = next(run.name for run in runs if not run.on("val"))
+        raise UsageError(
+            f"{without} has no validation, and not all runs were tested: leave it out, or compare runs whose "
+            "task has validation problems."
+        )
+    axes = known_axes(runs, split)
+    last = "test" if all(run.on("test") for run in runs) else split
+    return Comparison(
+        task=next((run.task for run in runs if run.task), "unnamed task"),
+        arms=tuple(arms),
+        split=split,
+        axes=tuple(axes),
+        budgets=tuple(at_budget(arms, axis, split) for axis in (*axes, UPDATES)),
+        ends=(last, tuple(_reached(arms, [[run.on(last)[-1] for run in arm.runs] for arm in arms]))),
+        stability=tuple(stability(arm, split) for arm in arms),
+        suspicions=tuple(_suspicions(arm, split, kl_limit) for arm in arms),
+    )
+
+
+def at_budget(arms: Sequence[Arm], axis: str, split: str) -> AtBudget:
+    """Compare arms at the smallest cost that all of their runs have got to.
+
+    Args:
+        arms: the first is the one that the others are compared with.
+        axis: one of ``AXES``, or ``updates``.
+        split: whose rewards are compared.
+    """
+    budget = common_budget([run for arm in arms for run in arm.runs], axis, split)
+    found = [[_within(run, axis, split, budget) for run in arm.runs] for arm in arms]
+    tests = [
+        [_test_of(run, each) for run, each in zip(arm.runs, evaluations, strict=True)]
+        for arm, evaluations in zip(arms, found, strict=True)
+    ]
+    whole = [[each for each in evaluations if each is not None] for evaluations in tests]
+    complete = [len(each) == arm.seeds for each, arm in zip(whole, arms, strict=True)]
+    tested = iter(
+        _reached(arms, [each for each, has in zip(whole, complete, strict=True) if has], complete[0])
+    )
+    return AtBudget(
+        axis,
+        budget,
+        tuple(_reached(arms, found)),
+        tuple(next(tested) if has else None for has in complete),
+    )
+
+
+def _within(run: Run, axis: str, split: str, budget: float) -> Evaluated:
+    found = last_within(run.on(split), axis, budget)
+    if found is None:
+        first = spent(run.on(split)[0], axis)
+        raise UsageError(
+            f"{run.name} had already cost {first:,.6g} {axis} at its first {split} evaluation, more than "
+            f"another run in all ({budget:,.6g}): leave one of the two out."
+        )
+    return found
+
+
+def _test_of(run: Run, evaluation: Evaluated) -> Evaluated | None:
+    """Return the test of the model that was evaluated, if there was one."""
+    return next((each for each in run.on("test") if each.step == evaluation.step), None)
+
+
+def _reached(
+    arms: Sequence[Arm], evaluations: Sequence[Sequence[Evaluated]], has_first: bool = True
+) -> list[Reached]:
+    """Average over seeds, and compare with the first arm where that has been evaluated as well."""
+    tables = [_rewards(each) for each in evaluations]
+    return [
+        Reached(
+            tuple(each),
+            over(table.mean(axis=1), "seeds"),
+            difference(table, tables[0]) if has_first and index else None,
+        )
+        for index, (each, table) in enumerate(zip(evaluations, tables, strict=True))
+    ]
+
+
+def _rewards(evaluations: Sequence[Evaluated]) -> Array:
+    """Return the rewards of an arm's runs, [S, P], with the problems in alphabetical order."""
+    problems = sorted(evaluations[0].rewards)
+    return np.array([[each.rewards[problem] for problem in problems] for each in evaluations])
+
+
+def stability(arm: Arm, split: str) -> Stability:
+    """Tell how different the runs of an arm are."""
+    curves = [[each.reward for each in run.on(split)] for run in arm.runs]
+    last = [curve[-1] for curve in curves]
+    return Stability(
+        deviation=float(np.std(last, ddof=1)) if len(last) > 1 else np.nan,
+        worst=min(last),
+        best=max(last),
+        below_start=sum(curve[-1] < curve[0] for curve in curves),
+        largest_fall=max(max(curve) - curve[-1] for curve in curves),
+    )
+
+
+def _suspicions(arm: Arm, split: str, kl_limit: float) -> dict[str, list[str]]:
+    found = {run.name: suspicions(run, split, kl_limit) for run in arm.runs}
+    return {name: signs for name, signs in found.items() if signs}
