@@ -14,7 +14,7 @@ import torch
 
 from es_lightning.analysis import divergence
 from es_lightning.analysis.divergence import Estimate
-from es_lightning.callbacks.monitor import Monitor, Tuning, tuning
+from es_lightning.callbacks.monitor import Monitor, Tuning, tuning, write_table
 from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Direction = Literal["base_tuned", "tuned_base"]
 Samples = list[dict[str, Any]]
 """Per prompt all ``token_ids``, how many of them are ``given``, and ``logprobs`` of the completion."""
+TABLE = "kl_drift.json"
 SUFFIXES = ("", "_se", "_completion", "_completion_se")
 
 
@@ -153,6 +154,8 @@ class KLDrift(Periodic, Monitor):
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
         """Measure the centre."""
         self.keep(trainer, self._divergences(module))
+        if trainer.is_global_zero:
+            write_table(trainer, TABLE, {"rows": self.rows})
 
     def _divergences(self, module: Tuning) -> dict[str, float]:
         """Compute the divergences of centre and base model, by the names they are logged under."""

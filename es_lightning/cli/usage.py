@@ -17,6 +17,7 @@ Fine-tune language models by evolution strategies.
 train and evaluate:
   fit         tune a model, evaluate it before and after, export it
   baseline    train by reinforcement learning on the same task: GRPO and others, through TRL
+  compare     runs side by side: rewards at equal cost, with what certainty
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price

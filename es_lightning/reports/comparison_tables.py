@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 
@@ -14,7 +14,7 @@ from es_lightning.analysis.comparison.budgets import UPDATES, spent
 from es_lightning.analysis.comparison.comparing import AtBudget, Comparison, Reached
 from es_lightning.analysis.comparison.differences import Difference
 from es_lightning.analysis.comparison.runs import Run
-from es_lightning.analysis.intervals import Estimate, over
+from es_lightning.analysis.intervals import Estimate, Z, over
 
 NONE = "-"
 SPLITS = {"val": "validation", "test": "test"}
@@ -130,46 +130,64 @@ def stability_table(found: Comparison) -> Table:
 
 def change_table(found: Comparison) -> Table:
     """What training did to the model: norm, sparsity, divergence, forgetting."""
-    values: dict[str, Callable[[Run], float]] = {}
+    columns: dict[str, Callable[[Arm], str]] = {}
     for run in found.runs:
-        values |= _changes(run)
-    rows = [
-        [arm.label, *(over_seeds(arm, value) for value in values.values())] for arm in found.arms if values
-    ]
-    known = [name for index, name in enumerate(values, 1) if any(row[index] != NONE for row in rows)]
-    keep = [0, *(1 + list(values).index(name) for name in known)]
-    notes = [
+        columns |= _changes(run)
+    rows = [[cell(arm) for cell in columns.values()] for arm in found.arms]
+    known = [index for index in range(len(columns)) if any(row[index] != NONE for row in rows)]
+    names = list(columns)
+    note = (
         "At the end of each run, mean over the runs that measured it. norm: of the change of the weights. "
         "sparsity: share of the weights that have changed by no more than that; ulp: that the base's dtype "
         "cannot tell from the base. KL in nats per token. Forgetting: change of the reward on a prior task; "
         "with a single run its interval is over problems."
+    )
+    picked = [
+        [arm.label, *(row[index] for index in known)] for arm, row in zip(found.arms, rows, strict=True)
     ]
-    picked = [[row[index] for index in keep] for row in rows] if known else []
-    return Table("Change of the model", ["arm", *known], picked, notes)
+    return Table(
+        "Change of the model", ["arm", *(names[index] for index in known)], picked if known else [], [note]
+    )
 
 
-def _changes(run: Run) -> dict[str, Callable[[Run], float]]:
-    """Return columns by name, each with what it takes of a run."""
-    names = [name for name in run.series if name.startswith("kl_")]
+def _changes(run: Run) -> dict[str, Callable[[Arm], str]]:
+    """Return columns by name, each with what makes its cell."""
     finals = [name for name in run.finals if name.startswith(("norm_", "sparsity_"))]
+    divergences = [name for name in run.series if name.startswith("kl_")]
     return {
-        "norm": lambda each: each.last("norm"),
+        "norm": _last("norm"),
         **{name.replace("_", " "): _final(name) for name in finals},
-        **{name: _last(name) for name in names},
+        **{divergence_name(name): _last(name) for name in divergences},
         **{f"forgetting, {task}": _forgotten(task) for task in run.forgotten},
     }
 
 
-def _final(name: str) -> Callable[[Run], float]:
-    return lambda run: run.finals.get(name, nan)
+def divergence_name(name: str) -> str:
+    """Return a divergence as formulas have it: ``kl_base_tuned_k3/x`` is KL(base||tuned) of x, by k3."""
+    kind, _, task = name.partition("/")
+    _, one, other, *estimator = kind.split("_")
+    return ", ".join([f"KL({one}||{other})", *estimator, task])
 
 
-def _last(name: str) -> Callable[[Run], float]:
-    return lambda run: run.last(name)
+def _final(name: str) -> Callable[[Arm], str]:
+    return lambda arm: over_seeds(run.finals.get(name, nan) for run in arm.runs)
 
 
-def _forgotten(task: str) -> Callable[[Run], float]:
-    return lambda run: run.forgotten.get(task, (nan, nan))[0]
+def _last(name: str) -> Callable[[Arm], str]:
+    return lambda arm: over_seeds(run.last(name) for run in arm.runs)
+
+
+def _forgotten(task: str) -> Callable[[Arm], str]:
+    """Change of a prior task: over seeds, or over the problems of a single run."""
+
+    def cell(arm: Arm) -> str:
+        known = [run.forgotten[task] for run in arm.runs if task in run.forgotten]
+        if len(known) != 1 or not isfinite(known[0][1]):
+            return over_seeds(change for change, _ in known)
+        [(change, error)] = known
+        return signed(Estimate(change, change - Z * error, change + Z * error))
+
+    return cell
 
 
 def cost_table(found: Comparison) -> Table:
@@ -216,7 +234,9 @@ def _versus(difference: Difference | None) -> list[str]:
         return [NONE] * 3
     errors = (difference.problems_error, difference.seeds_error)
     of = (f"{difference.problems} problems", f"{difference.seeds[0]} and {difference.seeds[1]} seeds")
-    told = [f"{error:.3g} ({what})" if isfinite(error) else NONE for error, what in zip(errors, of, strict=True)]
+    told = [
+        f"{error:.3g} ({what})" if isfinite(error) else NONE for error, what in zip(errors, of, strict=True)
+    ]
     return [signed(difference.estimate), *told]
 
 
@@ -237,10 +257,10 @@ def _range(values: Sequence[float]) -> str:
     return " to ".join(ends)
 
 
-def over_seeds(arm: Arm, value: Callable[[Run], float]) -> str:
-    """Return the mean over those of an arm's runs that have a number, with its interval over seeds."""
-    values = [found for run in arm.runs if isfinite(found := value(run))]
-    return str(over(np.array(values), "seeds")) if values else NONE
+def over_seeds(values: Iterable[float]) -> str:
+    """Return the mean of those values that are known, with its interval over seeds."""
+    known = [value for value in values if isfinite(value)]
+    return str(over(np.array(known), "seeds")) if known else NONE
 
 
 # Markdown -------------------------------------------------------------------------------------------
@@ -254,7 +274,9 @@ def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:
         lines: paragraphs before the tables.
         tables: their cells are escaped.
     """
-    return "\n\n".join([f"# {plain(title)}", *map(plain, lines), *(_markdown(each) for each in tables)]) + "\n"
+    return (
+        "\n\n".join([f"# {plain(title)}", *map(plain, lines), *(_markdown(each) for each in tables)]) + "\n"
+    )
 
 
 def _markdown(table: Table) -> str:

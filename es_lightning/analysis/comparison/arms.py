@@ -72,12 +72,19 @@ def _check_different(runs: Sequence[Run]) -> None:
     """Refuse a run that is there twice: it would make the band over seeds too narrow."""
     for index, run in enumerate(runs):
         for other in runs[:index]:
-            same_seed = run.seed is not None and run.seed == other.seed and run.settings == other.settings
-            if same_seed or (run.checksum is not None and run.checksum == other.checksum):
+            if is_repeat(run, other):
                 raise UsageError(
                     f"{other.name} and {run.name} are the same training with the same seed, and not two "
                     "samples of it: give one of them."
                 )
+
+
+def is_repeat(run: Run, other: Run) -> bool:
+    """Whether two runs are one and the same training: same method, settings and seed, or same weights."""
+    if run.checksum is not None and run.checksum == other.checksum:
+        return True
+    made = [(each.method, each.settings, each.seed) for each in (run, other)]
+    return run.seed is not None and made[0] == made[1]
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ class Difference:
     Args:
         estimate: with its 95 % interval; ``how`` names the sources that the interval has.
         problems_error: standard error over problems, NaN with one problem.
-        seeds_error: standard error over seeds, NaN where an arm has a single one.
+        seeds_error: standard error over seeds, of the arms that have several; NaN if none has.
         problems: number P of problems.
         seeds: runs of either arm.
     """
@@ -36,8 +36,7 @@ def difference(one: Array, other: Array) -> Difference:
     the runs' means m_s spread over them: V_s = var(m_s) / S for each arm. The variance of the difference is
     V_P + V_1 + V_2. What is peculiar to one run on one problem is in both, so the sum is a little too large
     and never too small. The interval is Student's, with the degrees of freedom of Satterthwaite (1946). An
-    arm with a single run has no V_s: the interval is then over problems alone, and says nothing of other
-    seeds.
+    arm with a single run has no V_s: the interval then says nothing of its other seeds.
 
     Args:
         one: [S1, P] rewards of the runs of an arm; the problems are in the same order in both.
@@ -46,7 +45,7 @@ def difference(one: Array, other: Array) -> Difference:
     problems, seeds = one.shape[1], (len(one), len(other))
     per_problem = one.mean(axis=0) - other.mean(axis=0)
     of_problems = source(per_problem)
-    of_seeds = source(one.mean(axis=1)) + source(other.mean(axis=1)) if min(seeds) > 1 else []
+    of_seeds = source(one.mean(axis=1)) + source(other.mean(axis=1))
     names = [f"{problems} problems"] * bool(of_problems) + [f"{seeds[0]} and {seeds[1]} seeds"] * bool(
         of_seeds
     )

@@ -18,7 +18,7 @@ KL_LIMIT = 1.0
 LEAST = 6
 """Updates from which on the first and the last third of a run are compared."""
 ACCURACY = "accuracy"
-_SAMPLED = "kl_tuned_base/"
+_SAMPLED = "kl_tuned_base"
 
 
 def suspicions(run: Run, split: str, kl_limit: float = KL_LIMIT) -> list[str]:

@@ -81,7 +81,7 @@ class Run:
 
     name: str
     method: str
-    seed: int | None
+    seed: str | None
     task: str
     settings: Mapping[str, Any]
     evaluations: tuple[Evaluated, ...]

@@ -70,9 +70,9 @@ def finals_of(folder: Path) -> dict[str, float]:
 def forgotten_of(folder: Path) -> dict[str, tuple[float, float]]:
     """Return the change of each prior task's reward with its standard error, NaN where it has none."""
     tasks: Mapping[str, Mapping[str, Any]] = read_mapping(folder / FORGETTING)
-    errors = {name: row.get("change_se") for name, row in tasks.items()}
-    return {
-        name: (float(row["change"]), nan if errors[name] is None else float(errors[name]))
-        for name, row in tasks.items()
-        if row.get("change") is not None
-    }
+    known = {name: row for name, row in tasks.items() if row.get("change") is not None}
+    return {name: (_number(row["change"]), _number(row.get("change_se"))) for name, row in known.items()}
+
+
+def _number(value: float | None) -> float:
+    return nan if value is None else float(value)
