@@ -46,7 +46,7 @@ def write(found: Comparison, folder: Path, kl_limit: float) -> None:
 
 def numbers(found: Comparison) -> dict[str, Any]:
     """Return what the tables show with every digit, as values that JSON can hold; null is not known."""
-    return _plain(
+    told: dict[str, Any] = _plain(
         {
             "task": found.task,
             "split": found.split,
@@ -73,6 +73,7 @@ def numbers(found: Comparison) -> dict[str, Any]:
             "ends": {"split": found.ends[0], "reached": [_reached(each) for each in found.ends[1]]},
         }
     )
+    return told
 
 
 def _reached(reached: Reached) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from es_lightning.analysis.comparison.budgets import UPDATES, band, spent
 from es_lightning.analysis.comparison.comparing import Comparison
-from es_lightning.analysis.comparison.runs import Points
+from es_lightning.analysis.comparison.runs import Points, divergence_name
 from es_lightning.reports import plots
-from es_lightning.reports.comparison_tables import SPLITS, UNITS, divergence_name
+from es_lightning.reports.comparison_tables import SPLITS, UNITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,15 +112,18 @@ def _style(theme: Theme) -> Iterator[None]:
     """Draw in the project's style with a theme's colours."""
     import matplotlib
 
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    names = (*names, "axes.titlecolor")
-    colours: dict[str, Any] = dict.fromkeys(names, theme.ink)
-    colours |= {
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
-        "savefig.facecolor": theme.paper,
-    }
-    with plots.style(), matplotlib.rc_context({**colours, "svg.hashsalt": "es_lightning"}):
+    inked = (
+        "text.color",
+        "axes.labelcolor",
+        "axes.edgecolor",
+        "axes.titlecolor",
+        "xtick.color",
+        "ytick.color",
+    )
+    papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
+    colours: Any = dict.fromkeys(inked, theme.ink) | dict.fromkeys(papers, theme.paper)
+    # The hash names the parts of an SVG, by chance if it is not set.
+    with plots.style(), matplotlib.rc_context(colours | {"svg.hashsalt": "es_lightning"}):
         yield
 
 

@@ -13,7 +13,7 @@ from es_lightning.analysis.comparison.arms import Arm, differing
 from es_lightning.analysis.comparison.budgets import UPDATES, spent
 from es_lightning.analysis.comparison.comparing import AtBudget, Comparison, Reached
 from es_lightning.analysis.comparison.differences import Difference
-from es_lightning.analysis.comparison.runs import Run
+from es_lightning.analysis.comparison.runs import Run, divergence_name
 from es_lightning.analysis.intervals import Estimate, Z, over
 
 NONE = "-"
@@ -160,13 +160,6 @@ def _changes(run: Run) -> dict[str, Callable[[Arm], str]]:
         **{divergence_name(name): _last(name) for name in divergences},
         **{f"forgetting, {task}": _forgotten(task) for task in run.forgotten},
     }
-
-
-def divergence_name(name: str) -> str:
-    """Return a divergence as formulas have it: ``kl_base_tuned_k3/x`` is KL(base||tuned) of x, by k3."""
-    kind, _, task = name.partition("/")
-    _, one, other, *estimator = kind.split("_")
-    return ", ".join([f"KL({one}||{other})", *estimator, task])
 
 
 def _final(name: str) -> Callable[[Arm], str]:

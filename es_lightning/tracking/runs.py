@@ -74,8 +74,8 @@ def _client(uri: str) -> MlflowClient:
     file = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", whole)
     if file and not Path(file[1]).is_file():  # MLflow would make a new one
         raise UsageError(
-            f"there is no {file[1]}: go to the folder that the runs were started in, or name MLflow's address "
-            "with MLFLOW_TRACKING_URI."
+            f"there is no {file[1]}: go to the folder that the runs were started in, or name MLflow's "
+            "address with MLFLOW_TRACKING_URI."
         )
     from mlflow.tracking import MlflowClient
 

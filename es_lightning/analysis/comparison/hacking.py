@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from es_lightning.analysis.comparison.runs import Evaluated, Points, Run
+from es_lightning.analysis.comparison.runs import Evaluated, Points, Run, divergence_name
 from es_lightning.analysis.intervals import Estimate, of_sources, over, source
 
 KL_LIMIT = 1.0
@@ -52,7 +52,7 @@ def _signs(run: Run, evaluations: list[Evaluated], kl_limit: float) -> Iterator[
     for name in run.series:
         # Base completions say what is no longer said; those of the tuned model say what is new.
         if name.startswith(_SAMPLED) and run.last(name) > kl_limit:
-            yield f"{name} is {run.last(name):.3g} nats per token, above {kl_limit:g}"
+            yield f"{divergence_name(name)} is {run.last(name):.3g} nats per token, above {kl_limit:g}"
 
 
 def change(points: Points) -> Estimate | None:

@@ -111,3 +111,10 @@ def known_axes(runs: Iterable[Run], split: str) -> list[str]:
     """Return the axes on which every evaluation of every run knows what it had cost."""
     evaluations = [each for run in runs for each in run.on(split)]
     return [axis for axis in AXES if all(isfinite(each.spent(axis)) for each in evaluations)]
+
+
+def divergence_name(name: str) -> str:
+    """Return a divergence as formulas have it: ``kl_base_tuned_k3/x`` is KL(base||tuned) of x, by k3."""
+    kind, _, task = name.partition("/")
+    _, one, other, *estimator = kind.split("_")
+    return ", ".join([f"KL({one}||{other})", *estimator, task])
