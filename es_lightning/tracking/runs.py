@@ -69,7 +69,6 @@ def trainings(experiment: str, uri: str, files: Sequence[str], scratch: Path) ->
 
 
 def _client(uri: str) -> MlflowClient:
-    fail_fast()
     whole = address.complete(uri)
     file = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", whole)
     if file and not Path(file[1]).is_file():  # MLflow would make a new one
@@ -77,6 +76,7 @@ def _client(uri: str) -> MlflowClient:
             f"there is no {file[1]}: go to the folder that the runs were started in, or name MLflow's "
             "address with MLFLOW_TRACKING_URI."
         )
+    fail_fast()
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(whole)
