@@ -48,6 +48,8 @@ class KLDrift(Periodic, Monitor):
     ``kl_base_tuned_full/<task>`` and ``kl_tuned_base_full/<task>`` compare whole vocabularies: the exact
     divergence of the two next-token distributions, averaged over positions of the same completions.
 
+    ``tables/kl_drift.json`` has all of them by generation.
+
     Completions are sampled at temperature 1 from the full distribution. Only the mean over samples of p
     itself is a divergence of p, and another temperature is another distribution. The value at generation 0,
     for the unchanged centre, is the noise floor: 0 if the engine reproduces its numbers bit by bit.

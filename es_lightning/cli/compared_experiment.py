@@ -34,8 +34,9 @@ def runs_of_experiment(experiment: str, task: str | None = None) -> list[Run]:
         lacking = [each for each in found if missing(each.folder)]
         runs = [read_run(each.folder, each.name) for each in found if each not in lacking]
     _warn("have left no evaluations in MLflow", (each.name for each in lacking))
-    runs = [run for run in runs if task is None or run.task == task]
-    if len(tasks := sorted({run.task for run in runs})) > 1:
+    # A baseline that has not ended does not tell its task's name; its settings are compared anyway.
+    runs = [run for run in runs if task is None or run.task in ("", task)]
+    if len(tasks := sorted({run.task for run in runs if run.task})) > 1:
         raise UsageError(
             f"the experiment {experiment} has runs of the tasks {', '.join(tasks)}: choose one with --task."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,23 +53,27 @@ def trainings(experiment: str, uri: str, files: Sequence[str], scratch: Path) ->
     Raises:
         UsageError: MLflow cannot be read, or has no such experiment.
     """
+    whole = _checked(uri)
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
-        client = _client(uri)
+        client = MlflowClient(whole)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             raise _no_experiment(client, experiment)
         runs = _runs(client, found.experiment_id)
         return [_fetched(client, run, files, scratch) for run in runs if _is_training(run)]
-    except UsageError:
-        raise
-    except Exception as error:  # MLflow, its database and its server have many of their own
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise UsageError(
             f"MLflow at {without_password(uri)} cannot be read ({root_cause(error)}): start it, or name "
             "another one with MLFLOW_TRACKING_URI."
         ) from error
 
 
-def _client(uri: str) -> MlflowClient:
+def _checked(uri: str) -> str:
+    """Return the whole address; a database has to be there."""
     whole = address.complete(uri)
     file = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", whole)
     if file and not Path(file[1]).is_file():  # MLflow would make a new one
@@ -77,9 +82,8 @@ def _client(uri: str) -> MlflowClient:
             "address with MLFLOW_TRACKING_URI."
         )
     fail_fast()
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(whole)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each small file
+    return whole
 
 
 def _no_experiment(client: MlflowClient, name: str) -> UsageError:
@@ -90,7 +94,8 @@ def _no_experiment(client: MlflowClient, name: str) -> UsageError:
 
 
 def _runs(client: MlflowClient, experiment_id: str) -> list[Run]:
-    found, token = list[Run](), None
+    found: list[Run] = []
+    token = None
     while True:
         page = client.search_runs(
             [experiment_id],

@@ -18,7 +18,7 @@ GEOMETRY, DIVERGENCE, FORGETTING = (
 )
 TABLES = (GEOMETRY, DIVERGENCE, FORGETTING)
 
-_ERRORS = ("_se", "_completion")  # ends of names in the table of divergences that are not per token
+_ENDS = ("_se", "_completion")  # of the names of what is told beside a divergence per token
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def series_of(folder: Path) -> dict[str, Points]:
     rows = read_mapping(folder / DIVERGENCE).get("rows", [])
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("kl_"))
     for name in names:
-        if not name.endswith(_ERRORS):
+        if not any(name.endswith(end) and name.removesuffix(end) in names for end in _ENDS):
             series[name] = _points([(row["generation"], row[name]) for row in rows if name in row])
     return series
 
