@@ -16,7 +16,7 @@ from es_lightning.analysis.comparison.tables import TABLES, finals_of, forgotten
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, Entry, read_journal
 from es_lightning.journal.identity import identity_of
-from es_lightning.journal.schema import from_json
+from es_lightning.journal.schema import from_json, without_torn_end
 from es_lightning.system.files import read_lines
 
 UPDATES, CONFIG, SUMMARY = "updates.jsonl", "config.yaml", "summary.json"
@@ -60,7 +60,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     evaluations = read_evaluated(folder / EVALUATIONS)
     if not evaluations:
         raise UsageError(f"{folder / EVALUATIONS} holds no evaluation yet: compare the run when it has one.")
-    training = _fit(folder) if (folder / JOURNAL).is_file() else _baseline(folder)
+    training = _fit(folder) if (folder / JOURNAL).is_file() else _baseline(folder / UPDATES)
     settings = flat_config(_config(folder / CONFIG)) or dict(training.settings)
     summary = read_mapping(folder / SUMMARY)
     return Run(
@@ -103,10 +103,17 @@ def _of_journal(entries: Sequence[Entry]) -> dict[str, Points]:
     return earned | columns((entry.generation + 1, {"norm": entry.drift}) for entry in entries)
 
 
-def _baseline(folder: Path) -> _Training:
-    begin, *rows = [from_json(line) for line in read_lines(folder / UPDATES)] or [{}]
-    settings = begin.get("baseline", {})
-    updates = [row for row in rows if "update" in row and "reward/mean" in row]
+def _baseline(path: Path) -> _Training:
+    try:
+        begin, *rows = [from_json(line) for line in without_torn_end(read_lines(path), path)]
+        return _of_updates(begin["baseline"], [row for row in rows if "reward/mean" in row])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is damaged: it is no record of a baseline's updates. Leave this run out."
+        ) from error
+
+
+def _of_updates(settings: Mapping[str, Any], updates: Sequence[Mapping[str, Any]]) -> _Training:
     series = columns(
         (
             int(row["update"]) - 1,  # as in a journal, the updates that the policy had seen when it sampled

@@ -22,6 +22,8 @@ _WATCHING = {
 def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a configuration into dotted names; a class stands at the name of what it is for.
 
+    What is null is left out: some commands save it, others do not.
+
     Args:
         config: what config.yaml holds.
 
@@ -30,7 +32,7 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
         flat_config({"model": {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}}})
         # {"model.optimizer": "torch.optim.SGD", "model.optimizer.lr": 0.1}
     """
-    return dict(_flat("", config))
+    return {name: value for name, value in _flat("", config) if value is not None}
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:

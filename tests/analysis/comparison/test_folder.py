@@ -111,7 +111,9 @@ def test_a_run_without_a_config_has_the_settings_of_its_journal(
         ("journal.jsonl", None, "has no journal.jsonl and no updates.jsonl"),
         ("journal.jsonl", "[]\n", "is no journal"),
         ("config.yaml", "a: [", "is damaged"),
-        ("tables/forgetting.json", "[1]", "holds no JSON mapping"),
+        ("tables/update_geometry.json", '{"history": [3]}', "holds no such table"),
+        ("tables/kl_drift.json", '{"rows": 3}', "holds no such table"),
+        ("tables/forgetting.json", "[1]", "holds no such table"),
     ],
 )
 def test_what_cannot_be_read_is_named_in_one_sentence(
@@ -158,3 +160,14 @@ def test_runs_of_tasks_with_other_names_are_refused(tmp_path: Path) -> None:
     (other / "summary.json").write_text('{"task": "Countdown"}')
     with pytest.raises(UsageError, match="first is of the task Sums and second of Countdown"):
         check_agreement([first, read_run(other, "second")])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}\n", '{"baseline": {}}\n{"reward/mean": "x", "update": 1}\n', "[1]\n"]
+)
+def test_damaged_updates_are_named_in_one_sentence(tmp_path: Path, text: str) -> None:
+    folder = baseline_folder(tmp_path / "rl", CURVE)
+    (folder / "updates.jsonl").write_text(text)
+    with pytest.raises(UsageError, match=r"updates.jsonl is damaged") as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
