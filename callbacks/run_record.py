@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from es_lightning.analysis.comparison.evaluations import EVALUATIONS
 from es_lightning.callbacks.monitor import Tuning, history_of, tuning
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.records import Prompt
@@ -105,9 +106,10 @@ class RunRecord(Callback):
             self._keep_journal(trainer)
 
     def _keep_journal(self, trainer: pl.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / JOURNAL
-        if path.exists():
-            log_artifact(trainer.loggers, path)
+        for name in (JOURNAL, EVALUATIONS):
+            path = Path(trainer.default_root_dir) / name
+            if path.exists():
+                log_artifact(trainer.loggers, path)
 
 
 def _durable(trainer: pl.Trainer) -> list[DurableMLFlowLogger]:

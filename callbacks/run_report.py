@@ -13,6 +13,7 @@ from torch import Tensor
 
 from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.analysis.accuracy import Accuracy, population_accuracy
+from es_lightning.analysis.comparison.evaluations import EVALUATIONS
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
 from es_lightning.evaluation.metrics import evaluation_means
@@ -186,7 +187,9 @@ class RunReport(Callback):
         with replacing(root / "summary.json") as file:
             file.write((json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
         log_artifact(trainer.loggers, root / "summary.json")
-        log_artifact(trainer.loggers, root / JOURNAL)
+        for name in (JOURNAL, EVALUATIONS):
+            if (root / name).exists():
+                log_artifact(trainer.loggers, root / name)
         if self.export:
             _export(module, root, card, values)
         self._draw(trainer, module)

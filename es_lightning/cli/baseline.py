@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 
+from es_lightning.analysis.comparison.evaluations import EVALUATIONS
 from es_lightning.baselines.child import require_trl
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
@@ -60,7 +61,7 @@ def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> 
         with logging_to(loggers, {f"baseline.{name}": value for name, value in vars(settings).items()}):
             summary = training.run()
             _write(training, folder, summary)
-            for name in (CONFIG, UPDATES, "summary.json"):
+            for name in (CONFIG, UPDATES, EVALUATIONS, "summary.json"):
                 log_artifact(loggers, folder / name)
     log.info(
         "%s: %s %.4g -> %.4g, %d updates in %.0f s; %s holds the model.",

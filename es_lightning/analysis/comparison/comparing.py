@@ -128,7 +128,7 @@ def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float =
         split=split,
         axes=tuple(axes),
         budgets=tuple(at_budget(arms, axis, split) for axis in (*axes, UPDATES)),
-        ends=(last, tuple(_reached(arms, [[run.on(last)[-1] for run in arm.runs] for arm in arms]))),
+        ends=(last, _all_reached([[run.on(last)[-1] for run in arm.runs] for arm in arms])),
         stability=tuple(stability(arm, split) for arm in arms),
         suspicions=tuple(_suspicions(arm, split, kl_limit) for arm in arms),
     )
@@ -144,21 +144,8 @@ def at_budget(arms: Sequence[Arm], axis: str, split: str) -> AtBudget:
     """
     budget = common_budget([run for arm in arms for run in arm.runs], axis, split)
     found = [[_within(run, axis, split, budget) for run in arm.runs] for arm in arms]
-    tests = [
-        [_test_of(run, each) for run, each in zip(arm.runs, evaluations, strict=True)]
-        for arm, evaluations in zip(arms, found, strict=True)
-    ]
-    whole = [[each for each in evaluations if each is not None] for evaluations in tests]
-    complete = [len(each) == arm.seeds for each, arm in zip(whole, arms, strict=True)]
-    tested = iter(
-        _reached(arms, [each for each, has in zip(whole, complete, strict=True) if has], complete[0])
-    )
-    return AtBudget(
-        axis,
-        budget,
-        tuple(_reached(arms, found)),
-        tuple(next(tested) if has else None for has in complete),
-    )
+    tests = [_tests_of(arm, evaluations) for arm, evaluations in zip(arms, found, strict=True)]
+    return AtBudget(axis, budget, _all_reached(found), _reached_by_some(tests))
 
 
 def _within(run: Run, axis: str, split: str, budget: float) -> Evaluated:
@@ -172,24 +159,34 @@ def _within(run: Run, axis: str, split: str, budget: float) -> Evaluated:
     return found
 
 
-def _test_of(run: Run, evaluation: Evaluated) -> Evaluated | None:
-    """Return the test of the model that was evaluated, if there was one."""
-    return next((each for each in run.on("test") if each.step == evaluation.step), None)
-
-
-def _reached(
-    arms: Sequence[Arm], evaluations: Sequence[Sequence[Evaluated]], has_first: bool = True
-) -> list[Reached]:
-    """Average over seeds, and compare with the first arm where that has been evaluated as well."""
-    tables = [_rewards(each) for each in evaluations]
-    return [
-        Reached(
-            tuple(each),
-            over(table.mean(axis=1), "seeds"),
-            difference(table, tables[0]) if has_first and index else None,
-        )
-        for index, (each, table) in enumerate(zip(evaluations, tables, strict=True))
+def _tests_of(arm: Arm, evaluations: Sequence[Evaluated]) -> list[Evaluated]:
+    """Return the tests of the models that were evaluated; none unless every run has one."""
+    steps = [each.step for each in evaluations]
+    tests = [
+        next((each for each in run.on("test") if each.step == step), None)
+        for run, step in zip(arm.runs, steps, strict=True)
     ]
+    known = [each for each in tests if each is not None]
+    return known if len(known) == arm.seeds else []
+
+
+def _all_reached(evaluations: Sequence[Sequence[Evaluated]]) -> tuple[Reached, ...]:
+    """Compare arms with the first one, each by an evaluation of each of its runs."""
+    return tuple(each for each in _reached_by_some(evaluations) if each is not None)
+
+
+def _reached_by_some(evaluations: Sequence[Sequence[Evaluated]]) -> tuple[Reached | None, ...]:
+    """Do the same where some arms have no evaluations, whose place is None."""
+    first = _rewards(evaluations[0]) if evaluations[0] else None
+    return tuple(
+        _reached(each, first if index else None) if each else None for index, each in enumerate(evaluations)
+    )
+
+
+def _reached(evaluations: Sequence[Evaluated], first: Array | None) -> Reached:
+    table = _rewards(evaluations)
+    versus = None if first is None else difference(table, first)
+    return Reached(tuple(evaluations), over(table.mean(axis=1), "seeds"), versus)
 
 
 def _rewards(evaluations: Sequence[Evaluated]) -> Array:
