@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from es_lightning.analysis.comparison.evaluations import EVALUATIONS
 from es_lightning.callbacks.monitor import Tuning, history_of, tuning
 from es_lightning.journal.entry import JOURNAL
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.system.version import __version__

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.analysis.accuracy import Accuracy, population_accuracy
-from es_lightning.analysis.comparison.evaluations import EVALUATIONS
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
 from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.journal.entry import JOURNAL
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.models.card import model_card
 from es_lightning.records import Generation
 from es_lightning.reports import held_out
 from es_lightning.reports.accuracy_picture import accuracy_curve
 from es_lightning.reports.plots import reward_curve
 from es_lightning.system.files import replacing
+from es_lightning.system.memory import peak_bytes
 from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
@@ -152,6 +153,7 @@ class RunReport(Callback):
             **({"dropped_problems": module.data.dropped} if module.data.dropped else {}),
             "centre_of_generation": _seen(module),
             "training_seconds": round(self.seconds, 3),
+            "peak_bytes": peak_bytes(),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
             "centre_checksum": module.checksum(),
             "settings": module.settings(),

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import yaml
 
-from es_lightning.analysis.comparison.evaluations import EVALUATIONS
 from es_lightning.baselines.child import require_trl
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
@@ -20,6 +19,7 @@ from es_lightning.cli.opened import opened_with
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.hardware import free_memory

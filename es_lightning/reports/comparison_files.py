@@ -79,7 +79,7 @@ def numbers(found: Comparison) -> dict[str, Any]:
 def _reached(reached: Reached) -> dict[str, Any]:
     return {
         "updates": [each.step for each in reached.evaluations],
-        "cost": [dict(each.cost) for each in reached.evaluations],
+        "cost": [asdict(each.cost) for each in reached.evaluations],
         "reward": asdict(reached.reward),
         "versus": reached.versus and asdict(reached.versus),
     }

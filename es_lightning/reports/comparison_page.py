@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from es_lightning.analysis.comparison.comparing import Comparison
 from es_lightning.analysis.comparison.differences import Difference
 from es_lightning.analysis.comparison.hacking import KL_LIMIT
-from es_lightning.analysis.comparison.runs import Evaluated, Run, Sample
+from es_lightning.analysis.comparison.runs import Evaluated, Run
 from es_lightning.analysis.intervals import Estimate
+from es_lightning.journal.evaluations import Sample
 from es_lightning.reports.comparison_picture import Drawn
 from es_lightning.reports.comparison_tables import SPLITS, Table, signed
 from es_lightning.reports.rollout_page import excerpt, templates

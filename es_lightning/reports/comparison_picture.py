@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from es_lightning.analysis.comparison.budgets import UPDATES, band, spent
+from es_lightning.analysis.comparison.budgets import band, spent
 from es_lightning.analysis.comparison.comparing import Comparison
-from es_lightning.analysis.comparison.runs import Points, divergence_name
+from es_lightning.analysis.comparison.runs import AXES, Points, divergence_name
 from es_lightning.reports import plots
 from es_lightning.reports.comparison_tables import SPLITS, UNITS
 
@@ -137,17 +137,14 @@ def pictures_of(found: Comparison) -> list[Picture]:
 
 
 def _reward_curves(found: Comparison) -> Picture:
-    axes = [*found.axes, UPDATES]
-    axes = axes if len(axes) % COLUMNS == 0 or len(axes) == 1 else axes[:-1]
-
     def draw(figure: Figure, theme: Theme) -> None:
-        for place, axis in zip(_panels(figure, len(axes)), axes, strict=True):
+        for place, axis in zip(_panels(figure, len(AXES)), AXES, strict=True):
             _draw_bands(place, found, axis, theme)
             place.set_ylabel(f"{SPLITS[found.split]} reward")
         _legend(figure)
 
     title = f"Reward on {SPLITS[found.split]} problems against cost, mean and 95 % band over seeds"
-    return Picture("reward", title, draw, _size(len(axes), len(found.arms)))
+    return Picture("reward", title, draw, _size(len(AXES), len(found.arms)))
 
 
 def _draw_bands(place: Axes, found: Comparison, axis: str, theme: Theme) -> None:

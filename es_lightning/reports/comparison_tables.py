@@ -13,7 +13,7 @@ from es_lightning.analysis.comparison.arms import Arm, differing
 from es_lightning.analysis.comparison.budgets import UPDATES, spent
 from es_lightning.analysis.comparison.comparing import AtBudget, Comparison, Reached
 from es_lightning.analysis.comparison.differences import Difference
-from es_lightning.analysis.comparison.runs import Run, divergence_name
+from es_lightning.analysis.comparison.runs import AXES, Run, divergence_name
 from es_lightning.analysis.intervals import Estimate, Z, over
 
 NONE = "-"
@@ -99,7 +99,7 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
 def end_table(found: Comparison) -> Table:
     """Rewards at the end, whatever they have cost."""
     split, ends = found.ends
-    axes = [axis for axis in (*found.axes, UPDATES) if axis != "tokens"]
+    axes = [axis for axis in (*AXES, UPDATES) if axis != "tokens"]
     head = ["arm", f"{SPLITS[split]} reward", "better than the first by", *_SOURCES]
     rows = [
         [arm.label, str(each.reward), *_versus(each.versus), *(_spent(each, axis) for axis in axes)]
@@ -188,11 +188,11 @@ def cost_table(found: Comparison) -> Table:
     rows = []
     for arm in found.arms:
         lasts = [run.evaluations[-1] for run in arm.runs]
-        spans = [_range([each.spent(axis) for each in lasts]) for axis in found.axes]
+        spans = [_range([each.spent(axis) for each in lasts]) for axis in AXES]
         peaks = [run.finals["peak_bytes"] / 2**30 for run in arm.runs if "peak_bytes" in run.finals]
         machines = dict.fromkeys(run.machine for run in arm.runs if run.machine)
         rows.append([arm.label, *spans, _range(peaks), "; ".join(machines) or "unknown"])
-    head = ["arm", *(UNITS[axis] for axis in found.axes), "peak memory, GiB", "machine"]
+    head = ["arm", *(UNITS[axis] for axis in AXES), "peak memory, GiB", "machine"]
     note = "Until a run's last evaluation, validations not counted. Seconds are those of the machine."
     return Table("Cost of the whole run", head, rows, [note])
 

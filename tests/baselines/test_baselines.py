@@ -193,7 +193,6 @@ def test_memory_grows_with_the_model_and_a_reference() -> None:
     assert needed_bytes(1000, replace(settings, beta=0.1), 10, 50) == 4 * (5 * 1000 + 3 * 2 * 10 * 50)
 
 
-
 def test_without_a_config_and_with_a_mistyped_option(
     config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,9 +71,7 @@ def test_the_same_evaluation_is_written_once(tmp_path: Path) -> None:
     assert read_evaluations(tmp_path) == evaluations.rows == wanted
 
 
-def test_a_torn_end_is_dropped_and_the_run_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_torn_end_is_dropped_and_the_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = begun(tmp_path)
     for row in (ROW, *OTHERS):
         first.add(row)

@@ -43,8 +43,13 @@ def _fit(place: Path, uri: str, seed: int) -> None:
     )
     watching = [RunRecord(), RunReport(export=False), KLDrift(prompts=2, max_tokens=4, every=3)]
     watching.append(UpdateGeometry(every=3))
-    made: Any = trainer(place / f"run{seed}", STEPS, watching, logger=[logger], val_check_interval=2)
-    made.fit(module(seed=seed, population=MEMBERS), TaskDataModule(Letters(), grading=Grading(workers=0)))
+    made: Any = trainer(
+        place / f"run{seed}", STEPS, watching, logger=[logger], val_check_interval=2, log_every_n_steps=1
+    )
+    made.fit(
+        module(seed=seed, population=MEMBERS),
+        TaskDataModule(Letters(), grading=Grading(workers=0), seed=seed),
+    )
 
 
 def _check(found: Any, client: MlflowClient, place: Path) -> None:

@@ -12,7 +12,7 @@ from es_lightning.analysis.comparison.arms import Arm, arms_of
 from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, last_within, spent
 from es_lightning.analysis.comparison.differences import Difference, difference
 from es_lightning.analysis.comparison.hacking import KL_LIMIT, suspicions
-from es_lightning.analysis.comparison.runs import Evaluated, Run, curve_split, known_axes
+from es_lightning.analysis.comparison.runs import AXES, Evaluated, Run, curve_split
 from es_lightning.analysis.intervals import Array, Estimate, over
 from es_lightning.errors import UsageError
 
@@ -76,7 +76,6 @@ class Comparison:
         task: name of the task.
         arms: in their order; the first is the one that others are compared with.
         split: whose rewards make the curves, ``val`` or ``test``.
-        axes: costs that every evaluation knows.
         budgets: at equal cost, per axis, then at equal updates.
         ends: split and, per arm, the last evaluation of each run on it; costs differ.
         stability: per arm.
@@ -86,7 +85,6 @@ class Comparison:
     task: str
     arms: tuple[Arm, ...]
     split: str
-    axes: tuple[str, ...]
     budgets: tuple[AtBudget, ...]
     ends: tuple[str, tuple[Reached, ...]]
     stability: tuple[Stability, ...]
@@ -120,14 +118,12 @@ def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float =
             f"{without} has no validation, and not all runs were tested: leave it out, or compare runs whose "
             "task has validation problems."
         )
-    axes = known_axes(runs, split)
     last = "test" if all(run.on("test") for run in runs) else split
     return Comparison(
         task=next((run.task for run in runs if run.task), "unnamed task"),
         arms=tuple(arms),
         split=split,
-        axes=tuple(axes),
-        budgets=tuple(at_budget(arms, axis, split) for axis in (*axes, UPDATES)),
+        budgets=tuple(at_budget(arms, axis, split) for axis in (*AXES, UPDATES)),
         ends=(last, _all_reached([[run.on(last)[-1] for run in arm.runs] for arm in arms])),
         stability=tuple(stability(arm, split) for arm in arms),
         suspicions=tuple(_suspicions(arm, split, kl_limit) for arm in arms),

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from es_lightning.analysis.comparison.evaluations import EVALUATIONS, read_evaluated
-from es_lightning.analysis.comparison.runs import Points, Run
+from es_lightning.analysis.comparison.runs import Evaluated, Points, Run
 from es_lightning.analysis.comparison.settings import deciding, flat_config, seed_of
 from es_lightning.analysis.comparison.tables import TABLES, finals_of, forgotten_of, read_mapping, series_of
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, Entry, read_journal
+from es_lightning.journal.evaluations import EVALUATIONS, RecordedEvaluation, read_evaluations
 from es_lightning.journal.identity import identity_of
 from es_lightning.journal.schema import from_json, without_torn_end
 from es_lightning.system.files import read_lines
@@ -57,7 +57,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             f"{folder} has no {lacking}: give the folder of a fit or a baseline of this version or a later "
             "one."
         )
-    evaluations = read_evaluated(folder / EVALUATIONS)
+    evaluations = _evaluated(read_evaluations(folder))
     if not evaluations:
         raise UsageError(f"{folder / EVALUATIONS} holds no evaluation yet: compare the run when it has one.")
     training = _fit(folder) if (folder / JOURNAL).is_file() else _baseline(folder / UPDATES)
@@ -71,11 +71,32 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         settings=deciding(settings),
         evaluations=evaluations,
         series={**series_of(folder), **training.series},
-        finals={**training.finals, **finals_of(folder)},
+        finals={**training.finals, **_peak(summary), **finals_of(folder)},
         forgotten=forgotten_of(folder),
         machine=training.machine,
         checksum=summary.get("centre_checksum"),
     )
+
+
+def _evaluated(rows: Sequence[RecordedEvaluation]) -> tuple[Evaluated, ...]:
+    """Return evaluations in the order of updates; of two of the same moment the later one counts."""
+    known = {(row.step, row.split): row for row in rows}
+    return tuple(
+        Evaluated(
+            row.step,
+            row.split,
+            dict(zip(row.prompts, row.rewards, strict=True)),
+            row.scores,
+            row.cost,
+            row.samples,
+        )
+        for row in sorted(known.values(), key=lambda row: row.step)
+    )
+
+
+def _peak(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the most memory that a fit has had; a baseline's record of updates tells that of each."""
+    return {"peak_bytes": float(summary["peak_bytes"])} if "peak_bytes" in summary else {}
 
 
 def missing(folder: Path) -> str:

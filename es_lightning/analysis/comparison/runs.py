@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, isfinite, nan
+from math import fsum, nan
 from typing import Any
+
+from es_lightning.journal.evaluations import Sample
+from es_lightning.records import Costs
 
 AXES = ("rollouts", "tokens", "seconds", "flops")
 """What training costs: completions, tokens generated, wall-clock seconds, floating-point operations."""
 
 Points = Sequence[tuple[int, float]]
 """Updates done, and a value."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A completion that was kept of an evaluation.
-
-    Args:
-        prompt: text of the prompt.
-        completion: text of the completion.
-        reward: what it earned.
-    """
-
-    prompt: str
-    completion: str
-    reward: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class Evaluated:
         split: ``val`` or ``test``.
         rewards: reward of each problem, by its id.
         scores: means of the numbers that the task's reward returned.
-        cost: what training had cost until then, by the names of ``AXES``; what is not known is left out.
+        cost: what training had cost until then.
         samples: some of the completions.
     """
 
@@ -46,7 +34,7 @@ class Evaluated:
     split: str
     rewards: Mapping[str, float]
     scores: Mapping[str, float] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)
+    cost: Costs = Costs()
     samples: tuple[Sample, ...] = ()
 
     @property
@@ -55,8 +43,8 @@ class Evaluated:
         return fsum(self.rewards.values()) / len(self.rewards)
 
     def spent(self, axis: str) -> float:
-        """Return what training had cost on one of ``AXES``; NaN if that is not known."""
-        return self.cost.get(axis, nan)
+        """Return what training had cost on one of ``AXES``."""
+        return float(getattr(self.cost, axis))
 
 
 @dataclass(frozen=True)
@@ -105,12 +93,6 @@ def curve_split(runs: Iterable[Run]) -> str | None:
     """Return the split whose rewards make the curves: ``val`` if every run has it, else ``test``."""
     runs = list(runs)
     return next((split for split in ("val", "test") if all(run.on(split) for run in runs)), None)
-
-
-def known_axes(runs: Iterable[Run], split: str) -> list[str]:
-    """Return the axes on which every evaluation of every run knows what it had cost."""
-    evaluations = [each for run in runs for each in run.on(split)]
-    return [axis for axis in AXES if all(isfinite(each.spent(axis)) for each in evaluations)]
 
 
 def divergence_name(name: str) -> str:
