@@ -126,7 +126,10 @@ def _fetched(client: MlflowClient, run: Run, files: Sequence[str], scratch: Path
     kept = {each.path for place in ("", "tables") for each in client.list_artifacts(run_id, place or None)}
     for file in files:
         if file in kept:
-            client.download_artifacts(run_id, file, str(folder))
+            place = folder / file
+            place.parent.mkdir(exist_ok=True)
+            # Some of MLflow's stores keep the folders of a path, others do not.
+            Path(client.download_artifacts(run_id, file, str(folder))).replace(place)
     return Training(name, run_id, folder)
 
 
