@@ -87,13 +87,13 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Upload the journal so far."""
+        """Upload the journal and the evaluations so far."""
         if trainer.training and not trainer.sanity_checking:
             self._keep_journal(trainer)
 
     @rank_zero_only
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Upload the whole journal."""
+        """Upload the whole journal, and the evaluations."""
         self._keep_journal(trainer)
 
     @rank_zero_only
@@ -107,8 +107,7 @@ class RunRecord(Callback):
 
     def _keep_journal(self, trainer: pl.Trainer) -> None:
         for name in (JOURNAL, EVALUATIONS):
-            path = Path(trainer.default_root_dir) / name
-            if path.exists():
+            if (path := Path(trainer.default_root_dir) / name).exists():
                 log_artifact(trainer.loggers, path)
 
 

@@ -189,9 +189,8 @@ class RunReport(Callback):
         card = model_card(summary)
         with replacing(root / "summary.json") as file:
             file.write((json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
-        log_artifact(trainer.loggers, root / "summary.json")
-        for name in (JOURNAL, EVALUATIONS):
-            if (root / name).exists():
+        for name in ("summary.json", JOURNAL, EVALUATIONS):
+            if (root / name).exists():  # a trial run has neither journal nor evaluations
                 log_artifact(trainer.loggers, root / name)
         if self.export:
             _export(module, root, card, values)
