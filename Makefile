@@ -76,8 +76,8 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: model ## Run the quick tests
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-slow: model ## Run the slow tests that strike ranks and servers, fit every task, or start vLLM
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long and (ddp or faults or tasks or vllm)" $(ARGS)
+test-slow: model ## Run the slow tests that strike ranks and servers, or start vLLM
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long and (ddp or faults or vllm)" $(ARGS)
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)

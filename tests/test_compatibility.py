@@ -95,6 +95,7 @@ def test_it_resumes_from_its_checkpoint_alone(folder: Path) -> None:
     assert lines(folder / RUN / "journal.jsonl") == lines(OLD / "journal.jsonl")
 
 
+@pytest.mark.slow
 def test_its_configuration_gives_the_same_run_again(folder: Path) -> None:
     fit(folder, "--overwrite", "true")
     told = (folder / "log.txt").read_text()

@@ -125,6 +125,7 @@ def run_block(code: str) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 def test_the_parts_evaluate_a_population_without_a_trainer() -> None:
     assert 'BaseModel("embedded")' in EVALUATE
     names = run_block(EVALUATE.replace("embedded", "tiny"))
@@ -135,6 +136,7 @@ def test_the_parts_evaluate_a_population_without_a_trainer() -> None:
     assert [len(outcome.evaluations[member.index].completions) for member in names["members"]] == [8] * 4
 
 
+@pytest.mark.slow
 def test_the_parts_go_back_to_an_earlier_centre(demo: Path) -> None:
     recorded = json.loads((OLD_RUN / "journal.jsonl").read_text().splitlines()[1 + 3])
     assert run_block(REPLAY)["checksum"] == recorded["checksum"]

@@ -152,6 +152,7 @@ def test_the_floors_hold(copy: Path) -> None:
         ("brand_new.py", "import math"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_floor_is_found(copy: Path, file: str, source: str) -> None:
     path = copy / "es_lightning" / file
     before = path.read_text(encoding="utf-8") if path.exists() else None

@@ -138,6 +138,7 @@ def test_a_learning_rate_that_cannot_be_meant_is_refused(tmp_path: Path, lr: flo
         fit(Letters(), tmp_path, optimizer=lambda parameters: SGD(parameters, lr=lr))
 
 
+@pytest.mark.slow
 def test_an_update_that_ruins_the_centre_is_no_part_of_journal_and_checkpoints(tmp_path: Path) -> None:
     huge = {"lr_scheduler": lambda optimizer: LambdaLR(optimizer, lambda step: 1e38 if step == 2 else 1.0)}
     saved = ModelCheckpoint(tmp_path / "checkpoints", "{step}", every_n_train_steps=1, save_top_k=-1)
@@ -215,6 +216,7 @@ def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_drift_is_measured_every_so_often_and_before_validations(tmp_path: Path) -> None:
     whole, seldom = Records(), Records()
     for every, records in ((1, whole), (3, seldom)):
@@ -244,6 +246,7 @@ def test_test_and_validate_run_without_a_fit(tmp_path: Path) -> None:
     assert run.validate(tuned, data, verbose=False)[0].keys() >= {"val/reward", "val/accuracy"}
 
 
+@pytest.mark.slow
 def test_a_test_of_a_checkpoint_after_a_fit_is_one_of_the_checkpoints_centre(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path / "kept", "{step}", every_n_train_steps=1, save_top_k=-1)
     tuned, data = module(), TaskDataModule(Letters(), grading=Grading(workers=0))

@@ -168,6 +168,35 @@ class ClipNorm(Regulariser):
         return estimate if self._factor == 1.0 else estimate.mul_(self._factor)
 
 
+class RoundedCentre(Regulariser):
+    """Round the centre to half precision after every update: a control, and nothing to train with.
+
+    Trainers that perturb the engine's own weights in place keep their centre in the engine's precision. A
+    bfloat16 has 8 significant bits, so a step of less than 2^-9 of a weight is lost, whatever was learned.
+    This part does the same to a float32 centre, and so measures what that costs. The error that is left by
+    adding noise and subtracting it again is not a part of it.
+
+    Args:
+        dtype: ``bfloat16`` or ``float16``.
+
+    Raises:
+        UsageError: it is another type.
+    """
+
+    def __init__(self, dtype: Literal["bfloat16", "float16"] = "bfloat16") -> None:
+        if dtype not in ("bfloat16", "float16"):
+            raise UsageError(f"RoundedCentre.dtype is {dtype}: give bfloat16 or float16.")
+        self.dtype = dtype
+
+    def settings(self) -> dict[str, Any]:
+        """Return the type."""
+        return {"dtype": self.dtype}
+
+    def settle(self, name: str, theta: Tensor, base: Tensor | None, lr: float) -> None:
+        """Round one tensor."""
+        theta.copy_(theta.to(getattr(torch, self.dtype)))
+
+
 class SparseUpdate(Regulariser):
     """Keep the entries of the estimate that are largest in size, and set the others to 0.
 

@@ -72,7 +72,7 @@ the model:
   --model.antithetic true               members come in pairs of opposite signs (false)
   --model.noise CLASS                   RademacherNoise, LowRankNoise, ... (GaussianNoise)
   --model.sigma_schedule CLASS          CosineSchedule, SuccessRule, ...; population_schedule alike (none)
-  --model.regularisers+=CLASS           AnchoredDecay, SparseUpdate or ClipNorm (none)
+  --model.regularisers+=CLASS           AnchoredDecay, SparseUpdate, ClipNorm (none)
   --model.kl_penalty.weight X           reward that a nat from the base model costs (none)
 
 the completions:

@@ -12,7 +12,13 @@ from torch.optim import SGD
 
 from es_lightning.algorithm.noise import FilteredNoise, GaussianNoise, Noise
 from es_lightning.algorithm.population import Population
-from es_lightning.algorithm.regularisers import AnchoredDecay, ClipNorm, Regulariser, SparseUpdate
+from es_lightning.algorithm.regularisers import (
+    AnchoredDecay,
+    ClipNorm,
+    Regulariser,
+    RoundedCentre,
+    SparseUpdate,
+)
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.algorithm.update import apply_update, gradient
 from es_lightning.errors import UsageError
@@ -291,6 +297,7 @@ def test_the_order_of_a_list_counts() -> None:
 
 PARTS: dict[str, Callable[[], list[Regulariser]]] = {
     "clip": lambda: [ClipNorm(3.0)],
+    "rounded": lambda: [RoundedCentre()],
     "sparse tensor": lambda: [SparseUpdate(0.1)],
     "sparse model": lambda: [SparseUpdate(0.1, "model")],
     "sparse, clip": lambda: [SparseUpdate(0.1, "model"), ClipNorm(3.0)],
@@ -331,6 +338,24 @@ def test_bits_do_not_depend_on_threads_and_chunks(
     assert checksum(updated(PARTS[name](), base=base).items()) == both
 
 
+@pytest.mark.parametrize(("name", "bits"), [("bfloat16", 8), ("float16", 11)])
+def test_a_rounded_centre_loses_steps_below_half_of_its_last_bit(name: str, bits: int) -> None:
+    centre = 1.75 * 2.0 ** torch.arange(
+        -6, 7
+    )  # on the grid; the distance of its neighbours is 2^(1 - bits) / 1.75
+    half = 2.0**-bits / 1.75
+    for share, stays in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
+        theta = centre * (1 + share * half)
+        RoundedCentre(name).settle("a", theta, None, LR)
+        assert torch.equal(theta, centre) == stays
+
+
+def test_a_rounded_centre_is_the_plain_update_rounded() -> None:
+    plain, rounded = updated([]), updated([RoundedCentre()])
+    for key, parameter in plain.items():
+        assert torch.equal(rounded[key], parameter.bfloat16().float())
+
+
 def test_large_counts_do_not_depend_on_threads(two_threads: None) -> None:
     estimate = torch.randn(3_000_000, generator=torch.Generator().manual_seed(1))
     part = ClipNorm(1.0)
@@ -354,6 +379,7 @@ def test_large_counts_do_not_depend_on_threads(two_threads: None) -> None:
         (lambda: ClipNorm(0.0), "ClipNorm.max_norm is 0.0: give a number above 0."),
         (lambda: ClipNorm(math.inf), "ClipNorm.max_norm is inf: give a number above 0."),
         (lambda: ClipNorm(math.nan), "ClipNorm.max_norm is nan"),
+        (lambda: RoundedCentre("float32"), "RoundedCentre.dtype is float32: give bfloat16 or float16."),
         (lambda: SparseUpdate(0.0), "SparseUpdate.keep is 0.0: give a share above 0 and below 1."),
         (lambda: SparseUpdate(1.0), "SparseUpdate.keep is 1.0"),
         (lambda: SparseUpdate(math.nan), "SparseUpdate.keep is nan"),

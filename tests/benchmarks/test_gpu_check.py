@@ -85,6 +85,7 @@ def test_noise_that_differs_or_fails_is_a_row(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+@pytest.mark.slow
 def test_updates_of_a_cpu_agree_with_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bits, "KINDS", {name: bits.KINDS[name] for name in ("Gaussian", "rank 1")})
     rows = list(bits.update_rows(TINY))

@@ -23,6 +23,7 @@ def scaling(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name)
 
 
+@pytest.mark.slow
 def test_a_model_eight_times_as_large_costs_no_more_per_parameter(scaling: Any, tmp_path: Path) -> None:
     costs = {}
     for name, shape in {"small": (64, 192, 4), "large": (192, 512, 6)}.items():

@@ -114,6 +114,7 @@ def test_without_a_terminal_each_generation_has_a_line(
     assert capsys.readouterr().out == "", "the bar does not listen after its run"
 
 
+@pytest.mark.slow
 def test_skipped_generations_are_counted_and_explained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_long_stage_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "starting the engine ...\nstarting the engine took 61.2 s\n"
 
 
+@pytest.mark.slow
 def test_nothing_is_shown_at_a_rate_of_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, Letters(), GenerationBar(refresh_rate=0))
     assert capsys.readouterr().out == ""

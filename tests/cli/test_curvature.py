@@ -77,6 +77,7 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
         run(["curvature", "-c", config, "--output", str(whole), "--curvature.seed", "5"])
 
 
+@pytest.mark.slow
 def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -> None:
     path = tmp_path / "probe.yaml"
     path.write_text(TINY + "probe: {sigmas: [0.001], members: 48, batches: 1, prompts: 12, largest: 5}\n")

@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "runs" / "tune-step-mine"
 
 
+@pytest.mark.slow
 def test_it_leaves_a_picture_and_tables(folder: Path) -> None:
     left = {path.name for path in (folder / "report").iterdir()}
     assert left >= {"tune_step.png", "tune_step.json", "gain.csv", "sigma.csv", "population.csv"}
@@ -65,6 +66,7 @@ def test_it_leaves_a_picture_and_tables(folder: Path) -> None:
     assert set(pd.read_csv(folder / "report" / "population.csv")["population"]) >= {8, 16, 32}
 
 
+@pytest.mark.slow
 def test_a_stopped_probe_goes_on_to_the_same_map(folder: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()

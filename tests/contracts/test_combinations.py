@@ -267,6 +267,7 @@ def holds(parts: Parts) -> None:
 
 @settings(max_examples=12)
 @given(combinations("bias"))
+@pytest.mark.slow
 def test_any_combination_is_finite_resumes_and_replays(parts: Parts) -> None:
     holds(parts)
 

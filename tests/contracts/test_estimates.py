@@ -262,6 +262,7 @@ LEARNERS = [name for name in NAMES if name != "shuffled"]
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in EVERY_DAY else SELDOM) for name in LEARNERS]
 )
+@pytest.mark.slow
 def test_every_recipe_reaches_the_optimum_of_a_quadratic(name: str) -> None:
     case = RECIPES[name]
     path = ascent_of(name, case).run(reward, case.generations, torch.zeros(DIMENSION))

@@ -158,18 +158,20 @@ def check_formulas(noise: Noise, name: str, shape: tuple[int, ...], dtype: torch
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("piece", [1 << 11, pytest.param(1 << 21, marks=pytest.mark.slow)])
 @every_kind
 def test_perturbed_and_accumulate_are_the_formula(
-    noise: Noise, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    noise: Noise, piece: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for piece in (1 << 11, 1 << 21):  # pieces that cut tensors, matrices and rows, and those of every day
-        monkeypatch.setattr("es_lightning.algorithm.noise.threefry.PIECE", piece)
-        for shape in SHAPES:
-            check_formulas(noise, NAME, shape, dtype)
-            check_formulas(noise, FROZEN, shape, dtype)
+    """Pieces that cut tensors, matrices and rows, and those of every day."""
+    monkeypatch.setattr("es_lightning.algorithm.noise.threefry.PIECE", piece)
+    for shape in SHAPES:
+        check_formulas(noise, NAME, shape, dtype)
+        check_formulas(noise, FROZEN, shape, dtype)
 
 
 @every_kind
+@pytest.mark.slow
 def test_they_are_the_formula_for_a_matrix_of_more_than_one_piece(noise: Noise) -> None:
     check_formulas(noise, NAME, (2500, 1000), torch.bfloat16)
 

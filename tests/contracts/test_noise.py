@@ -248,6 +248,7 @@ def test_no_fused_multiply_add_and_no_flushing_of_tiny_numbers() -> None:
 
 
 @every_kind
+@pytest.mark.slow
 def test_compiled_and_eager_bits_agree_on_a_large_tensor(kind: type[TableNoise]) -> None:
     """Fourteen pieces of an embedding, the last one not full."""
     centre = torch.arange(49152.0)[:, None].mul(1e-6).expand(49152, 576)

@@ -165,6 +165,7 @@ def two_ranks_agree_with_one(folder: Path, name: str) -> None:
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_ranks_give_the_bits_of_one(tmp_path: Path) -> None:
     two_ranks_agree_with_one(tmp_path, "annealed")
 

@@ -296,15 +296,16 @@ def test_a_thousand_hostile_completions_neither_raise_nor_take_more_than_50_ms(n
     for number, text in enumerate(HOSTILE):
         prompt = prompts[number % len(prompts)]
         seconds = _timed(task, prompt, text)
-        if seconds > LIMIT_SECONDS:  # another process may have had the core: once more
+        if seconds > LIMIT_SECONDS:  # the collection of garbage counts as well: once more
             seconds = _timed(task, prompt, text)
         assert seconds <= LIMIT_SECONDS, f"{seconds:.3f} s for {text[:60]!r}..."
 
 
 def _timed(task: Task, prompt: Prompt, text: str) -> float:
-    started = time.perf_counter()
+    """Seconds of this process on a core: what others do meanwhile does not count."""
+    started = time.process_time()
     value = worth(task, prompt, text)
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     assert math.isfinite(value)
     return elapsed
 

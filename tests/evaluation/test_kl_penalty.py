@@ -194,6 +194,7 @@ def test_prompts_with_choices_are_refused_before_the_engine_starts(tmp_path: Pat
         refused.rollouts.engine.logprobs([[1, 2]])
 
 
+@pytest.mark.slow
 def test_a_run_logs_its_parts_resumes_and_leaves_validation_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_generation_of_a_journal_is_the_centre_bit_for_bit(run: Path, tmp_path
     assert len(list(tmp_path.iterdir())) == 2, "what is there is not rebuilt again"
 
 
+@pytest.mark.slow
 def test_a_run_is_its_export_and_without_one_its_journals_end(run: Path, tmp_path: Path) -> None:
     exported = open_centre(str(run), BASE, tmp_path)
     assert content(exported) == content(open_centre(str(run / "model"), BASE, tmp_path))
@@ -59,6 +60,7 @@ def test_a_run_is_its_export_and_without_one_its_journals_end(run: Path, tmp_pat
     assert open_centre(str(bare), BASE, tmp_path).digest == entries[-1].checksum
 
 
+@pytest.mark.slow
 def test_digests_tell_models_apart(run: Path, tmp_path: Path) -> None:
     names = ("tiny", str(run / "model"), f"{run}:3")
     assert len({open_centre(name, BASE, tmp_path).digest for name in names}) == 3

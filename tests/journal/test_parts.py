@@ -10,7 +10,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from es_lightning.algorithm.noise import FilteredNoise, LowRankNoise
-from es_lightning.algorithm.regularisers import AnchoredDecay, ClipNorm, Regulariser, SparseUpdate
+from es_lightning.algorithm.regularisers import (
+    AnchoredDecay,
+    ClipNorm,
+    Regulariser,
+    RoundedCentre,
+    SparseUpdate,
+)
 from es_lightning.algorithm.schedules import (
     CosineSchedule,
     LinearSchedule,
@@ -30,6 +36,7 @@ REGULARISERS = [
     AnchoredDecay(l1=0.25),
     AnchoredDecay(0.0, 10),
     ClipNorm(1.5),
+    RoundedCentre("float16"),
     SparseUpdate(0.1),
     SparseUpdate(0.5, "model"),
 ]

@@ -96,6 +96,7 @@ def test_export_replaces_an_older_model_as_a_whole(centre: PreTrainedModel, tmp_
 
 
 @given(st.integers(0, 2**30), st.integers(0, 31))
+@pytest.mark.slow
 def test_any_flipped_bit_changes_the_checksum(position: int, bit: int) -> None:
     tensor = torch.linspace(-1, 1, 300_000)
     before = checksum([("w", tensor)])

@@ -158,6 +158,7 @@ def test_the_last_k_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["step=3.ckpt", "step=4.ckpt"]
 
 
+@pytest.mark.slow
 def test_the_best_is_kept(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path / "kept", monitor="val/reward", mode="max", filename="{step}")
     _, records = fit(tmp_path, 4, keep)

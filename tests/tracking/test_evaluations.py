@@ -51,6 +51,7 @@ def runs(place: Path) -> list[Run]:
     return list(client.search_runs(["1"], order_by=["attributes.start_time"]))
 
 
+@pytest.mark.slow
 def test_evaluations_have_names_and_tags_of_their_own(runs: list[Run]) -> None:
     names = [(run.info.run_name, run.data.tags["es.command"], run.info.status) for run in runs]
     assert names == [

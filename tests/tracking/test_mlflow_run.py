@@ -90,7 +90,8 @@ def test_a_resumed_run_has_every_number_once(client: MlflowClient, run: Run) -> 
     assert steps["reward/mean"] == steps["time/generate_s"] == steps["geometry/drift"] == [0, 1, 2, 3, 4]
     assert steps["val/reward"] == [2, 4]
     assert steps["held_out/reward"] == [0, 3, 5]
-    assert all(max(Counter(each).values()) == 1 for each in steps.values())
+    once = {key: each for key, each in steps.items() if not key.startswith("system/")}  # sampled by the clock
+    assert all(max(Counter(each).values()) == 1 for each in once.values())
 
 
 def test_held_out_rewards_are_those_of_the_summaries(folder: Path, client: MlflowClient, run: Run) -> None:

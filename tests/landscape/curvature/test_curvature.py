@@ -86,6 +86,7 @@ def test_noise_of_the_measurement_is_taken_off() -> None:
     assert found.gradient_square.value == pytest.approx(SLOPE @ SLOPE, rel=0.05)
 
 
+@pytest.mark.slow
 def test_what_holds_for_single_prompts_is_taken_off() -> None:
     # The mean of 8 prompts has tr H^2 larger than that of all prompts by 58 own^2 / 8, and ||g||^2 likewise.
     own, extra = 2.0, len(SPECTRUM) * 4.0 / 8

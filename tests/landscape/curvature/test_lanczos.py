@@ -170,6 +170,7 @@ def test_common_seeds_see_the_hessian_of_a_quadratic_as_a_sample_does() -> None:
     assert seeds.count == 12 * 2 * 40
 
 
+@pytest.mark.slow
 def test_many_seeds_bring_the_spectrum_and_the_participation_near() -> None:
     true = SPECTRUM.sum() ** 2 / (SPECTRUM**2).sum()
     for count, error in ((30, 0.35), (300, 0.12)):

@@ -83,6 +83,7 @@ def _binary(generator: np.random.Generator, rates: np.ndarray, prompts: int) -> 
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.3])
+@pytest.mark.slow
 def test_the_interval_of_a_barrier_holds_the_truth(depth: float) -> None:
     times, generator = grid(0, 1, 0.125), np.random.default_rng(3)
     rates = 0.4 + 0.3 * times - depth * 4 * times * (1 - times)

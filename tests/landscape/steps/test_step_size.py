@@ -120,6 +120,7 @@ def test_many_pairs_find_the_true_optimum() -> None:
     assert curve.best_lr.low < best < curve.best_lr.high
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_optimum() -> None:
     held, kept = 0, []
     for seed in range(20):
@@ -132,6 +133,7 @@ def test_intervals_hold_the_true_optimum() -> None:
     assert np.median(kept) > 0.85
 
 
+@pytest.mark.slow
 def test_pure_noise_gives_no_advice() -> None:
     generator, found = np.random.default_rng(5), 0
     for _ in range(24):
