@@ -12,11 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Z
 from es_lightning.landscape.statistics.best_curve import best_curve
 from es_lightning.landscape.statistics.best_of import Array, best_of, leave_one_out
 from es_lightning.landscape.statistics.even_part import effective_dimension
 from es_lightning.landscape.statistics.gaussian_null import expected_largest, gaussian_n90
-from es_lightning.landscape.statistics.intervals import Z, jackknife_error, resampled
+from es_lightning.landscape.statistics.intervals import jackknife_error, resampled
 
 SIZES = (5, 30, 50)
 RUNS, N90_RUNS = 500, 100

@@ -14,7 +14,7 @@ import torch
 
 from es_lightning.analysis import divergence
 from es_lightning.analysis.divergence import Estimate
-from es_lightning.callbacks.monitor import Monitor, Tuning, tuning
+from es_lightning.callbacks.monitor import Monitor, Tuning, tuning, write_table
 from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Direction = Literal["base_tuned", "tuned_base"]
 Samples = list[dict[str, Any]]
 """Per prompt all ``token_ids``, how many of them are ``given``, and ``logprobs`` of the completion."""
+TABLE = "kl_drift.json"
 SUFFIXES = ("", "_se", "_completion", "_completion_se")
 
 
@@ -46,6 +47,8 @@ class KLDrift(Periodic, Monitor):
     ``_completion`` has nats per completion, and ``_se`` is a standard error over prompts. With ``positions``,
     ``kl_base_tuned_full/<task>`` and ``kl_tuned_base_full/<task>`` compare whole vocabularies: the exact
     divergence of the two next-token distributions, averaged over positions of the same completions.
+
+    ``tables/kl_drift.json`` has all of them by generation.
 
     Completions are sampled at temperature 1 from the full distribution. Only the mean over samples of p
     itself is a divergence of p, and another temperature is another distribution. The value at generation 0,
@@ -153,6 +156,8 @@ class KLDrift(Periodic, Monitor):
     def act(self, trainer: pl.Trainer, module: Tuning) -> None:
         """Measure the centre."""
         self.keep(trainer, self._divergences(module))
+        if trainer.is_global_zero:
+            write_table(trainer, TABLE, {"rows": self.rows})
 
     def _divergences(self, module: Tuning) -> dict[str, float]:
         """Compute the divergences of centre and base model, by the names they are logged under."""

@@ -24,6 +24,7 @@ from es_lightning.reports import held_out
 from es_lightning.reports.accuracy_picture import accuracy_curve
 from es_lightning.reports.plots import reward_curve
 from es_lightning.system.files import replacing
+from es_lightning.system.memory import peak_bytes
 from es_lightning.tracking.artifacts import log_artifact
 from es_lightning.tracking.logger import DurableMLFlowLogger
 
@@ -152,6 +153,7 @@ class RunReport(Callback):
             **({"dropped_problems": module.data.dropped} if module.data.dropped else {}),
             "centre_of_generation": _seen(module),
             "training_seconds": round(self.seconds, 3),
+            "peak_bytes": peak_bytes(),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
             "centre_checksum": module.checksum(),
             "settings": module.settings(),

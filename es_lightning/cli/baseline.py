@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from es_lightning.baselines.child import require_trl
 from es_lightning.baselines.settings import BaselineSettings
@@ -18,12 +19,15 @@ from es_lightning.cli.opened import opened_with
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.hardware import free_memory
 from es_lightning.system.lock import hold
+from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
+CONFIG = "config.yaml"
 
 
 def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> None:
@@ -52,9 +56,13 @@ def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> 
         training = PolicyTraining(parts, settings, folder, loggers)
         training.prepare()
         _check_memory(parts, settings)
+        with replacing(folder / CONFIG) as file:
+            file.write(yaml.safe_dump(parts.config, sort_keys=False).encode())
         with logging_to(loggers, {f"baseline.{name}": value for name, value in vars(settings).items()}):
             summary = training.run()
             _write(training, folder, summary)
+            for name in (CONFIG, UPDATES, EVALUATIONS, "summary.json"):
+                log_artifact(loggers, folder / name)
     log.info(
         "%s: %s %.4g -> %.4g, %d updates in %.0f s; %s holds the model.",
         *(settings.method, "held-out reward", summary["held_out_before"], summary["held_out_after"]),

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from es_lightning.cli import (
     baseline_command,
     commands,
+    compare_command,
     curvature_commands,
     probe_command,
     scan,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
     "baseline": baseline_command.baseline,
+    "compare": compare_command.compare,
     "curvature": curvature_commands.curvature,
     "degenerate": curvature_commands.degenerate,
     "fetch": commands.fetch,

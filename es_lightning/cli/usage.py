@@ -18,6 +18,7 @@ train and evaluate:
   fit         tune a model, evaluate it before and after, export it
   sweep       fit with many settings and seeds, and keep the best config
   baseline    train by reinforcement learning on the same task: GRPO and others, through TRL
+  compare     runs side by side: rewards at equal cost, with what certainty
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price

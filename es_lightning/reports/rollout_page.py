@@ -63,7 +63,7 @@ def rollout_page(
     Returns:
         HTML in which all that a task or a model wrote is escaped, and cut after 4000 characters.
     """
-    page = _templates().get_template("rollout_page.html.jinja")
+    page = templates().get_template("rollout_page.html.jinja")
     return page.render(
         title=title,
         facts=[(str(name).replace("_", " "), str(value)) for name, value in facts.items()],
@@ -74,12 +74,12 @@ def rollout_page(
 
 def visible(text: str) -> str:
     """Text as HTML in which what cannot be seen is named: ``[U+202E]`` for a mark that turns the text."""
-    macros = _templates().get_template("visible.html.jinja").module
+    macros = templates().get_template("visible.html.jinja").module
     return str(macros.visible(text))  # type: ignore[attr-defined]
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     """The templates of this folder, which escape each value that they are given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -106,7 +106,7 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Excerpt:
+class Excerpt:
     """The first characters of a text, and a note that tells how many are missing."""
 
     text: str
@@ -138,7 +138,7 @@ class _Card:
     moment: str
     reward: str
     change: _Change | None
-    completion: _Excerpt
+    completion: Excerpt
     badges: Sequence[str]
 
 
@@ -147,7 +147,7 @@ class _Section:
     """A prompt and its answers, the middle of which is folded."""
 
     name: str
-    prompt: _Excerpt
+    prompt: Excerpt
     shown: Sequence[_Card]
     between: Sequence[_Card]
     folded: str
@@ -177,7 +177,7 @@ def _section(name: str, text: str, rows: Sequence[Answer]) -> _Section:
     samples = max((row.sample for row in rows), default=0) + 1
     between = cards[samples : -LATEST * samples]
     shown = cards[:samples] + cards[samples + len(between) :]
-    return _Section(name, _cut(text), shown, between, _count(len(between) // samples, "measurement"))
+    return _Section(name, excerpt(text), shown, between, _count(len(between) // samples, "measurement"))
 
 
 def _card(answer: Answer, before: Answer | None, numbered: bool) -> _Card:
@@ -187,7 +187,7 @@ def _card(answer: Answer, before: Answer | None, numbered: bool) -> _Card:
         moment=_count(answer.generations, "generation") + sample,
         reward=_number(answer.reward),
         change=_change(before.reward, answer.reward, before.generations) if before else None,
-        completion=_cut(answer.completion, answer.characters),
+        completion=excerpt(answer.completion, answer.characters),
         badges=[*scores, _count(answer.tokens, "token"), _ended(answer.finish_reason)],
     )
 
@@ -197,12 +197,18 @@ def _change(before: float, after: float, since: int) -> _Change:
     return _Change(kind, f"{abs(after - before):.4g}", since)
 
 
-def _cut(text: str, characters: int | None = None) -> _Excerpt:
+def excerpt(text: str, characters: int | None = None) -> Excerpt:
+    """Cut a text that is longer than a page shows.
+
+    Args:
+        text: the text, as far as it was kept.
+        characters: its length before; None if all of it was kept.
+    """
     whole = len(text) if characters is None else characters
     if whole <= SHOWN_CHARACTERS:
-        return _Excerpt(text)
+        return Excerpt(text)
     shown = min(len(text), SHOWN_CHARACTERS)
-    return _Excerpt(text[:shown], f"[cut here: {shown:,} of {whole:,} characters are shown]")
+    return Excerpt(text[:shown], f"[cut here: {shown:,} of {whole:,} characters are shown]")
 
 
 def _count(number: int, noun: str) -> str:

@@ -170,6 +170,8 @@ def test_one_direction_costs_and_logs_nothing_of_the_other(tmp_path: Path) -> No
     assert [generation for generation, _ in watch.sampled] == [0]
     assert {name.partition("/")[0] for row in drift.rows for name in row} == {"generation", "kl_base_tuned"}
     assert "kl_base_tuned/Letters" in drift.rows[-1], "the run's own task, if no other is named"
+    table = json.loads((tmp_path / "tables" / "kl_drift.json").read_text(encoding="utf-8"))
+    assert table["rows"] == drift.rows
 
 
 class Fake(SimpleNamespace):

@@ -73,7 +73,7 @@ CASES = {
     "KLDrift": Case(
         lambda: KLDrift(prompts=4, max_tokens=6, every=2),
         ("kl_base_tuned/", "kl_tuned_base/", "kl_tuned_base_k3/"),
-        ("plots/kl_drift.png",),
+        ("plots/kl_drift.png", "tables/kl_drift.json"),
     ),
     "PopulationHealth": Case(
         lambda: PopulationHealth(centre_every=2, patience=2),

@@ -21,9 +21,9 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from es_lightning.analysis.intervals import Estimate
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.statistics.intervals import Estimate
 
 REPLICATES = 1000
 LEAST = 4

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Estimate
 from es_lightning.landscape.probing.summary import ProbeTable
 from es_lightning.landscape.statistics.best_curve import largest_size
 from es_lightning.landscape.statistics.best_of import best_of, best_of_pairs
 from es_lightning.landscape.statistics.change_statistics import SAME
 from es_lightning.landscape.statistics.held_out import Way, gain_over, halvings
-from es_lightning.landscape.statistics.intervals import Estimate, share
+from es_lightning.landscape.statistics.intervals import share
 
 SIZE = 30
 """N of the best-of-N that chooses a sigma: the usual population."""

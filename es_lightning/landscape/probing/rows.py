@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Estimate
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.probing.protocols import CHOSEN, ProtocolRow
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, shown_size
-from es_lightning.landscape.statistics.intervals import Estimate
 
 Row = dict[str, Any]
 

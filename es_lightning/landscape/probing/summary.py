@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Estimate
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.statistics.best_curve import BestCurve, best_curve, largest_size
@@ -18,7 +19,6 @@ from es_lightning.landscape.statistics.change_statistics import (
 )
 from es_lightning.landscape.statistics.even_part import effective_dimension
 from es_lightning.landscape.statistics.held_out import HeldOutGain, chosen_gain
-from es_lightning.landscape.statistics.intervals import Estimate
 
 HELD_OUT_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
 FEW = 0.5  # share of exact zeros from which on they are worth a line

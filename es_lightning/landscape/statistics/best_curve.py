@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Z, batch_error, t_quantile
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.statistics.best_of import (
@@ -18,7 +19,7 @@ from es_lightning.landscape.statistics.best_of import (
     order_weights,
 )
 from es_lightning.landscape.statistics.gaussian_null import gaussian_best_of, gaussian_n90, gaussian_test
-from es_lightning.landscape.statistics.intervals import Z, batch_error, jackknife_error, resampled, t_quantile
+from es_lightning.landscape.statistics.intervals import jackknife_error, resampled
 
 REPLICATES = 300  # of N_90, each of them a whole curve
 MOST_UNDEFINED = 0.025  # of the replicates of N_90, so that its interval's ends are known

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Estimate
 from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.statistics.intervals import Estimate, bootstrapped, over_batches, resampled, share
+from es_lightning.landscape.statistics.intervals import bootstrapped, over_batches, resampled, share
 
 QUANTILES = (0.05, 0.5, 0.95)
 SAME = 1e-12

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from es_lightning.analysis.intervals import Estimate, t_quantile
 from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.statistics.intervals import Estimate, jackknife_error, t_quantile
+from es_lightning.landscape.statistics.intervals import jackknife_error
 
 ROUNDING = 1e-9  # a spread below this, relative to the largest change, is no spread
 

@@ -15,10 +15,11 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from es_lightning.analysis.intervals import t_quantile
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.statistics.best_of import choice_weights
-from es_lightning.landscape.statistics.intervals import resampled, t_quantile
+from es_lightning.landscape.statistics.intervals import resampled
 
 SPLITS = 4
 REPLICATES = 300  # of the bootstrap, for a standard error alone

@@ -5,17 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from es_lightning.analysis.intervals import Z, batch_error, t_quantile
 from es_lightning.landscape.statistics.best_of import best_of, leave_one_out
 from es_lightning.landscape.statistics.gaussian_null import expected_largest
 from es_lightning.landscape.statistics.intervals import (
-    Z,
-    batch_error,
     bootstrapped,
     jackknife_error,
     over_batches,
     resampled,
     share,
-    t_quantile,
     wilson,
 )
 

@@ -1,0 +1,294 @@
+"""The tables of a comparison: plain text in rows, for a page and for Markdown alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import numpy as np
+
+from es_lightning.analysis.comparison.arms import Arm, differing
+from es_lightning.analysis.comparison.budgets import UPDATES, spent
+from es_lightning.analysis.comparison.comparing import AtBudget, Comparison, Reached
+from es_lightning.analysis.comparison.differences import Difference
+from es_lightning.analysis.comparison.runs import AXES, Run, divergence_name
+from es_lightning.analysis.intervals import Estimate, Z, over
+
+NONE = "-"
+SPLITS = {"val": "validation", "test": "test"}
+UNITS = {"rollouts": "rollouts", "tokens": "generated tokens", "seconds": "seconds", "flops": "FLOPs"}
+UNITS |= {UPDATES: "updates"}
+CELL = 200
+"""Characters of a cell in Markdown."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Args:
+        title: above it.
+        head: names of the columns.
+        rows: a text for each column.
+        notes: below it, what the numbers are.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def tables_of(found: Comparison) -> list[Table]:
+    """Return all tables that have a row, in the order of a report."""
+    every = [
+        arms_table(found),
+        *(budget_table(found, each) for each in found.budgets),
+        end_table(found),
+        stability_table(found),
+        change_table(found),
+        cost_table(found),
+        settings_table(found),
+    ]
+    return [each for each in every if each.rows]
+
+
+def arms_table(found: Comparison) -> Table:
+    """What is compared."""
+    rows = [
+        [
+            arm.label,
+            arm.runs[0].method,
+            str(arm.seeds),
+            ", ".join(run.seed or "unknown" for run in arm.runs),
+            ", ".join(run.name for run in arm.runs),
+        ]
+        for arm in found.arms
+    ]
+    mixed = [
+        f"Runs of {arm.label} were put together by hand and differ in {', '.join(arm.mixed)}."
+        for arm in found.arms
+        if arm.mixed
+    ]
+    return Table("Arms", ("arm", "method", "runs", "seeds", "folders"), rows, mixed)
+
+
+def budget_table(found: Comparison, at: AtBudget) -> Table:
+    """Rewards at equal cost."""
+    held_out, unit = SPLITS[found.split], UNITS[at.axis]
+    has_test = found.split != "test" and any(at.test)
+    head = ["arm", f"{held_out} reward", "better than the first by", *_SOURCES, f"{unit} spent"]
+    rows = []
+    for arm, reached, test in zip(found.arms, at.reached, at.test, strict=True):
+        row = [arm.label, str(reached.reward), *_versus(reached.versus), _spent(reached, at.axis)]
+        rows.append(row + ([str(test.reward), _versus(test.versus)[0]] if has_test and test else []))
+    if has_test:
+        head += ["test reward", "better than the first by, test"]
+        rows = [row + [NONE] * (len(head) - len(row)) for row in rows]
+    notes = [
+        f"The budget is {number(at.budget)} {unit}: the least that a run had spent at its last {held_out} "
+        f"evaluation. A run counts with its last {held_out} evaluation at or before it."
+    ]
+    if has_test:
+        notes.append("A test reward is there where all runs of an arm were tested at that very update.")
+    return Table(f"At equal {unit}", head, rows, notes)
+
+
+def end_table(found: Comparison) -> Table:
+    """Rewards at the end, whatever they have cost."""
+    split, ends = found.ends
+    axes = [axis for axis in (*AXES, UPDATES) if axis != "tokens"]
+    head = ["arm", f"{SPLITS[split]} reward", "better than the first by", *_SOURCES]
+    rows = [
+        [arm.label, str(each.reward), *_versus(each.versus), *(_spent(each, axis) for axis in axes)]
+        for arm, each in zip(found.arms, ends, strict=True)
+    ]
+    note = f"The last {SPLITS[split]} evaluation of each run. Runs have not cost the same here."
+    return Table("At the end of each run", [*head, *(UNITS[axis] for axis in axes)], rows, [note])
+
+
+def stability_table(found: Comparison) -> Table:
+    """How different runs of an arm are."""
+    rows = [
+        [
+            arm.label,
+            str(arm.seeds),
+            number(each.deviation),
+            number(each.worst),
+            number(each.best),
+            f"{each.below_start} of {arm.seeds}",
+            number(each.largest_fall),
+        ]
+        for arm, each in zip(found.arms, found.stability, strict=True)
+    ]
+    head = ("arm", "runs", "deviation", "worst", "best", "below their start", "largest fall from the best")
+    note = f"Of the last {SPLITS[found.split]} rewards; the start is a run's first such evaluation."
+    return Table("Stability over seeds", head, rows, [note])
+
+
+def change_table(found: Comparison) -> Table:
+    """What training did to the model: norm, sparsity, divergence, forgetting."""
+    columns: dict[str, Callable[[Arm], str]] = {}
+    for run in found.runs:
+        columns |= _changes(run)
+    rows = [[cell(arm) for cell in columns.values()] for arm in found.arms]
+    known = [index for index in range(len(columns)) if any(row[index] != NONE for row in rows)]
+    names = list(columns)
+    note = (
+        "At the end of each run, mean over the runs that measured it. norm: of the change of the weights. "
+        "sparsity: share of the weights that have changed by no more than that; ulp: that the base's dtype "
+        "cannot tell from the base. KL in nats per token. Forgetting: change of the reward on a prior task; "
+        "with a single run its interval is over problems."
+    )
+    picked = [
+        [arm.label, *(row[index] for index in known)] for arm, row in zip(found.arms, rows, strict=True)
+    ]
+    return Table(
+        "Change of the model", ["arm", *(names[index] for index in known)], picked if known else [], [note]
+    )
+
+
+def _changes(run: Run) -> dict[str, Callable[[Arm], str]]:
+    """Return columns by name, each with what makes its cell."""
+    finals = [name for name in run.finals if name.startswith(("norm_", "sparsity_"))]
+    divergences = [name for name in run.series if name.startswith("kl_")]
+    return {
+        "norm": _last("norm"),
+        **{name.replace("_", " "): _final(name) for name in finals},
+        **{divergence_name(name): _last(name) for name in divergences},
+        **{f"forgetting, {task}": _forgotten(task) for task in run.forgotten},
+    }
+
+
+def _final(name: str) -> Callable[[Arm], str]:
+    return lambda arm: over_seeds(run.finals.get(name, nan) for run in arm.runs)
+
+
+def _last(name: str) -> Callable[[Arm], str]:
+    return lambda arm: over_seeds(run.last(name) for run in arm.runs)
+
+
+def _forgotten(task: str) -> Callable[[Arm], str]:
+    """Change of a prior task: over seeds, or over the problems of a single run."""
+
+    def cell(arm: Arm) -> str:
+        known = [run.forgotten[task] for run in arm.runs if task in run.forgotten]
+        if len(known) != 1 or not isfinite(known[0][1]):
+            return over_seeds(change for change, _ in known)
+        [(change, error)] = known
+        return signed(Estimate(change, change - Z * error, change + Z * error))
+
+    return cell
+
+
+def cost_table(found: Comparison) -> Table:
+    """Costs of a whole training, and the most memory."""
+    rows = []
+    for arm in found.arms:
+        lasts = [run.evaluations[-1] for run in arm.runs]
+        spans = [_range([each.spent(axis) for each in lasts]) for axis in AXES]
+        peaks = [run.finals["peak_bytes"] / 2**30 for run in arm.runs if "peak_bytes" in run.finals]
+        machines = dict.fromkeys(run.machine for run in arm.runs if run.machine)
+        rows.append([arm.label, *spans, _range(peaks), "; ".join(machines) or "unknown"])
+    head = ["arm", *(UNITS[axis] for axis in AXES), "peak memory, GiB", "machine"]
+    note = "Until a run's last evaluation, validations not counted. Seconds are those of the machine."
+    return Table("Cost of the whole run", head, rows, [note])
+
+
+def settings_table(found: Comparison) -> Table:
+    """The settings in which arms differ."""
+    names = differing([run.settings for run in found.runs])
+    rows = [[name, *(_setting(arm, name) for arm in found.arms)] for name in names]
+    return Table("Settings that differ", ["setting", *(arm.label for arm in found.arms)], rows)
+
+
+def _setting(arm: Arm, name: str) -> str:
+    values = dict.fromkeys(str(run.settings.get(name, NONE)) for run in arm.runs)
+    return " / ".join(values)
+
+
+# Cells ----------------------------------------------------------------------------------------------
+
+_SOURCES = ("error over problems", "error over seeds")
+
+
+def number(value: float) -> str:
+    """Return a number with four digits, or whole if it is large; a dash for none."""
+    if not isfinite(value):
+        return NONE
+    return f"{value:.3g}" if abs(value) >= 1e10 else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _versus(difference: Difference | None) -> list[str]:
+    """Return the difference with its interval, and the standard errors of its two sources."""
+    if difference is None:
+        return [NONE] * 3
+    errors = (difference.problems_error, difference.seeds_error)
+    of = (f"{difference.problems} problems", f"{difference.seeds[0]} and {difference.seeds[1]} seeds")
+    told = [
+        f"{error:.3g} ({what})" if isfinite(error) else NONE for error, what in zip(errors, of, strict=True)
+    ]
+    return [signed(difference.estimate), *told]
+
+
+def signed(estimate: Estimate) -> str:
+    """Return a difference with its sign and interval."""
+    if not isfinite(estimate.low):
+        return f"{estimate.value:+.4g}"
+    return f"{estimate.value:+.4g} ({estimate.low:+.4g} to {estimate.high:+.4g})"
+
+
+def _spent(reached: Reached, axis: str) -> str:
+    return _range([spent(each, axis) for each in reached.evaluations])
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return a number, or the smallest and the largest of several."""
+    ends = list(dict.fromkeys(number(pick(values)) for pick in (min, max))) if values else [NONE]
+    return " to ".join(ends)
+
+
+def over_seeds(values: Iterable[float]) -> str:
+    """Return the mean of those values that are known, with its interval over seeds."""
+    known = [value for value in values if isfinite(value)]
+    return str(over(np.array(known), "seeds")) if known else NONE
+
+
+# Markdown -------------------------------------------------------------------------------------------
+
+
+def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:
+    """Write tables as Markdown.
+
+    Args:
+        title: of the whole.
+        lines: paragraphs before the tables.
+        tables: their cells are escaped.
+    """
+    return (
+        "\n\n".join([f"# {plain(title)}", *map(plain, lines), *(_markdown(each) for each in tables)]) + "\n"
+    )
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---", *("---:" for _ in table.head[1:])]
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in _cells(table, rule))
+    return "\n\n".join([f"## {plain(table.title)}", rows, *map(plain, table.notes)])
+
+
+def _cells(table: Table, rule: Sequence[str]) -> Iterator[Sequence[str]]:
+    yield [plain(cell) for cell in table.head]
+    yield rule
+    yield from ([plain(cell) for cell in row] for row in table.rows)
+
+
+def plain(text: str) -> str:
+    """Return a text of others so that Markdown shows it as it is, on one line.
+
+    No character of it makes a table, a link, a picture or HTML.
+    """
+    line = "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
+    line = line if len(line) <= CELL or " " in line[CELL:] else f"{line[:CELL]}..."
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", line)

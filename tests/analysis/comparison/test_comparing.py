@@ -1,0 +1,130 @@
+"""The numbers of a comparison against those that are computed anew from the files' lines."""
+
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from scipy.stats import ttest_1samp, ttest_rel
+
+from es_lightning.analysis.comparison.comparing import Comparison, compare
+from es_lightning.analysis.comparison.folder import read_run
+from es_lightning.errors import UsageError
+from tests.helpers.compared_runs import baseline_folder, config, evaluation, fit_folder
+
+DEAR = {"rollouts": 500, "tokens": 100, "seconds": 7.0, "flops": 1e9}
+
+
+def curve(offset: float, steps: int = 3) -> list[dict[str, object]]:
+    """A test before and after, and validations of 4 problems between."""
+    rows = [
+        evaluation(step, [round(offset + 0.1 * step + 0.01 * n * (step + 1), 6) for n in range(4)])
+        for step in range(steps)
+    ]
+    ends = [evaluation(step, [offset, offset + 0.07 * step, offset + 0.1], "test") for step in (0, steps - 1)]
+    return [ends[0], *rows, ends[1]]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    made = [
+        fit_folder(tmp_path / f"es{seed}", curve(0.3 + 0.05 * seed**2), config(seed_everything=seed))
+        for seed in range(3)
+    ]
+    rows = [evaluation(step, [0.2 + 0.02 * step, 0.4, 0.1, 0.3], each=DEAR) for step in range(4)]
+    rows += [evaluation(step, [0.2, 0.3, 0.1 * step], "test", each=DEAR) for step in (0, 3)]
+    return [*made, baseline_folder(tmp_path / "rl", rows)]
+
+
+@pytest.fixture
+def found(folders: list[Path]) -> Comparison:
+    return compare([read_run(folder) for folder in folders], [None] * 4)
+
+
+def lines(folder: Path, split: str) -> list[dict[str, object]]:
+    every = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    return [each for each in every if each["split"] == split]
+
+
+def test_arms_axes_and_split(found: Comparison) -> None:
+    assert [(arm.label, arm.seeds) for arm in found.arms] == [("ES", 3), ("GRPO", 1)]
+    assert found.split == "val"
+    assert [at.axis for at in found.budgets] == ["rollouts", "tokens", "seconds", "flops", "updates"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "budget", "ours", "theirs"),
+    [("rollouts", 480, 2, 0), ("tokens", 300, 0, 3), ("seconds", 5.0, 2, 0)],
+)
+def test_rewards_at_equal_cost(
+    folders: list[Path], found: Comparison, axis: str, budget: float, ours: int, theirs: int
+) -> None:
+    """Fits end at 480 rollouts, 2000 tokens, 5 s; the baseline at 1500, 300 and 21 s."""
+    [at] = [each for each in found.budgets if each.axis == axis]
+    assert at.budget == budget
+    assert [each.step for each in at.reached[0].evaluations] == [ours] * 3
+    assert [each.step for each in at.reached[1].evaluations] == [theirs]
+    tables = [[lines(folder, "val")[ours]["rewards"] for folder in folders[:3]]]
+    tables.append([lines(folders[3], "val")[theirs]["rewards"]])
+    means = [fmean(row) for row in tables[0]]
+    assert at.reached[0].reward.value == pytest.approx(fmean(means))
+    interval = ttest_1samp(means, 0).confidence_interval()
+    assert at.reached[0].reward.low == pytest.approx(interval.low)
+    versus = at.reached[1].versus
+    assert versus is not None
+    assert versus.estimate.value == pytest.approx(fmean(tables[1][0]) - fmean(means))
+    per_problem = [fmean(column) for column in zip(*tables[0], strict=True)]
+    paired = ttest_rel(tables[1][0], per_problem)
+    assert versus.problems_error == pytest.approx(versus.estimate.value / paired.statistic)
+    assert versus.seeds_error == pytest.approx(stdev(means) / 3**0.5)
+    assert at.reached[0].versus is None
+
+
+def test_a_test_reward_is_that_of_the_same_model_or_none(found: Comparison) -> None:
+    by_axis = {each.axis: each for each in found.budgets}
+    ours, theirs = by_axis["rollouts"].test
+    assert ours is not None
+    assert ours.reward.value == pytest.approx(fmean(0.3 + 0.05 * s**2 + (0.14 + 0.1) / 3 for s in range(3)))
+    assert theirs is not None
+    assert theirs.reward.value == pytest.approx(0.5 / 3)
+    assert theirs.versus is not None
+    tokens = by_axis["updates"].test
+    assert tokens[0] is not None
+    assert tokens[1] is None, "the baseline was not tested after 2 updates"
+
+
+def test_the_end_is_the_last_test_of_each_run(found: Comparison) -> None:
+    split, ends = found.ends
+    assert split == "test"
+    assert [each.step for each in ends[0].evaluations] == [2, 2, 2]
+    assert ends[1].reward.value == pytest.approx(fmean([0.2, 0.3, 0.3]))
+
+
+def test_stability_is_of_the_last_validations(folders: list[Path], found: Comparison) -> None:
+    last = [fmean(lines(folder, "val")[-1]["rewards"]) for folder in folders[:3]]
+    ours, theirs = found.stability
+    assert (ours.worst, ours.best) == pytest.approx((min(last), max(last)))
+    assert ours.deviation == pytest.approx(stdev(last))
+    assert (ours.below_start, ours.largest_fall) == (0, 0.0)
+    assert theirs.below_start == 0
+
+
+def test_a_run_that_falls_from_its_best_is_counted(tmp_path: Path) -> None:
+    rows = [evaluation(step, [reward] * 4) for step, reward in enumerate([0.5, 0.9, 0.4])]
+    runs = [read_run(fit_folder(tmp_path / str(n), rows, config(seed_everything=n))) for n in range(2)]
+    [stable] = compare(runs, [None, None]).stability
+    assert (stable.below_start, stable.largest_fall) == (2, pytest.approx(0.5))
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, folders: list[Path]) -> None:
+    with pytest.raises(UsageError, match="give the folders of two runs"):
+        compare([read_run(folders[0])], [None])
+    late = fit_folder(tmp_path / "late", [evaluation(9, [0.1] * 4)], config(seed_everything=9))
+    with pytest.raises(UsageError, match=r"late had already cost 2,160 rollouts at its first val evaluation"):
+        compare([read_run(folders[0]), read_run(late)], [None, None])
+    tested = fit_folder(
+        tmp_path / "tested", [evaluation(0, [0.1, 0.1, 0.1], "test")], config(seed_everything=8)
+    )
+    (folders[0] / "evaluations.jsonl").write_text(json.dumps(evaluation(0, [0.1] * 4)) + "\n")
+    with pytest.raises(UsageError, match="tested has no validation"):
+        compare([read_run(folders[0]), read_run(tested)], [None, None])
