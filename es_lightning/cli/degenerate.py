@@ -65,7 +65,7 @@ def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
             until_end.callback(hold(folder, "--output"))
         prompts = _prompts(parts, whole, results, curved)
         right = _with_answers(parts, prompts)
-        centre = parts.start()
+        centre = parts.start(members=parts.ranks.lane.count)
         if results.header["noise"] != parts.noise.identity:
             raise UsageError(f"{options.probe} was made with other noise: give the config that made it.")
         shared = [
