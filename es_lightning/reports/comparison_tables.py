@@ -77,16 +77,17 @@ def arms_table(found: Comparison) -> Table:
 
 def budget_table(found: Comparison, at: AtBudget) -> Table:
     """Rewards at equal cost."""
-    held_out, unit = SPLITS[found.split], UNITS[at.axis]
+    held_out, unit, several = SPLITS[found.split], UNITS[at.axis], len(found.arms) > 1
     has_test = found.split != "test" and any(at.test)
-    head = ["arm", f"{held_out} reward", "better than the first by", *_SOURCES, f"{unit} spent"]
+    head = ["arm", f"{held_out} reward", *_DIFFERENCE[: 3 * several], f"{unit} spent"]
+    head += ["test reward", *_TEST_DIFFERENCE[:several]] if has_test else []
     rows = []
     for arm, reached, test in zip(found.arms, at.reached, at.test, strict=True):
-        row = [arm.label, str(reached.reward), *_versus(reached.versus), _spent(reached, at.axis)]
-        rows.append(row + ([str(test.reward), _versus(test.versus)[0]] if has_test and test else []))
-    if has_test:
-        head += ["test reward", "better than the first by, test"]
-        rows = [row + [NONE] * (len(head) - len(row)) for row in rows]
+        row = [arm.label, str(reached.reward), *_versus(reached.versus)[: 3 * several]]
+        row.append(_spent(reached, at.axis))
+        if has_test:
+            row += [str(test.reward), *_versus(test.versus)[:several]] if test else [NONE] * (1 + several)
+        rows.append(row)
     notes = [
         f"The budget is {number(at.budget)} {unit}: the least that a run had spent at its last {held_out} "
         f"evaluation. A run counts with its last {held_out} evaluation at or before it."
@@ -99,14 +100,20 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
 def end_table(found: Comparison) -> Table:
     """Rewards at the end, whatever they have cost."""
     split, ends = found.ends
-    axes = [axis for axis in (*AXES, UPDATES) if axis != "tokens"]
-    head = ["arm", f"{SPLITS[split]} reward", "better than the first by", *_SOURCES]
+    width = 3 * (len(found.arms) > 1)
+    head = ["arm", f"{SPLITS[split]} reward", *_DIFFERENCE[:width]]
     rows = [
-        [arm.label, str(each.reward), *_versus(each.versus), *(_spent(each, axis) for axis in axes)]
+        [
+            arm.label,
+            str(each.reward),
+            *_versus(each.versus)[:width],
+            *(_spent(each, axis) for axis in (*AXES, UPDATES)),
+        ]
         for arm, each in zip(found.arms, ends, strict=True)
     ]
     note = f"The last {SPLITS[split]} evaluation of each run. Runs have not cost the same here."
-    return Table("At the end of each run", [*head, *(UNITS[axis] for axis in axes)], rows, [note])
+    columns = [*head, *(UNITS[axis] for axis in (*AXES, UPDATES))]
+    return Table("At the end of each run", columns, rows, [note])
 
 
 def stability_table(found: Comparison) -> Table:
@@ -211,14 +218,15 @@ def _setting(arm: Arm, name: str) -> str:
 
 # Cells ----------------------------------------------------------------------------------------------
 
-_SOURCES = ("error over problems", "error over seeds")
+_DIFFERENCE = ("better than the first by", "error over problems", "error over seeds")
+_TEST_DIFFERENCE = ("better than the first by, test",)
 
 
 def number(value: float) -> str:
     """Return a number with four digits, or whole if it is large; a dash for none."""
     if not isfinite(value):
         return NONE
-    return f"{value:.3g}" if abs(value) >= 1e10 else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return f"{value:.3g}" if abs(value) >= 1e8 else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def _versus(difference: Difference | None) -> list[str]:

@@ -139,3 +139,13 @@ def test_a_picture_is_the_same_whenever_it_is_drawn(found: Comparison, written: 
     again = next(each for each in pictures_of(found) if each.name == "differences").drawn()
     assert again.svg == (written / "figures" / "differences.svg").read_bytes()
     assert again.png == (written / "figures" / "differences.png").read_bytes()
+
+
+def test_one_arm_alone_is_compared_with_nothing(tmp_path: Path) -> None:
+    rows = [evaluation(step, [0.1 * step, 0.3]) for step in range(2)]
+    folders = [fit_folder(tmp_path / f"{seed}", rows, config(seed_everything=seed)) for seed in range(2)]
+    alone = compare([read_run(folder) for folder in folders], [None, None])
+    for table in tables_of(alone):
+        assert not any("better" in name or "error" in name for name in table.head), table.title
+        assert all(len(row) == len(table.head) for row in table.rows), table.title
+    assert "differences" not in [each.name for each in pictures_of(alone)]
