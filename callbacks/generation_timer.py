@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import Monitor, tuning
 from es_lightning.records import Generation
 from es_lightning.reports import plots
+from es_lightning.system.memory import peak_of_accelerator, peak_of_process
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,12 +161,11 @@ def fractions(record: Generation, wall: float) -> dict[str, float]:
 
 def peaks() -> dict[str, float]:
     """Measure this process's peak memory so far, in GiB, by the names it is logged under."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB: getrusage(2)
-    memory = {"time/peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
-    with suppress(RuntimeError):  # not every version can count Apple's memory: pytorch issue 186430
-        if torch.accelerator.is_available():
-            memory["time/peak_accelerator_memory_gib"] = torch.accelerator.max_memory_allocated() / GIB
-    return memory
+    memory = {"time/peak_memory_gib": peak_of_process() / GIB}
+    on_accelerator = peak_of_accelerator()
+    return memory | (
+        {} if on_accelerator is None else {"time/peak_accelerator_memory_gib": on_accelerator / GIB}
+    )
 
 
 def largest(told: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -108,6 +108,9 @@ class Evolving(Tuning, Protocol):
     def history(self) -> History:
         """Journal and lineage."""
 
+    def record_evaluation(self, split: str, evaluation: Evaluation) -> None:
+        """Add an evaluation of the centre to evaluations.jsonl."""
+
     def restore(self, generation: int) -> None:
         """Put back the centre from before a generation."""
 

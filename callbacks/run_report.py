@@ -128,6 +128,7 @@ class RunReport(Callback):
         with module.rollouts.announcer.stage(f"evaluating {len(prompts)} held-out prompts"):
             evaluation = module.evaluator.evaluate(prompts)
         module.rollouts.forget()
+        module.record_evaluation(split, evaluation)
         told = evaluation_means(evaluation, "held_out")
         wanted = {"held_out/reward", "held_out/accuracy"}
         metrics = {name: value for name, value in told.items() if name in wanted}

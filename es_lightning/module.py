@@ -44,10 +44,12 @@ from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator, Rollouts
 from es_lightning.evaluation.centre_place import CentrePlace, case_of
+from es_lightning.evaluation.costs import CostMeter
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
 from es_lightning.evaluation.metrics import evaluation_means, record_metrics
 from es_lightning.evaluation.reach import require_thin
+from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.history import History
 from es_lightning.journal.hyper import hyper_parameters, scale_lr, set_hyper_parameters
 from es_lightning.journal.identity import described
@@ -58,7 +60,7 @@ from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.rollout import RolloutEngine, Sampling, VLLMEngine
 from es_lightning.settings import header_of, settings_of
 from es_lightning.system.cores import use_one_thread_if_tiny
-from es_lightning.system.memory import trim_heap
+from es_lightning.system.memory import peak_bytes, trim_heap
 from es_lightning.system.moved import refuse_old_attribute
 from es_lightning.system.signals import interruptible
 from es_lightning.system.stopwatch import Stopwatch
@@ -256,6 +258,8 @@ class EvolutionStrategies(pl.LightningModule):
         self.rollouts.start(self.base_model)  # last, since an engine takes its share of what memory is left
         self.ranks.check_precision(self.rollouts.engine.dtype)
         use_one_thread_if_tiny(self.centre)  # after the engine, which may choose its own number of threads
+        parameters = sum(parameter.numel() for parameter in self.centre.parameters())
+        self.costs = CostMeter(parameters, self.data.batch, self.rollouts.sampling.n)
         if self.check_engine and not self._engine_check:
             with self.rollouts.announcer.stage("checking the engine"):
                 self._engine_check = EngineCheck(self.rollouts, self.noise, self.ranks).run(self.centre)
@@ -446,6 +450,7 @@ class EvolutionStrategies(pl.LightningModule):
             seconds=outcome.seconds,
             lane_seconds=outcome.lane_seconds,
             evaluations=outcome.evaluations,
+            samples=self.rollouts.sampling.n,
         )
 
     def _recall(self, past: Past, prompts: Sequence[Prompt]) -> Generation:
@@ -457,7 +462,7 @@ class EvolutionStrategies(pl.LightningModule):
         if past.entry.parent not in (None, self.history.parent):
             self.restore(past.entry.parent + 1)
         set_hyper_parameters(self._optimizer, past.entry.hyper)
-        return past.record(prompts)
+        return past.record(prompts, self.rollouts.sampling.n)
 
     def _update(self, record: Generation) -> StepSize:
         """Let the optimizer step: theta <- theta + alpha * (1/N) * sum_n w_n * sign_n * eps_n for SGD.
@@ -574,7 +579,19 @@ class EvolutionStrategies(pl.LightningModule):
     def _log_means(self, prefix: str, prompts: Sequence[Prompt]) -> dict[str, Evaluation]:
         evaluation = self.evaluator.evaluate(prompts)
         self.log_dict(evaluation_means(evaluation, prefix), batch_size=len(prompts))
+        self.record_evaluation(prefix, evaluation)
         return {"evaluation": evaluation}
+
+    def record_evaluation(self, split: str, evaluation: Evaluation) -> None:
+        """Add an evaluation of the centre, made in a fit, to evaluations.jsonl; all ranks have to call it.
+
+        Args:
+            split: ``val`` or ``test``.
+            evaluation: of the centre as it is now.
+        """
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            step, costs = self.generation, self.costs.up_to(self.history.lines)
+            self.history.evaluations.add(recorded(evaluation, split, step, self.checksum(), costs))
 
     # Steering -------------------------------------------------------------------------------------
 
@@ -634,6 +651,7 @@ class EvolutionStrategies(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the journal so far into the checkpoint, and the settings that callbacks have changed."""
         checkpoint["journal"] = list(self.history.lines)
+        checkpoint["evaluations"] = self.history.evaluations.lines
         checkpoint["steered"] = {"after": self.history.parent, **self.steering.adjusted}
         checkpoint["schedules"] = self.steering.state_dict()
 
@@ -646,6 +664,7 @@ class EvolutionStrategies(pl.LightningModule):
         path = Path(self.trainer.ckpt_path or "the checkpoint")
         check_content_for(self.centre, checkpoint, path, resumes=self.trainer.training)
         self.history.saved = list(checkpoint["journal"])
+        self.history.evaluations.saved = list(checkpoint.get("evaluations", []))
         self.rollouts.forget()
         steered = dict(checkpoint.get("steered", {}))
         self.history.parent = steered.pop("after", None)
@@ -688,7 +707,9 @@ class EvolutionStrategies(pl.LightningModule):
         }
         bar = {name: rewards.pop(name) for name in ("reward/mean", "reward/max")}
         self.log_dict(bar | {"time/tokens_per_s": self.tokens_per_second.compute()}, prog_bar=True)
-        self.log_dict({**rewards, **record_metrics(record)})
+        costs = self.costs.up_to(self.history.lines).metrics() | {"cost/peak_bytes": float(peak_bytes())}
+        exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in costs.items()}
+        self.log_dict({**rewards, **record_metrics(record), **exact})
 
     def header(self) -> dict[str, Any]:
         """Make the first line of the run's journal."""

@@ -62,6 +62,16 @@ class Prompt:
     group: str = ""
     token_ids: tuple[int, ...] = ()
 
+    @property
+    def tokens_read(self) -> int:
+        """Tokens that a model reads to answer: the prompt's own.
+
+        With choices they are those of all choices, except for the longest answer, which counts as generated.
+        """
+        if not self.choices:
+            return len(self.token_ids)
+        return sum(len(choice.token_ids) for choice in self.choices) - max(c.scored for c in self.choices)
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -159,6 +169,7 @@ class Generation:
             journal.
         evaluations: results of the members that this rank evaluated, by member index; empty in a generation
             that a resumed run took from its journal.
+        samples: completions of each prompt, S.
     """
 
     index: int
@@ -176,6 +187,37 @@ class Generation:
     seconds: Mapping[str, float]
     lane_seconds: tuple[float, ...]
     evaluations: Mapping[int, Evaluation]
+    samples: int = 1
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a training has used, or a part of it; evaluations of the centre or policy are not in it.
+
+    Args:
+        rollouts: completions that were graded.
+        tokens: tokens that were generated.
+        seconds: wall-clock seconds.
+        flops: floating-point operations by the formulas of ``es_lightning.analysis.flops``.
+    """
+
+    rollouts: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, more: Costs) -> Costs:
+        """Return the sum of both."""
+        return Costs(
+            self.rollouts + more.rollouts,
+            self.tokens + more.tokens,
+            self.seconds + more.seconds,
+            self.flops + more.flops,
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers by the names that they are logged under."""
+        return {f"cost/{name}": float(value) for name, value in vars(self).items()}
 
 
 def expected_best(rewards: Sequence[float], k: int) -> float:

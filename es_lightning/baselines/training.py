@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,9 @@ from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.errors import DivergenceError
 from es_lightning.evaluation.metrics import evaluation_means, means
 from es_lightning.evaluation.parts import Parts
-from es_lightning.records import Completion, Evaluation, Prompt
+from es_lightning.evaluation.recorded import recorded
+from es_lightning.journal.evaluations import RunEvaluations
+from es_lightning.records import Completion, Costs, Evaluation, Prompt
 from es_lightning.rollout.text import completed, end_ids
 from es_lightning.system.files import Lines, to_json
 
@@ -47,7 +50,7 @@ class PolicyTraining:
         self, parts: Parts, settings: BaselineSettings, folder: Path, loggers: Sequence[Logger] = ()
     ) -> None:
         self.parts, self.settings, self.folder, self.loggers = parts, settings, folder, loggers
-        self.tokens, self.rollouts, self.flops = 0, 0, 0.0
+        self.costs, self.evaluations = Costs(), RunEvaluations()
         self._update: dict[str, float] = {}  # what the update under way has measured
 
     def prepare(self) -> None:
@@ -81,6 +84,7 @@ class PolicyTraining:
         held_out = "test" if self.parts.data.has("test") else "val"
         self.centre = self.parts.start()
         self.rows = Lines(self.folder / UPDATES, [to_json({"baseline": vars(self.settings)})])
+        self.evaluations.open(self.folder, steps=0, resumes=False, writes=True)
         before = self.evaluate(held_out)
         self._validate(0, None)
         begun = perf_counter()
@@ -88,7 +92,7 @@ class PolicyTraining:
             for message in child.messages():
                 getattr(self, f"_on_{message.pop('kind')}")(child, **message)
         self._weights = load_file(self.folder / "policy.safetensors")
-        after = self.evaluate(held_out, self._weights)
+        after = self.evaluate(held_out, self._weights, self.settings.updates)
         digits = checksum(self._held().items())
         return {
             "baseline": vars(self.settings),
@@ -98,10 +102,10 @@ class PolicyTraining:
             "held_out_split": held_out,
             "held_out_before": before["val/reward"],
             "held_out_after": after["val/reward"],
-            "rollouts": self.rollouts,
-            "tokens": self.tokens,
-            "flops": self.flops,
-            "training_seconds": self._seconds,
+            "rollouts": self.costs.rollouts,
+            "tokens": self.costs.tokens,
+            "flops": self.costs.flops,
+            "training_seconds": self.costs.seconds,
             "seconds_with_validation": round(perf_counter() - begun, 3),
             "centre_checksum": digits,
         }
@@ -147,26 +151,28 @@ class PolicyTraining:
         loss = float(logs["loss"])
         if loss != loss or abs(loss) == float("inf"):
             raise DivergenceError(f"the loss of update {update} is {loss}: lower baseline.lr.")
-        self._seconds = round(seconds, 3)
+        self._until(seconds)
         metrics = {
             **self._update,
             "train/loss": loss,
             "train/grad_norm": float(logs.get("grad_norm", 0.0)),
             "train/kl": float(logs.get("kl", 0.0)),
-            "cost/rollouts": float(self.rollouts),
-            "cost/tokens": float(self.tokens),
-            "cost/seconds": seconds,
-            "cost/flops": self.flops,
+            **self.costs.metrics(),
             "cost/peak_bytes": float(peak),
         }
         self._log(update, metrics)
         reward = self._update["reward/mean"]
         log.info("update %d of %d: reward %.4g, loss %.3g", update, self.settings.updates, reward, loss)
 
-    def _on_evaluate(self, child: Child, update: int, weights: str) -> None:
+    def _on_evaluate(self, child: Child, update: int, seconds: float, weights: str) -> None:
         """Evaluate the policy on the validation prompts, greedily, as ES evaluates its centre."""
+        self._until(seconds)
         self._validate(update, load_file(weights))
         child.answer({"go": True})
+
+    def _until(self, seconds: float) -> None:
+        """Note how long the training has taken so far."""
+        self.costs = replace(self.costs, seconds=round(seconds, 3))
 
     # Measuring ------------------------------------------------------------------------------------
 
@@ -192,11 +198,10 @@ class PolicyTraining:
         groups = rewards.view(-1, self.settings.group)
         lengths = [len(each.token_ids) for each in evaluation.completions]
         read = [len(prompt.token_ids) for prompt in evaluation.prompts]
-        self.rollouts += len(lengths)
-        self.tokens += sum(lengths)
         parameters = sum(each.numel() for each in self.centre.parameters())
         length = (sum(lengths) + sum(read)) / len(lengths)
-        self.flops += of_policy_update(self.settings.group, parameters, len(groups), length)
+        flops = of_policy_update(self.settings.group, parameters, len(groups), length)
+        self.costs += Costs(len(lengths), sum(lengths), flops=flops)
         scores = {name: value for name, value in means(evaluation.scores, "reward").items()}
         scores.pop("reward/reward")
         self._update = {
@@ -213,14 +218,14 @@ class PolicyTraining:
             self._log(update, self.evaluate("val", weights, update))
 
     def evaluate(
-        self, split: str, weights: Mapping[str, Tensor] | None = None, update: int | None = None
+        self, split: str, weights: Mapping[str, Tensor] | None = None, update: int = 0
     ) -> dict[str, float]:
-        """Evaluate the base model or a policy on a split.
+        """Evaluate the base model or a policy on a split, and add that to evaluations.jsonl.
 
         Args:
             split: ``val`` or ``test``.
             weights: of the policy, by name; None is the base model.
-            update: number of updates that the policy has seen, for the record of per-prompt rewards.
+            update: number of updates that the policy has seen.
         """
         parts, rollouts = self.parts, self.parts.rollouts
         with torch.no_grad():
@@ -229,8 +234,8 @@ class PolicyTraining:
             rollouts.forget()
             rollouts.hold_centre(self.centre)
             found = parts.evaluator().evaluate(parts.data.prompts(split))
-        if update is not None:
-            self.rows.append(to_json({"validated": update, "rewards": list(found.rewards)}))
+        digits = checksum(self._held().items())
+        self.evaluations.add(recorded(found, split, update, digits, self.costs))
         return evaluation_means(found, "val")
 
     def _held(self) -> dict[str, Tensor]:

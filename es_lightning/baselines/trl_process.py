@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ class Parent:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)  # whatever libraries print goes to the log, and not between the lines
         self.waited = 0.0
-        """Seconds that this process waited for an evaluation, which is not training."""
+        """Seconds that this process spent on evaluations, which are not training."""
 
     def read(self) -> dict[str, Any]:
         """Return the next line; the end of the pipe ends this process."""
@@ -42,10 +44,11 @@ class Parent:
         self.tell(kind, **values)
         return self.read()
 
-    def wait_for(self, kind: str, **values: Any) -> None:
-        """Do the same, off the clock."""
+    @contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """Do not count the seconds of a ``with`` block as training."""
         begun = time.perf_counter()
-        self.ask(kind, **values)
+        yield
         self.waited += time.perf_counter() - begun
 
 
@@ -120,20 +123,23 @@ def _watch(job: dict[str, Any], parent: Parent) -> Any:
             update, rest = divmod(state.global_step, passes)
             if rest or "loss" not in logs:
                 return
-            seconds = time.perf_counter() - self.begun - parent.waited
-            parent.tell("update", update=update, seconds=seconds, peak=_peak(), logs=logs)
+            parent.tell("update", update=update, seconds=self.trained(), peak=_peak(), logs=logs)
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
             update, rest = divmod(state.global_step, passes)
             last = update == len(job["updates"])
             if rest or (update % every and not last):
                 return
-            path = Path(job["folder"]) / "policy.safetensors"
-            named = {
-                name: each.detach().float().cpu().contiguous() for name, each in model.named_parameters()
-            }
-            save_file(named, path)
-            parent.wait_for("evaluate", update=update, weights=str(path))
+            seconds, path = self.trained(), Path(job["folder"]) / "policy.safetensors"
+            with parent.off_the_clock():
+                named = {
+                    name: each.detach().float().cpu().contiguous() for name, each in model.named_parameters()
+                }
+                save_file(named, path)
+                parent.ask("evaluate", update=update, seconds=seconds, weights=str(path))
+
+        def trained(self) -> float:
+            return time.perf_counter() - self.begun - parent.waited
 
     return Watch()
 

@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from es_lightning.journal.entry import JOURNAL, REWARDS
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.tracking.places import MLFLOW_RUN
 
-RUN_FILES = ("config.yaml", JOURNAL, REWARDS, MLFLOW_RUN, "summary.json")
+RUN_FILES = ("config.yaml", JOURNAL, REWARDS, EVALUATIONS, MLFLOW_RUN, "summary.json")
 RUN_FOLDERS = ("checkpoints", "model", "plots", "tables", "best", "exported")
 
 Stamps = Mapping[Path, tuple[int, int]]

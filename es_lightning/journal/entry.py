@@ -52,6 +52,9 @@ class Entry:
         checksum: checksum of the centre after the update.
         parent: generation whose centre the update started from, if not the previous one; -1 is the base
             model.
+        rollouts: completions of all members; None in journals of version 0.1.0.
+        prompt_tokens: tokens that the members read, a prompt's once for each completion; None in journals of
+            version 0.1.0.
     """
 
     generation: int
@@ -67,6 +70,8 @@ class Entry:
     drift: float
     checksum: str
     parent: int | None = None
+    rollouts: int | None = None
+    prompt_tokens: int | None = None
 
     @classmethod
     def of(
@@ -81,6 +86,7 @@ class Entry:
             parent: generation whose centre the update started from, if not the previous one; -1 is the base
                 model.
         """
+        asked = len(record.members) * record.samples
         return cls(
             generation=record.index,
             members=record.members,
@@ -95,6 +101,8 @@ class Entry:
             drift=record.drift,
             checksum=checksum,
             parent=parent,
+            rollouts=asked * len(record.prompts),
+            prompt_tokens=asked * sum(prompt.tokens_read for prompt in record.prompts),
         )
 
     def line(self) -> str:
@@ -102,6 +110,7 @@ class Entry:
 
         Seeds and weights are little-endian 8-byte numbers in base64, which keeps the line short.
         """
+        counts = {"rollouts": self.rollouts, "prompt_tokens": self.prompt_tokens}
         return to_json(
             {
                 "generation": self.generation,
@@ -113,6 +122,7 @@ class Entry:
                 "reward": self.reward,
                 "scores": self.scores,
                 "tokens": self.tokens,
+                **{name: count for name, count in counts.items() if count is not None},
                 "seconds": {phase: round(value, 3) for phase, value in self.seconds.items()},
                 "skipped": self.skipped,
                 "drift": self.drift if math.isfinite(self.drift) else None,  # JSON has no nan

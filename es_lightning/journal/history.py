@@ -16,6 +16,7 @@ from es_lightning.algorithm.tensors import StoredWeights, checksum
 from es_lightning.distributed.ranks import Ranks
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, Entry, lineage, parse
+from es_lightning.journal.evaluations import RunEvaluations
 from es_lightning.journal.restore import go_back
 from es_lightning.journal.run import Past, RunJournal
 from es_lightning.records import Generation
@@ -32,6 +33,7 @@ class History:
 
     def __init__(self) -> None:
         self.journal = RunJournal()
+        self.evaluations = RunEvaluations()
         self.saved: list[str] | None = None
         """Journal lines from a checkpoint; [] resumes a run from its journal alone, None starts a new run."""
         self.parent: int | None = None
@@ -89,6 +91,8 @@ class History:
             share=lambda payload: ranks.exchange(payload)[0],
         )
         self._require(generation)
+        resumes = self.saved is not None or generation > 0
+        self.evaluations.open(folder, self.journal.known, resumes, writes)
 
     def open_without_files(self, header: Callable[[], Mapping[str, Any]], generation: int) -> None:
         """Start the journal in memory only, for a trial run (``fast_dev_run``) that leaves no files."""

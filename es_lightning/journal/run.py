@@ -37,8 +37,13 @@ class Past:
     entry: Entry
     rewards: Tensor
 
-    def record(self, prompts: Sequence[Prompt]) -> Generation:
-        """Make the generation's record, as it is before the update."""
+    def record(self, prompts: Sequence[Prompt], samples: int = 1) -> Generation:
+        """Make the generation's record, as it is before the update.
+
+        Args:
+            prompts: the batch, P encoded prompts.
+            samples: completions of each prompt.
+        """
         entry = self.entry
         return Generation(
             index=entry.generation,
@@ -56,6 +61,7 @@ class Past:
             seconds=entry.seconds,
             lane_seconds=(),
             evaluations={},
+            samples=samples,
         )
 
 
@@ -123,6 +129,11 @@ class RunJournal:
     def knows(self, generation: int) -> bool:
         """Whether the journal holds a generation that is still to be repeated."""
         return generation in self._past
+
+    @property
+    def known(self) -> int:
+        """How many generations there are, with those that are still to be repeated."""
+        return len(self.lines) - 1 + len(self._past)
 
     def append(self, entry: Entry, rewards: Tensor) -> None:
         """Add a generation; it is on disk when this returns.

@@ -64,7 +64,7 @@ _ENTRY = {
     "checksum": TEXT,
 }
 # Version 0.1.0 called the parent "after", and the journal format has kept that key.
-_MAY_HAVE = {"after": INTEGER | NOTHING}
+_MAY_HAVE = {"after": INTEGER | NOTHING, "rollouts": COUNT, "prompt_tokens": COUNT}
 
 
 def header_fault(values: Any) -> str:
@@ -95,6 +95,14 @@ def hyper_fault(hyper: Mapping[str, Any], header: Mapping[str, Any]) -> str:
     return fault(hyper, kinds)
 
 
+def evaluation_fault(values: Any) -> str:
+    """Say what is wrong with a line of evaluations.jsonl."""
+    if wrong := fault(values, _EVALUATION, {"centre": _ANY_TEXT}):
+        return wrong
+    prompts, rewards = len(values["prompts"]), len(values["rewards"])
+    return "" if prompts == rewards else f"has {prompts} prompts and {rewards} rewards"
+
+
 def rewards_fault(values: Any) -> str:
     """Say what is wrong with a line of rewards."""
     return fault(values, {"generation": COUNT, "rewards": _MATRIX})
@@ -105,6 +113,26 @@ def _is_matrix(value: Any) -> bool:
     return list_of(rows).fits(value) and len({len(row) for row in value}) == 1
 
 
+_ANY_TEXT = Kind("a text", lambda value: isinstance(value, str))
+_COSTS = {"rollouts": COUNT, "tokens": COUNT, "seconds": NUMBER, "flops": NUMBER}
+_SAMPLE = {"prompt": _ANY_TEXT, "completion": _ANY_TEXT, "reward": NUMBER}
+
+
+def _only(names: Mapping[str, Kind]) -> Kind:
+    words = f"a mapping with {', '.join(names)} alone"
+    return Kind(words, lambda value: not fault(value, names) and set(value) == set(names))
+
+
+_EVALUATION = {
+    "step": COUNT,
+    "split": TEXT,
+    "prompts": list_of(TEXT),
+    "rewards": list_of(NUMBER),
+    "scores": mapping_of(NUMBER),
+    "tokens": COUNT,
+    "cost": _only(_COSTS),
+    "samples": list_of(_only(_SAMPLE)),
+}
 _MATRIX = Kind("a list of the members' rewards, each a list of equally many numbers", _is_matrix)
 
 

@@ -114,6 +114,7 @@ _OPTIONAL = {
     "current_model_state": _MODEL["state_dict"],  # WeightAveraging's name for the centre
     "steered": Kind("the settings that callbacks have changed", lambda value: _is_steered(value)),
     "schedules": mapping_of(MAPPING),
+    "evaluations": list_of(TEXT),
 }
 _TRAINING = {
     "epoch": COUNT,

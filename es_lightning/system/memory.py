@@ -1,6 +1,9 @@
-"""Freed memory goes back to the system, so that the peak is what the algorithm itself needs."""
+"""Freed memory goes back to the system, so that the peak, told here too, is what the algorithm needs."""
 
 import ctypes
+import resource
+import sys
+from contextlib import suppress
 
 M_MMAP_THRESHOLD = -3  # glibc, malloc.h
 THRESHOLD = 4 * 2**20
@@ -23,3 +26,25 @@ def trim_heap() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def peak_of_process() -> int:
+    """Return the most bytes of host memory that this process has had so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB: getrusage(2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_of_accelerator() -> int | None:
+    """Return the most bytes that torch has had on this process's accelerator; None where nobody counts."""
+    import torch
+
+    with suppress(RuntimeError):  # not every version can count Apple's memory: pytorch issue 186430
+        if torch.accelerator.is_available():
+            return int(torch.accelerator.max_memory_allocated())
+    return None
+
+
+def peak_bytes() -> int:
+    """Return the most bytes of memory that this process has had: the accelerator's if there is one."""
+    on_accelerator = peak_of_accelerator()
+    return peak_of_process() if on_accelerator is None else on_accelerator

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from es_lightning.analysis import flops
 from es_lightning.baselines import child as child_module
 from es_lightning.baselines.child import Child, require_trl
 from es_lightning.baselines.same_prompts import texts_of
@@ -193,10 +192,6 @@ def test_memory_grows_with_the_model_and_a_reference() -> None:
     assert needed_bytes(1000, settings, 10, 50) == 4 * (4 * 1000 + 3 * 2 * 10 * 50)
     assert needed_bytes(1000, replace(settings, beta=0.1), 10, 50) == 4 * (5 * 1000 + 3 * 2 * 10 * 50)
 
-
-def test_operations_are_the_papers() -> None:
-    """async-es: 14 B G P L for an update."""
-    assert flops.of_policy_update(8, 7, 64, 100.0) == 14 * 7 * 8 * 64 * 100
 
 
 def test_without_a_config_and_with_a_mistyped_option(
