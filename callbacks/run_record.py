@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from es_lightning.callbacks.monitor import Tuning, history_of, tuning
 from es_lightning.journal.entry import JOURNAL
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.system.version import __version__
@@ -86,13 +87,13 @@ class RunRecord(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Upload the journal so far."""
+        """Upload the journal and the evaluations so far."""
         if trainer.training and not trainer.sanity_checking:
             self._keep_journal(trainer)
 
     @rank_zero_only
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Upload the whole journal."""
+        """Upload the whole journal, and the evaluations."""
         self._keep_journal(trainer)
 
     @rank_zero_only
@@ -105,9 +106,9 @@ class RunRecord(Callback):
             self._keep_journal(trainer)
 
     def _keep_journal(self, trainer: pl.Trainer) -> None:
-        path = Path(trainer.default_root_dir) / JOURNAL
-        if path.exists():
-            log_artifact(trainer.loggers, path)
+        for name in (JOURNAL, EVALUATIONS):
+            if (path := Path(trainer.default_root_dir) / name).exists():
+                log_artifact(trainer.loggers, path)
 
 
 def _durable(trainer: pl.Trainer) -> list[DurableMLFlowLogger]:

@@ -17,6 +17,7 @@ from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, t
 from es_lightning.errors import StorageError
 from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.journal.entry import JOURNAL
+from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.models.card import model_card
 from es_lightning.records import Generation
 from es_lightning.reports import held_out
@@ -186,8 +187,9 @@ class RunReport(Callback):
         card = model_card(summary)
         with replacing(root / "summary.json") as file:
             file.write((json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
-        log_artifact(trainer.loggers, root / "summary.json")
-        log_artifact(trainer.loggers, root / JOURNAL)
+        for name in ("summary.json", JOURNAL, EVALUATIONS):
+            if (root / name).exists():  # a trial run has neither journal nor evaluations
+                log_artifact(trainer.loggers, root / name)
         if self.export:
             _export(module, root, card, values)
         self._draw(trainer, module)

@@ -43,7 +43,8 @@ def lines(path: Path) -> list[str]:
     for entry in entries:
         entry["drift"] = f"{entry['drift']:.12g}"
         entry.get("scores", {}).pop("completion_longest", None)  # later versions measure it, too
-    return [json.dumps({key: entry[key] for key in entry if key != "seconds"}) for entry in entries]
+    later = {"seconds", "rollouts", "prompt_tokens"}
+    return [json.dumps({key: entry[key] for key in entry if key not in later}) for entry in entries]
 
 
 def fit(folder: Path, *arguments: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from es_lightning.errors import UsageError
 
 HEAD_BYTES = 560  # JSON before the rewards (es_lightning.evaluation.gather): checksum, digest, sums, seconds
-LINE_BYTES, MEMBER_BYTES = 500, 11 + 1 + 11  # journal line: settings and means; a seed, a sign, a weight
+LINE_BYTES, MEMBER_BYTES = 540, 11 + 1 + 11  # journal line: settings and means; a seed, a sign, a weight
 REWARD_CHARACTERS = 20  # of one reward in rewards.jsonl, at the most
 PASSING_TENSORS = (
     2  # float32 tensors beside the centre at the peak, at most; benchmarks/memory.py measures it

@@ -31,7 +31,7 @@ def test_bytes_by_hand() -> None:
     assert cost.sent_bytes(64, 128, ranks=8) == pytest.approx(61_264 + 56)
     assert cost.sent_bytes(64, 128, ranks=1) == 0
     assert cost.reduced_bytes(QWEN_7B, 8) == pytest.approx(26.654657792e9)
-    assert cost.journal_bytes(64) == 500 + 64 * 23
+    assert cost.journal_bytes(64) == 540 + 64 * 23
     assert cost.rewards_bytes(64, 128) == 163_840
     assert cost.centre_bytes(QWEN_7B) == 30_462_466_048
     assert [cost.checkpoint_bytes(QWEN_7B, s) for s in (0, 4, 8)] == [4 * D, 8 * D, 12 * D]
@@ -157,6 +157,8 @@ def test_a_journals_line_has_the_size_that_is_assumed(size: int) -> None:
         skipped=False,
         drift=80 + third,
         checksum="0" * 16,
+        rollouts=15360,
+        prompt_tokens=2345678,
     ).line()
     assert len(line) == pytest.approx(cost.journal_bytes(size), rel=0.1)
 

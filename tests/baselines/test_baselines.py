@@ -18,6 +18,7 @@ from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_byte
 from es_lightning.cli import main
 from es_lightning.cli.opened import opened_with
 from es_lightning.errors import RolloutError, UsageError
+from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.models import BaseModel
 from es_lightning.records import Choice, Prompt
 from es_lightning.rollout import HFEngine
@@ -100,8 +101,16 @@ def test_a_policy_learns_what_it_must(method: str, config: str, tmp_path: Path) 
     trained = load_file(tmp_path / "out" / "model" / "model.safetensors")
     base = dict(BaseModel("tiny").load().named_parameters())
     assert sum(not torch.equal(trained[name], base[name]) for name in trained) > len(trained) / 2
-    validated = [row["validated"] for row in rows(tmp_path / "out") if "validated" in row]
-    assert validated == [0, 15, 30]
+    evaluated = read_evaluations(tmp_path / "out")
+    assert [(row.step, row.split) for row in evaluated] == [
+        *((0, "test"), (0, "val"), (15, "val"), (30, "val"), (30, "test"))
+    ]
+    assert [row.cost.rollouts for row in evaluated] == [0, 0, 15 * 4 * 16, 30 * 4 * 16, 30 * 4 * 16]
+    assert evaluated[0].scores["reward"] == summary["held_out_before"]
+    assert sum(evaluated[-1].rewards) / 4 == pytest.approx(summary["held_out_after"])
+    by_update = {row["update"]: row for row in updates}
+    assert evaluated[2].cost.flops == by_update[15]["cost/flops"]
+    assert by_update[14]["cost/seconds"] < evaluated[2].cost.seconds <= by_update[15]["cost/seconds"]
 
 
 @needs_trl
@@ -191,7 +200,6 @@ def test_memory_grows_with_the_model_and_a_reference() -> None:
     settings = BaselineSettings(minibatch=2)
     assert needed_bytes(1000, settings, 10, 50) == 4 * (4 * 1000 + 3 * 2 * 10 * 50)
     assert needed_bytes(1000, replace(settings, beta=0.1), 10, 50) == 4 * (5 * 1000 + 3 * 2 * 10 * 50)
-
 
 
 def test_without_a_config_and_with_a_mistyped_option(

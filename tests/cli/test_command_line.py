@@ -83,6 +83,7 @@ def test_a_fit_leaves_everything_in_its_folder(once: Path) -> None:
         "config.yaml",
         "journal.jsonl",
         "rewards.jsonl",
+        "evaluations.jsonl",
         "checkpoints",
         "model",
         "plots",
