@@ -88,7 +88,7 @@ class RunRecord(Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Upload the journal and the evaluations so far."""
-        if trainer.training and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # its stage is a validation now
             self._keep_journal(trainer)
 
     @rank_zero_only

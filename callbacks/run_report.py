@@ -83,7 +83,8 @@ class RunReport(Callback):
             if self._says_what_is_right and 0 <= rate <= 1:
                 of = len(evolving(pl_module).data.prompts("val"))
                 self.solved.append((step, round(rate * of), of))
-        if trainer.training and self.history and time.monotonic() - self._drawn > REDRAW_SECONDS:
+        in_a_fit = trainer.state.fn == "fit"  # its stage is a validation now
+        if in_a_fit and self.history and time.monotonic() - self._drawn > REDRAW_SECONDS:
             self._draw(trainer, evolving(pl_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

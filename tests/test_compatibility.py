@@ -88,6 +88,7 @@ def test_it_resumes_with_its_journal(folder: Path) -> None:
     assert [(folder / RUN / name).read_text() for name in ("journal.jsonl", "rewards.jsonl")] == before
 
 
+@pytest.mark.slow
 def test_it_resumes_from_its_checkpoint_alone(folder: Path) -> None:
     for name in ("journal.jsonl", "rewards.jsonl"):
         (folder / RUN / name).unlink()

@@ -161,7 +161,7 @@ def test_disk_and_host_by_hand() -> None:
     assert disk["a checkpoint"] == 12 * D
     assert disk["checkpoints, at the most"] == 4 * 12 * D
     assert disk["exported model"] == 2 * D
-    assert disk["journal"] == 500 * (500 + 23 * 30)
+    assert disk["journal"] == 500 * (540 + 23 * 30)
     assert disk["rewards, at the most"] == 500 * 20 * 30 * 200
     assert [part.size for part in PLAN.host] == [8 * 4 * D, 8 * 2.5e9]
     none = replace(PLAN, run=replace(RUN, checkpoints=0, exports=False))

@@ -51,6 +51,7 @@ def test_a_curve_without_noise_gives_its_parameters_back() -> None:
     assert 1 / fitted.low[1] == pytest.approx(150, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_peak_about_as_often_as_it_says() -> None:
     fits = [fit_two_modes(TIMES, curve(0.01, seed)) for seed in range(60)]
     found = [fit for fit in fits if fit is not None]

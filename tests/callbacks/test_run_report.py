@@ -184,3 +184,23 @@ def test_problems_that_are_too_long_are_refused_or_left_out_and_counted(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["dropped_problems"] == {"train": 1}
     assert "1 of train" in capsys.readouterr().out
     assert RunRecord().tags(tuned.trainer, tuned)["dropped_problems"] == "train 1"
+
+
+def test_journal_and_pictures_are_renewed_at_every_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, int]] = []
+    drawn: list[int] = []
+
+    def send(loggers: object, path: Path) -> None:
+        sent.append((path.name, len(path.read_text().splitlines())))
+
+    monkeypatch.setattr("es_lightning.callbacks.run_record.log_artifact", send)
+    monkeypatch.setattr("es_lightning.callbacks.run_report.REDRAW_SECONDS", -1.0)
+    report, record = RunReport(export=False), RunRecord()
+    draw = report._draw
+    monkeypatch.setattr(report, "_draw", lambda *whose: (drawn.append(len(report.history)), draw(*whose)))
+    runner = trainer(tmp_path, steps=4, callbacks=[report, record], val_check_interval=2)
+    runner.fit(module(), TaskDataModule(Bytes()))
+    assert [lines for name, lines in sent if name == "journal.jsonl"] == [3, 5, 5]
+    assert drawn == [2, 4, 4]

@@ -202,6 +202,7 @@ def test_a_folder_that_holds_no_run_loses_nothing(folder: Path) -> None:
     assert Path("model").is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_that_replaces_another_keeps_what_its_callbacks_wrote_at_its_start(folder: Path) -> None:
     Path("early_table.py").write_text(EARLY_TABLE)
     again = ["--trainer.default_root_dir", "here", "--report.export", "false", "--trainer.max_steps", "1"]

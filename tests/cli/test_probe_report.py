@@ -112,6 +112,7 @@ def test_several_probes_are_compared_in_one_table(tmp_path: Path) -> None:
     assert list(rows["sigma"][4:]) == [1, 1], "a linear reward grows with sigma"
 
 
+@pytest.mark.slow
 def test_probes_of_one_model_go_by_their_folders(tmp_path: Path) -> None:
     folders = [probed(tmp_path / name, linear, model="same") for name in ("one", "two")]
     report(folders, loggers=[])

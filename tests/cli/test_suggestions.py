@@ -239,7 +239,7 @@ def test_a_wrong_value_is_named_with_what_is_wanted(typed: str, words: str, refu
 
 @pytest.mark.parametrize(
     ("command", "word"),
-    [("fitt", "fit"), ("tset", "test"), ("rplay", "replay"), ("xyzzy", None), ("sweep", None)],
+    [("fitt", "fit"), ("tset", "test"), ("rplay", "replay"), ("xyzzy", None), ("sweeps", "sweep")],
 )
 def test_an_unknown_command_lists_those_that_there_are(command: str, word: str | None, refused) -> None:
     sentence = refused(command, *SMOKE)
@@ -311,6 +311,7 @@ def test_reduce_on_plateau_by_its_short_name(arguments: list[str], parsed) -> No
 
 
 @pytest.mark.parametrize("shaping", SHAPINGS, ids=lambda shaping: shaping.__name__)
+@pytest.mark.slow
 def test_a_shaping_by_its_short_name(shaping: Any, parsed) -> None:
     name = shaping.__name__
     Path("mine.yaml").write_text(f"model: {{shaping: {name}}}")

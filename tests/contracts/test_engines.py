@@ -49,7 +49,6 @@ KINDS = {
     "norms": "norm",
     "all together": "",
 }
-KINDS_OF_EVERY_DAY = {"embedding with tied head", "all together"}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def adapters(folder: Path) -> Iterator[RolloutEngine]:
     scope="module",
     params=[
         "hf",
-        pytest.param("vllm", marks=pytest.mark.vllm),
+        pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow]),
         pytest.param("adapters", marks=[pytest.mark.vllm, pytest.mark.slow, pytest.mark.long]),
     ],
 )
@@ -159,13 +158,8 @@ def test_loading_the_centre_again_gives_back_the_first_answers(
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize(
-    "part",
-    [
-        pytest.param(part, id=name, marks=[] if name in KINDS_OF_EVERY_DAY else [pytest.mark.slow])
-        for name, part in KINDS.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [pytest.param(part, id=name) for name, part in KINDS.items()])
 def test_both_engines_agree_whichever_tensor_is_perturbed(
     hf: RolloutEngine, vllm: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt], part: str
 ) -> None:

@@ -116,6 +116,7 @@ def test_an_identity_stands_for_the_same_bits(noise: Noise) -> None:
 
 
 @every_kind
+@pytest.mark.slow
 def test_two_threads_make_the_bits_of_one(noise: Noise, two_threads: None) -> None:
     def results() -> list[Tensor]:
         total = torch.ones(400, 333)

@@ -88,6 +88,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_ranks_hold_a_centre_together_with_the_bits_of_one(tmp_path: Path, undisturbed: Run) -> None:
     run = Run(tmp_path, **DIVIDED, **STATEFUL)
     assert fit(run, 2) == [0, 0], run.log()

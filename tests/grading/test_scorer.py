@@ -144,6 +144,7 @@ def test_a_task_is_prepared_once_in_the_runs_own_process() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("error", [OSError("no \x1b[31mdictionary"), SystemExit("no \x1b[31mdictionary")])
+@pytest.mark.slow
 def test_a_task_that_cannot_be_prepared_says_so(workers: int, error: BaseException) -> None:
     with pytest.raises(RewardError, match=r"the task|task Prepared cannot be prepared") as caught:
         score(Prepared(error), completions("x", "y"), Grading(workers=workers))

@@ -185,7 +185,8 @@ def test_checkpoints_between_validations_resume_to_the_same_bits(tmp_path: Path)
     assert metrics[0]["val/reward"] == metrics[1]["val/reward"]
 
 
-@pytest.mark.parametrize("optimizer", ["Adam", pytest.param("momentum", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["Adam", "momentum"])
 def test_optimizer_scheduler_and_journal_resume_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
     makers: dict[str, Any] = {
         "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),

@@ -107,7 +107,9 @@ def test_held_out_rewards_are_those_of_the_summaries(folder: Path, client: Mlflo
 
 def test_metrics_are_grouped_and_nothing_else(run: Run) -> None:
     groups = {key.partition("/")[0] for key in run.data.metrics}
-    assert groups == {"at_a_glance", "reward", "val", "held_out", "geometry", "time", "health", "system"}
+    assert groups == {
+        *("at_a_glance", "reward", "val", "held_out", "geometry", "time", "health", "cost", "system")
+    }
 
 
 def test_the_experiment_is_one_of_training(client: MlflowClient, run: Run) -> None:

@@ -161,6 +161,7 @@ def test_the_fixed_sigma_is_common_and_the_chosen_one_is_the_best() -> None:
     assert [row["line"] for row in model_rows(rows)][::2] == ["sigma 0.002 for all", CHOSEN]
 
 
+@pytest.mark.slow
 def test_choosing_among_sigmas_of_pure_noise_costs_nothing() -> None:
     gains, found = [], 0
     for seed in range(20):

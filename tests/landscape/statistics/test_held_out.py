@@ -56,6 +56,7 @@ def test_pairs_choose_among_members_of_one_sign() -> None:
 
 
 @pytest.mark.parametrize("noise", [flips, redrawn])
+@pytest.mark.slow
 def test_pure_noise_finds_nothing(noise: type(flips)) -> None:
     gains = choices = 0
     for seed in range(200):
