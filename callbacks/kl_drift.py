@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -21,6 +20,7 @@ from es_lightning.evaluation.samples import Samples, drawn_samples, log_ratios_o
 from es_lightning.records import Prompt
 from es_lightning.reports import plots
 from es_lightning.reports.divergence_picture import draw_divergence
+from es_lightning.system.text import metric_name
 from es_lightning.task import Task
 
 if TYPE_CHECKING:
@@ -239,8 +239,3 @@ class KLDrift(Periodic, Monitor):
         for axes, direction in zip(row, self.directions, strict=True):
             draw_divergence(axes, self.rows, direction, list(self._prompts))
         return figure
-
-
-def metric_name(name: str) -> str:
-    """Make a task's name fit into a metric's: characters that loggers do not accept become underscores."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
