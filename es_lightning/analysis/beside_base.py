@@ -15,11 +15,13 @@ Row = dict[str, Any]
 WEIGHTS, KL, TASK, PRIOR = "weights", "divergence", "task", "prior"
 """Parts of the table."""
 CHANGED = "share_changed"
-_DIRECTIONS = {
+_WORDS = {
     "kl_base_tuned": "KL(base||tuned)",
     "kl_tuned_base": "KL(tuned||base)",
     "kl_tuned_base_k3": "KL(tuned||base), k3",
 }
+PER_TOKEN = tuple(_WORDS)
+"""Names of the divergences per token."""
 _UNITS = {"": "nats per token", "_completion": "nats per completion"}
 
 
@@ -93,7 +95,7 @@ def _with_share(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nats(found: Found) -> Iterator[Row]:
-    for metric, words in _DIRECTIONS.items():
+    for metric, words in _WORDS.items():
         for end, unit in _UNITS.items():
             if metric + end in found.divergences:
                 error = found.divergences.get(f"{metric}{end}_se", nan)

@@ -23,8 +23,11 @@ from es_lightning.analysis.beside_base import (
     rows,
     summary,
 )
+from es_lightning.analysis.comparison.tables import SUMMARY as RUN_SUMMARY
+from es_lightning.analysis.comparison.tables import read_mapping
 from es_lightning.analysis.geometry import metrics
 from es_lightning.cli.opened import opened_with
+from es_lightning.cli.run_folder import ANALYSIS
 from es_lightning.cli.run_loggers import log_report_metrics, loggers_for, logging_to
 from es_lightning.evaluation.analyze_settings import AnalyzeSettings
 from es_lightning.evaluation.beside_base import BesideBase
@@ -37,7 +40,7 @@ from es_lightning.system.text import metric_name
 from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
-TABLE, SUMMARY, MEASURED = "analysis.csv", "analysis.json", "analysis.jsonl"
+SUMMARY, TABLE, MEASURED = ANALYSIS
 SHOWN = {"norm", "norm_relative", CHANGED, "max_change"}
 """What the terminal shows of all weights, beside the sparsities."""
 OF_GROUPS = {"norm_relative", CHANGED}
@@ -71,6 +74,7 @@ def analyze(options: Namespace, arguments: Sequence[str]) -> None:
             "digest": tuned.digest,
             "base": parts.base.name,
             "task": parts.task.name,
+            "centre_checksum": _checksum_of_run(options.tuned, folder),
             "left_out": _left_out(found),
         }
         _write(folder, found, about)
@@ -87,6 +91,17 @@ def short_name(reference: str) -> str:
     path = Path(reference)
     name = path.parent.name if path.name == EXPORT else path.name
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or EXPORT
+
+
+def _checksum_of_run(reference: str, folder: Path) -> str | None:
+    """Return the final centre's checksum if a folder is that of the model's run; None otherwise.
+
+    A comparison of runs reads an analysis in a run's folder if it is of the run's final model.
+    """
+    path = Path(reference).resolve()
+    is_own = folder.resolve() in (path, path.parent if path.name == EXPORT else path)
+    found = read_mapping(folder / RUN_SUMMARY).get("centre_checksum") if is_own else None
+    return None if found is None else str(found)
 
 
 def _tell(done: int, of: int, what: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from es_lightning.cli import main
-from es_lightning.cli.analyze import short_name
+from es_lightning.cli.analyze import _checksum_of_run, short_name
 from es_lightning.evaluation.parts import Parts
 from es_lightning.models import BaseModel
 
@@ -210,6 +210,14 @@ def test_other_models_and_values_are_refused_before_the_engine_starts(
     ):
         assert message in refused([str(tmp_path / model), *given, *options], capsys)
     assert not (tmp_path / "out" / "analysis.csv").exists()
+
+
+def test_an_analysis_in_the_runs_own_folder_names_the_runs_final_centre(root: Path, tmp_path: Path) -> None:
+    (root / "mine" / "summary.json").write_text('{"centre_checksum": "c0ffee"}')
+    assert _checksum_of_run(str(root / "mine"), root / "mine") == "c0ffee"
+    assert _checksum_of_run(str(root / "mine" / "model"), root / "mine") == "c0ffee"
+    assert _checksum_of_run(f"{root / 'mine'}:3", root / "mine") is None
+    assert _checksum_of_run(str(root / "mine"), tmp_path) is None
 
 
 def test_a_folder_is_named_after_the_model() -> None:
