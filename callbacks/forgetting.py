@@ -25,9 +25,10 @@ from es_lightning.analysis.forgetting import (
     summary,
 )
 from es_lightning.callbacks.monitor import Monitor, Tuning, put_back, record_of, tuning, write_table
-from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
+from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
+from es_lightning.evaluation.problems import check_names, check_prior, prior_problems
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.records import Evaluation, Prompt
 from es_lightning.reports.forgetting_picture import picture
@@ -86,12 +87,7 @@ class Forgetting(Periodic, Monitor):
         grading: Grading | None = None,
     ) -> None:
         super().__init__(every)
-        if sample is not None and sample < 1:
-            raise UsageError(f"Forgetting.sample is {sample}: give at least 1 problem, or null for all.")
-        if max_tokens is not None and max_tokens < 1:
-            raise UsageError(f"Forgetting.max_tokens is {max_tokens}: give at least 1, or null.")
-        if split not in {"test", "val"}:
-            raise UsageError(f"Forgetting.split is {split!r}: give test or val.")
+        check_prior("Forgetting", sample, max_tokens, split)
         self.tasks = dict(tasks or {})
         check_names("Forgetting", self.tasks, SUFFIXES, reserved=["mean", "accuracy"])
         self.sample, self.seed, self.split, self.max_tokens = sample, seed, split, max_tokens
@@ -127,12 +123,7 @@ class Forgetting(Periodic, Monitor):
             self.scorers[name].start()
 
     def _chosen(self, name: str) -> tuple[str, list[Prompt]]:
-        splits = list(dict.fromkeys([self.split, "val"]))
-        split, problems = problems_of(self.tasks[name], splits)
-        if not problems:
-            where = " or ".join(splits)
-            raise UsageError(f"Forgetting.tasks.{name} has no problems in {where}: check its data options.")
-        return split, choose(problems, self.sample or len(problems), self.seed)
+        return prior_problems("Forgetting", name, self.tasks[name], self.split, self.sample, self.seed)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the base model, and validate it on the new task too.

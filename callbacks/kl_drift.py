@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import random
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning.pytorch as pl
-import torch
 
 from es_lightning.analysis import divergence
-from es_lightning.analysis.divergence import Estimate
 from es_lightning.callbacks.monitor import Monitor, Tuning, tuning, write_table
-from es_lightning.callbacks.periodic import Periodic, check_names, choose, problems_of
+from es_lightning.callbacks.periodic import Periodic
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.gather import digest
+from es_lightning.evaluation.problems import check_names, choose, problems_of
+from es_lightning.evaluation.samples import Samples, drawn_samples, log_ratios_of, sequences
 from es_lightning.records import Prompt
 from es_lightning.reports import plots
 from es_lightning.reports.divergence_picture import draw_divergence
+from es_lightning.system.text import metric_name
 from es_lightning.task import Task
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Direction = Literal["base_tuned", "tuned_base"]
-Samples = list[dict[str, Any]]
-"""Per prompt all ``token_ids``, how many of them are ``given``, and ``logprobs`` of the completion."""
 TABLE = "kl_drift.json"
 SUFFIXES = ("", "_se", "_completion", "_completion_se")
 
@@ -189,14 +187,14 @@ class KLDrift(Periodic, Monitor):
         self, module: Tuning, group: str, name: str, samples: Samples, whole: dict[str, list[Tensor]]
     ) -> dict[str, float]:
         """Compare the model that sampled with the one that the engine holds, by the names of the metrics."""
-        ratios = self._ratios(module, samples)
-        metrics = _named(f"{group}/{name}", ratios)
+        ratios = log_ratios_of(module.evaluator, samples)
+        metrics = divergence.named(f"{group}/{name}", ratios)
         if group == "kl_tuned_base":
-            metrics |= _named(f"{group}_k3/{name}", divergence.k3(ratios))
+            metrics |= divergence.named(f"{group}_k3/{name}", divergence.k3(ratios))
         if whole:
             asked = self._places(samples)
-            terms = module.evaluator.divergences(whole[name], _sequences(samples), asked)
-            metrics |= _told(f"{group}_full/{name}", divergence.token_weighted(terms))
+            terms = module.evaluator.divergences(whole[name], sequences(samples), asked)
+            metrics |= divergence.told(f"{group}_full/{name}", divergence.token_weighted(terms))
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -213,36 +211,14 @@ class KLDrift(Periodic, Monitor):
 
     def _sample(self, module: Tuning, name: str) -> Samples:
         """Sample completions from the engine's weights, with log-probabilities under the same weights."""
-        evaluation = module.evaluator.sample(self._prompts[name], self.max_tokens, 1.0, self.seed)
-        pairs = zip(evaluation.prompts, evaluation.completions, strict=True)
-        samples = [
-            {"given": len(prompt.token_ids), "token_ids": [*prompt.token_ids, *completion.token_ids]}
-            for prompt, completion in pairs
-        ]
-        rows = self._logprobs(module, samples)
-        return [{**one, "logprobs": row.tolist()} for one, row in zip(samples, rows, strict=True)]
-
-    def _ratios(self, module: Tuning, samples: Samples) -> list[Tensor]:
-        """Compute log p - log q per token: p is the model that sampled, q the one that the engine holds."""
-        sampled = [torch.tensor(one["logprobs"]) for one in samples]
-        return divergence.log_ratios(sampled, self._logprobs(module, samples))
-
-    def _logprobs(self, module: Tuning, samples: Samples) -> list[Tensor]:
-        """Compute the log-probabilities of the completions' tokens, without those of the prompts."""
-        said = [one for one in samples if len(one["token_ids"]) > one["given"]]
-        rows = iter(module.evaluator.logprobs(_sequences(said)) if said else [])
-        # Entry i of a row is that of token i + 1, since the first token has none.
-        return [
-            next(rows)[one["given"] - 1 :] if len(one["token_ids"]) > one["given"] else torch.empty(0)
-            for one in samples
-        ]
+        return drawn_samples(module.evaluator, self._prompts[name], self.max_tokens, self.seed)
 
     def _distributions(self, module: Tuning, drawn: dict[str, Samples]) -> dict[str, list[Tensor]]:
         """Compute the engine's distributions at the places of each task; empty if none are asked for."""
         if not self.positions:
             return {}
         return {
-            name: module.evaluator.distributions(_sequences(samples), self._places(samples))
+            name: module.evaluator.distributions(sequences(samples), self._places(samples))
             for name, samples in drawn.items()
         }
 
@@ -263,24 +239,3 @@ class KLDrift(Periodic, Monitor):
         for axes, direction in zip(row, self.directions, strict=True):
             draw_divergence(axes, self.rows, direction, list(self._prompts))
         return figure
-
-
-def metric_name(name: str) -> str:
-    """Make a task's name fit into a metric's: characters that loggers do not accept become underscores."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-
-
-def _sequences(samples: Samples) -> list[list[int]]:
-    return [one["token_ids"] for one in samples]
-
-
-def _named(metric: str, terms: Sequence[Tensor]) -> dict[str, float]:
-    """Estimate a divergence per token and per completion; empty if no completion has a token."""
-    if not any(each.numel() for each in terms):
-        return {}
-    completion = divergence.per_completion(terms)
-    return _told(metric, divergence.token_weighted(terms)) | _told(f"{metric}_completion", completion)
-
-
-def _told(metric: str, found: Estimate) -> dict[str, float]:
-    return {metric: found.value} | ({} if found.error is None else {f"{metric}_se": found.error})

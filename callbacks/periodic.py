@@ -1,12 +1,8 @@
-"""Callbacks that act every few updates and at the end, and what they need for prompts of other tasks."""
+"""Callbacks that act every few updates and at the end."""
 
 from __future__ import annotations
 
-import random
-import re
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,8 +10,6 @@ from lightning.pytorch.callbacks import Callback
 
 from es_lightning.callbacks.monitor import Tuning, tuning
 from es_lightning.errors import UsageError
-from es_lightning.records import Prompt
-from es_lightning.task import Task
 
 
 class Periodic(Callback):
@@ -82,42 +76,3 @@ class Periodic(Callback):
     def _act(self, trainer: pl.Trainer, module: Tuning) -> None:
         self._centre = module.centre_checksum
         self.act(trainer, module)
-
-
-def check_names(
-    owner: str, tasks: Mapping[str, Task], suffixes: Sequence[str] = ("",), reserved: Sequence[str] = ()
-) -> None:
-    """Make sure that no two metrics of the tasks have the same name, and that all loggers accept the names.
-
-    Args:
-        owner: name of the callback, for messages.
-        tasks: the tasks by name.
-        suffixes: what follows a task's name in its metrics.
-        reserved: names that the callback itself uses in place of a task's.
-
-    Raises:
-        UsageError: a name cannot be used.
-    """
-    for name in tasks:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise UsageError(f"{owner}.tasks has {name!r}: name a task with letters, digits and _ . - alone.")
-    metrics = Counter(f"{name}{suffix}" for name in [*reserved, *tasks] for suffix in suffixes)
-    for metric, count in metrics.items():
-        if count > 1:
-            raise UsageError(f"{owner}.tasks gives two metrics the name {metric!r}: rename a task.")
-
-
-def choose(problems: Sequence[Prompt], size: int, seed: int | None) -> list[Prompt]:
-    """Choose some of the problems, in their order: the first ones, or a random subset for the seed."""
-    if seed is None or size >= len(problems):
-        return list(problems[:size])
-    return [problems[i] for i in sorted(random.Random(seed).sample(range(len(problems)), size))]
-
-
-def problems_of(task: Task, splits: Sequence[str]) -> tuple[str, list[Prompt]]:
-    """Return the first of the splits that has problems, and these; an empty list if none has any."""
-    for split in splits:
-        problems = task.problems(split)
-        if problems:
-            return split, problems
-    return splits[0], []

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from es_lightning.algorithm.noise import Noise
-from es_lightning.analysis.geometry import GROUPS, brief, changes, table, total
+from es_lightning.analysis.geometry import (
+    GROUPS,
+    brief,
+    changes,
+    check_geometry,
+    labels,
+    metrics,
+    table,
+    total,
+)
 from es_lightning.analysis.random_walk import compared, independent, random_walk
 from es_lightning.callbacks.monitor import Monitor, Tuning, exhaust, history_of, put_back, tuning, write_table
 from es_lightning.callbacks.periodic import Periodic
@@ -68,12 +77,7 @@ class UpdateGeometry(Periodic, Monitor):
         direction: str | None = None,
     ) -> None:
         super().__init__(every)
-        if top < 1:
-            raise UsageError(f"UpdateGeometry.top is {top}: give a whole number of at least 1.")
-        if len(set(thresholds)) < len(thresholds) or not all(0 < threshold < 1 for threshold in thresholds):
-            raise UsageError(
-                f"thresholds are {thresholds}: give different changes above 0 and below 1, for example 1e-6."
-            )
+        check_geometry("UpdateGeometry", thresholds, top)
         self.top, self.steps, self.direction = top, steps, direction
         self.thresholds = tuple(float(threshold) for threshold in thresholds)
         self.latest: dict[str, Any] = {}
@@ -156,8 +160,7 @@ class UpdateGeometry(Periodic, Monitor):
         fresh = not put_back(module) and (updates[-1].parent if updates else None) == self._start
         before = self._before if fresh else None
         parts = changes(named, module.base_model.weights, self.thresholds, before, self._target)
-        labels = [np.format_float_scientific(each, trim="-", exp_digits=1) for each in self.thresholds]
-        rows = table(parts, labels, self.top, steps=before is not None)
+        rows = table(parts, labels(self.thresholds), self.top, steps=before is not None)
         self._forget()
         walk = random_walk(history.header, updates) if history else None
         if walk is None:
@@ -169,7 +172,7 @@ class UpdateGeometry(Periodic, Monitor):
             self._tell("a projection's z-score needs noise that is independent in every entry.")
         tuned = total(parts[name] for name in _tuned(module, noise))
         laws = compared(total(parts.values()), tuned, walk, independent(noise))
-        return {"table": rows, "metrics": _metrics(rows) | laws}
+        return {"table": rows, "metrics": metrics(rows) | laws}
 
     def _tell(self, what: str) -> None:
         if what not in self._told:
@@ -226,16 +229,6 @@ def _require_other_tuning(target: BaseWeights, module: Tuning) -> None:
         raise UsageError(
             f"direction {target.folder} is {module.base_model.name} itself: give a model tuned from it."
         )
-
-
-def _metrics(rows: dict[str, Any]) -> dict[str, float]:
-    counts = ("tensors", "entries")
-    metrics = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
-    for group, row in rows["groups"].items():  # their prefixes give them groups of charts of their own
-        metrics[f"geometry_group/{group}"] = row["norm"]
-        if "step_norm" in row:
-            metrics[f"geometry_step/{group}"] = row["step_norm"]
-    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def _draw_walk(axes: Axes, steps: list[float], norms: list[float]) -> None:

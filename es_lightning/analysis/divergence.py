@@ -115,6 +115,24 @@ def whole_vocabulary(sampled: Tensor, other: Tensor) -> Tensor:
     return terms.where(log_p > -torch.inf, 0.0).sum(-1)  # 0 log 0 = 0
 
 
+def named(metric: str, terms: Sequence[Tensor]) -> dict[str, float]:
+    """Estimate a divergence per token and per completion; empty if no completion has a token.
+
+    Args:
+        metric: name of the divergence per token; ``_completion`` and ``_se`` follow it for the others.
+        terms: per prompt [n_i].
+    """
+    if not any(each.numel() for each in terms):
+        return {}
+    completion = per_completion(terms)
+    return told(metric, token_weighted(terms)) | told(f"{metric}_completion", completion)
+
+
+def told(metric: str, found: Estimate) -> dict[str, float]:
+    """Name an estimate, and its standard error if there is one."""
+    return {metric: found.value} | ({} if found.error is None else {f"{metric}_se": found.error})
+
+
 def _error(residuals: Tensor) -> float | None:
     """Compute the standard error of a mean: sqrt(sum_i residual_i^2 / (m (m - 1)))."""
     m = residuals.numel()

@@ -13,10 +13,12 @@ from dataclasses import dataclass, fields
 from math import fsum, sqrt
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from es_lightning.algorithm.tensors import CHUNK, Weights
+from es_lightning.errors import UsageError
 
 T = TypeVar("T")
 
@@ -235,3 +237,38 @@ def brief(rows: Mapping[str, Any]) -> dict[str, Any]:
 
     parts = {kind: {key: norms(row) for key, row in rows[kind].items()} for kind in ("groups", "layers")}
     return norms(rows["all"]) | parts
+
+
+def check_geometry(owner: str, thresholds: Sequence[float], top: int) -> None:
+    """Check the options of a ``table``.
+
+    Args:
+        owner: what has the options, for messages.
+        thresholds: of the sparsities.
+        top: how many tensors to list.
+
+    Raises:
+        UsageError: a value is outside its range.
+    """
+    if top < 1:
+        raise UsageError(f"{owner}.top is {top}: give a whole number of at least 1.")
+    if len(set(thresholds)) < len(thresholds) or not all(0 < threshold < 1 for threshold in thresholds):
+        raise UsageError(
+            f"thresholds are {thresholds}: give different changes above 0 and below 1, for example 1e-6."
+        )
+
+
+def labels(thresholds: Iterable[float]) -> list[str]:
+    """Return the names that thresholds have in tables: ``1e-6``."""
+    return [np.format_float_scientific(each, trim="-", exp_digits=1) for each in thresholds]
+
+
+def metrics(rows: Mapping[str, Any]) -> dict[str, float]:
+    """Name the numbers of a ``table`` for loggers: those in all, and the norm of each module group."""
+    counts = ("tensors", "entries")
+    named = {f"geometry/{key}": value for key, value in rows["all"].items() if key not in counts}
+    for group, row in rows["groups"].items():  # their prefixes give them groups of charts of their own
+        named[f"geometry_group/{group}"] = row["norm"]
+        if "step_norm" in row:
+            named[f"geometry_step/{group}"] = row["step_norm"]
+    return {name: value for name, value in named.items() if value is not None}

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 from es_lightning.cli import (
+    analyze_command,
     baseline_command,
     commands,
     compare_command,
@@ -32,6 +33,7 @@ from es_lightning.system.signals import Interrupted, ending_at_once, interruptib
 log = logging.getLogger(__name__)
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "analyze": analyze_command.analyze,
     "baseline": baseline_command.baseline,
     "compare": compare_command.compare,
     "curvature": curvature_commands.curvature,

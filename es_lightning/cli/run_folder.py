@@ -11,7 +11,9 @@ from es_lightning.journal.entry import JOURNAL, REWARDS
 from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.tracking.places import MLFLOW_RUN
 
-RUN_FILES = ("config.yaml", JOURNAL, REWARDS, EVALUATIONS, MLFLOW_RUN, "summary.json")
+ANALYSIS = ("analysis.json", "analysis.csv", "analysis.jsonl")
+"""What ``analyze`` has left of the run in its folder."""
+RUN_FILES = ("config.yaml", JOURNAL, REWARDS, EVALUATIONS, MLFLOW_RUN, "summary.json", *ANALYSIS)
 RUN_FOLDERS = ("checkpoints", "model", "plots", "tables", "best", "exported")
 
 Stamps = Mapping[Path, tuple[int, int]]

@@ -19,6 +19,7 @@ train and evaluate:
   sweep       fit with many settings and seeds, and keep the best config
   baseline    train by reinforcement learning on the same task: GRPO and others, through TRL
   compare     runs side by side: rewards at equal cost, with what certainty
+  analyze     any tuned model beside its base: weights, divergence, rewards, what it has forgotten
   validate    evaluate a model on the task's validation problems
   test        evaluate a model on the task's test problems
   plan        compute what a fit will take: memory, time, price

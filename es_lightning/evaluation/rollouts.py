@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from es_lightning.algorithm.noise import Noise
 from es_lightning.algorithm.shares import Shards
+from es_lightning.algorithm.tensors import Weights
 from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.evaluation.members import Asked, alone, together, tried
 from es_lightning.evaluation.progress import Announcer
@@ -208,12 +209,22 @@ class Rollouts:
             UsageError: the files cannot be read any more.
         """
         if self._held != "base":
-            self.load(
-                self.stream(
-                    centre, lambda name, theta: base.weights.read(name).to(theta.device, self.engine.dtype)
-                )
-            )
+            self.load_stored(base.weights, centre)
             self._held = "base"
+
+    def load_stored(self, weights: Weights, centre: nn.Module) -> None:
+        """Load weights that are read one tensor at a time, such as those of another model's files.
+
+        Args:
+            weights: by the centre's names, in its shapes.
+            centre: gives the names of the tensors, and the devices that they are copied to on their way.
+
+        Raises:
+            UsageError: the files cannot be read any more.
+        """
+        self.load(
+            self.stream(centre, lambda name, theta: weights.read(name).to(theta.device, self.engine.dtype))
+        )
 
     def forget(self) -> None:
         """Make the next use load the weights again. Call this after every change of the centre's weights."""

@@ -1,5 +1,6 @@
 """Text of others, made fit for a terminal and a log."""
 
+import re
 from typing import Any
 
 
@@ -16,6 +17,11 @@ def printable(text: str) -> str:
 def shortened(text: str, most: int = 200) -> str:
     """Cut a text that is longer than ``most`` characters, and mark the cut with three dots."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def metric_name(name: str) -> str:
+    """Make a task's name fit into a metric's: characters that loggers do not accept become underscores."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def shown(value: Any) -> str:

@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM
 from es_lightning.analysis.forgetting import sentence
 from es_lightning.callbacks.forgetting import Forgetting
 from es_lightning.callbacks.kl_drift import KLDrift
-from es_lightning.callbacks.periodic import choose
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
+from es_lightning.evaluation.problems import choose
 from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt

@@ -15,7 +15,7 @@ from scipy.stats import entropy
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from es_lightning.callbacks.kl_drift import KLDrift, metric_name
+from es_lightning.callbacks.kl_drift import KLDrift
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation import Evaluator
@@ -23,6 +23,7 @@ from es_lightning.grading.scorer import Grading
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Choice, Completion, Evaluation, Prompt
 from es_lightning.rollout import HFEngine, RolloutEngine
+from es_lightning.system.text import metric_name
 from tests.helpers.fits import Letters, fit, module, trainer
 from tests.helpers.letters import Bytes
 

@@ -16,12 +16,13 @@ from es_lightning.cli import command_line as cli
 from es_lightning.cli.opened import OpenedSettings
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.cli.vocabulary import plug_ins
+from es_lightning.evaluation.analyze_settings import AnalyzeSettings
 from es_lightning.landscape.curvature.settings import CurvatureSettings
 from es_lightning.landscape.probing.probe import ProbeSettings
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "configs").rglob("*.yaml"))
-OTHERS = [path for path in EVERY if path.parent.name in ("probe", "curvature", "baselines")]
+OTHERS = [path for path in EVERY if path.parent.name in ("probe", "curvature", "baselines", "analyze")]
 SWEEPS = [path for path in EVERY if path.parent.name == "sweeps"]
 CONFIGS = [path for path in EVERY if path not in (*OTHERS, *SWEEPS)]
 
@@ -71,7 +72,12 @@ def test_it_parses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.trainer.max_steps > 0
 
 
-SECTIONS = {"probe": ProbeSettings, "curvature": CurvatureSettings, "baselines": BaselineSettings}
+SECTIONS = {
+    "probe": ProbeSettings,
+    "curvature": CurvatureSettings,
+    "baselines": BaselineSettings,
+    "analyze": AnalyzeSettings,
+}
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
@@ -88,12 +94,14 @@ def test_a_config_of_another_command_parses_and_says_how_it_is_launched(
         assert made.total >= 180
     elif isinstance(made, CurvatureSettings):
         assert made.pairs == 64
+    elif isinstance(made, AnalyzeSettings):
+        assert len(made.tasks) == 4
     else:
         assert made.method == path.stem
         made.check_batch(settings.asked.data.prompts_per_generation)
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
     place = path.relative_to(ROOT).as_posix()
-    assert any(f"es-lightning {command} -c {place}" in line for line in comment)
+    assert any(re.search(rf"es-lightning {command} (runs/\w+ )?-c {place}", line) for line in comment)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -11,7 +11,14 @@ import yaml
 
 from es_lightning.analysis.comparison.runs import Evaluated, Points, Run
 from es_lightning.analysis.comparison.settings import deciding, flat_config, seed_of
-from es_lightning.analysis.comparison.tables import TABLES, finals_of, forgotten_of, read_mapping, series_of
+from es_lightning.analysis.comparison.tables import (
+    SUMMARY,
+    TABLES,
+    finals_of,
+    forgotten_of,
+    read_mapping,
+    series_of,
+)
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, Entry, read_journal
 from es_lightning.journal.evaluations import EVALUATIONS, RecordedEvaluation, read_evaluations
@@ -19,7 +26,7 @@ from es_lightning.journal.identity import identity_of
 from es_lightning.journal.schema import from_json, without_torn_end
 from es_lightning.system.files import read_lines
 
-UPDATES, CONFIG, SUMMARY = "updates.jsonl", "config.yaml", "summary.json"
+UPDATES, CONFIG = "updates.jsonl", "config.yaml"
 FILES = (EVALUATIONS, JOURNAL, UPDATES, CONFIG, SUMMARY, *TABLES)
 """What is read of a folder, if it is there; the first, and one of the next two, have to be."""
 
@@ -70,7 +77,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         task=str(summary.get("task") or training.task),
         settings=deciding(settings),
         evaluations=evaluations,
-        series={**series_of(folder), **training.series},
+        series={**series_of(folder, evaluations[-1].step), **training.series},
         finals={**training.finals, **_peak(summary), **finals_of(folder)},
         forgotten=forgotten_of(folder),
         machine=training.machine,

@@ -8,16 +8,21 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from es_lightning.analysis.beside_base import PER_TOKEN
 from es_lightning.analysis.comparison.runs import Points
 from es_lightning.errors import UsageError
 from es_lightning.journal.schema import from_json
+from es_lightning.system.text import metric_name
 
+SUMMARY = "summary.json"
 GEOMETRY, DIVERGENCE, FORGETTING = (
     "tables/update_geometry.json",
     "tables/kl_drift.json",
     "tables/forgetting.json",
 )
-TABLES = (GEOMETRY, DIVERGENCE, FORGETTING)
+ANALYSIS = "analysis.json"
+"""Of ``es-lightning analyze --output RUN``: it stands in for what the callbacks have not left."""
+TABLES = (GEOMETRY, DIVERGENCE, FORGETTING, ANALYSIS)
 
 _ENDS = ("_se", "_completion")  # of the names of what is told beside a divergence per token
 
@@ -48,8 +53,22 @@ def _intact(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} is damaged: it holds no such table. Move it away.") from error
 
 
-def series_of(folder: Path) -> dict[str, Points]:
+def _analysis(folder: Path) -> dict[str, Any]:
+    """Return what ``analyze`` has found of a run's final model; empty if the file is of another one.
+
+    A run that went on, or that another one has replaced since, has another checksum in its summary.
+    """
+    found = read_mapping(folder / ANALYSIS)
+    final = read_mapping(folder / SUMMARY).get("centre_checksum")
+    return found if final is not None and found.get("centre_checksum") == final else {}
+
+
+def series_of(folder: Path, last: int) -> dict[str, Points]:
     """Return the norm of the change and the divergences, by updates done.
+
+    Args:
+        folder: of the run.
+        last: updates done at its last evaluation, to which an analysis of its model belongs.
 
     Raises:
         UsageError: a table is damaged.
@@ -59,7 +78,15 @@ def series_of(folder: Path) -> dict[str, Points]:
         norms = _points([(row["generation"], row["norm"]) for row in rows])
     with _intact(folder / DIVERGENCE):
         divergences = _divergences(read_mapping(folder / DIVERGENCE).get("rows", []))
+    with _intact(folder / ANALYSIS):
+        divergences = _analysed(_analysis(folder), last) | divergences
     return ({"norm": norms} if norms else {}) | divergences
+
+
+def _analysed(analysis: Mapping[str, Any], last: int) -> dict[str, Points]:
+    found, task = analysis.get("divergence", {}), metric_name(analysis.get("task", ""))
+    named = {f"{name}/{task}": found[name] for name in PER_TOKEN if name in found}
+    return {name: points for name, value in named.items() if (points := _points([(last, value)]))}
 
 
 def _divergences(rows: Sequence[Mapping[str, float]]) -> dict[str, Points]:
@@ -85,13 +112,18 @@ def finals_of(folder: Path) -> dict[str, float]:
         UsageError: the table is damaged.
     """
     with _intact(folder / GEOMETRY):
-        metrics = read_mapping(folder / GEOMETRY).get("metrics", {})
-        named = {name.removeprefix("geometry/"): value for name, value in metrics.items()}
-        return {
-            name: float(value)
-            for name, value in named.items()
-            if name in ("norm", "norm_relative") or (name.startswith("sparsity_") and "tensors" not in name)
-        }
+        finals = _finals(read_mapping(folder / GEOMETRY).get("metrics", {}))
+    with _intact(folder / ANALYSIS):
+        return finals or _finals(_analysis(folder).get("geometry", {}).get("metrics", {}))
+
+
+def _finals(metrics: Mapping[str, Any]) -> dict[str, float]:
+    named = {name.removeprefix("geometry/"): value for name, value in metrics.items()}
+    return {
+        name: float(value)
+        for name, value in named.items()
+        if name in ("norm", "norm_relative") or (name.startswith("sparsity_") and "tensors" not in name)
+    }
 
 
 def forgotten_of(folder: Path) -> dict[str, tuple[float, float]]:
@@ -101,8 +133,13 @@ def forgotten_of(folder: Path) -> dict[str, tuple[float, float]]:
         UsageError: the table is damaged.
     """
     with _intact(folder / FORGETTING):
-        tasks = read_mapping(folder / FORGETTING).items()
-        return {name: (float(row["change"]), _number(row.get("change_se"))) for name, row in tasks}
+        forgotten = _changes(read_mapping(folder / FORGETTING))
+    with _intact(folder / ANALYSIS):
+        return forgotten or _changes(_analysis(folder).get("forgetting", {}))
+
+
+def _changes(tasks: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: (float(row["change"]), _number(row.get("change_se"))) for name, row in tasks.items()}
 
 
 def _number(value: float | None) -> float:

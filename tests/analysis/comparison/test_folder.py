@@ -1,5 +1,6 @@
 """What is read of a run's folder, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,42 @@ TABLES: dict[str, Any] = {
         "gsm8k": {"change": 0.0, "change_se": None},
     },
 }
+
+
+ANALYSIS: dict[str, Any] = {
+    "task": "Sums",
+    "centre_checksum": "c0ffee",
+    "geometry": {"metrics": {"geometry/norm": 3.0, "geometry/norm_relative": 0.02, "geometry/max_change": 1}},
+    "divergence": {"prompts": 5, "kl_tuned_base": 0.4, "kl_tuned_base_se": 0.1},
+    "forgetting": {"piqa": {"base": 0.5, "final": 0.25, "change": -0.25, "change_se": 0.1}},
+}
+
+
+@pytest.mark.parametrize("is_of_final_model", [True, False])
+def test_an_analysis_of_its_final_model_stands_in_for_callbacks(
+    tmp_path: Path, is_of_final_model: bool
+) -> None:
+    folder = fit_folder(tmp_path / "es", CURVE)
+    checksum = "c0ffee" if is_of_final_model else "another"
+    (folder / "summary.json").write_text(json.dumps({"centre_checksum": checksum}))
+    (folder / "analysis.json").write_text(json.dumps(ANALYSIS))
+    run = read_run(folder)
+    assert run.series == ({"kl_tuned_base/Sums": [(4, 0.4)]} if is_of_final_model else {})
+    assert run.finals == ({"norm": 3.0, "norm_relative": 0.02} if is_of_final_model else {})
+    assert run.forgotten == ({"piqa": (-0.25, 0.1)} if is_of_final_model else {})
+
+
+def test_what_callbacks_have_measured_is_taken_first(tmp_path: Path) -> None:
+    folder = fit_folder(tmp_path / "es", CURVE, tables=TABLES)
+    (folder / "summary.json").write_text(json.dumps({"centre_checksum": "c0ffee"}))
+    (folder / "analysis.json").write_text(json.dumps(ANALYSIS))
+    run = read_run(folder)
+    assert (run.finals["norm"], run.forgotten["boolq"]) == (2.0, (-0.1, 0.02))
+    assert run.series["kl_base_tuned/Sums"] == [(4, 0.2)]
+    assert "piqa" not in run.forgotten
+    (folder / "analysis.json").write_text('{"centre_checksum": "c0ffee", "divergence": 3}')
+    with pytest.raises(UsageError, match="analysis.json is damaged"):
+        read_run(folder)
 
 
 def test_a_fit_is_its_journal_evaluations_tables_and_config(tmp_path: Path) -> None:
