@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from math import isnan
 from pathlib import Path
@@ -31,6 +31,7 @@ from es_lightning.cli.run_folder import ANALYSIS
 from es_lightning.cli.run_loggers import log_report_metrics, loggers_for, logging_to
 from es_lightning.evaluation.analyze_settings import AnalyzeSettings
 from es_lightning.evaluation.beside_base import BesideBase
+from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.opening import EXPORT, open_centres
 from es_lightning.reports.toy_table import show, write_csv
 from es_lightning.system.files import replacing
@@ -78,12 +79,7 @@ def analyze(options: Namespace, arguments: Sequence[str]) -> None:
             "left_out": _left_out(found),
         }
         _write(folder, found, about)
-        asked = parts.config["trainer"].get("logger")
-        settings = {f"analyze.{name}": about[name] for name in ("model", "base", "task")}
-        with logging_to(loggers_for(asked, folder, "analysis"), settings) as loggers:
-            log_report_metrics(loggers, named_metrics(found, metric_name(parts.task.name)))
-            for name in (TABLE, SUMMARY):
-                log_artifact(loggers, folder / name, "analysis")
+        _log(parts.config["trainer"].get("logger"), found, about, folder)
 
 
 def short_name(reference: str) -> str:
@@ -102,6 +98,26 @@ def _checksum_of_run(reference: str, folder: Path) -> str | None:
     is_own = folder.resolve() in (path, path.parent if path.name == EXPORT else path)
     found = read_mapping(folder / RUN_SUMMARY).get("centre_checksum") if is_own else None
     return None if found is None else str(found)
+
+
+def _log(asked: Any, found: Found, about: Mapping[str, Any], folder: Path) -> None:
+    """Log the numbers and the files to the loggers that the config asks for."""
+    settings = {f"analyze.{name}": about[name] for name in ("model", "base", "task")}
+    loggers = loggers_for(asked, _logged_in(about["model"], folder), "analysis")
+    with logging_to(loggers, settings):
+        log_report_metrics(loggers, named_metrics(found, metric_name(about["task"])))
+        for name in (TABLE, SUMMARY):
+            log_artifact(loggers, folder / name, "analysis")
+
+
+def _logged_in(reference: str, folder: Path) -> Path:
+    """Return the folder whose MLflow run is that of the analysis: within the folder of a run another one."""
+    is_run = any((folder / name).exists() for name in ("config.yaml", RUN_SUMMARY, JOURNAL))
+    if not is_run:
+        return folder
+    own = folder / f"analysis-{short_name(reference)}"
+    own.mkdir(exist_ok=True)
+    return own
 
 
 def _tell(done: int, of: int, what: str) -> None:

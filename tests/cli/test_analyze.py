@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from es_lightning.cli import main
-from es_lightning.cli.analyze import _checksum_of_run, short_name
+from es_lightning.cli.analyze import _checksum_of_run, _logged_in, short_name
 from es_lightning.evaluation.parts import Parts
 from es_lightning.models import BaseModel
 
@@ -218,6 +218,12 @@ def test_an_analysis_in_the_runs_own_folder_names_the_runs_final_centre(root: Pa
     assert _checksum_of_run(str(root / "mine" / "model"), root / "mine") == "c0ffee"
     assert _checksum_of_run(f"{root / 'mine'}:3", root / "mine") is None
     assert _checksum_of_run(str(root / "mine"), tmp_path) is None
+
+
+def test_an_analysis_in_a_runs_folder_is_not_logged_into_the_fits_own_run(tmp_path: Path) -> None:
+    assert _logged_in("runs/demo", tmp_path) == tmp_path
+    (tmp_path / "journal.jsonl").touch()
+    assert _logged_in("runs/demo", tmp_path) == tmp_path / "analysis-demo"
 
 
 def test_a_folder_is_named_after_the_model() -> None:
