@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -230,9 +230,14 @@ class BesideBase:
 
 
 def _is_row(row: Any) -> bool:
-    """Whether a line of JSON names what was found, as tables, numbers or samples."""
-    return (
-        isinstance(row, dict)
-        and isinstance(row.get("what"), str)
-        and isinstance(row.get("found"), dict | list)
-    )
+    """Whether a line of JSON names a measurement, and holds what that leaves."""
+    try:
+        what, found = row["what"], row["found"]
+        kind = what.rpartition("/")[2]
+        if kind == SAMPLES:
+            return all(each.keys() == {"given", "token_ids", "logprobs"} for each in found)
+        if kind in (GEOMETRY, *DIVERGENCES.values()):
+            return isinstance(found, dict)
+        return found.keys() == {each.name for each in fields(Look)} and bool(found["rewards"])
+    except (KeyError, TypeError, AttributeError):
+        return False

@@ -64,8 +64,9 @@ class KeptLines:
         for name in dict.fromkeys([*was, *now]):
             if was.get(name) != now.get(name):
                 raise UsageError(
-                    f"{self.path} holds a {what} with other settings: {name} was {_short(was.get(name))} and "
-                    f"is {_short(now.get(name))}. Give another --output, or the old value."
+                    f"{self.path} holds {_article(what)} {what} with other settings: {name} was "
+                    f"{_short(was.get(name))} and is {_short(now.get(name))}. Give another --output, or the "
+                    "old value."
                 )
         for number, line in enumerate(lines, start=2):
             if not self._is_row(_read(line)):
@@ -91,6 +92,10 @@ def _read(line: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _short(value: Any) -> str:

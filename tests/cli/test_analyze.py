@@ -53,8 +53,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def analyze(root: Path, *arguments: str) -> None:
-    main(["analyze", str(root / "mine"), "-c", str(root / "mine.yaml"), *arguments])
+def given(root: Path, output: Path) -> list[str]:
+    return [str(root / "mine"), "-c", str(root / "mine.yaml"), "--output", str(output)]
+
+
+def analyze(root: Path, output: Path) -> None:
+    main(["analyze", *given(root, output)])
 
 
 def terms(row: dict[str, Any], p: Any, q: Any) -> Tensor:
@@ -71,7 +75,7 @@ def terms(row: dict[str, Any], p: Any, q: Any) -> Tensor:
 def test_every_number_is_that_of_the_two_models(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    analyze(root, "--output", str(tmp_path))
+    analyze(root, tmp_path)
     told = json.loads((tmp_path / "analysis.json").read_text())
     lines = (tmp_path / "analysis.jsonl").read_text().splitlines()[1:]
     kept = {row["what"]: row["found"] for row in map(json.loads, lines)}
@@ -117,12 +121,21 @@ def test_every_number_is_that_of_the_two_models(
     # One that was killed goes on: nothing that is on disk is measured again.
     whole = (tmp_path / "analysis.jsonl").read_bytes()
     (tmp_path / "analysis.jsonl").write_bytes(whole[: whole.index(b"tuned/task") + 20])
-    analyze(root, "--output", str(tmp_path))
+    analyze(root, tmp_path)
     assert (tmp_path / "analysis.jsonl").read_bytes() == whole
     assert json.loads((tmp_path / "analysis.json").read_text()) == told
     monkeypatch.setattr(Parts, "start", lambda *_: pytest.fail("nothing is left to measure"))
-    analyze(root, "--output", str(tmp_path))
+    analyze(root, tmp_path)
     assert json.loads((tmp_path / "analysis.json").read_text()) == told
+
+    # A line that is none, and other settings, are refused.
+    (tmp_path / "analysis.jsonl").write_bytes(whole + b'{"what":"tuned/prior/x","found":{"rewards":[]}}\n')
+    assert f"is damaged in line {len(lines) + 2}" in refused(given(root, tmp_path), capsys)
+    (tmp_path / "analysis.jsonl").write_bytes(whole)
+    options = ["--analyze.kl_seed", "1"]
+    assert "holds an analysis with other settings: kl was" in refused(
+        [*given(root, tmp_path), *options], capsys
+    )
 
 
 @pytest.mark.slow
@@ -143,9 +156,9 @@ def test_the_base_itself_has_not_moved_and_what_is_left_out_is_said(
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_find_what_one_finds(root: Path, tmp_path: Path) -> None:
-    analyze(root, "--output", str(tmp_path / "one"))
-    options = ["-c", str(root / "mine.yaml"), "--output", str(tmp_path / "two"), "--trainer.devices", "2"]
-    command = [sys.executable, "-m", "es_lightning", "analyze", str(root / "mine"), *options]
+    analyze(root, tmp_path / "one")
+    options = [*given(root, tmp_path / "two"), "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "es_lightning", "analyze", *options]
     subprocess.run(command, check=True, cwd=tmp_path, timeout=200)
     tables = [
         [row for row in csv.reader((tmp_path / each / "analysis.csv").open()) if row[0] != "divergence"]
@@ -197,7 +210,6 @@ def test_other_models_and_values_are_refused_before_the_engine_starts(
     save_file(
         load_file(file) | {FROZEN: load_file(file)[FROZEN] * torch.nan}, file, metadata={"format": "pt"}
     )
-    given = ["-c", str(root / "mine.yaml"), "--output", str(tmp_path / "out")]
     for model, options, message in (
         ("deeper", [], "is no model of the kind of model.base tiny: model.layers."),
         ("torn", [], "Get the model's files anew"),
@@ -208,7 +220,9 @@ def test_other_models_and_values_are_refused_before_the_engine_starts(
         ("torn", ["--analyze.kl_prompts", "0"], "analyze.kl_prompts is 0"),
         ("torn", ["--analyze.sampel", "3"], "Did you mean analyze.sample?"),
     ):
-        assert message in refused([str(tmp_path / model), *given, *options], capsys)
+        assert message in refused(
+            [str(tmp_path / model), *given(root, tmp_path / "out")[1:], *options], capsys
+        )
     assert not (tmp_path / "out" / "analysis.csv").exists()
 
 
@@ -228,4 +242,4 @@ def test_an_analysis_in_a_runs_folder_is_not_logged_into_the_fits_own_run(tmp_pa
 
 def test_a_folder_is_named_after_the_model() -> None:
     names = {"runs/demo": "demo", "runs/demo/model": "demo", "runs/demo:7": "demo-7", "Qwen/Q-1.5B": "Q-1.5B"}
-    assert {given: short_name(given) for given in names} == names
+    assert {each: short_name(each) for each in names} == names
