@@ -154,6 +154,7 @@ def test_the_base_itself_has_not_moved_and_what_is_left_out_is_said(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
 def test_two_ranks_find_what_one_finds(root: Path, tmp_path: Path) -> None:
     analyze(root, tmp_path / "one")
@@ -164,11 +165,20 @@ def test_two_ranks_find_what_one_finds(root: Path, tmp_path: Path) -> None:
         [row for row in csv.reader((tmp_path / each / "analysis.csv").open()) if row[0] != "divergence"]
         for each in ("one", "two")
     ]
-    assert tables[0] == tables[1]
+    for one, two in zip(*tables, strict=True):
+        assert [_number(cell) for cell in one] == [pytest.approx(_number(cell), rel=1e-12) for cell in two]
     told = [
         json.loads((tmp_path / each / "analysis.json").read_text())["divergence"] for each in ("one", "two")
     ]
     assert told[0].keys() == told[1].keys(), "of other samples, which depend on what is sampled in one batch"
+
+
+def _number(cell: str) -> float | str:
+    """A cell as a number, if it is one: the last digit of a norm depends on how many threads add it up."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -181,6 +181,7 @@ def _lines(path: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
 @pytest.mark.parametrize("kept", [0, 10])
 def test_two_ranks_find_what_one_finds_and_go_on_with_its_probe(

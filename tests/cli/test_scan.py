@@ -199,6 +199,7 @@ trainer: {accelerator: cpu, logger: false}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
 def test_the_command_measures_the_same_on_two_ranks_and_after_a_kill(tmp_path: Path) -> None:
     (tmp_path / "scan.yaml").write_text(CONFIG)

@@ -87,8 +87,9 @@ def test_a_stopped_probe_goes_on_to_the_same_map(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
-@pytest.mark.parametrize("kept", [0, pytest.param(12, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kept", [0, 12])
 def test_two_ranks_draw_the_map_of_one_and_go_on_with_its_probe(
     folder: Path, tmp_path: Path, kept: int
 ) -> None:

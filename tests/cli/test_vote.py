@@ -107,6 +107,7 @@ def test_candidates_and_centre_reply_as_in_the_probe(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
 def test_two_ranks_find_what_one_finds(folder: Path, tmp_path: Path) -> None:
     vote(folder, "--top", "2", "--output", str(tmp_path / "one"))

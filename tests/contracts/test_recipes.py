@@ -177,6 +177,7 @@ def test_two_ranks_give_the_bits_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks_give_the_bits_of_one_with_every_recipe(tmp_path: Path, name: str) -> None:
     two_ranks_agree_with_one(tmp_path, name)
