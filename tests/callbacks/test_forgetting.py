@@ -471,6 +471,7 @@ class Probed(Run):
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_find_what_one_does(tmp_path: Path) -> None:
     alone, two = Probed(tmp_path / "1", steps=3), Probed(tmp_path / "2", steps=3)
     assert fit_ranks(alone) == [0], alone.log()

@@ -162,6 +162,7 @@ def test_the_bits_of_a_replayed_candidate_are_those_that_the_engine_was_given(
 
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.long
 def test_the_command_killed_at_any_moment_goes_on_to_the_same_table(folder: Path, tmp_path: Path) -> None:
     there, random = tmp_path / "there", np.random.default_rng()
     config = str(folder.parents[1] / "mine.yaml")

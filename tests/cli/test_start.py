@@ -188,6 +188,7 @@ def test_an_installed_package_finds_its_configs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.long
 def test_a_run_that_is_refused_late_says_its_own_lines_alone(tmp_path: Path) -> None:
     options = ["--trainer.logger", "false", "--model.optimizer", "torch.optim.LBFGS"]
     command = [sys.executable, "-W", "ignore", "-m", "es_lightning", "fit", "-c", "smoke_cpu.yaml", *options]

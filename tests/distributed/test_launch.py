@@ -117,6 +117,7 @@ def test_a_hung_rank_dies_with_the_one_that_launched_it(folder: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_to_the_command_stops_all_ranks_with_a_checkpoint(folder: Path) -> None:
     process = start(folder, PYTHON, *command("--trainer.max_steps=10000", "--trainer.limit_val_batches=0"))
     journal = folder / "runs" / "smoke_cpu" / "journal.jsonl"

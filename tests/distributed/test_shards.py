@@ -103,7 +103,7 @@ def test_two_ranks_hold_a_centre_together_with_the_bits_of_one(tmp_path: Path, u
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "lane_size", "share_update"),
-    [(2, 2, False), pytest.param(4, 2, False, marks=pytest.mark.long), (4, 2, True)],
+    [(2, 2, False), *(pytest.param(4, 2, each, marks=pytest.mark.long) for each in (False, True))],
 )
 def test_a_centre_in_parts_is_whole_in_every_file(
     tmp_path: Path, alone: Run, world: int, lane_size: int, share_update: bool
@@ -122,6 +122,7 @@ def test_a_centre_in_parts_is_whole_in_every_file(
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_generation_sends_a_set_of_weights_per_member_and_little_else(tmp_path: Path) -> None:
     whole = Run(tmp_path / "whole", count_bytes=True, steps=3, tensor_parallel_size=2)
     divided = Run(tmp_path / "divided", count_bytes=True, steps=3, **DIVIDED)
@@ -140,8 +141,14 @@ def test_a_generation_sends_a_set_of_weights_per_member_and_little_else(tmp_path
 @pytest.mark.parametrize(
     ("moment", "rank"),
     [
-        *(("update", 1), ("update", 0), ("perturb", 1), ("perturb", 0)),
-        *(("gather", 1), ("checkpoint", 1), ("checkpoint", 0)),
+        *(("update", 0), ("gather", 1)),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (
+                *(("update", 1), ("perturb", 1), ("perturb", 0)),
+                *(("checkpoint", 1), ("checkpoint", 0)),
+            )
+        ),
     ],
 )
 def test_a_rank_that_is_killed_ends_the_others_and_any_number_of_ranks_goes_on(

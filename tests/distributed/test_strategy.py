@@ -107,7 +107,13 @@ def test_several_nodes_and_slurm_give_the_bits_of_one(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "lane_size", "divided"),
-    [(2, 1, False), pytest.param(3, 1, False, marks=pytest.mark.long), (2, 2, False), (2, 2, True)],
+    [
+        (2, 1, False),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in ((3, 1, False), (2, 2, False), (2, 2, True))
+        ),
+    ],
 )
 def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int, divided: bool

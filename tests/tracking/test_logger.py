@@ -280,6 +280,7 @@ for step in range(1000):
 
 @pytest.mark.faults
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_loses_nothing(cable, server, spool):
     command = [sys.executable, "-c", VICTIM, cable.uri, str(spool)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, stderr=subprocess.DEVNULL) as victim:

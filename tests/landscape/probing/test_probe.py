@@ -215,6 +215,7 @@ Probe(Slow(like.rewards, like.start, 3), settings, Path(sys.argv[1])).run()
 
 @pytest.mark.slow
 @pytest.mark.faults
+@pytest.mark.long
 def test_a_probe_killed_again_and_again_ends_with_the_same_table(whole: Path, tmp_path: Path) -> None:
     random, kills = np.random.default_rng(0), 0
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
