@@ -41,6 +41,7 @@ def settings(given: dict[str, Any], **changes: Any) -> SweepSettings:
 
 
 def test_a_grid_has_every_combination_once_and_in_order() -> None:
+    pytest.importorskip("optuna")
     made = settings(GRID)
     assert made.count == 6
     points = [tuple(propose(made, number, []).values()) for number in range(6)]
