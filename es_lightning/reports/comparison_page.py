@@ -13,7 +13,7 @@ from es_lightning.analysis.comparison.runs import Evaluated, Run
 from es_lightning.analysis.intervals import Estimate
 from es_lightning.journal.evaluations import Sample
 from es_lightning.reports.comparison_picture import Drawn
-from es_lightning.reports.comparison_tables import SPLITS, Table, signed
+from es_lightning.reports.comparison_tables import SPLITS, UNITS, Table, signed
 from es_lightning.reports.rollout_page import excerpt, templates
 
 SAMPLES = 8
@@ -85,6 +85,7 @@ def lines(found: Comparison) -> list[str]:
         ]
         parts.append(f"at the end ({SPLITS[found.ends[0]]}) {_verdict(found.ends[1][index].versus)}")
         told.append(f"{arm.label} against {first.label}: {'; '.join(parts)}.")
+    told += [f"Nothing at equal {UNITS[axis]}: {reason}." for axis, reason in found.apart.items()]
     alone = [arm.label for arm in found.arms if arm.seeds == 1]
     if alone:
         told.append(

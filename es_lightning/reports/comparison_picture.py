@@ -155,7 +155,7 @@ def _draw_bands(place: Axes, found: Comparison, axis: str, theme: Theme) -> None
         for run in arm.runs if arm.seeds > 1 else ():
             costs = [spent(each, axis) for each in run.on(found.split)]
             rewards = [each.reward for each in run.on(found.split)]
-            place.step(costs, rewards, where="post", color=colour, lw=0.7, alpha=0.45)
+            place.step(costs, rewards, where="post", color=colour, lw=0.7, marker=".", ms=3, alpha=0.45)
         if len(mean.costs):
             place.fill_between(mean.costs, mean.low, mean.high, step="post", color=colour, alpha=0.15, lw=0)
             place.step(

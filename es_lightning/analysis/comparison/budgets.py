@@ -41,6 +41,28 @@ def common_budget(runs: Sequence[Run], axis: str, split: str) -> float:
     return min(spent(run.on(split)[-1], axis) for run in runs)
 
 
+def never_meeting(runs: Sequence[Run], axis: str, split: str) -> str | None:
+    """Say why runs cannot be compared at equal cost: one was evaluated first when another had ended.
+
+    Args:
+        runs: each with an evaluation on the split.
+        axis: one of ``AXES``, or ``updates``.
+        split: ``val`` or ``test``.
+
+    Returns:
+        The sentence; None if they can.
+    """
+    budget = common_budget(runs, axis, split)
+    latest = max(runs, key=lambda run: spent(run.on(split)[0], axis))
+    first = spent(latest.on(split)[0], axis)
+    if first <= budget:
+        return None
+    return (
+        f"{latest.name} had already cost {first:,.6g} {axis} at its first {split} evaluation, more than "
+        f"another run in all ({budget:,.6g})"
+    )
+
+
 def spent(evaluation: Evaluated, axis: str) -> float:
     """Return what training had cost, or the updates that it had made."""
     return float(evaluation.step) if axis == UPDATES else evaluation.spent(axis)

@@ -9,7 +9,7 @@ import numpy as np
 
 from es_lightning.analysis.comparison.agreement import check_agreement
 from es_lightning.analysis.comparison.arms import Arm, arms_of
-from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, last_within, spent
+from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, last_within, never_meeting
 from es_lightning.analysis.comparison.differences import Difference, difference
 from es_lightning.analysis.comparison.hacking import KL_LIMIT, suspicions
 from es_lightning.analysis.comparison.runs import AXES, Evaluated, Run, curve_split
@@ -76,7 +76,8 @@ class Comparison:
         task: name of the task.
         arms: in their order; the first is the one that others are compared with.
         split: whose rewards make the curves, ``val`` or ``test``.
-        budgets: at equal cost, per axis, then at equal updates.
+        budgets: at equal cost, per axis, then at equal updates; without those at which not all runs meet.
+        apart: why there is no budget of an axis, for each that has none.
         ends: split and, per arm, the last evaluation of each run on it; costs differ.
         stability: per arm.
         suspicions: per arm the runs that are suspected of a hacked reward, each with its signs.
@@ -86,6 +87,7 @@ class Comparison:
     arms: tuple[Arm, ...]
     split: str
     budgets: tuple[AtBudget, ...]
+    apart: dict[str, str]
     ends: tuple[str, tuple[Reached, ...]]
     stability: tuple[Stability, ...]
     suspicions: tuple[dict[str, list[str]], ...]
@@ -118,12 +120,17 @@ def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float =
             f"{without} has no validation, and not all runs were tested: leave it out, or compare runs whose "
             "task has validation problems."
         )
+    why = {axis: never_meeting(runs, axis, split) for axis in (*AXES, UPDATES)}
+    apart = {axis: reason for axis, reason in why.items() if reason is not None}
+    if len(apart) == len(why):
+        raise UsageError(f"{next(iter(apart.values()))}: leave one of the two out.")
     last = "test" if all(run.on("test") for run in runs) else split
     return Comparison(
         task=next((run.task for run in runs if run.task), "unnamed task"),
         arms=tuple(arms),
         split=split,
-        budgets=tuple(at_budget(arms, axis, split) for axis in (*AXES, UPDATES)),
+        budgets=tuple(at_budget(arms, axis, split) for axis in why if axis not in apart),
+        apart=apart,
         ends=(last, _all_reached([[run.on(last)[-1] for run in arm.runs] for arm in arms])),
         stability=tuple(stability(arm, split) for arm in arms),
         suspicions=tuple(_suspicions(arm, split, kl_limit) for arm in arms),
@@ -146,12 +153,7 @@ def at_budget(arms: Sequence[Arm], axis: str, split: str) -> AtBudget:
 
 def _within(run: Run, axis: str, split: str, budget: float) -> Evaluated:
     found = last_within(run.on(split), axis, budget)
-    if found is None:
-        first = spent(run.on(split)[0], axis)
-        raise UsageError(
-            f"{run.name} had already cost {first:,.6g} {axis} at its first {split} evaluation, more than "
-            f"another run in all ({budget:,.6g}): leave one of the two out."
-        )
+    assert found is not None, "runs that never meet have no budget"
     return found
 
 

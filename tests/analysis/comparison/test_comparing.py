@@ -10,6 +10,7 @@ from scipy.stats import ttest_1samp, ttest_rel
 from es_lightning.analysis.comparison.comparing import Comparison, compare
 from es_lightning.analysis.comparison.folder import read_run
 from es_lightning.errors import UsageError
+from es_lightning.reports.comparison_page import lines as said
 from tests.helpers.compared_runs import baseline_folder, config, evaluation, fit_folder
 
 DEAR = {"rollouts": 500, "tokens": 100, "seconds": 7.0, "flops": 1e9}
@@ -114,6 +115,18 @@ def test_a_run_that_falls_from_its_best_is_counted(tmp_path: Path) -> None:
     runs = [read_run(fit_folder(tmp_path / str(n), rows, config(seed_everything=n))) for n in range(2)]
     [stable] = compare(runs, [None, None]).stability
     assert (stable.below_start, stable.largest_fall) == (2, pytest.approx(0.5))
+
+
+def test_an_axis_on_which_runs_never_meet_is_left_out_and_named(tmp_path: Path, folders: list[Path]) -> None:
+    slow = {"rollouts": 240, "tokens": 1000, "seconds": 90.0, "flops": 1e9}
+    rows = [evaluation(step, [0.1] * 4, each=slow) for step in (1, 2)]
+    late = fit_folder(tmp_path / "late", rows, config(seed_everything=9))
+    found = compare([read_run(folders[0]), read_run(late)], [None, None])
+    assert [at.axis for at in found.budgets] == ["rollouts", "tokens", "flops", "updates"]
+    assert list(found.apart) == ["seconds"]
+    reason = "late had already cost 90 seconds at its first val evaluation, more than another run in all (5)"
+    assert found.apart["seconds"].endswith(reason)
+    assert any(line.startswith("Nothing at equal seconds: ") for line in said(found))
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, folders: list[Path]) -> None:
