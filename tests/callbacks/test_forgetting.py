@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -349,9 +350,13 @@ def test_a_centre_that_was_put_back_has_no_rewards_of_the_one_before(tmp_path: P
 # Grading
 
 
-def graders() -> set[int]:
-    found = psutil.Process().children(recursive=True)
-    return {p.pid for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE}
+def graders() -> set[psutil.Process]:
+    living = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                living.add(child)
+    return living
 
 
 class Fails(Callback):
@@ -372,8 +377,7 @@ def test_graders_of_prior_tasks_are_processes_that_end_with_the_run(tmp_path: Pa
     else:
         fit(Letters(), tmp_path, 1, callbacks=[watched])
     assert watched.rows, "something was graded"
-    alive = [psutil.Process(pid) for pid in graders() - before]
-    _, left = psutil.wait_procs(alive, timeout=5)
+    _, left = psutil.wait_procs(graders() - before, timeout=5)
     assert not left
 
 

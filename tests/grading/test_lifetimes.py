@@ -47,6 +47,16 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
                 yield process
 
 
+def _sleeping(mark: str) -> set[psutil.Process]:
+    """Processes with the mark that are `sleep` by now: a moment after their start, and some end meanwhile."""
+    sleeping = set()
+    for process in _marked(mark):
+        with suppress(psutil.Error):
+            if process.name() == "sleep":
+                sleeping.add(process)
+    return sleeping
+
+
 def _survivors(mark: str) -> list[str]:
     comes_true(lambda: not any(_marked(mark)))
     left = list(_marked(mark))
@@ -84,7 +94,7 @@ def test_nothing_outlives_grading_processes_that_are_killed(
     scorer = Scorer(Spawning(prepares=False), Grading(timeout_seconds=100))
     scorer.start()
     futures = scorer.submit(PROMPTS[:1] * 3, ["x", "hang", "hang"])
-    while sum(process.name() == "sleep" for process in _marked(mark)) < 9:  # three of each job
+    while len(_sleeping(mark)) < 9:  # three of each job
         time.sleep(0.02)
     keeper = next(process for process in _marked(mark) if process.ppid() == os.getpid())
     [forker] = keeper.children()
@@ -102,8 +112,8 @@ def test_what_a_hung_grader_started_in_other_sessions_dies_with_it(monkeypatch: 
     scorer.submit(PROMPTS[:1], ["x"])[0].result()
     sleeping: set[psutil.Process] = set()
 
-    def all_have_their_names() -> bool:  # a moment after their start
-        sleeping.update(p for p in _marked(str(os.getpid())) if p.name() == "sleep")
+    def all_have_their_names() -> bool:
+        sleeping.update(_sleeping(str(os.getpid())))
         return len(sleeping) == 6  # three of prepare, three of the first reward
 
     assert comes_true(all_have_their_names)
