@@ -23,7 +23,7 @@ LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
 .PHONY: help install model demo ui smoke test test-slow test-all families check lint types layers format hooks lock wheel-test \
-  wheel-test-full bench bench-all results gpu-check clean
+  wheel-test-full bench bench-all results reproduce-gpu gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -120,7 +120,10 @@ bench-all: model ## Run every benchmark
 	@for script in $(sort $(wildcard benchmarks/[!_]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 results: model ## Run what is missing behind docs/results.md; takes hours, and goes on where it was stopped
-	$(BIN)/python results/run.py $(ARGS)
+	$(BIN)/python -m results.run $(ARGS)
+
+reproduce-gpu: model ## Say what the same table costs for Qwen2.5-1.5B and 3B; ARGS=--go runs it, on GPUs
+	@$(BIN)/python -m results.reproduce_gpu $(ARGS)
 
 gpu-check: model ## Compare an accelerator with a CPU, and print a table for an issue; EXTRA=gpu
 	@$(BIN)/python -m benchmarks.gpu_check $(ARGS)

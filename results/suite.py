@@ -1,0 +1,152 @@
+"""Runs of arms on tasks: what is missing is run, what was stopped goes on, what has ended is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+log = logging.getLogger("results")
+
+HERE = Path(os.path.relpath(Path(__file__).parent))  # so that commands are as they are typed
+BASELINES = ("grpo", "dr_grpo")
+FILES = ("config.yaml", "journal.jsonl", "updates.jsonl", "evaluations.jsonl")
+ANALYSIS = ("analysis.csv", "analysis.jsonl", "analysis.json")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks and arms that have their configs in some folders.
+
+    Args:
+        configs: folders with tasks/TASK.yaml, arms/ARM.yaml and arms/ARM-TASK.yaml; the later ones win.
+        work: where runs work.
+        kept: where the files of those that have ended are copied.
+        analysed: seeds of the arms whose final models are measured beside their base, by arm.
+        forgetting: config of that measurement.
+        overrides: more arguments of every fit and of every baseline, by ``fit`` and ``baseline``.
+    """
+
+    configs: Sequence[Path]
+    work: Path
+    kept: Path
+    analysed: Mapping[str, Iterable[int]] = field(default_factory=dict)
+    forgetting: Path | None = None
+    overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def files(self, *names: str) -> list[str]:
+        """Return the options for those config files that exist."""
+        files = [folder / f"{name}.yaml" for name in names for folder in self.configs]
+        return [word for file in files if file.exists() for word in ("-c", str(file))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an arm on a task.
+
+    Args:
+        suite: where its configs are.
+        task: a file of tasks/.
+        arm: a file of arms/.
+        seed: of the run.
+    """
+
+    suite: Suite
+    task: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folders."""
+        return f"{self.task}-{self.arm}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it works."""
+        return self.suite.work / self.name
+
+    @property
+    def kept(self) -> Path:
+        """Where its files are kept."""
+        return self.suite.kept / self.name
+
+    @property
+    def trained(self) -> bool:
+        """Whether the files of the training are kept."""
+        return (self.kept / "summary.json").exists()
+
+    @property
+    def analysed(self) -> bool:
+        """Whether nothing is left to be measured beside the base."""
+        asked = self.seed in self.suite.analysed.get(self.arm, ())
+        return not asked or (self.kept / ANALYSIS[-1]).exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.trained and self.analysed
+
+    def training(self) -> list[str]:
+        """Return the arguments of es-lightning; those that go on with it if it was stopped."""
+        files = self.suite.files(f"tasks/{self.task}", f"arms/{self.arm}", f"arms/{self.arm}-{self.task}")
+        if self.arm in BASELINES:
+            seed = ["--seed_everything", str(self.seed), "--baseline.seed", str(self.seed)]
+            begun = ["--overwrite", "true"] if self.folder.exists() else []
+            more = [*self.suite.overrides.get("baseline", ()), *begun]
+            return ["baseline", *files, *seed, "--output", str(self.folder), *more]
+        seed = ["--seed_everything", str(self.seed), "--trainer.default_root_dir", str(self.folder)]
+        begun = ["--ckpt_path", "last"] if (self.folder / "journal.jsonl").exists() else []
+        return ["fit", *files, *seed, *self.suite.overrides.get("fit", ()), *begun]
+
+    def analysis(self) -> list[str]:
+        """Return the arguments that measure its final model beside its base."""
+        files = [*self.suite.files(f"tasks/{self.task}"), "-c", str(self.suite.forgetting)]
+        return ["analyze", str(self.folder), *files, "--output", str(self.folder)]
+
+    def commands(self) -> list[list[str]]:
+        """Return what is left to do."""
+        training = [] if self.trained else [self.training()]
+        return training if self.analysed else [*training, self.analysis()]
+
+    def complete(self) -> None:
+        """Run it to its end, and keep its files.
+
+        Raises:
+            CalledProcessError: it failed; its own last lines say why.
+        """
+        if not self.trained:
+            _run(self.training())
+            self._keep(*FILES, "summary.json")
+        if not self.analysed:
+            _run(self.analysis())
+            self._keep(*ANALYSIS)
+
+    def _keep(self, *files: str) -> None:
+        """Copy files, the last one as the sign that all are there."""
+        self.kept.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if (self.folder / file).exists():
+                shutil.copy(self.folder / file, self.kept / file)
+
+
+def complete(runs: Iterable[Run], only_list: bool) -> None:
+    """Run what is missing, or say what that would be."""
+    for run in runs:
+        if run.ended:
+            log.info("%-32s ended", run.name)
+        elif only_list:
+            for command in run.commands():
+                log.info("%-32s %s", run.name, shlex.join(["es-lightning", *command]))
+        else:
+            run.complete()
+
+
+def _run(arguments: Sequence[str]) -> None:
+    subprocess.run([sys.executable, "-m", "es_lightning", *arguments], check=True)
