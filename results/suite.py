@@ -122,18 +122,11 @@ class Run:
             CalledProcessError: it failed; its own last lines say why.
         """
         if not self.trained:
-            _run(self.training())
-            self._keep(*FILES, "summary.json")
+            run_command(self.training())
+            keep(self.folder, self.kept, *FILES, "summary.json")
         if not self.analysed:
-            _run(self.analysis())
-            self._keep(*ANALYSIS)
-
-    def _keep(self, *files: str) -> None:
-        """Copy files, the last one as the sign that all are there."""
-        self.kept.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            if (self.folder / file).exists():
-                shutil.copy(self.folder / file, self.kept / file)
+            run_command(self.analysis())
+            keep(self.folder, self.kept, *ANALYSIS)
 
 
 def complete(runs: Iterable[Run], only_list: bool) -> None:
@@ -148,5 +141,18 @@ def complete(runs: Iterable[Run], only_list: bool) -> None:
             run.complete()
 
 
-def _run(arguments: Sequence[str]) -> None:
+def keep(folder: Path, kept: Path, *files: str) -> None:
+    """Copy those files of a run that it has; the last one is the sign that all are there."""
+    for file in files:
+        if (folder / file).exists():
+            (kept / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / file, kept / file)
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Run es-lightning.
+
+    Raises:
+        CalledProcessError: it failed; its own last lines say why.
+    """
     subprocess.run([sys.executable, "-m", "es_lightning", *arguments], check=True)

@@ -1,5 +1,6 @@
 """The runs behind docs/results.md: every command is one that the command line takes."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import yaml
 
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.tasks.multiple_choice import MultipleChoice
-from results import reproduce_gpu, run
+from results import long_runs, reproduce_gpu, run
 from results.suite import BASELINES, Run
 from tests.cli.test_configs import parse
 
@@ -145,3 +146,64 @@ def test_a_stopped_run_goes_on_and_one_that_has_ended_is_kept(
     assert kept == {"journal.jsonl", "summary.json", "evaluations.jsonl", "analysis.json"}
     each.complete()
     assert called == wanted, "nothing is done twice"
+
+
+# Long runs
+
+
+def recorded(folder: Path, rewards: list[float]) -> Path:
+    """A run's validations after every second generation, one prompt each."""
+    lines = [
+        {
+            "step": 2 * index,
+            "split": "val",
+            "prompts": ["a"],
+            "rewards": [reward],
+            "scores": {},
+            "tokens": 1,
+            "cost": {"rollouts": 0, "tokens": 0, "seconds": 0.0, "flops": 0.0},
+            "samples": [],
+            "centre": str(index),
+        }
+        for index, reward in enumerate(rewards)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_the_peak_is_a_stretch_and_no_lucky_point(tmp_path: Path) -> None:
+    rewards = [0.1, 0.9, 0.1, 0.1, 0.4, 0.5, 0.6, 0.5, 0.4, 0.2, 0.1]
+    assert long_runs.peak_of(recorded(tmp_path, rewards)) == 12
+
+
+def test_branches_start_at_the_peak_and_end_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_runs, "WORK", tmp_path / "work")
+    monkeypatch.setattr(long_runs, "KEPT", tmp_path / "kept")
+    called: list[list[str]] = []
+
+    def stands_in(arguments: list[str]) -> None:
+        called.append(arguments)
+        if arguments[0] == "replay":
+            Path(arguments[-1]).mkdir()
+            return
+        folder = Path(arguments[arguments.index("--trainer.default_root_dir") + 1])
+        recorded(folder, [index / 100 for index in range(80)] + [0.1] * 21)
+        (folder / "summary.json").write_text("{}")
+
+    monkeypatch.setattr(long_runs, "run_command", stands_in)
+    monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
+    long_runs.main()
+    assert [each[0] for each in called] == ["fit", "replay", "fit", "fit"]
+    peak = int(called[1][called[1].index("--generation") + 1])
+    assert peak == 154
+    for arguments in called[2:]:
+        config = parse(monkeypatch, *arguments).fit
+        assert config.trainer.max_steps == 200 - peak
+    assert config.model.lr_scheduler.init_args.T_max == 46
+    assert config.model.sigma_schedule.init_args.generations == 46
+    monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
+    long_runs.main()
+    assert len(called) == 4, "nothing is done twice"
