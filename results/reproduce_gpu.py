@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -59,11 +59,10 @@ def suite_of(generations: int, devices: int) -> Suite:
 
 
 def runs(
-    tasks: Iterable[str], arms: Iterable[str], seeds: Iterable[int], generations: int, devices: int
+    tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], generations: int, devices: int
 ) -> Iterator[Run]:
     """Yield the runs that were asked for, one seed of all arms after the other."""
     suite, mezo = suite_of(generations, devices), suite_of(generations * PAIRS_OF_MEZO, 1)
-    arms, seeds = list(arms), list(seeds)
     for task in tasks:
         for seed in seeds:
             for arm in arms:
@@ -103,7 +102,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["es", "grpo", "shuffled"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--generations", type=int, default=PUBLISHED_GENERATIONS)

@@ -12,7 +12,7 @@ a journal makes them again (es-lightning replay).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from es_lightning.cli.console import quiet
@@ -43,7 +43,7 @@ SUITE = Suite(
 )
 
 
-def runs(tasks: list[str], arms: list[str], seeds: list[int] | None) -> Iterator[Run]:
+def runs(tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int] | None) -> Iterator[Run]:
     """Yield the runs that were asked for, one seed of all arms after the other."""
     for task in tasks:
         for seed in HEADLINE_SEEDS:
@@ -56,8 +56,8 @@ def runs(tasks: list[str], arms: list[str], seeds: list[int] | None) -> Iterator
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(prog="python -m results.run", description=str(__doc__).split("\n")[0])
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--seeds", nargs="+", type=int, help="0 to 2, and to 4 of es and grpo, if not given")
     parser.add_argument("--list", action="store_true", help="run nothing")
     arguments = parser.parse_args()

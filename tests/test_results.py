@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from es_lightning.baselines.settings import BaselineSettings
@@ -72,6 +73,7 @@ def settings_of(command: list[str]) -> BaselineSettings:
     return BaselineSettings(**found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", reproduce_gpu.TASKS)
 def test_so_are_those_for_gpus_and_all_have_as_many_rollouts(
     task: str, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +102,7 @@ def test_nothing_is_run_without_a_gpu_or_unasked(
     options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
-    monkeypatch.setattr(reproduce_gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["reproduce_gpu", "--seeds", "0", *options])
     if "--go" in options:
         with pytest.raises(SystemExit):
