@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from es_lightning.algorithm.noise import Noise
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.curvature.lanczos import inner, norm
+from es_lightning.landscape.curvature.basis import Basis
+from es_lightning.landscape.curvature.lanczos import inners, norm
 from es_lightning.records import Prompt
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ WANTED = 0.01
 float32, about 1e-5, and small enough to be linear."""
 ACCEPTED = (1e-3, 0.1)
 TRIES = 6
+AT_ONCE = 4
+"""Directions in memory at once, while every vector of a basis is read for them."""
 
 
 class DenseObjective:
@@ -210,11 +214,16 @@ def direction(noise: Noise, seed: int, parameters: dict[str, nn.Parameter]) -> T
     )
 
 
-def coordinates(vectors: Sequence[Tensor], directions: Iterator[Tensor]) -> Array:
-    """Return eps^T u of directions eps and vectors u, float64 [directions, vectors].
+def coordinates(basis: Basis, count: int, directions: Iterator[Tensor]) -> Array:
+    """Return eps^T u of directions eps and the first vectors u of a basis, float64 [directions, count].
 
     Args:
-        vectors: flat [D]; only one of them is read at a time.
-        directions: flat [D]; only one of them is held at a time.
+        basis: vectors, flat [D], each read once for several directions: files of whole models are slow.
+        count: number of vectors.
+        directions: flat [D].
     """
-    return np.array([[inner(vector, each) for vector in vectors] for each in directions], dtype=np.float64)
+    table: list[list[float]] = []
+    while some := list(islice(directions, AT_ONCE)):
+        rows = torch.stack(some)
+        table += np.transpose([inners(rows, basis[index]) for index in range(count)]).tolist()
+    return np.array(table, dtype=np.float64)

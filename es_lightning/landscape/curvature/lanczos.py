@@ -27,6 +27,7 @@ Operator = Callable[[Tensor], Tensor]
 """From a vector, flat [D], to the product of a matrix with it, in the same precision."""
 
 BREAKDOWN = 1e-10  # of the largest entry of T: what is left of a product in exact arithmetic is 0
+BLOCK, MANY_BLOCKS = 2**12, 2**16  # elements that are summed in single precision
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,23 @@ def lanczos(
 
 
 def inner(a: Tensor, b: Tensor) -> float:
-    """Return <a, b>, summed in float64 block by block."""
-    return sum(
-        float(torch.dot(one.double(), other.double()))
-        for one, other in zip(a.split(2**22), b.split(2**22), strict=True)
-    )
+    """Return <a, b> of flat vectors, each block summed in their precision, and the blocks in float64."""
+    whole = len(a) - len(a) % BLOCK
+    rows, columns = a[:whole].view(-1, 1, BLOCK), b[:whole].view(-1, BLOCK, 1)
+    rest = torch.dot(a[whole:].double(), b[whole:].double())
+    return float(torch.bmm(rows, columns).double().sum() + rest)
+
+
+def inners(rows: Tensor, vector: Tensor) -> list[float]:
+    """Return the inner products of all rows, [K, D], with a vector, flat [D], summed as by ``inner``.
+
+    The vector is read once, so that K products cost little more than the reading of the rows.
+    """
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    for start in range(0, len(vector), MANY_BLOCKS):
+        block = slice(start, start + MANY_BLOCKS)
+        sums += (rows[:, block] @ vector[block]).double()
+    return sums.tolist()
 
 
 def norm(vector: Tensor) -> float:

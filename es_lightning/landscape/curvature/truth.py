@@ -18,7 +18,7 @@ from es_lightning.algorithm.noise import Noise, member_seed
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.basis import FileBasis
-from es_lightning.landscape.curvature.gradients import DenseObjective, HessianProduct, direction
+from es_lightning.landscape.curvature.gradients import DenseObjective, HessianProduct, coordinates, direction
 from es_lightning.landscape.curvature.lanczos import Krylov, inner, lanczos
 from es_lightning.system.files import replacing, to_json
 
@@ -153,7 +153,7 @@ class TruthRun:
         count = len(krylov.projection)
         table = self.state.get("coordinates")
         if table is None or len(table[0]) != count:
-            table = [[inner(basis[i], eps) for i in range(count)] for eps in self._directions()]
+            table = coordinates(basis, count, self._directions()).tolist()
             self._keep(coordinates=table)
         return krylov, np.array(table, dtype=np.float64)
 

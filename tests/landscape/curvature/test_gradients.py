@@ -17,6 +17,7 @@ from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.evaluation.rollouts import Rollouts
 from es_lightning.grading.scorer import Grading
+from es_lightning.landscape.curvature.basis import MemoryBasis
 from es_lightning.landscape.curvature.curvature import Pairs, curvature
 from es_lightning.landscape.curvature.gradients import DenseObjective, HessianProduct, coordinates, direction
 from es_lightning.landscape.curvature.lanczos import inner, lanczos, norm
@@ -120,7 +121,9 @@ def test_pairs_through_the_engine_find_slope_and_curvature_of_the_model(opened: 
         rewards = outcome.rewards.numpy()
         pairs[sigma] = Pairs(rewards[::2], rewards[1::2], objective.values(), sigma)
     directions = [direction(parts.noise, 100 + k, objective.parameters) for k in range(12)]
-    along = coordinates([gradient], iter(directions))[:, 0]
+    basis = MemoryBasis()
+    basis.append(gradient)
+    along = coordinates(basis, 1, iter(directions))[:, 0]
     assert pairs[1e-4].slopes.mean(axis=1) == pytest.approx(along, abs=0.05 * along.std())
     square = inner(gradient, gradient)
     ratio = curvature(pairs[1e-4]).odd_ratio(square)

@@ -14,7 +14,16 @@ from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.basis import FileBasis, MemoryBasis
 from es_lightning.landscape.curvature.budget import SampledHessian, density_rows
 from es_lightning.landscape.curvature.es_hessian import ESHessian, start_weights, without_sampling
-from es_lightning.landscape.curvature.lanczos import Krylov, Operator, Spectrum, lanczos
+from es_lightning.landscape.curvature.lanczos import (
+    BLOCK,
+    MANY_BLOCKS,
+    Krylov,
+    Operator,
+    Spectrum,
+    inner,
+    inners,
+    lanczos,
+)
 
 
 def symmetric(eigenvalues: Array, seed: int = 0) -> Array:
@@ -218,3 +227,16 @@ def test_rewards_that_are_dealt_out_to_other_seeds_lose_the_symmetry() -> None:
 def test_too_few_seeds_have_no_participation_of_their_own() -> None:
     assert without_sampling(30.0, 30) == float("inf")
     assert without_sampling(7.5, 30) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, 3 * MANY_BLOCKS + 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inner_products_are_those_of_float64(size: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(size)
+    rows = torch.randn(3, size, generator=generator, dtype=dtype)
+    vector = torch.randn(size, generator=generator, dtype=dtype)
+    exact = (rows.double() @ vector.double()).tolist()
+    share = 1e-6 if dtype is torch.float32 else 1e-13
+    bound = share * float(rows.double().norm() * vector.double().norm())
+    assert inners(rows, vector) == pytest.approx(exact, abs=bound)
+    assert [inner(row, vector) for row in rows] == pytest.approx(exact, abs=bound)
