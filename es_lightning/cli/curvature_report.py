@@ -21,7 +21,7 @@ from es_lightning.landscape.curvature.budget import (
 from es_lightning.landscape.curvature.curvature import Curvature, Pairs, curvature
 from es_lightning.landscape.curvature.lanczos import Spectrum
 from es_lightning.landscape.curvature.settings import CurvatureSettings
-from es_lightning.landscape.curvature.truth import Truth
+from es_lightning.landscape.curvature.truth import Truth, squares_shared
 from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.reports import curvature_picture
 from es_lightning.system.files import replacing
@@ -229,6 +229,21 @@ def _of_eigenvalues(measured: Measured) -> str:
         f"{len(values)} Lanczos steps on true products: {len(sure)} eigenvalues have converged: {listed}. "
         f"Their squares are {share:.0%} of tr H^2 as the pairs have it at the smallest sigma. "
         f"The operator's asymmetry is {truth.krylov.asymmetry if truth.krylov else 0:.2g}."
+        f"{_shared(sure, found)}"
+    )
+
+
+def _shared(outermost: Array, found: Curvature) -> str:
+    """Say how many directions share the squared curvature, where eigenvalues of both signs are known."""
+    if not ((outermost > 0).any() and (outermost < 0).any() and np.isfinite(found.trace_square.high)):
+        return ""
+    square = found.trace_square
+    few, many = squares_shared(outermost, square.value)
+    least, most = squares_shared(outermost, square.low)[0], squares_shared(outermost, square.high)[1]
+    return (
+        "\n\nEigenvalues have both signs, and cancel in the signed participation ratio. Whatever the signs, "
+        f"(tr H^2)^2 / tr H^4 is {few:.3g} to {many:.3g} with this tr H^2, and {least:.3g} to {most:.3g} "
+        "within its interval: as many directions share the squared curvature."
     )
 
 

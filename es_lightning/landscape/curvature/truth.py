@@ -25,7 +25,7 @@ from es_lightning.system.files import replacing, to_json
 log = logging.getLogger(__name__)
 FILE, BASIS = "truth.json", "basis"
 CONVERGED = 0.1
-"""Of the largest Ritz value: residuals below are those of eigenvectors."""
+"""Of a Ritz value's size: with a smaller residual an eigenvalue is no further away than that."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Truth:
             return np.zeros(0), np.zeros(0, dtype=bool)
         values, _, _ = self.krylov.ritz
         order = np.argsort(-np.abs(values))
-        return values[order], self.krylov.residuals[order] <= CONVERGED * np.abs(values).max()
+        sizes = np.abs(values[order])
+        return values[order], np.asarray(self.krylov.residuals[order] <= CONVERGED * sizes)
 
     def along_top(self, count: int) -> Array:
         """Return eps^T u of each seed and the ``count`` Ritz vectors u of largest size, [K, count]."""
@@ -62,6 +63,22 @@ class Truth:
         values, _, vectors = self.krylov.ritz
         order = np.argsort(-np.abs(values))[:count]
         return np.asarray(self.coordinates @ vectors[:, order])
+
+
+def squares_shared(outermost: Array, trace_square: float) -> tuple[float, float]:
+    """Return bounds of (tr H^2)^2 / tr H^4, the number of directions that share the squared curvature.
+
+    Signs do not matter to it. With the outermost eigenvalues known, sum l^4 is at least theirs, and the rest
+    of tr H^2 adds at most b^2 times itself, where b bounds the size of all other eigenvalues.
+
+    Args:
+        outermost: eigenvalues from both ends inwards, [k], at least one of each sign.
+        trace_square: tr H^2.
+    """
+    known, square = float((outermost**4).sum()), max(trace_square, float((outermost**2).sum()))
+    inner_bound = max(np.abs(outermost[outermost * sign > 0]).min() for sign in (-1, 1))
+    most = known + inner_bound**2 * (square - float((outermost**2).sum()))
+    return square**2 / most, square**2 / known
 
 
 class TruthRun:
