@@ -28,7 +28,7 @@ from es_lightning.landscape.curvature.measured_pairs import PAIRS
 from es_lightning.landscape.curvature.remembered import Remembered
 from es_lightning.landscape.curvature.seed_space import SeedSpace
 from es_lightning.landscape.curvature.settings import CurvatureSettings
-from es_lightning.landscape.curvature.truth import Truth, TruthRun
+from es_lightning.landscape.curvature.truth import TRUTH, Truth, TruthRun
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probing.probe import Probe
 from es_lightning.landscape.probing.results import ProbeResults
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 DENSE = ["--data.objective", "log_likelihood"]
 """Gradients need an objective that has one."""
-TRUTH, REPORT = "truth", "report"
-"""Of the gradients and of the report, in the folder of the run."""
+REPORT = "report"
+"""The report's folder in that of the run."""
 
 
 def curvature(options: Namespace, arguments: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from es_lightning.landscape.curvature.measured_pairs import (
 from es_lightning.landscape.curvature.remembered import Remembered
 from es_lightning.landscape.curvature.seed_space import SeedSpace
 from es_lightning.landscape.curvature.settings import CurvatureSettings, DegenerateSettings
-from es_lightning.landscape.curvature.truth import Truth, TruthRun
+from es_lightning.landscape.curvature.truth import TRUTH, Truth, TruthRun, is_known
 from es_lightning.landscape.probing.input import found_problems, probed_problems
 from es_lightning.landscape.probing.probe import ProbeSettings
 from es_lightning.landscape.probing.results import ProbeResults
@@ -73,7 +73,8 @@ def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
         ]
         if not writes:  # gradients are computed by one rank
             return
-        truth = None if right is None else _truth(parts, centre, right, results, settings, folder)
+        folders = [options.probe / TRUTH, folder / TRUTH]  # a curvature run has taken the same steps
+        truth = None if right is None else _truth(parts, centre, right, results, settings, folders)
         write_report(results, sigmas, shared, truth, settings, folder / REPORT)
         asked = parts.config["trainer"].get("logger")
         with logging_to(loggers_for(asked, folder, "degenerate"), {}) as loggers:
@@ -169,11 +170,22 @@ def _truth(
     prompts: Sequence[Prompt],
     results: ProbeResults,
     settings: DegenerateSettings,
-    folder: Path,
+    folders: Sequence[Path],
 ) -> Truth:
-    """Gradient and Hessian vectors, and the coordinates of all seeds."""
+    """Gradient and Hessian vectors, and the coordinates of all seeds, from the first folder that has them.
+
+    Args:
+        parts: of the config.
+        centre: the base model.
+        prompts: with their right answers.
+        results: what is tested.
+        settings: of the tests.
+        folders: the last one keeps what none of them has.
+    """
     seeds = results.seeds
     about = {"base": parts.base.name, "noise": parts.noise.identity, "seeds": seeds}
     about |= {"prompts": [prompt.id for prompt in prompts], "task": parts.task.name}
-    run = TruthRun(DenseObjective(centre, prompts, parts.noise), parts.noise, seeds, folder / "truth", about)
+    known = [folder for folder in folders if is_known(folder, about, settings.hessian)]
+    folder = known[0] if known else folders[-1]
+    run = TruthRun(DenseObjective(centre, prompts, parts.noise), parts.noise, seeds, folder, about)
     return run.run(0, settings.hessian)

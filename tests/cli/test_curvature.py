@@ -106,6 +106,7 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
     [direction] = pd.read_csv(folder / "directions.csv").to_dict("records")
     assert direction["controls"] == 20
     assert direction["p_value"] <= 2 / 21
+    assert not (folder / "degenerate" / "truth").exists(), "the curvature run has taken the same steps"
     assert direction["deviations"] > 1
     assert len(pd.read_csv(folder / "controls.csv")) == 20
     assert (folder / "degenerate.png").stat().st_size > 1000
@@ -116,7 +117,7 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
 @pytest.mark.slow
 def test_the_pairs_of_a_curvature_run_are_tested_for_degenerate_updates(tmp_path: Path) -> None:
     config, folder = tmp_path / "tiny.yaml", tmp_path / "curvature"
-    section = "curvature: {sigmas: [0.001], pairs: 24, prompts: 6, products: 0, hessian: 0, rewards: %s}\n"
+    section = "curvature: {sigmas: [0.001], pairs: 24, prompts: 6, products: 0, hessian: 2, rewards: %s}\n"
     config.write_text(TINY + section % "true")
     run(["curvature", "-c", str(config), "--output", str(folder)])
     results, likely = ProbeResults.read(folder / "pairs"), folder / "degenerate" / "report"
@@ -124,6 +125,7 @@ def test_the_pairs_of_a_curvature_run_are_tested_for_degenerate_updates(tmp_path
     run([*dense, "--data.objective", "log_likelihood"])
     [direction] = pd.read_csv(likely / "directions.csv").to_dict("records")
     assert direction["p_value"] <= 2 / 21
+    assert not (folder / "degenerate" / "truth").exists(), "the curvature run has taken the same steps"
     changes = results.rewards(0.001)[0][:, :6] - results.centre[:6]
     regression = pd.read_csv(likely / "regression.csv")
     assert regression["members"].tolist() == [24, 24, 24], "pairs, and their odd and even parts"

@@ -23,7 +23,8 @@ from es_lightning.landscape.curvature.lanczos import Krylov, inner, lanczos
 from es_lightning.system.files import replacing, to_json
 
 log = logging.getLogger(__name__)
-FILE, BASIS = "truth.json", "basis"
+TRUTH, FILE, BASIS = "truth", "truth.json", "basis"
+"""The folder in a run's, the file in it, and the folder of vectors in it."""
 CONVERGED = 0.1
 """Of a Ritz value's size: with a smaller residual an eigenvalue is no further away than that."""
 
@@ -79,6 +80,17 @@ def squares_shared(outermost: Array, trace_square: float) -> tuple[float, float]
     inner_bound = max(np.abs(outermost[outermost * sign > 0]).min() for sign in (-1, 1))
     most = known + inner_bound**2 * (square - float((outermost**2).sum()))
     return square**2 / most, square**2 / known
+
+
+def is_known(folder: Path, about: Mapping[str, Any], steps: int) -> bool:
+    """Return whether a folder holds a truth, all of it, of the same settings and as many Lanczos steps."""
+    try:
+        state = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        same = state["about"] == json.loads(to_json(dict(about)))
+        taken = len(state["coordinates"][0]) if steps else 0
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
+    return same and taken == steps
 
 
 class TruthRun:
