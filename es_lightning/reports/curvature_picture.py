@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
+SMALLEST = 1e-3
+"""Of the largest eigenvalue, what is still drawn."""
 SHOWN = (
     ("odd_ratio", "Var(odd part) / ||g||²", 1.0),
     ("trace", "tr H (objective / weight²)", None),
@@ -155,7 +157,8 @@ def spectra(path: Path, rows: Rows, title: str) -> None:
 
     Args:
         path: PNG file to write; the rows are written beside it as CSV.
-        rows: per eigenvalue ``kind``, ``rank``, ``value`` and ``converged``.
+        rows: per eigenvalue ``kind``, ``rank``, ``value`` and ``converged``. Those that are nearly 0, as of
+            the bulk, are in the CSV alone.
         title: line above the picture.
     """
     figure, [axes] = sheet(title, height=3.9)
@@ -176,6 +179,9 @@ def spectra(path: Path, rows: Rows, title: str) -> None:
                     mfc=color if done else "white",
                 )
     axes.set_yscale("log")
+    sizes = [abs(row["value"]) for row in rows]
+    if max(sizes) > 0:
+        axes.set_ylim(bottom=max(min(sizes), SMALLEST * max(sizes)) / 1.5)
     axes.set_xlabel("rank by size (▲ positive, ▼ negative; filled: converged)")
     axes.set_ylabel("|eigenvalue| (nats / weight²)")
     axes.legend()
