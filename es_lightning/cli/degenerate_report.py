@@ -115,13 +115,17 @@ def _direction_row(sigma: float, found: SharedDirection) -> Row:
 
 def _said(row: Row) -> str:
     verdict = "share a direction" if row["p_value"] < 0.05 else "share no direction that is seen"
+    start = f"- sigma {row['sigma']:g}: the {row['improving']} improving candidates {verdict}. Their mean"
+    controls, chance = f"{row['controls']} directions of permuted rewards", f"p = {row['p_value']:.3f}"
+    if not row["member_deviation"]:
+        return (
+            f"{start} direction earns {row['gain']:+.4g}, and {controls} earn {row['control']:+.4g} on "
+            f"average, {chance}. No candidate changes what these prompts earn, so there is no unit to compare with."
+        )
     return (
-        f"- sigma {row['sigma']:g}: the {row['improving']} improving candidates {verdict}. Their mean "
-        f"direction "
-        f"earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations ({row['low']:.2f} to "
-        f"{row['high']:.2f}) above {row['controls']} directions of permuted rewards, p = "
-        f"{row['p_value']:.3f}; "
-        f"{row['expected']:.2f} would be all that the halves agree on."
+        f"{start} direction earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations "
+        f"({row['low']:.2f} to {row['high']:.2f}) above {controls}, {chance}; {row['expected']:.2f} would be "
+        "all that the halves agree on."
     )
 
 

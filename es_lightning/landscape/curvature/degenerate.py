@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import nan, pi, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +104,8 @@ class SharedDirection:
         improving: number K of members that improve on the prompts that choose.
         gain: change of the reward at the improving members' mean direction, on the other prompts.
         controls: changes at the controls' directions there, [C].
-        member_deviation: standard deviation of a member's change there.
+        member_deviation: standard deviation of a member's change there; 0 where no member changes anything,
+            as may be with few prompts that are right or wrong.
         expected: sqrt(2 / pi) rho sqrt(K) member_deviation, with rho the correlation of the members'
             changes on both halves; what the gain would be if all that the halves agree on were linear in
             the noise.
@@ -123,7 +124,9 @@ class SharedDirection:
 
     @property
     def deviations(self) -> float:
-        """The gain over the controls' mean, in standard deviations of a member."""
+        """The gain over the controls' mean, in standard deviations of a member; nan where these are 0."""
+        if not self.member_deviation:
+            return nan
         return float((self.gain - self.controls.mean()) / self.member_deviation)
 
     @property
@@ -131,6 +134,8 @@ class SharedDirection:
         """95 % interval of ``deviations``: by the spread of the controls, Student's t."""
         from scipy.stats import t
 
+        if not self.member_deviation:
+            return nan, nan
         count = len(self.controls)
         error = self.controls.std(ddof=1) * sqrt(1 + 1 / count) / self.member_deviation
         half = float(t.ppf(0.975, count - 1)) * error
@@ -192,7 +197,7 @@ def shared_direction(
     drawn = [generator.permutation(improves) for _ in range(controls)]
     gains = [reward(mean_direction(each, signs, sigma)) for each in (improves, *drawn)]
     deviation = float(on_score.std(ddof=1))
-    agreement = float(np.corrcoef(on_choice, on_score)[0, 1])
+    agreement = float(np.corrcoef(on_choice, on_score)[0, 1]) if deviation else 0.0
     return SharedDirection(
         improving=count,
         gain=gains[0],

@@ -126,3 +126,12 @@ def test_a_plateau_shares_nothing() -> None:
 def test_what_cannot_be_tested_is_refused(on_choice: float, controls: int, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         shared_direction(np.full(8, on_choice), np.ones(8), np.ones(8), 0.1, lambda _: 0.0, controls)
+
+
+@pytest.mark.filterwarnings("error")
+def test_members_that_change_nothing_on_the_scoring_prompts_give_no_unit() -> None:
+    on_choice = np.array([1.0, 1.0, 0.0, -1.0] * 5)
+    found = shared_direction(on_choice, np.zeros(20), np.ones(20), 0.1, lambda weights: float(weights[0]))
+    assert (found.member_deviation, found.expected) == (0, 0)
+    assert np.isnan([found.deviations, *found.interval]).all()
+    assert 1 / 21 <= found.p_value <= 1
