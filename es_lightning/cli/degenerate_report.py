@@ -120,7 +120,8 @@ def _said(row: Row) -> str:
     if not row["member_deviation"]:
         return (
             f"{start} direction earns {row['gain']:+.4g}, and {controls} earn {row['control']:+.4g} on "
-            f"average, {chance}. No candidate changes what these prompts earn, so there is no unit to compare with."
+            f"average, {chance}. No candidate changes what these prompts earn, so there is no unit to "
+            "compare with."
         )
     return (
         f"{start} direction earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations "
