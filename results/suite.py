@@ -17,7 +17,7 @@ log = logging.getLogger("results")
 HERE = Path(os.path.relpath(Path(__file__).parent))  # so that commands are as they are typed
 BASELINES = ("grpo", "dr_grpo")
 FILES = ("config.yaml", "journal.jsonl", "updates.jsonl", "evaluations.jsonl")
-ANALYSIS = ("analysis.csv", "analysis.jsonl", "analysis.json")
+ANALYSIS = ("analysis.csv", "analysis.json")
 
 
 @dataclass(frozen=True)
