@@ -121,7 +121,7 @@ bench-all: model ## Run every benchmark
 
 results: model ## Run what is missing behind docs/results.md; takes hours, and goes on where it was stopped
 	$(BIN)/python -m results.run $(ARGS)
-	$(BIN)/python -m results.long_runs
+	$(if $(ARGS),,$(BIN)/python -m results.long_runs)
 
 reproduce-gpu: model ## Say what the same table costs for Qwen2.5-1.5B and 3B; ARGS=--go runs it, on GPUs
 	@$(BIN)/python -m results.reproduce_gpu $(ARGS)

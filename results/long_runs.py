@@ -11,6 +11,7 @@ its files are kept in results/runs/NAME.
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy as np
 from es_lightning.cli.console import quiet
 from es_lightning.journal.evaluations import read_evaluations
 from results.suite import HERE, keep, run_command
+
+log = logging.getLogger("results")
 
 GENERATIONS, SEED = 200, 0
 POPULATIONS, BRANCHES = (4, 16), ("shuffled", "annealed")
@@ -48,6 +51,7 @@ def fit(name: str, population: int, *more: str) -> Path:
     """Run a fit that is missing, or go on with it, and return the folder of its files."""
     folder, kept = WORK / name, KEPT / name
     if ended(name):
+        log.info("%-24s ended", name)
         return kept
     begun = ["--ckpt_path", "last"] if (folder / "journal.jsonl").exists() else []
     settings = ["--model.population", str(population), "--trainer.default_root_dir", str(folder)]
@@ -61,6 +65,7 @@ def branch(population: int, kept: Path, kind: str) -> None:
     """Run what is missing of a branch from the peak of a run."""
     name, peak = f"long-{population}-{kind}", peak_of(kept)
     if ended(name):  # its start need not be made again
+        log.info("%-24s ended", name)
         return
     left = GENERATIONS - peak
     start = WORK / f"long-{population}-peak"
