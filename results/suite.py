@@ -18,6 +18,7 @@ HERE = Path(os.path.relpath(Path(__file__).parent))  # so that commands are as t
 BASELINES = ("grpo", "dr_grpo")
 FILES = ("config.yaml", "journal.jsonl", "updates.jsonl", "evaluations.jsonl")
 ANALYSIS = ("analysis.csv", "analysis.json")
+MEASURED = "analysis.jsonl"
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,15 @@ class Run:
         return ["fit", *files, *seed, *self.suite.overrides.get("fit", ()), *begun]
 
     def analysis(self) -> list[str]:
-        """Return the arguments that measure its final model beside its base."""
+        """Return the arguments that measure its final model beside its base.
+
+        The base is measured once per task: analyses of further runs take that from the first.
+        """
         files = [*self.suite.files(f"tasks/{self.task}"), "-c", str(self.suite.forgetting)]
-        return ["analyze", str(self.folder), *files, "--output", str(self.folder)]
+        others = sorted(self.suite.work.glob(f"{self.task}-*"))
+        ended = [each for each in others if all((each / name).exists() for name in (MEASURED, ANALYSIS[-1]))]
+        known = ["--base_from", str(ended[0])] if ended else []
+        return ["analyze", str(self.folder), *files, "--output", str(self.folder), *known]
 
     def commands(self) -> list[list[str]]:
         """Return what is left to do."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from es_lightning.errors import UsageError
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -17,6 +19,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options of TRL by method: GRPO (arXiv 2402.03300), Dr. GRPO (2503.20783: no division by the standard
 deviation nor by the length), DAPO (2503.14476: token-level loss, a higher upper clip), RLOO (2402.14740)."""
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class BaselineSettings:
         passes: optimizer steps on the same completions.
         minibatch: completions of one backward pass; the gradient of an update is their mean.
         max_grad_norm: gradients of a larger norm are scaled down.
+        precision: of the matrix products of samples and gradients, ``float32`` or ``bfloat16``; ``auto`` is
+            that of the engine, so that ES and its baselines compute alike. Weights, gradients and the
+            optimizer's moments stay float32.
         evaluate_every: updates between two validations.
         seed: of the samples.
 
@@ -53,6 +59,7 @@ class BaselineSettings:
     passes: int = 1
     minibatch: int = 16
     max_grad_norm: float = 1.0
+    precision: str = "auto"
     evaluate_every: int = 10
     seed: int = 0
 
@@ -60,6 +67,8 @@ class BaselineSettings:
         """Refuse what TRL could not train with."""
         if self.method not in METHODS:
             raise UsageError(f"baseline.method is {self.method}: give one of {', '.join(METHODS)}.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"baseline.precision is {self.precision}: give one of {', '.join(PRECISIONS)}.")
         for name, least in (
             ("updates", 1),
             ("group", 2),
@@ -92,15 +101,19 @@ class BaselineSettings:
                 f"completions of an update ({prompts} prompts, {self.group} each): give {near}, for example."
             )
 
-    def options(self, prompts: int, max_tokens: int) -> dict[str, Any]:
+    def options(self, prompts: int, max_tokens: int, engine: torch.dtype) -> dict[str, Any]:
         """Return the arguments of TRL's config.
 
         Args:
             prompts: of an update.
             max_tokens: most new tokens of a completion.
+            engine: what the engine that evaluates computes in. Beside float16, ``auto`` is float32: its
+                gradients would need a loss scale.
         """
+        halved = self.precision == "bfloat16" or (self.precision == "auto" and engine == torch.bfloat16)
         return {
             **METHODS[self.method],
+            "bf16": halved,
             "max_steps": self.updates * self.passes,
             "num_iterations": self.passes,
             "num_generations": self.group,

@@ -112,14 +112,14 @@ class PolicyTraining:
 
     def _job(self) -> dict[str, Any]:
         parts, settings = self.parts, self.settings
-        max_tokens = parts.rollouts.sampling.max_tokens
+        max_tokens, engine = parts.rollouts.sampling.max_tokens, parts.rollouts.engine.dtype
         return {
             "base": str(parts.base.folder),
             "trust_remote_code": parts.base.trust_remote_code,
             "texts": self.texts,
             "updates": self.batches,
             "method": settings.method,
-            "options": settings.options(parts.data.batch_size, max_tokens),
+            "options": settings.options(parts.data.batch_size, max_tokens, engine),
             "evaluate_every": settings.evaluate_every,
             "folder": str(self.folder),
             "device": parts.device.type,

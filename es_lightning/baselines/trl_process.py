@@ -90,7 +90,6 @@ def train(job: dict[str, Any], parent: Parent) -> None:
         args=config(
             output_dir=str(Path(job["folder"]) / "trl"),
             use_cpu=job["device"] == "cpu",
-            bf16=False,
             gradient_checkpointing=False,
             logging_steps=1,
             save_strategy="no",

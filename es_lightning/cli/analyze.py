@@ -65,9 +65,9 @@ def analyze(options: Namespace, arguments: Sequence[str]) -> None:
             until_end.callback(hold(folder, "--output"))
             until_end.callback(rmtree, scratch, ignore_errors=True)
         [tuned] = open_centres([options.tuned], parts.base, scratch, ranks)
-        found = BesideBase(parts, tuned, sections["analyze"], options.split, folder / MEASURED).run(
-            _tell if ranks.rank == 0 else None
-        )
+        known = options.base_from and options.base_from / MEASURED
+        beside = BesideBase(parts, tuned, sections["analyze"], options.split, folder / MEASURED, known)
+        found = beside.run(_tell if ranks.rank == 0 else None)
         if ranks.rank:
             return
         about = {

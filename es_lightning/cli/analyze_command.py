@@ -59,7 +59,10 @@ def analyze_parser() -> FitOptionsParser:
         "Both models get the same problems. An analysis that was stopped goes on if it is started again.",
         ANALYZE_SECTION,
     )
-    parser.usage = "es-lightning analyze MODEL -c FILE [--base MODEL] [--split NAME] [--output FOLDER]"
+    parser.usage = (
+        "es-lightning analyze MODEL -c FILE [--base MODEL] [--base_from FOLDER] [--split NAME] "
+        "[--output FOLDER]"
+    )
     parser.option(
         "--tuned",
         metavar="MODEL",
@@ -67,6 +70,12 @@ def analyze_parser() -> FitOptionsParser:
         "stand first",
     )
     parser.option("--base", metavar="MODEL", help="what it was tuned from (model.base of the config)")
+    parser.option(
+        "--base_from",
+        type=Path,
+        metavar="FOLDER",
+        help="an analysis of another model with the same settings; its measurements of the base are taken",
+    )
     parser.option("--split", choices=("val", "test"), default="test", help="problems of the task (test)")
     parser.option("--output", type=Path, help="folder of table and numbers (runs/analysis-NAME)")
     return parser

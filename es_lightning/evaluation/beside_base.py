@@ -48,13 +48,21 @@ class BesideBase:
         settings: what is measured beside the rewards of the config's task.
         split: ``val`` or ``test`` of that task.
         path: file of JSON lines for what was measured.
+        base_from: such a file of another model, with the same settings: what it says of the base is taken
+            and not measured again; None measures it.
 
     Raises:
-        UsageError: there are no problems, one is too long, or the file belongs to another analysis.
+        UsageError: there are no problems, one is too long, or a file belongs to another analysis.
     """
 
     def __init__(
-        self, parts: Parts, tuned: TunedModel, settings: AnalyzeSettings, split: str, path: Path
+        self,
+        parts: Parts,
+        tuned: TunedModel,
+        settings: AnalyzeSettings,
+        split: str,
+        path: Path,
+        base_from: Path | None = None,
     ) -> None:
         self.parts, self.tuned, self.settings, self.split = parts, tuned, settings, split
         self.prior = settings.prior_tasks()
@@ -65,6 +73,16 @@ class BesideBase:
         self._lines = KeptLines(path, KEY, self._settings(), _is_row, parts.ranks)
         self._holds_tuned = False
         self._known: dict[str, Any] = {row["what"]: row["found"] for row in self._lines.rows}
+        if base_from is not None:
+            self._take_base(base_from)
+
+    def _take_base(self, path: Path) -> None:
+        """Keep another analysis' measurements that are of the base model alone."""
+        for row in self._lines.borrowed(path, "--base_from", free="model"):
+            what = row["what"]
+            is_of_base = what.startswith(f"{BASE}/") and what != f"{BASE}/{DIVERGENCES[BASE]}"
+            if is_of_base and what not in self._known:
+                self._keep(what, row["found"])
 
     def _asked(self) -> list[Prompt]:
         """Return the encoded prompts for the divergence; none if nothing is generated for any problem."""

@@ -115,6 +115,25 @@ def test_a_policy_learns_what_it_must(method: str, config: str, tmp_path: Path) 
 
 @needs_trl
 @pytest.mark.slow
+def test_in_bfloat16_a_policy_learns_as_well_and_its_weights_stay_float32(
+    config: str, tmp_path: Path
+) -> None:
+    options = ["--baseline.updates", "30", "--baseline.group", "16", "--baseline.minibatch", "32"]
+    options += ["--baseline.lr", "0.01", "--baseline.evaluate_every", "30"]
+    for precision in ("float32", "bfloat16"):
+        main(["baseline", "-c", config, *options, "--baseline.precision", precision, "--output", precision])
+    full, half = (rows(tmp_path / precision) for precision in ("float32", "bfloat16"))
+    assert half[2]["train/grad_norm"] == pytest.approx(full[2]["train/grad_norm"], rel=0.05)
+    assert half[2]["train/grad_norm"] != full[2]["train/grad_norm"]
+    summary = json.loads((tmp_path / "bfloat16" / "summary.json").read_text())
+    assert summary["held_out_after"] > summary["held_out_before"]
+    trained = load_file(tmp_path / "bfloat16" / "model" / "model.safetensors")
+    finer = [not torch.equal(value, value.bfloat16().float()) for value in trained.values()]
+    assert sum(finer) > len(finer) / 2
+
+
+@needs_trl
+@pytest.mark.slow
 def test_a_folder_with_a_baseline_is_not_overwritten_by_mistake(
     config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +152,7 @@ def test_a_folder_with_a_baseline_is_not_overwritten_by_mistake(
     ("changes", "message"),
     [
         ({"method": "ppo"}, "grpo, dr_grpo, dapo, rloo"),
+        ({"precision": "float16"}, "auto, float32, bfloat16"),
         ({"updates": 0}, "baseline.updates is 0"),
         ({"group": 1}, "at least 2"),
         ({"lr": 0.0}, "baseline.lr is 0.0"),
@@ -150,6 +170,23 @@ def test_a_minibatch_that_does_not_divide_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="the 32 completions of an update .4 prompts, 8 each.: give 8"):
         BaselineSettings(minibatch=12).check_batch(4)
     BaselineSettings(minibatch=16).check_batch(4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "engine", "halved"),
+    [
+        ("auto", torch.bfloat16, True),
+        ("auto", torch.float32, False),
+        ("auto", torch.float16, False),
+        ("bfloat16", torch.float32, True),
+        ("float32", torch.bfloat16, False),
+    ],
+)
+def test_gradients_have_the_precision_of_the_engine_unless_told(
+    precision: str, engine: torch.dtype, halved: bool
+) -> None:
+    options = BaselineSettings(precision=precision).options(prompts=4, max_tokens=8, engine=engine)
+    assert options["bf16"] is halved
 
 
 def test_trl_that_is_missing_or_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:

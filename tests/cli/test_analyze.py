@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from es_lightning.cli import main
 from es_lightning.cli.analyze import _checksum_of_run, _logged_in, short_name
+from es_lightning.evaluation.beside_base import BesideBase
 from es_lightning.evaluation.parts import Parts
 from es_lightning.models import BaseModel
 
@@ -127,6 +128,30 @@ def test_every_number_is_that_of_the_two_models(
     monkeypatch.setattr(Parts, "start", lambda *_: pytest.fail("nothing is left to measure"))
     analyze(root, tmp_path)
     assert json.loads((tmp_path / "analysis.json").read_text()) == told
+
+    # A second model takes what is known of the base from the first one's folder.
+    shutil.copytree(root / "mine" / "model", tmp_path / "other")
+    [file] = (tmp_path / "other").glob("*.safetensors")
+    halved = {name: tensor / 2 if name == FROZEN else tensor for name, tensor in load_file(file).items()}
+    save_file(halved, file, metadata={"format": "pt"})
+    other, taken = [str(tmp_path / "other"), *given(root, tmp_path / "b")[1:]], []
+    monkeypatch.undo()
+    measure = BesideBase._measured
+    monkeypatch.setattr(
+        BesideBase, "_measured", lambda self, what, how: taken.append(what) or measure(self, what, how)
+    )
+    main(["analyze", *other, "--base_from", str(tmp_path)])
+    assert [what for what in taken if what.startswith("base/")] == ["base/kl_tuned_base"]
+    [alone] = [json.loads((tmp_path / "b" / "analysis.json").read_text())]
+    main(["analyze", *other[:-1], str(tmp_path / "c")])
+    assert alone == json.loads((tmp_path / "c" / "analysis.json").read_text())
+    other[-1] = str(tmp_path / "d")
+    assert "holds no analysis: give another --base_from" in refused(
+        [*other, "--base_from", str(root)], capsys
+    )
+    assert "--base_from, or the old value" in refused(
+        [*other, "--base_from", str(tmp_path), "--analyze.kl_seed", "1"], capsys
+    )
 
     # A line that is none, and other settings, are refused.
     (tmp_path / "analysis.jsonl").write_bytes(whole + b'{"what":"tuned/prior/x","found":{"rewards":[]}}\n')
