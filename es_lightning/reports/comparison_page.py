@@ -49,7 +49,9 @@ def page(found: Comparison, tables: Sequence[Table], pictures: Sequence[Drawn], 
             lines=lines(found),
             flags=flags(found),
             method=method(found, kl_limit),
-            figures=[(each.title, address(each.svg), address(each.dark_svg)) for each in pictures],
+            figures=[
+                (each.title, each.width, address(each.svg), address(each.dark_svg)) for each in pictures
+            ],
             tables=tables,
             samples=[
                 (

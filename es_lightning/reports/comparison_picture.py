@@ -73,7 +73,7 @@ class Picture:
     def drawn(self) -> Drawn:
         """Draw it in both themes."""
         light, dark = self._saved(LIGHT, "svg", "png"), self._saved(DARK, "svg")
-        return Drawn(self.name, self.title, light["svg"], light["png"], dark["svg"])
+        return Drawn(self.name, self.title, self.size[0], light["svg"], light["png"], dark["svg"])
 
     def _saved(self, theme: Theme, *kinds: str) -> dict[str, bytes]:
         from matplotlib.figure import Figure
@@ -95,6 +95,7 @@ class Drawn:
     Args:
         name: of the files.
         title: what the picture shows.
+        width: inches.
         svg: for light pages.
         png: for light pages.
         dark_svg: for dark pages.
@@ -102,6 +103,7 @@ class Drawn:
 
     name: str
     title: str
+    width: float
     svg: bytes
     png: bytes
     dark_svg: bytes

@@ -90,7 +90,8 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
         rows.append(row)
     notes = [
         f"The budget is {number(at.budget)} {unit}: the least that a run had spent at its last {held_out} "
-        f"evaluation. A run counts with its last {held_out} evaluation at or before it."
+        f"evaluation. A run counts with its last {held_out} evaluation at or before it.",
+        *_paired(at.reached),
     ]
     if has_test:
         notes.append("A test reward is there where all runs of an arm were tested at that very update.")
@@ -113,7 +114,7 @@ def end_table(found: Comparison) -> Table:
     ]
     note = f"The last {SPLITS[split]} evaluation of each run. Runs have not cost the same here."
     columns = [*head, *(UNITS[axis] for axis in (*AXES, UPDATES))]
-    return Table("At the end of each run", columns, rows, [note])
+    return Table("At the end of each run", columns, rows, [note, *_paired(ends)])
 
 
 def stability_table(found: Comparison) -> Table:
@@ -234,11 +235,15 @@ def _versus(difference: Difference | None) -> list[str]:
     if difference is None:
         return [NONE] * 3
     errors = (difference.problems_error, difference.seeds_error)
-    of = (f"{difference.problems} problems", f"{difference.seeds[0]} and {difference.seeds[1]} seeds")
-    told = [
-        f"{error:.3g} ({what})" if isfinite(error) else NONE for error, what in zip(errors, of, strict=True)
-    ]
+    told = [f"{error:.3g}" if isfinite(error) else NONE for error in errors]
     return [signed(difference.estimate), *told]
+
+
+def _paired(rows: Sequence[Reached]) -> list[str]:
+    """Say over how many problems differences are paired."""
+    problems = {each.versus.problems for each in rows if each.versus is not None}
+    counts = " or ".join(f"{count:,}" for count in sorted(problems))
+    return [f"Differences are paired over {counts} problems."] if problems else []
 
 
 def signed(estimate: Estimate) -> str:
