@@ -85,7 +85,7 @@ class ModelLandscape:
         """Return the members' rewards, [members, P].
 
         Raises:
-            DivergenceError: a member's log-probabilities are not finite; the message names the option.
+            DivergenceError: a member's log-probabilities are not finite.
         """
         parts = self.parts
         asked = (self.model, members, parts.noise, sigma, self.prompts)
@@ -94,7 +94,7 @@ class ModelLandscape:
         except DivergenceError as error:
             raise DivergenceError(
                 f"sigma {sigma:g} gives weights whose log-probabilities are not finite: leave it out of "
-                "probe.sigmas, and give another --output."
+                "the sigmas, and give another --output."
             ) from error
         return np.asarray(outcome.rewards.double().numpy())
 
