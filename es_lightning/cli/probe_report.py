@@ -14,7 +14,13 @@ from es_lightning.landscape.probing.input import probe_tables
 from es_lightning.landscape.probing.protocols import protocol_rows
 from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
-from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
+from es_lightning.landscape.probing.summary import (
+    ProbeTable,
+    SigmaSummary,
+    offset_of,
+    offset_words,
+    summarise,
+)
 from es_lightning.reports import probe_picture
 from es_lightning.reports.probe_table import models_markdown, probe_markdown
 from es_lightning.system.files import replacing
@@ -121,8 +127,10 @@ def write_report(
         folder / "changes.png", change_rows(summaries), shares, f"Changes of the reward, {about}"
     )
     probe_picture.improving(folder / "sigmas.png", rows, f"Which candidates improve, {about}")
-    text = probe_markdown(rows, {summary.sigma: list(summary.verdict()) for summary in summaries})
-    _write(folder, text, loggers, _metrics(rows))
+    offset = offset_of(summaries, table.pairs)
+    verdicts = {summary.sigma: list(summary.verdict()) for summary in summaries}
+    text = probe_markdown(rows, verdicts, offset_words(offset))
+    _write(folder, text, loggers, _metrics(rows) | ({} if offset is None else {"probe/offset": offset.value}))
     return summaries
 
 

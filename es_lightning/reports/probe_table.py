@@ -9,12 +9,13 @@ Rows = Sequence[Mapping[str, Any]]
 UNKNOWN = "-"
 
 
-def probe_markdown(rows: Rows, verdicts: Mapping[float, Sequence[str]]) -> str:
+def probe_markdown(rows: Rows, verdicts: Mapping[float, Sequence[str]], note: str = "") -> str:
     """Write what a probe found, one line per sigma, and below it the verdict on each.
 
     Args:
         rows: per sigma the columns of ``sigma_rows`` of the landscape.
         verdicts: sentences by sigma.
+        note: a sentence on all of them.
     """
     first = rows[0]
     headroom = "" if first["headroom"] is None else f", {first['headroom']:.4f} below the most"
@@ -26,8 +27,8 @@ def probe_markdown(rows: Rows, verdicts: Mapping[float, Sequence[str]]) -> str:
         "brackets and +- are 95 % intervals."
     )
     told = "\n".join(f"- sigma {sigma:g}: {'; '.join(words)}." for sigma, words in verdicts.items())
-    tables = "\n\n".join([_changes(rows), _best(rows), _sizes(rows)])
-    return f"# Probe of {first['name']}\n\n{about}\n\n{tables}\n\n{told}\n"
+    parts = [about, _changes(rows), _best(rows), _sizes(rows), told, *([note] if note else [])]
+    return "\n\n".join([f"# Probe of {first['name']}", *parts]) + "\n"
 
 
 def _changes(rows: Rows) -> str:

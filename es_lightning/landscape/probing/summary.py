@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.statistics.best_curve import BestCurve, best_curve, largest_size
 from es_lightning.landscape.statistics.best_of import headroom
+from es_lightning.landscape.statistics.centre_offset import centre_offset
 from es_lightning.landscape.statistics.change_statistics import (
     ChangeStatistics,
     change_statistics,
@@ -124,6 +125,32 @@ class SigmaSummary:
         if held_out.high[at] < 0:
             return f"{words}{seen}: a loss"
         return f"{words}{seen}: no gain is shown"
+
+
+def offset_of(summaries: Sequence[SigmaSummary], pairs: bool) -> Estimate | None:
+    """Extrapolate the mean change to sigma 0, from the two smallest sigmas; None of one sigma.
+
+    Args:
+        summaries: of the sigmas of a probe, in ascending order.
+        pairs: whether candidates 2k and 2k + 1 have the same noise with opposite signs.
+    """
+    if len(summaries) < 2:
+        return None
+    near, far = summaries[:2]
+    return centre_offset(near.changes, far.changes, near.sigma / far.sigma, 2 if pairs else 1)
+
+
+def offset_words(offset: Estimate | None) -> str:
+    """Say what it means that the mean change does not vanish with sigma; nothing where it may."""
+    if offset is None or not (offset.low > 0 or offset.high < 0):
+        return ""
+    better = "more" if offset.value > 0 else "less"
+    return (
+        f"Extrapolated to sigma 0, candidates earn {abs(offset.value):.4f} {better} than the centre "
+        f"({offset.low:+.4f} to {offset.high:+.4f}), where a smooth reward would not change at all: some "
+        "answers tip at any touch, and the centre has one of several. Mean change and p(improve) of every "
+        "sigma are shifted by that, so compare sigmas with each other."
+    )
 
 
 def shown_size(held_out: HeldOutGain) -> int:

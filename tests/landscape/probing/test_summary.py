@@ -6,7 +6,7 @@ import pytest
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.protocols import CHOSEN, FIXED, protocol_rows
 from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
-from es_lightning.landscape.probing.summary import ProbeTable, summarise
+from es_lightning.landscape.probing.summary import ProbeTable, offset_of, offset_words, summarise
 
 SHAPE = (2, 120, 32)  # batches, candidates, prompts
 
@@ -47,6 +47,20 @@ def test_noise_is_no_gain() -> None:
     (found,) = summarise(table(only=noise(0)))
     assert found.curve.low[29] > 0, "on the prompts that chose it, the best of 30 gains"
     assert list(found.verdict())[1].endswith(": no gain is shown")
+
+
+def test_a_centre_that_is_not_like_its_neighbours_is_told() -> None:
+    tipped = [(np.random.default_rng(seed).random(SHAPE) < 0.1).astype(float) for seed in (5, 6)]
+    offset = offset_of(summarise(table(small=tipped[0], large=tipped[1])), pairs=False)
+    assert offset is not None
+    assert offset.low < 0.1 < offset.high
+    words = offset_words(offset)
+    assert words.startswith("Extrapolated to sigma 0, candidates earn 0.1")
+    assert " more than the centre (+0.0" in words
+    smooth = summarise(table(small=linear(), large=2 * linear()))
+    assert offset_words(offset_of(smooth, pairs=False)) == ""
+    assert offset_of(smooth[:1], pairs=False) is None
+    assert offset_words(None) == ""
 
 
 def test_a_plateau_is_told() -> None:
