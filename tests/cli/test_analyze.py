@@ -129,30 +129,6 @@ def test_every_number_is_that_of_the_two_models(
     analyze(root, tmp_path)
     assert json.loads((tmp_path / "analysis.json").read_text()) == told
 
-    # A second model takes what is known of the base from the first one's folder.
-    shutil.copytree(root / "mine" / "model", tmp_path / "other")
-    [file] = (tmp_path / "other").glob("*.safetensors")
-    halved = {name: tensor / 2 if name == FROZEN else tensor for name, tensor in load_file(file).items()}
-    save_file(halved, file, metadata={"format": "pt"})
-    other, taken = [str(tmp_path / "other"), *given(root, tmp_path / "b")[1:]], []
-    monkeypatch.undo()
-    measure = BesideBase._measured
-    monkeypatch.setattr(
-        BesideBase, "_measured", lambda self, what, how: taken.append(what) or measure(self, what, how)
-    )
-    main(["analyze", *other, "--base_from", str(tmp_path)])
-    assert [what for what in taken if what.startswith("base/")] == ["base/kl_tuned_base"]
-    [alone] = [json.loads((tmp_path / "b" / "analysis.json").read_text())]
-    main(["analyze", *other[:-1], str(tmp_path / "c")])
-    assert alone == json.loads((tmp_path / "c" / "analysis.json").read_text())
-    other[-1] = str(tmp_path / "d")
-    assert "holds no analysis: give another --base_from" in refused(
-        [*other, "--base_from", str(root)], capsys
-    )
-    assert "--base_from, or the old value" in refused(
-        [*other, "--base_from", str(tmp_path), "--analyze.kl_seed", "1"], capsys
-    )
-
     # A line that is none, and other settings, are refused.
     (tmp_path / "analysis.jsonl").write_bytes(whole + b'{"what":"tuned/prior/x","found":{"rewards":[]}}\n')
     assert f"is damaged in line {len(lines) + 2}" in refused(given(root, tmp_path), capsys)
@@ -161,6 +137,38 @@ def test_every_number_is_that_of_the_two_models(
     assert "holds an analysis with other settings: kl was" in refused(
         [*given(root, tmp_path), *options], capsys
     )
+
+
+@pytest.mark.slow
+def test_a_second_model_takes_what_is_known_of_the_base(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyze(root, tmp_path / "first")
+    shutil.copytree(root / "mine" / "model", tmp_path / "other")
+    [file] = (tmp_path / "other").glob("*.safetensors")
+    halved = {name: tensor / 2 if name == FROZEN else tensor for name, tensor in load_file(file).items()}
+    save_file(halved, file, metadata={"format": "pt"})
+
+    def other(output: str, *options: str) -> list[str]:
+        return [str(tmp_path / "other"), *given(root, tmp_path / output)[1:], *options]
+
+    measure, measured = BesideBase._measured, list[str]()
+    monkeypatch.setattr(
+        BesideBase, "_measured", lambda self, what, how: measured.append(what) or measure(self, what, how)
+    )
+    known = ["--base_from", str(tmp_path / "first")]
+    main(["analyze", *other("taken", *known)])
+    assert [what for what in measured if what.startswith("base/")] == ["base/kl_tuned_base"]
+    main(["analyze", *other("alone")])
+    taken, alone = (
+        json.loads((tmp_path / each / "analysis.json").read_text()) for each in ("taken", "alone")
+    )
+    assert taken == alone
+    no_analysis = refused(other("none", "--base_from", str(root)), capsys)
+    assert "holds no analysis: give another --base_from" in no_analysis
+    other_settings = refused(other("none", *known, "--analyze.kl_seed", "1"), capsys)
+    assert "--base_from, or the old value" in other_settings
+    assert not (tmp_path / "none" / "analysis.jsonl").exists(), "it can be given again with other settings"
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_the_centre_goes_through_the_same_batch_as_candidates(adapters: ModelLan
     assert rewards.tolist() == list(plain.rewards)
 
 
-def test_weights_that_diverge_name_the_option(adapters: ModelLandscape) -> None:
+def test_weights_that_diverge_name_the_sigma(adapters: ModelLandscape) -> None:
     members = SETTINGS.batch(0)[:2]
     with pytest.raises(DivergenceError, match=r"sigma 1e\+30 .* leave it out of the sigmas"):
         adapters.members(members, 1e30)
