@@ -45,9 +45,14 @@ class SweepVerdict:
     between: tuple[int, int]
 
     @property
+    def is_beyond_chance(self) -> bool:
+        """Whether some directions are better than others beyond chance: p below 0.05."""
+        return self.p_value < 0.05
+
+    @property
     def is_significant(self) -> bool:
-        """Whether some directions are better than others beyond chance: p below 0.05, best score above 0."""
-        return self.p_value < 0.05 and self.scores[self.best] > 0
+        """Whether they are, and the best score is above 0."""
+        return self.is_beyond_chance and self.scores[self.best] > 0
 
 
 def score(rewards: Tensor, batch: int, groups: Sequence[str] = ()) -> Tensor:

@@ -63,6 +63,7 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
         if writes:
             until_end.callback(hold(folder, "--output"))
         dense = settings.choose(parts.data.prompts("train"))
+        settings.probe().check_begun(folder / PAIRS)
         prompts = dense + (replies(parts, dense) if settings.rewards else [])
         prompts = parts.rollouts.reserve(parts.base, prompts, None, False)
         centre = parts.start(min(2 * settings.pairs, members_at_once(parts)))

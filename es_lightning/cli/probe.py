@@ -45,6 +45,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
         if writes:
             until_end.callback(hold(folder, "--output"))
         problems = settings.choose(parts.data.prompts(settings.split))
+        settings.check_begun(folder)
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         if len(prompts) < len(problems):
             raise UsageError(

@@ -21,6 +21,7 @@ from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
 from es_lightning.landscape.probing.results import ProbeResults
+from es_lightning.landscape.steps.gain import Estimate
 from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_rows import gain_rows, population_rows, sigma_rows
 from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise
@@ -81,6 +82,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         if writes:
             until_end.callback(hold(folder, "--output"))
         problems = settings.choose(parts.data.prompts(settings.split))
+        settings.check_begun(folder)
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         centre = parts.start(min(settings.members, members_at_once(parts)))
         told = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
@@ -207,8 +209,9 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
         advice: the map.
         now: what the config has.
     """
+    luck = _luck(advice)
     if advice.doubt:
-        return [f"tune-step: {advice.doubt}"]
+        return [f"tune-step: {advice.doubt}", *luck]
     first, last = (advice.estimates.sigmas[at] for at in advice.sweep.between)
     curve, score = advice.curve, advice.sweep.scores[advice.sweep.best]
     best, largest, gain = curve.best_lr, curve.largest_lr, curve.best_gain
@@ -221,7 +224,20 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
         f"Beyond lr {'at least ' if curve.gains_at_edge else ''}{largest.value:.2g} it gains nothing; the "
         f"config has {now.lr:.2g}.",
     ]
-    return [*words, *(_doubling(advice, size) for size in dict.fromkeys((now.population, advice.population)))]
+    sizes = dict.fromkeys((now.population, advice.population))
+    return [*words, *luck, *(_doubling(advice, size) for size in sizes)]
+
+
+def _luck(advice: StepAdvice) -> list[str]:
+    """Say how much the centre's own luck is, where that can be told from 0."""
+    offset = Estimate.of(advice.estimates.offset)
+    if offset.low <= 0 <= offset.high:
+        return []
+    worse, size = ("less", -offset.value) if offset.value < 0 else ("more", offset.value)
+    return [
+        f"Members at the smallest noise earn {size:.3g} {worse} than the centre ({offset.low:+.2g} to "
+        f"{offset.high:+.2g}): some answers tip at any touch. Any step does that, and no gain counts it."
+    ]
 
 
 def _doubling(advice: StepAdvice, size: int) -> str:
@@ -249,6 +265,7 @@ def numbers(advice: StepAdvice, now: Configured) -> dict[str, float]:
     """
     curve, sweep = advice.curve, advice.sweep
     intervals = {
+        "offset": Estimate.of(advice.estimates.offset),
         "lr": curve.best_lr,
         "largest_lr": curve.largest_lr,
         "gain": curve.best_gain,

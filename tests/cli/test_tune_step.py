@@ -198,3 +198,15 @@ def test_noise_is_called_noise(tmp_path: Path) -> None:
 def test_numbers_of_the_map_are_finite() -> None:
     advice = advise(world(0).probe(SIGMAS, 8, 0), 16, 16, resamples=30)
     assert all(np.isfinite(value) for value in numbers(advice, NOW).values())
+
+
+def test_the_luck_of_the_centre_is_told_and_no_part_of_the_gain() -> None:
+    probe = world(4, prompts=16, white=0.1).probe(SIGMAS, 60, 0)
+    lucky = PairRewards(SIGMAS, probe.centre + 0.3, probe.rewards)
+    plain, other = (advise(each, 16, 16, resamples=30) for each in (probe, lucky))
+    assert not any("than the centre" in line for line in sentences(plain, NOW))
+    assert any("earn 0.3 less than the centre" in line for line in sentences(other, NOW))
+    assert numbers(other, NOW)["tune_step/offset"] == pytest.approx(
+        numbers(plain, NOW)["tune_step/offset"] - 0.3
+    )
+    assert numbers(other, NOW)["tune_step/gain"] == pytest.approx(numbers(plain, NOW)["tune_step/gain"])

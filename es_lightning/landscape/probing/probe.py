@@ -20,7 +20,7 @@ from es_lightning.algorithm.population import Population
 from es_lightning.errors import UsageError
 from es_lightning.landscape.landscape import Landscape
 from es_lightning.landscape.probing.results import Candidate, ProbeResults
-from es_lightning.landscape.probing.store import ProbeStore
+from es_lightning.landscape.probing.store import ProbeStore, check_begun
 from es_lightning.records import Member
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,23 @@ class ProbeSettings:
         chosen = random.Random(self.pool_seed).sample(range(len(problems)), self.prompts)
         return [problems[index] for index in sorted(chosen)]
 
+    def header(self) -> dict[str, Any]:
+        """Return what has to be the same for a probe to go on; ``largest`` is of the report alone."""
+        kept = asdict(self) | {"sigmas": list(self.sigmas)}
+        del kept["largest"]
+        return kept
+
+    def check_begun(self, folder: Path) -> None:
+        """Refuse a folder whose probe was begun with other settings, before an engine is started for it.
+
+        Args:
+            folder: of the probe; it need not be there.
+
+        Raises:
+            UsageError: it holds another probe, or the file is damaged.
+        """
+        check_begun(folder, self.header())
+
     @property
     def total(self) -> int:
         """Number of candidates of the whole probe."""
@@ -148,9 +165,7 @@ class Probe:
         writes: bool = True,
     ) -> None:
         self.landscape, self.settings, self.folder = landscape, settings, folder
-        kept = asdict(settings) | {"sigmas": list(settings.sigmas)}
-        del kept["largest"]  # of the report alone
-        self.header = kept | dict(about or {})
+        self.header = settings.header() | dict(about or {})
         self.writes = writes
 
     def groups(self) -> Iterator[Group]:

@@ -129,6 +129,21 @@ class ProbeStore:
         }
 
 
+def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder whose probe has other settings; the model and the prompts are not looked at yet.
+
+    Args:
+        folder: of the probe; it need not be there.
+        settings: of the new probe, as plain JSON.
+
+    Raises:
+        UsageError: the probe there is another, or its file is damaged.
+    """
+    if lines := read_lines(folder / LINES):
+        header = _parsed(lines, folder / LINES)[0]
+        _require_same(folder, {name: header.get(name) for name in settings}, settings)
+
+
 def _parsed(
     lines: Sequence[str], path: Path
 ) -> tuple[dict[str, Any], dict[str, Any] | None, list[Candidate]]:

@@ -27,7 +27,16 @@ def centre_offset(near: Array, far: Array, ratio: float, unit: int = 1) -> Estim
     Returns:
         With Student's interval over candidates, or over pairs.
     """
-    share = ratio**2
-    extrapolated = (near - share * far) / (1 - share)
-    independent = extrapolated.reshape(-1, unit).mean(axis=1)
+    independent = at_no_noise(near, far, ratio).reshape(-1, unit).mean(axis=1)
     return over(np.asarray(independent), "candidates" if unit == 1 else "pairs")
+
+
+def at_no_noise(near: Array, far: Array, ratio: float) -> Array:
+    """Extrapolate values at two noise scales to scale 0, linearly in the square of the scale.
+
+    Args:
+        near: at the smaller scale, of any shape.
+        far: at the larger, of the same shape.
+        ratio: the smaller scale divided by the larger.
+    """
+    return np.asarray((near - ratio**2 * far) / (1 - ratio**2))

@@ -7,6 +7,10 @@ rewards. F(theta) is the mean reward over all prompts, F_s(theta) = E F(theta + 
 Every product of two values of a pair is taken over different prompts, so that what holds for single prompts
 only (an answer that is turned over) adds nothing on average. Pairs and prompts can have weights, which is how
 they are resampled.
+
+The centre is one draw, too: answers that tip at any touch give it other rewards than its nearest neighbours
+have on average. A step loses such luck, good or bad, whatever its length, so it is no part of the price of
+noise: F(theta) is what the mean reward tends to as the noise shrinks.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.statistics.centre_offset import at_no_noise
 from es_lightning.landscape.steps.pair_rewards import PairRewards
 
 
@@ -27,9 +32,11 @@ class Moments:
     Args:
         sigmas: s_j, [S].
         sigma: the noise scale of the generation, one of them.
-        drop: F(theta) - F_s(theta), what noise of each scale costs, [B, S].
+        offset: mean reward near the centre less that of the centre itself, [B]; 0 where rewards are smooth.
+        drop: F(theta) - F_s(theta), what noise of each scale costs, [B, S], from the centre's neighbours on.
         slope: grad F_s . grad F_sigma for each scale s, from the odd parts at two sigmas, [B, S]; the
             estimate is >= 0.
+        slope_errors: standard deviation of the slope at ``sigma``, over resampled pairs and over prompts.
         variance: Var(R_n) of the members at ``sigma`` with a generation's number of prompts, [B].
         bend: -c^T H c, the curvature along c = E[Z eps], [B]; >= 0.
         odd_share: share of Var(R_n) in the odd part, [B]; 1/2 where members are noise alone, 1 on a plane.
@@ -38,8 +45,10 @@ class Moments:
 
     sigmas: Array
     sigma: float
+    offset: Array
     drop: Array
     slope: Array
+    slope_errors: tuple[float, float]
     variance: Array
     bend: Array
     odd_share: Array
@@ -71,7 +80,9 @@ def moments(probe: PairRewards, at: int, batch: int, resamples: int = 400, seed:
     both = {name: of_pairs[name] + of_prompts[name] - value for name, value in alone.items()}
     raw = {name: np.concatenate([alone[name], both[name]]) for name in alone}
     sigmas = np.array(probe.sigmas)
-    return _from_sums(raw, sigmas, at, batch, 1e-24 * max(1.0, float(np.abs(probe.rewards).max())) ** 2)
+    tiny = 1e-24 * max(1.0, float(np.abs(probe.rewards).max())) ** 2
+    errors = [float(_slope(sums, sigmas, at)[:, at].std()) for sums in (of_pairs, of_prompts)]
+    return _from_sums(raw, sigmas, at, batch, tiny, (errors[0], errors[1]))
 
 
 def _resampled(equal: Array, resamples: int, generator: np.random.Generator) -> Array:
@@ -89,7 +100,7 @@ def _sums(probe: PairRewards, at: int, w: Array, u: Array) -> dict[str, Array]:
     odd, even = probe.odd, probe.even
     alone = range(len(probe.sigmas))
     return {
-        "drop": -np.einsum("bk,skp,bp->bs", w, even, u, optimize=True),
+        "change": np.einsum("bk,skp,bp->bs", w, even, u, optimize=True),
         "odd_with": _covariance(odd, odd[at], w, u, centred=False)[0],
         **_stacked("odd", [_covariance(odd[[j]], odd[j], w, u, centred=False) for j in alone]),
         **_stacked("even", [_covariance(even[[j]], even[j], w, u, centred=True) for j in alone]),
@@ -102,32 +113,43 @@ def _stacked(name: str, parts: Sequence[tuple[Array, Array]]) -> dict[str, Array
     return {key: np.hstack([part[i] for part in parts]) for i, key in enumerate((name, f"{name}_same"))}
 
 
-def _from_sums(raw: dict[str, Array], sigmas: Array, at: int, batch: int, tiny: float) -> Moments:
+def _from_sums(
+    raw: dict[str, Array], sigmas: Array, at: int, batch: int, tiny: float, errors: tuple[float, float]
+) -> Moments:
     """Turn means and covariances into what decides a step's gain; what is a square is kept at 0 or more."""
     odd, even = raw["odd"], raw["even"]
     odd_noise = np.maximum(raw["odd_same"] - odd, 0) / batch  # of single prompts, over a generation's
     even_noise = np.maximum(raw["even_same"] - even, 0) / batch
     total = np.maximum(np.maximum(odd + even, 0) + odd_noise + even_noise, tiny)
-    slope = np.maximum(_without_own(raw["odd_with"] / (sigmas * sigmas[at]), sigmas, at), 0)
+    slope = np.maximum(_slope(raw, sigmas, at), 0)
     variance = total[:, at]
     share = np.minimum(slope[:, at] * sigmas[at] ** 2 / variance, 1)
+    offset = at_no_noise(raw["change"][:, 0], raw["change"][:, 1], sigmas[0] / sigmas[1])
+    drop = offset[:, None] - raw["change"]
     above = min(at + 1, len(sigmas) - 1)  # where curvature stands out from the noise of single prompts
     return Moments(
         sigmas=sigmas,
         sigma=float(sigmas[at]),
-        drop=raw["drop"],
+        offset=offset,
+        drop=drop,
         slope=slope,
+        slope_errors=errors,
         variance=variance,
         bend=_bend(
             -raw["cubic"] / (sigmas[at] ** 2 * variance),
             share,
             even[:, above],
-            raw["drop"][:, above],
+            drop[:, above],
             sigmas[above],
         ),
         odd_share=np.clip((np.maximum(odd, 0) + odd_noise)[:, at] / variance, 0, 1),
         score=(odd - even) / total,
     )
+
+
+def _slope(raw: dict[str, Array], sigmas: Array, at: int) -> Array:
+    """Return grad F_s . grad F_sigma for each scale s, [B, S]; noise can make it negative."""
+    return _without_own(raw["odd_with"] / (sigmas * sigmas[at]), sigmas, at)
 
 
 def _bend(measured: Array, share: Array, even: Array, drop: Array, sigma: float) -> Array:

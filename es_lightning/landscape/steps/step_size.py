@@ -14,7 +14,6 @@ import torch
 
 from es_lightning.analysis.sigma_sweep import SweepVerdict, judge
 from es_lightning.errors import UsageError
-from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.steps.gain import LEVEL, Estimate, GainCurve, critical_population, gain_curve
 from es_lightning.landscape.steps.pair_moments import Moments, moments
 from es_lightning.landscape.steps.pair_rewards import PairRewards
@@ -95,7 +94,7 @@ def advise(
         population=advised,
         critical=Estimate.of(critical_population(found)),
         pairs=probe.pairs,
-        doubt=_doubt(sweep, next(c for c in curves if c.population == here), probe.pairs, found),
+        doubt=_doubt(sweep, next(c for c in curves if c.population == here), probe, found),
     )
 
 
@@ -118,7 +117,13 @@ def _advised(curves: Sequence[GainCurve], configured: int) -> int:
     return sizes[at]
 
 
-def _doubt(sweep: SweepVerdict, curve: GainCurve, pairs: int, found: Moments) -> str:
+def _doubt(sweep: SweepVerdict, curve: GainCurve, probe: PairRewards, found: Moments) -> str:
+    pairs, prompts = probe.pairs, len(probe.centre)
+    if sweep.is_beyond_chance and sweep.scores[sweep.best] <= 0:
+        return (
+            "cannot tell: noise costs more than its directions tell at every sigma (best score "
+            f"{sweep.scores[sweep.best]:.2f} of 1): try smaller sigmas."
+        )
     if not sweep.is_significant:
         return (
             "cannot tell: no direction is better than its opposite beyond chance "
@@ -128,14 +133,20 @@ def _doubt(sweep: SweepVerdict, curve: GainCurve, pairs: int, found: Moments) ->
     low = float(np.quantile(found.slope[1:, at], LEVEL[0]))
     if low <= 0 or curve.best_gain.low <= 0:
         return (
-            f"cannot tell: the signal is below the noise of {pairs} pairs, since its interval includes none: "
-            f"take more pairs, such as {_more(pairs, found.slope[:, at])}, or more prompts."
+            f"cannot tell: the signal is below the noise of {pairs} pairs on {prompts} prompts, since its "
+            f"interval includes none: take {_more(pairs, prompts, found, at)}."
         )
     return ""
 
 
-def _more(pairs: int, slope: Array) -> int:
-    """Pairs whose interval would end above 0, if the slope is as estimated: its error falls as 1 / sqrt K."""
-    error = float(slope[1:].std())
-    needed = pairs * (2 * 1.645 * error / slope[0]) ** 2 if slope[0] > 0 else np.inf
-    return int(min(8 * pairs, max(2 * pairs, np.ceil(needed))))
+def _more(pairs: int, prompts: int, found: Moments, at: int) -> str:
+    """Advise more of what has the larger error, which falls as one over the root of their number.
+
+    With so many the interval would end above 0, if the slope is as estimated and the other error was 0.
+    """
+    slope, (of_pairs, of_prompts) = float(found.slope[0, at]), found.slope_errors
+    what, size, error = max(
+        ("pairs", pairs, of_pairs), ("prompts", prompts, of_prompts), key=lambda each: each[2]
+    )
+    needed = size * (2 * 1.645 * error / slope) ** 2 if slope > 0 else np.inf
+    return f"more {what}, such as {int(min(8 * size, max(2 * size, np.ceil(needed))))}"

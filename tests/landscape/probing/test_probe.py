@@ -317,6 +317,10 @@ def test_the_folder_of_another_probe_is_refused_and_left_alone(whole: Path) -> N
     before = (whole / LINES).read_bytes()
     with pytest.raises(UsageError, match=r"other settings \(seed 1234, and not 1\)"):
         Probe(_chunks_of_three(), replace(SMALL, seed=1), whole).run()
+    with pytest.raises(UsageError, match=r"other settings \(seed 1234, and not 1\)"):
+        replace(SMALL, seed=1).check_begun(whole)  # without a model
+    SMALL.check_begun(whole)
+    SMALL.check_begun(whole / "nowhere")
     assert (whole / LINES).read_bytes() == before
 
 

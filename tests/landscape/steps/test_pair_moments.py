@@ -29,10 +29,24 @@ def test_the_score_is_that_of_the_sigma_sweep() -> None:
     assert moments(probe, 1, 7, resamples=3).score[0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_price_of_noise_is_the_centre_less_the_members() -> None:
+def test_the_price_of_noise_is_what_the_nearest_members_earn_less_the_others() -> None:
     probe = random_probe(1)
-    expected = probe.centre.mean() - probe.rewards.mean(axis=(1, 2))
-    assert moments(probe, 0, 6, resamples=3).drop[0] == pytest.approx(expected, rel=1e-12)
+    change = probe.rewards.mean(axis=(1, 2)) - probe.centre.mean()
+    found = moments(probe, 0, 6, resamples=3)
+    line = np.polyfit(np.square(SIGMAS[:2]), change[:2], 1)
+    assert found.offset[0] == pytest.approx(line[1], rel=1e-9)
+    assert found.drop[0] == pytest.approx(line[1] - change, rel=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), luck=st.floats(-5, 5))
+def test_a_lucky_centre_changes_nothing_but_the_offset(seed: int, luck: float) -> None:
+    probe = random_probe(seed)
+    lucky = PairRewards(SIGMAS, probe.centre + luck, probe.rewards)
+    plain, other = moments(probe, 1, 6, resamples=5), moments(lucky, 1, 6, resamples=5)
+    assert other.offset == pytest.approx(plain.offset - luck, rel=1e-9, abs=1e-9)
+    for name in ("drop", "slope", "variance", "bend", "score"):
+        assert getattr(other, name) == pytest.approx(getattr(plain, name), rel=1e-7, abs=1e-9), name
 
 
 def test_slopes_leave_out_products_within_a_prompt_and_a_sigma() -> None:

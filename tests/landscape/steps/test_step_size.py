@@ -1,5 +1,7 @@
 """The predicted gain of a step against simulated updates, and the predicted optimum against closed forms."""
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -25,8 +27,10 @@ def exact(truth: World, sigma: float, sigmas: tuple[float, ...] = (0.05, 0.1, 0.
     return Moments(
         sigmas=scales,
         sigma=sigma,
+        offset=np.zeros(2),
         drop=one * truth.trace * scales**2 / 2,
         slope=one * (truth.slope @ truth.slope) * np.ones(len(scales)),
+        slope_errors=(0.0, 0.0),
         variance=one[:, 0] * variance,
         bend=one[:, 0] * truth.bend(sigma),
         odd_share=one[:, 0] * (sigma**2 * truth.slope @ truth.slope + noise) / variance,
@@ -169,3 +173,28 @@ def test_two_sigmas_are_too_few() -> None:
     probe = world(0).probe(SIGMAS[:2], 8, seed=0)
     with pytest.raises(UsageError, match="give 3 or more"):
         advise(probe, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "pairs", "size", "words"),
+    [
+        ({"slope": 0.3, "own": 1.5, "white": 0.1}, 60, 6, "on 6 prompts, .* take more prompts, such as "),
+        ({"slope": 0.2, "own": 1.0, "white": 0.3}, 40, 6, "40 pairs on .* take more pairs, such as "),
+    ],
+)
+def test_the_scarcer_of_pairs_and_prompts_is_asked_for(
+    settings: dict[str, float], pairs: int, size: int, words: str
+) -> None:
+    truth = world(1, prompts=size, **settings)  # type: ignore[arg-type]
+    advice = advise(truth.probe(SIGMAS, pairs, seed=2), 16, size, resamples=60)
+    assert re.search(words, advice.doubt)
+    of_pairs, of_prompts = advice.estimates.slope_errors
+    assert (of_prompts > of_pairs) == ("more prompts" in words)
+
+
+def test_noise_that_costs_more_than_it_tells_is_no_matter_of_chance() -> None:
+    truth = world(1, slope=0.3, prompts=32, white=0.1)
+    advice = advise(truth.probe((0.4, 0.8, 1.6), 12, seed=0), 16, 32, resamples=60)
+    assert advice.sweep.p_value < 0.05
+    assert "noise costs more than its directions tell at every sigma" in advice.doubt
+    assert "smaller sigmas" in advice.doubt
