@@ -46,7 +46,7 @@ def test_seeds_come_one_after_the_other_and_the_headline_has_more() -> None:
     assert [each.seed for each in run.runs(["sums"], ["raw"], [1])] == [1]
 
 
-@pytest.mark.parametrize("task", run.TASKS)
+@pytest.mark.parametrize("task", ["sums", pytest.param("conciseness", marks=pytest.mark.slow)])
 def test_the_commands_are_ones_that_the_command_line_takes(
     task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

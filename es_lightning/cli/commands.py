@@ -23,6 +23,13 @@ log = logging.getLogger(__name__)
 TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
 
 
+SERVING = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # four more processes, for pages that are not of runs
+    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",  # by MLflow, which a reader cannot mend
+}
+"""Environment of MLflow's pages, where the user has set nothing else."""
+
+
 def ui(arguments: list[str]) -> None:
     """Print links to the newest runs, then serve MLflow's pages until Ctrl-C.
 
@@ -47,7 +54,9 @@ def ui(arguments: list[str]) -> None:
     if served:
         return
     command = ["-m", "mlflow", "ui", "--backend-store-uri", uri]
-    place = ["--host", options.host, "--port", str(options.port)]
+    place = ["--host", options.host, "--port", str(options.port), "--workers", "1"]  # one person looks
+    for name, value in SERVING.items():
+        os.environ.setdefault(name, value)
     os.execv(sys.executable, [sys.executable, *command, *place])  # not a child: Ctrl-C goes to MLflow itself
 
 

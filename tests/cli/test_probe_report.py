@@ -97,6 +97,7 @@ def test_noise_is_reported_as_no_gain(tmp_path: Path) -> None:
     assert all(line.endswith("those that chose it): no gain is shown.") for line in verdicts)
 
 
+@pytest.mark.slow
 def test_several_probes_are_compared_in_one_table(tmp_path: Path) -> None:
     folders = [
         probed(tmp_path / name, partial(linear, slope=slope), model=model, parameters=parameters)

@@ -185,7 +185,7 @@ WHOLE: dict[int, Tensor] = {}  # samples by their number of elements, made once
 
 
 @pytest.mark.parametrize("compile", [True, False])
-@settings(max_examples=40)  # twice; each makes up to 5,000 elements in a way of its own
+@settings(max_examples=15)  # twice; each makes up to 5,000 elements in a way of its own
 @given(data=st.data(), count=st.sampled_from([1, 1025, 7000, 3 * PIECE // 2]))
 def test_any_slicing_gives_the_same_values(compile: bool | None, data: st.DataObject, count: int) -> None:
     whole = WHOLE.setdefault(count, sample_of(GaussianNoise, 5, shape=(count,)))

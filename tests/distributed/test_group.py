@@ -64,6 +64,7 @@ def exchange(shards: LaneShards, mine: dict[str, Tensor]) -> None:
     assert list(shards.gathered(sums)) == list(SIZES), "in the order of the centre"
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_what_ranks_make_comes_to_both_in_order(tmp_path: Path) -> None:
     together(exchange, tmp_path)

@@ -511,6 +511,21 @@ def test_the_pages_of_a_server_are_its_own(
     ]
 
 
+def test_pages_for_one_reader_take_one_process_and_no_others_of_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PYTHONWARNINGS", "mine")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")  # put back afterwards
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    ui(["--runs", str(tmp_path), "--port", "5001"])
+    assert commands[0][-6:] == ["--host", "127.0.0.1", "--port", "5001", "--workers", "1"]
+    assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert os.environ["PYTHONWARNINGS"] == "mine"
+
+
 def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:
     for age, (name, uri) in enumerate([("new", "here"), ("other", "elsewhere"), ("old", "here")]):
         (tmp_path / name).mkdir()
