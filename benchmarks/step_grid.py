@@ -1,7 +1,7 @@
 """How close the learning rate that tune-step advises is to the best one of a grid, after one real update.
 
     python benchmarks/step_grid.py -c configs/demo.yaml --folder runs/step-grid --seeds 6
-    python benchmarks/step_grid.py --folder runs/step-grid --only_report --reward runs/tune-step-demo
+    python benchmarks/step_grid.py --folder runs/step-grid --only_report --reward runs/tune-reward
 
 Each seed is a generation of its own: the config's population on the config's prompts, z-scored, and the
 update that a fit would make from it. All learning rates of a seed share the direction, so they are compared
@@ -41,7 +41,7 @@ from es_lightning.tasks.log_likelihood import LogLikelihood
 log = logging.getLogger("step_grid")
 
 LRS = (0.003, 0.006, 0.012, 0.024, 0.048)
-MEASURES = {"reward": "reward", "nats": "log-likelihood of right answers (nats per token)"}
+MEASURES = {"reward": "reward", "nats": "log-likelihood, nats per token"}
 LINES = "grid.jsonl"
 
 
@@ -163,11 +163,12 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
 
     Args:
         frame: of ``table``.
-        advised: measure -> a finished tune-step folder for it.
+        advised: measure -> a finished tune-step folder for it; without any, all measures are shown alone.
         folder: where the picture goes.
     """
-    figure, panels = sheet("One update: measured on held-out problems, and expected", columns=len(MEASURES))
-    for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
+    shown = {name: label for name, label in MEASURES.items() if name in advised or not advised}
+    figure, panels = sheet("One update: measured on held-out problems, and expected", columns=len(shown))
+    for axes, (measure, label) in zip(panels, shown.items(), strict=True):
         by_lr = frame.groupby("lr")[measure]
         mean, error = by_lr.mean(), by_lr.std() / by_lr.count() ** 0.5
         axes.errorbar(mean.index, mean, 1.96 * error, color=PALETTE[1], marker="o", ms=4, label="measured")

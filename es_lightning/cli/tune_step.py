@@ -40,7 +40,7 @@ def tune_step_parser() -> FitOptionsParser:
         type=_numbers,
         help="noise scales, such as 0.001,0.002,0.004 (half, once and twice model.sigma)",
     )
-    parser.option("--prompts", type=int, help="training prompts of the probe (those of a generation)")
+    parser.option("--prompts", type=int, help="training prompts of the probe (4 times those of a generation)")
     parser.option("--output", type=Path, help="folder of the probe (runs/tune-step-NAME, after the config)")
     return parser
 

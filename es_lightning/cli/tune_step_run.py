@@ -36,8 +36,11 @@ log = logging.getLogger(__name__)
 
 FACTORS = (0.5, 1.0, 2.0)
 """Of the config's sigma, where no sigmas are given."""
+BATCHES = 4
+"""Prompts of the probe, in units of a generation's: prompts differ more than directions do."""
 SHOWN = (1, 2, 4)
-"""Populations in the picture, in units of the configured one."""
+"""Populations in the picture, in units of the configured one; if another is advised, that and two of these.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,14 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
     lr = check_step(parts)
     folder = options.output or Path("runs") / f"tune-step-{config_name(parts)}"
     check_writable(folder, "--output")
-    settings = probe_settings(options, parts)
     writes = parts.ranks.rank == 0
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         if writes:
             until_end.callback(hold(folder, "--output"))
-        problems = settings.choose(parts.data.prompts(settings.split))
+        train = parts.data.prompts("train")
+        settings = probe_settings(options, parts, len(train))
+        problems = settings.choose(train)
         settings.check_begun(folder)
         prompts = parts.rollouts.reserve(parts.base, problems, None, parts.data.drop_long_prompts)
         centre = parts.start(min(settings.members, members_at_once(parts)))
@@ -130,19 +134,20 @@ def check_step(parts: Parts) -> float:
     return float(settings["lr"])
 
 
-def probe_settings(options: Namespace, parts: Parts) -> ProbeSettings:
+def probe_settings(options: Namespace, parts: Parts, available: int) -> ProbeSettings:
     """Return a probe of one batch of pairs on training prompts.
 
     Args:
         options: of this command.
         parts: of the config.
+        available: number of training prompts.
     """
     sigmas = options.sigmas or [float(f"{factor * parts.sigma:.6g}") for factor in FACTORS]
     return ProbeSettings(
         sigmas=sorted(set(sigmas)),
         members=2 * options.pairs,
         batches=1,
-        prompts=options.prompts or parts.data.batch_size,
+        prompts=options.prompts or min(BATCHES * parts.data.batch_size, available),
         split="train",
         seed=-1 - parts.seed,  # noise that no generation of a run has
         antithetic=True,
@@ -173,10 +178,11 @@ def report(results: ProbeResults, now: Configured, folder: Path) -> StepAdvice:
     write_csv(place / "population.csv", population_rows(advice))
     lr = advice.curve.best_lr.value
     chosen = {} if advice.doubt else {"lr": lr, "sigma": advice.sigma}
-    shown = {now.population * factor for factor in SHOWN}
+    sizes = [advice.population, *(now.population * factor for factor in SHOWN)]
+    shown = list(dict.fromkeys(sizes))[: len(SHOWN)]  # the first has the band
     step_map(
         place / "tune_step.png",
-        [row for row in gains if row["population"] in shown],
+        [row for size in shown for row in gains if row["population"] == size],
         sigmas,
         chosen,
         {"lr": now.lr, "sigma": now.sigma},
@@ -216,13 +222,15 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
     curve, score = advice.curve, advice.sweep.scores[advice.sweep.best]
     best, largest, gain = curve.best_lr, curve.largest_lr, curve.best_gain
     edge = "at least " if curve.at_edge else ""
+    end = f"Beyond lr {largest.value:.2g} it gains nothing"
+    if curve.gains_at_edge:
+        end = f"It still gains at lr {largest.value:.2g}, the largest that was probed"
     words = [
         f"sigma {advice.sigma:.3g} has the highest score, {score:.2f} (90 % interval of sigma {first:.3g} to "
         f"{last:.3g}); the config has {now.sigma:.3g}.",
         f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} (90 % interval "
         f"{best.low:.2g} to {best.high:.2g}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). "
-        f"Beyond lr {'at least ' if curve.gains_at_edge else ''}{largest.value:.2g} it gains nothing; the "
-        f"config has {now.lr:.2g}.",
+        f"{end}; the config has {now.lr:.2g}.",
     ]
     sizes = dict.fromkeys((now.population, advice.population))
     return [*words, *luck, *(_doubling(advice, size) for size in sizes)]
@@ -235,8 +243,9 @@ def _luck(advice: StepAdvice) -> list[str]:
         return []
     worse, size = ("less", -offset.value) if offset.value < 0 else ("more", offset.value)
     return [
-        f"Members at the smallest noise earn {size:.3g} {worse} than the centre ({offset.low:+.2g} to "
-        f"{offset.high:+.2g}): some answers tip at any touch. Any step does that, and no gain counts it."
+        f"Extrapolated to no noise, members earn {size:.3g} {worse} than the centre ({offset.low:+.2g} to "
+        f"{offset.high:+.2g}): the centre has luck, or rewards bend otherwise than a quadratic. No gain has "
+        "this in it."
     ]
 
 

@@ -13,7 +13,15 @@ import pytest
 import yaml
 
 from es_lightning.cli import main
-from es_lightning.cli.tune_step_run import Configured, advised_yaml, check_step, numbers, report, sentences
+from es_lightning.cli.tune_step_run import (
+    Configured,
+    advised_yaml,
+    check_step,
+    numbers,
+    probe_settings,
+    report,
+    sentences,
+)
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.results import LINES, TABLE
 from es_lightning.landscape.steps.pair_rewards import PairRewards
@@ -159,6 +167,18 @@ def test_a_mixture_is_refused() -> None:
     task = SimpleNamespace(name="Mixture", group_weights=lambda: {"a": 1.0})
     with pytest.raises(UsageError, match="no common unit"):
         check_step(SimpleNamespace(config={"model": model}, task=task))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "available", "taken"), [(None, 500, 128), (None, 100, 100), (40, 500, 40), (40, 30, 40)]
+)
+def test_more_prompts_than_a_generation_has_are_probed_if_there_are_as_many(
+    given: int | None, available: int, taken: int
+) -> None:
+    options = SimpleNamespace(sigmas=None, pairs=4, prompts=given)
+    parts = SimpleNamespace(sigma=0.004, seed=0, data=SimpleNamespace(batch_size=32))
+    settings = probe_settings(options, parts, available)  # type: ignore[arg-type]
+    assert (settings.prompts, settings.sigmas) == (taken, [0.002, 0.004, 0.008])
 
 
 def results_of(probe: PairRewards, folder: Path) -> SimpleNamespace:
