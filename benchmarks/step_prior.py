@@ -1,6 +1,6 @@
 """How far the learning rate that tune-step advises is from the best one, on quadratics that are known.
 
-    python benchmarks/step_prior.py            about three minutes on one core
+    python benchmarks/step_prior.py            half a minute on one core
 
 The slope lies in 20 curved directions of 200 in three ways: in proportion to their curvature, as the prior on
 the curvature along the step assumes (``steps.pair_moments``), alike in all, and in the most curved one alone.
