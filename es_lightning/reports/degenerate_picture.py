@@ -65,7 +65,8 @@ def draw(path: Path, directions: Rows, controls: Rows, explains: Rows, title: st
     right.set_xticks(range(len(sigmas)), [f"{sigma:g}" for sigma in sigmas])
     right.set_xlabel("sigma (units of the weights)")
     right.set_ylabel("R² of the changes")
-    right.set_ylim(0, 1)
+    right.set_ylim(0, 1.4)  # room for the legend above bars of 1
+    right.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     if explains:
         right.legend()
     save(figure, path)
