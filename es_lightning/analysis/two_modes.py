@@ -81,6 +81,7 @@ CHANCE = 0.01  # at which the second mode may be mere noise
 ROUNDS = 3  # of fit and correlation in turn
 MOST_TRIALS = 30  # of rates in one search: where two rates are nearly one, it would creep along a valley
 EXACT = 1e-10  # noise that is not told from none, as a share of the curve's range
+SAME = 1e-7  # difference of logarithms of rates below which rounding errors would decide on their shape
 STEEPEST = 600.0  # exponent beyond which exp would overflow
 
 
@@ -193,8 +194,7 @@ class _Curve:
         def curve(peak: float) -> Callable[[Array], tuple[Array, Array]]:
             def columns(logs: Array) -> tuple[Array, Array]:
                 # With the slope 0 at the peak, one amplitude determines the other.
-                exponents = np.minimum(-np.exp(logs)[:, None] * (self.since - peak), STEEPEST)
-                shape = np.diff(np.exp(exponents) / np.exp(logs)[:, None], axis=0)[0]
+                shape = _peaked(logs, self.since - peak)
                 return np.stack([np.ones_like(shape), shape / np.abs(shape).max()], axis=1), self.rewards
 
             return columns
@@ -319,6 +319,21 @@ class _Curve:
         coefficients, _ = self._projected(modes)
         by_rates = -self.since[:, None] * modes[:, 1:] * coefficients[1:]
         return self.rewards - modes @ coefficients, np.concatenate([modes, by_rates], axis=1)
+
+
+def _peaked(logs: Array, since: Array) -> Array:
+    """Return the difference of two exponentials of which each has the slope 1 at 0, or its limit, [n].
+
+    Args:
+        logs: logarithms of the two rates, [2]. Where they are one, the difference of exp(-gamma t) / gamma
+            vanishes, and its shape tends to the derivative by log gamma.
+        since: times, 0 at the peak, [n].
+    """
+    rates = np.exp(logs)[:, None]
+    decays = np.exp(np.minimum(-rates * since, STEEPEST))
+    if abs(logs[1] - logs[0]) < SAME:
+        return np.asarray(-(decays * (since + 1 / rates)).mean(axis=0))
+    return np.asarray(np.diff(decays / rates, axis=0)[0])
 
 
 def _search(since: Array, rewards: Array, grid: Array) -> list[tuple[float, float]]:

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from es_lightning.analysis.two_modes import TwoModes, fit_two_modes, judge_two_modes, peak_of_two_modes
+from es_lightning.analysis.two_modes import (
+    TwoModes,
+    _peaked,
+    fit_two_modes,
+    judge_two_modes,
+    peak_of_two_modes,
+)
 from es_lightning.errors import UsageError
 
 
@@ -165,3 +171,35 @@ def test_too_little_to_fit(values: list[float]) -> None:
 
 def test_the_same_points_give_the_same_fit() -> None:
     assert fit_two_modes(TIMES, curve(0.01, 5)) == fit_two_modes(TIMES, curve(0.01, 5))
+
+
+RISE_AND_FALL = (  # problems of 64 that a real run solved, at every second generation
+    "12 22 28 31 36 36 34 33 34 35 35 40 32 34 32 33 33 31 31 37 38 40 37 37 37 "
+    "38 44 38 43 41 42 41 34 39 39 33 42 31 34 31 32 32 30 30 26 26 28 26 24 22"
+)
+
+
+@pytest.mark.filterwarnings("error")
+def test_rates_that_meet_in_the_search_are_no_error() -> None:
+    solved = np.array([int(word) for word in RISE_AND_FALL.split()])
+    fitted = fit_two_modes(2 * np.arange(1, 51), solved / 64)
+    assert fitted is not None
+    assert 30 < fitted.interval[0] < fitted.peak < fitted.interval[1] < 80
+
+
+@given(st.floats(0.01, 3.0), st.floats(1.0, 90.0))
+def test_equal_rates_have_the_shape_of_nearly_equal_ones(rate: float, peak: float) -> None:
+    since = np.arange(0.0, 100.0, 2.0) - peak
+    equal, near = (_peaked(np.log([rate, rate * (1 + more)]), since) for more in (0.0, 1e-5))
+    equal, near = (shape / np.abs(shape).max() for shape in (equal, near))
+    assert np.sign(equal @ near) * equal == pytest.approx(near, abs=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.sampled_from([4, 16, 64]))
+def test_shares_of_few_problems_have_a_verdict(seed: int, points: int, problems: int) -> None:
+    generator = np.random.default_rng(seed)
+    level = np.clip(0.5 + np.cumsum(generator.normal(0, 0.05, points)), 0, 1)
+    judged = judge_two_modes(range(points), generator.binomial(problems, level) / problems)
+    assert (judged.modes is None) == bool(judged.reason)
