@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from es_lightning.analysis.paired_peak import LEAST_PROMPTS, PairedPeakTest
 from es_lightning.analysis.peak import PeakTest, PeakVerdict
 from es_lightning.analysis.two_modes import fit_two_modes
+from es_lightning.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 class PeakWatch:
@@ -91,7 +95,17 @@ class PeakWatch:
         return self._test.add([self.sign * value for value in self.prompts[-1]])
 
     def _prediction(self, times: list[float], upright: list[float]) -> dict[str, float]:
-        fitted = fit_two_modes(times, upright) if self.predict else None
+        if not self.predict:
+            return {}
+        try:
+            fitted = fit_two_modes(times, upright)
+        except UsageError:
+            raise
+        except (ArithmeticError, ValueError) as error:  # LinAlgError is one; no run is to end for a picture
+            log.warning(
+                "No peak is predicted, since the fit of the curve failed: %s. The run goes on.", error
+            )
+            return {}
         if fitted is None:
             return {}
         named = {"": fitted.peak, "_low": fitted.interval[0], "_high": fitted.interval[1]}

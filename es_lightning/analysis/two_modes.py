@@ -250,8 +250,16 @@ class _Curve:
         from scipy.optimize import brentq
 
         logs = np.log(self.rates)
+        # From other rates a search may end elsewhere. A value is judged once, so that an end of the bracket
+        # keeps the sign for which it was taken.
+        known = {best: -float(np.sqrt(allowed))}
 
         def excess(value: float) -> float:
+            if value not in known:
+                known[value] = judged(value)
+            return known[value]
+
+        def judged(value: float) -> float:
             nonlocal logs  # the neighbour's rates are where the search for these begins
             columns = curve(value)
             logs = self._minimum(lambda tried: self._projected(*columns(tried))[1], logs)

@@ -200,3 +200,16 @@ def test_a_stretch_goes_on_with_the_test_that_it_began_with() -> None:
     assert watch.paired
     watch.add(4, 0.5, row[:16])
     assert not watch.paired
+
+
+def test_a_prediction_that_fails_costs_the_prediction_and_not_the_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr("es_lightning.analysis.peak_watch.fit_two_modes", fails)
+    watch = PeakWatch(1.0, True)
+    numbers, _ = watch.add(1, 0.5)
+    assert numbers["health/peak_reward"] == 0.5
+    assert "SVD did not converge. The run goes on" in caplog.text

@@ -187,6 +187,13 @@ def test_rates_that_meet_in_the_search_are_no_error() -> None:
     assert 30 < fitted.interval[0] < fitted.peak < fitted.interval[1] < 80
 
 
+def test_the_ends_of_a_bracket_keep_their_signs() -> None:
+    """The search for the other parameters, begun anew at an end, can find a worse place there."""
+    more = [int(word) for word in (RISE_AND_FALL + " 23 24 21 25 24 21 22 22 22 20 16").split()]
+    for points in range(20, len(more) + 1):
+        judge_two_modes(2 * np.arange(1, points + 1), np.array(more[:points]) / 64)
+
+
 @given(st.floats(0.01, 3.0), st.floats(1.0, 90.0))
 def test_equal_rates_have_the_shape_of_nearly_equal_ones(rate: float, peak: float) -> None:
     since = np.arange(0.0, 100.0, 2.0) - peak
