@@ -11,10 +11,10 @@ import numpy as np
 from es_lightning.analysis.two_modes import TwoModes
 from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, read_journal
+from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.landscape.theory.fitted_run import FittedRun, fitted_run
 from es_lightning.reports.toy_picture import fitted_curve
 from es_lightning.reports.toy_table import show, write_csv
-from es_lightning.system.checkpoint import newest, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +45,18 @@ def fitted(options: Namespace) -> None:
 
 
 def validation_points(folder: Path) -> list[tuple[float, float]]:
-    """Return updates done and the centre's validation reward, from a run's newest checkpoint.
+    """Return updates done and the centre's validation reward, from a run's evaluations.jsonl.
 
     Args:
         folder: the run's.
 
     Raises:
-        UsageError: there is no checkpoint that can be read, or it holds no validation.
+        UsageError: there is no such file, it is damaged, or nothing was validated.
     """
-    path = newest(folder / "checkpoints")
-    if path is None:
-        raise UsageError(
-            f"{folder / 'checkpoints'} holds no checkpoint, where validation rewards are kept: use --rewards "
-            "population."
-        )
-    states = read_checkpoint(path, mapped=True).get("callbacks", {})
-    curve = next((state.get("curve") for name, state in states.items() if name.startswith("RunReport")), None)
-    if not curve:
-        raise UsageError(f"{path} holds no validation rewards: use --rewards population.")
-    return [(float(step), float(reward)) for step, reward in curve]
+    validated = [each for each in read_evaluations(folder) if each.split == "val"]
+    if not validated:
+        raise UsageError(f"{folder} has validated nothing: use --rewards population.")
+    return [(float(each.step), float(np.mean(each.rewards))) for each in validated]
 
 
 def _results(run: FittedRun) -> list[tuple[str, float, str, str]]:

@@ -2,13 +2,15 @@
 
 import csv
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from es_lightning.cli import entry
+from es_lightning.journal.evaluations import EVALUATIONS, RecordedEvaluation
+from es_lightning.records import Costs
 from tests.helpers.ascent_journal import entries_of, write_journal
 
 SMALL = "--dimension 20 --active 4 --soft 0.5 --steps 60 --runs 60"
@@ -112,19 +114,21 @@ def test_a_run_that_only_rises_fails_and_says_why(tmp_path: Path, capsys: pytest
     assert "A FAIL is an answer" in said
 
 
-def test_validation_rewards_come_from_the_newest_checkpoint(
+def test_validation_rewards_are_those_of_the_evaluations(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     write_journal(folder, entries_of(0, 30))
+    evaluated = partial(RecordedEvaluation, prompts=("a", "b"), scores={}, tokens=0, cost=Costs(), samples=())
+    lines = [evaluated(0, "test", rewards=(0.0, 0.0)).line()]
+    (folder / EVALUATIONS).write_text("\n".join(lines) + "\n")
     with pytest.raises(SystemExit):
         run(tmp_path / "out", f"--fit {folder} --rewards validation", capsys)
     assert "use --rewards population" in capsys.readouterr().err
-    (folder / "checkpoints").mkdir()
     times = np.arange(0, 300, 5)
     rewards = 0.6 - 0.7 * np.exp(-times / 20) + 0.3 * np.exp(-times / 150)
-    curve = [[float(time), float(reward)] for time, reward in zip(times, rewards, strict=True)]
-    content = {"global_step": 300, "callbacks": {"RunReport": {"curve": curve}}}
-    torch.save(content, folder / "checkpoints" / "generation-step=300.ckpt")
+    for time, reward in zip(times.tolist(), rewards.tolist(), strict=True):
+        lines.append(evaluated(time, "val", rewards=(reward - 0.1, reward + 0.1)).line())
+    (folder / EVALUATIONS).write_text("\n".join(lines) + "\n")
     said = run(tmp_path / "out", f"--fit {folder} --rewards validation", capsys)
     assert "66.05 to 66.05" in said  # ln((0.7 / 20) / (0.3 / 150)) / (1 / 20 - 1 / 150) = 66.05
