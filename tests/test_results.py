@@ -10,7 +10,11 @@ import pytest
 import torch
 import yaml
 
+from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.baselines.settings import BaselineSettings
+from es_lightning.journal.entry import read_journal
+from es_lightning.journal.evaluations import read_evaluations
+from es_lightning.landscape.theory.fitted_run import fitted_run
 from es_lightning.tasks.multiple_choice import MultipleChoice
 from results import long_runs, reproduce_gpu, run
 from results.suite import BASELINES, Run
@@ -209,3 +213,20 @@ def test_branches_start_at_the_peak_and_end_with_the_run(
     monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
     long_runs.main()
     assert len(called) == 4, "nothing is done twice"
+
+
+def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
+    """docs/results.md and docs/callbacks.md: rise, decay, the alarm, and the curve of the theory."""
+    folder = Path("results/runs/long-4")
+    validated = [each for each in read_evaluations(folder) if each.split == "val"]
+    rewards = {each.step: sum(each.rewards) / 64 for each in validated}
+    table = {10: 0.56, 20: 0.55, 40: 0.58, 60: 0.64, 80: 0.48, 100: 0.34, 126: 0.14, 160: 0.38, 200: 0.16}
+    assert {step: rewards[step] for step in table} == pytest.approx(table, abs=0.006)
+    watch = PeakWatch(1.0, False, false_alarm_rate=0.05)
+    alarms = [watch.add(each.step, rewards[each.step], each.rewards)[1] for each in validated]
+    first = next(alarm for alarm in alarms if alarm is not None)
+    assert (first["generation"], first["peak"]) == (90, 60)
+    run = fitted_run(*read_journal(folder / "journal.jsonl"), list(rewards.items()))
+    assert run.judged.modes is not None
+    assert run.judged.modes.interval == pytest.approx((11, 38), abs=0.5)
+    assert "the end of the decay is not in sight" in run.reason

@@ -18,6 +18,7 @@ from es_lightning.landscape.theory.steady_state import z_scored_gap_per_dimensio
 
 SKIPPED = 0.05  # share of generations without an update from which the clock is wrong
 WANDER = 0.1  # share of the decay; beyond it, d_eff of a single run was found to be wrong by factors
+SEEN = 0.2  # share of the decay that the points hold; below it, its size is extrapolated fivefold and more
 NORMAL = 1.645  # standard errors of a 90 % interval
 PLAIN = {"momentum": 0, "weight_decay": 0}  # of SGD, without which a step is lr / N * sum Z eps
 
@@ -71,7 +72,8 @@ def fitted_run(
     cost = cost_of_a_dimension(entries)
     dimension, (low, high) = judged.modes.low[0] / cost, judged.low_interval
     interval = (low / cost, high / cost)
-    if not np.isfinite(high):
+    seen = -float(np.expm1(-judged.modes.low[1] * np.ptp(times)))
+    if not np.isfinite(high) or seen < SEEN:
         why = f"the end of the decay is not in sight, and d_eff is only known to exceed {interval[0]:.3g}"
         return FittedRun(times, rewards, judged, np.nan, nothing, why)
     wander = _wander(dimension, judged.modes.low[1], float(np.ptp(times)))
