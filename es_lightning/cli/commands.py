@@ -24,7 +24,7 @@ TRAINING = "?workflowType=machine_learning"  # selects one of the two views of M
 
 
 SERVING = {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # four more processes, for pages that are not of runs
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for pages that are not of runs
     "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",  # in MLflow itself
 }
 """Environment of MLflow's pages, where the user has set nothing else."""
