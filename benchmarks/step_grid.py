@@ -181,11 +181,8 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
             axes.plot(found["lr"], found["gain"], color=PALETTE[0], label="expected by tune-step, 5 to 95 %")
             axes.axvline(found["lr"][found["gain"].idxmax()], color=PALETTE[0], ls="--", lw=1.0)
         for lr in mean.index:
-            expected = (
-                float("nan")
-                if found is None
-                else float(np.interp(lr, found["lr"], found["gain"], right=np.nan))
-            )
+            curve = ([0.0], [np.nan]) if found is None else (found["lr"], found["gain"])
+            expected = np.interp(lr, *curve, right=np.nan)
             log.info("  lr %g: %+.4f +- %.4f measured, %+.4f expected", lr, mean[lr], error[lr], expected)
         reach = 2 * error.fillna(0.0)  # one seed alone has no error
         bottom, top = float((mean - reach).min()), float((mean + reach).max() + 1e-9)

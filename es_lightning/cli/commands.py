@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 TRAINING = "?workflowType=machine_learning"  # selects one of the two views of MLflow's pages
 
-
 SERVING = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for pages that are not of runs
     "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",  # in MLflow itself

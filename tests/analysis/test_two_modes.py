@@ -191,7 +191,11 @@ def test_the_ends_of_a_bracket_keep_their_signs() -> None:
     """The search for the other parameters, begun anew at an end, can find a worse place there."""
     more = [int(word) for word in (RISE_AND_FALL + " 23 24 21 25 24 21 22 22 22 20 16").split()]
     for points in range(20, len(more) + 1):
-        judge_two_modes(2 * np.arange(1, points + 1), np.array(more[:points]) / 64)
+        judged = judge_two_modes(2 * np.arange(1, points + 1), np.array(more[:points]) / 64)
+        assert (judged.modes is None) == bool(judged.reason)
+        if judged.modes is not None:
+            low, high = judged.modes.interval
+            assert low < judged.modes.peak < high
 
 
 @given(st.floats(0.01, 3.0), st.floats(1.0, 90.0))
