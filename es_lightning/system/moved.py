@@ -92,7 +92,9 @@ NAMES = {
     },
     "landscape.peak": {"Verdict": "analysis.peak.PeakVerdict"},
     "landscape.quadratic": {
-        name: f"analysis.two_modes.{name}" for name in ("TwoModes", "fit_two_modes", "peak_of_two_modes")
+        "TwoModes": "analysis.two_modes.TwoModes",
+        "fit_two_modes": "analysis.two_modes.fit_two_modes",
+        "peak_of_two_modes": "analysis.two_mode_curve.peak_of_two_modes",
     },
     "mlflow_logger": {name: f"tracking.places.{name}" for name in ("MLFLOW_RUN", "TRACKING_URI")},
     "model_io": {"export": "models.export.export"},

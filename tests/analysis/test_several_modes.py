@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from es_lightning.analysis.several_modes import peak_of_modes
-from es_lightning.analysis.two_modes import peak_of_two_modes
+from es_lightning.analysis.two_mode_curve import peak_of_two_modes
 from es_lightning.errors import UsageError
 
 SIZES = st.floats(-3, 3).filter(lambda size: abs(size) > 0.05)

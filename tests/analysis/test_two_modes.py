@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from es_lightning.analysis.two_modes import (
-    TwoModes,
-    _peaked,
-    fit_two_modes,
-    judge_two_modes,
-    peak_of_two_modes,
-)
+from es_lightning.analysis.two_mode_curve import peak_of_two_modes, peaked_shape
+from es_lightning.analysis.two_modes import TwoModes, fit_two_modes, judge_two_modes
 from es_lightning.errors import UsageError
 
 
@@ -201,7 +196,7 @@ def test_the_ends_of_a_bracket_keep_their_signs() -> None:
 @given(st.floats(0.01, 3.0), st.floats(1.0, 90.0))
 def test_equal_rates_have_the_shape_of_nearly_equal_ones(rate: float, peak: float) -> None:
     since = np.arange(0.0, 100.0, 2.0) - peak
-    equal, near = (_peaked(np.log([rate, rate * (1 + more)]), since) for more in (0.0, 1e-5))
+    equal, near = (peaked_shape(np.log([rate, rate * (1 + more)]), since) for more in (0.0, 1e-5))
     equal, near = (shape / np.abs(shape).max() for shape in (equal, near))
     assert np.sign(equal @ near) * equal == pytest.approx(near, abs=0.02)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from es_lightning.analysis.two_modes import peak_of_two_modes
+from es_lightning.analysis.two_mode_curve import peak_of_two_modes
 from es_lightning.errors import UsageError
 from es_lightning.landscape.quadratic import Quadratic, two_groups
 
