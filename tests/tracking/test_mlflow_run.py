@@ -1,7 +1,6 @@
 """What MLflow holds of a run that was stopped and went on: everything once, under one run."""
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -21,7 +20,6 @@ from mlflow.tracking import MlflowClient
 from es_lightning.callbacks import RunRecord
 from es_lightning.callbacks.run_record import _dataset
 from es_lightning.cli import command_line as cli
-from es_lightning.cli.commands import run_links, ui
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
@@ -476,64 +474,8 @@ def test_a_table_is_found_by_mlflows_page(uri: str, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("arguments", [["--port", "many"], ["--prot", "5000"]])
-def test_bad_options_of_ui_end_in_one_line(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.path", list(sys.path))
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["ui", *arguments])
-    assert caught.value.code == 2
-    [line] = capsys.readouterr().err.strip().splitlines()
-    assert "port" in line or "--prot" in line
-
-
 def test_a_reference_of_any_kind_is_part_of_a_data_set() -> None:
     circle: list[Any] = []
     circle.append(circle)
     described = [_dataset("n", [Prompt("a", "b", reference=r)]) for r in ({(1, 2): 3}, {(1, 2): 4}, circle)]
     assert len({each["digest"] for each in described}) == 3
-
-
-def test_the_pages_of_a_server_are_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "mine").mkdir()
-    known = {"tracking_uri": "http://host:5000/", "experiment_id": "1", "run_id": "id"}
-    (tmp_path / "mine" / "mlflow-run.json").write_text(json.dumps(known))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000/")
-    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("there is nothing to serve"))
-    with caplog.at_level(logging.INFO, "es_lightning"):
-        ui(["--runs", str(tmp_path)])
-    assert [line.split()[-1] for line in caplog.messages] == [
-        "http://host:5000/#/experiments/1/runs/id?workflowType=machine_learning",
-        "http://host:5000/#/experiments?workflowType=machine_learning",
-    ]
-
-
-def test_pages_for_one_reader_take_one_process_and_no_others_of_mlflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands: list[list[str]] = []
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("PYTHONWARNINGS", "mine")
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")  # put back afterwards
-    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
-    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
-    ui(["--runs", str(tmp_path), "--port", "5001"])
-    assert commands[0][-6:] == ["--host", "127.0.0.1", "--port", "5001", "--workers", "1"]
-    assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    assert os.environ["PYTHONWARNINGS"] == "mine"
-
-
-def test_the_newest_runs_of_a_server_come_first(tmp_path: Path) -> None:
-    for age, (name, uri) in enumerate([("new", "here"), ("other", "elsewhere"), ("old", "here")]):
-        (tmp_path / name).mkdir()
-        path = tmp_path / name / "mlflow-run.json"
-        path.write_text(json.dumps({"tracking_uri": uri, "experiment_id": "1", "run_id": f"id-{name}"}))
-        os.utime(path, (1000 - age, 1000 - age))
-    links = run_links(tmp_path, "here", "http://host")
-    assert [link.split() for link in links] == [
-        ["new", "http://host/#/experiments/1/runs/id-new?workflowType=machine_learning"],
-        ["old", "http://host/#/experiments/1/runs/id-old?workflowType=machine_learning"],
-    ]
