@@ -343,9 +343,9 @@ HOSTILE = [
 def test_hostile_replies_take_no_time_and_choose_nothing(reply):
     timings = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         assert chosen(reply, [*ANIMALS, "x" * 3000]) is None
-        timings.append(time.perf_counter() - start)
+        timings.append(time.process_time() - start)
     assert min(timings) < 50e-3
 
 

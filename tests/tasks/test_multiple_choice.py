@@ -488,9 +488,9 @@ def test_hostile_texts_take_no_time(mode, text):
     prompt = task.problems("train")[1]
     timings = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         numbers = task.reward(prompt, text)
-        timings.append(time.perf_counter() - start)
+        timings.append(time.process_time() - start)
     assert min(timings) < 50e-3
     assert set(numbers.values()) <= {0.0, 1.0}
 
