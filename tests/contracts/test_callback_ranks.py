@@ -44,6 +44,7 @@ class Watched(Run):
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_with_all_callbacks_agree(tmp_path: Path) -> None:
     bare, watched = Run(tmp_path / "bare", steps=4), Watched(tmp_path / "watched", steps=4)
     assert fit_ranks(bare) == [0], bare.log()

@@ -38,6 +38,7 @@ def resume(folder: Path, undisturbed: Run, world: int = 1, **options: Any) -> Ru
 
 
 SELDOM = [pytest.mark.slow, pytest.mark.faults]  # too slow for every day
+NEVER_IN_CI = [*SELDOM, pytest.mark.long]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +60,16 @@ def test_a_killed_run_ends_like_the_undisturbed_one(tmp_path: Path, undisturbed:
 
 STRUCK = [*((moment, 1) for moment in MOMENTS), ("generate", 0), ("update", 0)]
 DAILY = [("gather", 1)]
+STRUCK_IN_CI = [*DAILY, ("update", 0), ("generate", 1)]
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
     ("moment", "rank"),
-    [pytest.param(*each, marks=() if each in DAILY else SELDOM) for each in STRUCK],
+    [
+        pytest.param(*each, marks=() if each in DAILY else SELDOM if each in STRUCK_IN_CI else NEVER_IN_CI)
+        for each in STRUCK
+    ],
 )
 def test_one_of_two_ranks_is_killed(tmp_path: Path, undisturbed: Run, moment: str, rank: int) -> None:
     started = time.monotonic()
@@ -159,7 +164,7 @@ def test_a_signal_stops_all_ranks(tmp_path: Path, undisturbed: Run, name: str) -
 
 @pytest.mark.ddp
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_that_hangs_is_named_within_the_time_out(tmp_path: Path, rank: int) -> None:
     run = Run(tmp_path, timeout_seconds=4, fault=Fault("generate", action="hang", rank=rank))
     ranks = start(run, world=3)

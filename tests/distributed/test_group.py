@@ -65,6 +65,7 @@ def exchange(shards: LaneShards, mine: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ddp
 def test_what_ranks_make_comes_to_both_in_order(tmp_path: Path) -> None:
     together(exchange, tmp_path)

@@ -141,11 +141,11 @@ def test_a_generation_sends_a_set_of_weights_per_member_and_little_else(tmp_path
 @pytest.mark.parametrize(
     ("moment", "rank"),
     [
-        *(("update", 0), ("gather", 1)),
+        ("update", 0),
         *(
             pytest.param(*each, marks=pytest.mark.long)
             for each in (
-                *(("update", 1), ("perturb", 1), ("perturb", 0)),
+                *(("gather", 1), ("update", 1), ("perturb", 1), ("perturb", 0)),
                 *(("checkpoint", 1), ("checkpoint", 0)),
             )
         ),
@@ -211,6 +211,7 @@ def test_a_signal_stops_all_ranks_and_the_journal_leads_on(
 
 @pytest.mark.ddp
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_lane_of_four_ranks_gives_the_bits_of_one(tmp_path: Path) -> None:
     base = tmp_path / "base"
     make(Family("llama", {"num_key_value_heads": 4}), base)

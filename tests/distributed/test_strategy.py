@@ -15,6 +15,8 @@ from es_lightning.system.checkpoint import AtomicCheckpoint
 from tests.helpers.faults import Fault
 from tests.helpers.ranks import Run, fit
 
+SELDOM = [pytest.mark.slow, pytest.mark.long]
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -45,7 +47,7 @@ def agree(run: Run, other: Run, world: int) -> None:
 @pytest.mark.ddp
 @pytest.mark.parametrize(
     ("world", "lane_size"),
-    [(2, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, 1), (4, 2)))],
+    [(2, 2), *(pytest.param(*each, marks=SELDOM) for each in ((3, 1), (4, 2)))],
 )
 def test_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone: Run, world: int, lane_size: int
@@ -71,7 +73,7 @@ def holds_the_bits(run: Run, alone: Run, world: int, lane_size: int) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=SELDOM)])
 def test_a_shared_update_gives_the_bits_of_one_rank(tmp_path: Path, world: int) -> None:
     """Two passes over the noise, an optimizer with state, and a part that needs the base model."""
     parts = [SparseUpdate(0.3, "model"), AnchoredDecay(l2=1.0)]
@@ -105,15 +107,9 @@ def test_several_nodes_and_slurm_give_the_bits_of_one(
 @pytest.mark.ddp
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("world", "lane_size", "divided"),
-    [
-        (2, 1, False),
-        *(
-            pytest.param(*each, marks=pytest.mark.long)
-            for each in ((3, 1, False), (2, 2, False), (2, 2, True))
-        ),
-    ],
+    ("world", "lane_size", "divided"), [(2, 1, False), (3, 1, False), (2, 2, False), (2, 2, True)]
 )
 def test_vllm_on_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone_on_vllm: Run, world: int, lane_size: int, divided: bool
