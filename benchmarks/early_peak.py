@@ -223,19 +223,36 @@ def draw(path: Path) -> None:
 
 
 def replay(folder: Path) -> None:
-    """When each test raises its first alarm on the measurements of a run."""
+    """When each test finds the run fallen, for several falls that are not worth an alarm."""
     kept = json.loads((folder / "tables" / "early_peak.json").read_text(encoding="utf-8"))
     points = kept["points"]
     times, means = [point["generation"] for point in points], [point["value"] for point in points]
-    log.info("%d measurements of %d prompts: %s", len(points), len(kept["prompts"]), means)
-    for least in (6, 9):
-        paired = PairedPeakTest(len(kept["prompts"]), RATE, min_points=least)
+    log.info(
+        "%d measurements of %d prompts: %s",
+        len(points),
+        len(kept["prompts"]),
+        [round(mean, 3) for mean in means],
+    )
+    horizon = 1 << max(5, (len(points) - 1).bit_length())
+    for min_drop in (0.0, 0.05, 0.1):
+        paired = PairedPeakTest(len(kept["prompts"]), RATE, min_drop=min_drop)
         by_prompt = [paired.add(point["prompts"]).alarm for point in points]
-        test = PeakTest(RATE, 1 << max(5, (len(points) - 1).bit_length()), min_points=least)
+        test = PeakTest(RATE, horizon, min_drop=min_drop)
         by_curve = [test(means[: n + 1]).alarm for n in range(len(means))]
         for name, alarms in (("prompt by prompt", by_prompt), ("the curve", by_curve)):
-            at = times[alarms.index(True)] if True in alarms else "none"
-            log.info("min_points %d, %s: first alarm at generation %s", least, name, at)
+            log.info("min_drop %g, %s: fallen at generations %s", min_drop, name, stretches(times, alarms))
+
+
+def stretches(times: list[float], alarms: list[bool]) -> str:
+    """The times at which there is an alarm, as ``32-38, 70-200``."""
+    found, last = list[list[float]](), False
+    for at, alarm in zip(times, alarms, strict=True):
+        if alarm and last:
+            found[-1][1] = at
+        elif alarm:
+            found.append([at, at])
+        last = alarm
+    return ", ".join(f"{first:g}-{end:g}" for first, end in found) or "none"
 
 
 def late(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """The centres of a finished run on all held-out problems, which are more than it was validated on.
 
-    python benchmarks/held_out.py --run results/runs/long-4 --folder runs/held-out-4
-    python benchmarks/early_peak.py --replay runs/held-out-4
+    python benchmarks/held_out.py --run results/runs/long-4 --folder runs/long-4-held-out
+    python benchmarks/early_peak.py --replay runs/long-4-held-out
 
 The journal makes every centre again, and every one is asked all problems of val and test. Nothing of the
 run is changed. Lines are on disk as soon as they are measured: a run that was stopped goes on where it was.

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from es_lightning.analysis.paired_peak import PairedPeakTest
+from es_lightning.analysis.peak import PeakTest
 from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.journal.entry import read_journal
@@ -230,3 +232,23 @@ def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
     assert run.judged.modes is not None
     assert run.judged.modes.interval == pytest.approx((11, 38), abs=0.5)
     assert "the end of the decay is not in sight" in run.reason
+
+
+def test_more_prompts_notice_the_long_run_s_fall_sooner() -> None:
+    """The table in docs/callbacks.md, and delays of at most a third of the curve's test."""
+    kept = json.loads(Path("results/runs/long-4-held-out/tables/early_peak.json").read_text())
+    best = max(kept["points"], key=lambda point: point["value"])["generation"]
+    assert best == 64
+    for min_drop, by_prompt, by_curve in ((0.0, 70, 142), (0.05, 80, 154), (0.1, 94, 200)):
+        paired, curve = PairedPeakTest(310, min_drop=min_drop), PeakTest(horizon=128, min_drop=min_drop)
+        values, fallen, fallen_curve = list[float](), list[int](), list[int]()
+        for point in kept["points"]:
+            values.append(point["value"])
+            if paired.add(point["prompts"]).alarm:
+                fallen.append(point["generation"])
+            if curve(values).alarm:
+                fallen_curve.append(point["generation"])
+        assert fallen_curve[0] == by_curve
+        assert [at for at in fallen if at < best] == ([32, 34, 36, 38] if min_drop == 0 else [])
+        assert next(at for at in fallen if at > best) == by_prompt
+        assert by_prompt - best <= (by_curve - best) / 3
