@@ -59,6 +59,10 @@ SECTIONS: dict[str, type] = {
 }
 
 
+COMMANDS = ("fit", "validate", "test")
+NO_OPTIONS = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+"""Arguments of their Trainer methods that the user does not give."""
+
 OPTIONS = (
     "help",
     "config",
@@ -147,6 +151,7 @@ class CommandLine(LightningCLI):
     def __init__(self, args: Sequence[str], run: bool = True) -> None:
         self.resumes = False
         self.given = given(args)
+        self.command = next(iter(args), None)
         _refuse_lists(self.given)
         with ExitStack() as self.until_end:
             super().__init__(
@@ -178,11 +183,12 @@ class CommandLine(LightningCLI):
         parser.given = self.given
         return parser
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the subcommands, each with the arguments of its Trainer method that are not options."""
-        skip = {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
-        return {"fit": skip, "validate": skip, "test": skip}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks the instance
+        """Return the subcommands, each with the arguments of its Trainer method that are not options.
+
+        Where the user gave one, it is the only one: each takes a parser, and that a tenth of a second.
+        """
+        return dict.fromkeys([self.command] if self.command in COMMANDS else COMMANDS, NO_OPTIONS)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options that a run needs besides trainer, model and data."""

@@ -16,7 +16,7 @@ from torch import nn
 from es_lightning.analysis.cost import Batch
 from es_lightning.analysis.measured import state_per_parameter
 from es_lightning.analysis.plan import Run
-from es_lightning.cli.command_line import CommandLine
+from es_lightning.cli.command_line import NO_OPTIONS, CommandLine
 from es_lightning.cli.refusals import check_settings
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
@@ -37,7 +37,7 @@ UNUSED = ("callbacks", "logger", "plugins", "profiler", "strategy")
 
 def add_options_of_fit(parser: LightningArgumentParser) -> None:
     """Let a parser that has no subcommands take the options that ``fit`` has outside of its sections."""
-    parser.add_method_arguments(pl.Trainer, "fit", skip=set(CommandLine.subcommands()["fit"]))
+    parser.add_method_arguments(pl.Trainer, "fit", skip=set(NO_OPTIONS))
 
 
 def check_as_fit(config: Any) -> None:

@@ -93,8 +93,8 @@ def test_the_help_names_every_command() -> None:
         usage.HELP.partition("train and evaluate:")[2].partition("examples:")[0],
         re.MULTILINE,
     )
-    assert sorted(listed) == sorted([*command_line.CommandLine.subcommands(), *entry.LIGHT])
-    assert set(usage.HEAVY) == set(usage.WHAT) == set(command_line.CommandLine.subcommands())
+    assert sorted(listed) == sorted([*command_line.COMMANDS, *entry.LIGHT])
+    assert set(usage.HEAVY) == set(usage.WHAT) == set(command_line.COMMANDS)
     assert max(len(line) for line in usage.HELP.splitlines()) <= 110
 
 
