@@ -17,7 +17,7 @@ EDITABLE ?= -e
 ARGS ?=
 PORT ?= 5000
 
-# The tests start hundreds of processes, and each would compile every library anew: 18 s in place of 8.
+# The tests start hundreds of processes, and each would compile every library anew, which doubles its start.
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
