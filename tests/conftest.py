@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from es_lightning.system.cores import allow, allowed
+
 # Libraries read these when they are imported, so they come before any test module.
 # Offline: no test may need a hub.
 os.environ.update(
@@ -57,6 +59,15 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
         else:
             del os.environ[name]
     assert not leaked, f"the test left {leaked} in the environment: set them with monkeypatch.setenv"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cores_are_left_as_they_were() -> Iterator[None]:
+    before = allowed()
+    yield
+    after = allowed()
+    allow(before)
+    assert after == before, f"the file left this process on {sorted(after)} of the cores {sorted(before)}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

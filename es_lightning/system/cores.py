@@ -36,6 +36,17 @@ def bind(cores: Sequence[int]) -> None:
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
 
 
+def allowed() -> frozenset[int]:
+    """Return the cores that this thread may use; none where the system does not bind threads."""
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
+
+
+def allow(cores: frozenset[int]) -> None:
+    """Let this thread, and whatever it starts from now on, use the cores that ``allowed`` returned before."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
 def use_one_thread_if_tiny(model: nn.Module) -> None:
     """Compute with one thread from now on if a model is tiny and on the CPU, where more would only wait."""
     parameters = list(model.parameters())
