@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class PopulationStrategy(DDPStrategy):
         self._launched: list[subprocess.Popen[bytes]] = []
         self._all: Group | None = None
         self._neighbours: NeighbourWatch | None = None
+        self._unbind: Callable[[], None] | None = None
 
     # Set-up ---------------------------------------------------------------------------------------
 
@@ -119,16 +120,20 @@ class PopulationStrategy(DDPStrategy):
         shared = all(cores == mine for node, cores in told if node == self.node_rank)
         place = (self.local_rank, self.num_processes) if shared else (0, 1)
         cores = share_of(mine, *place, self.threads_per_rank)
-        bind(cores)
+        undo = bind(cores)
+        self._unbind = self._unbind or undo  # the first one knows what this process had
         self._neighbours = NeighbourWatch(cores)
         self._neighbours.start()
 
     def teardown(self) -> None:
-        """End the watch for busy neighbours, and whatever else Lightning ends."""
+        """End the watch for busy neighbours and whatever else Lightning ends; give the cores back."""
         if self._neighbours is not None:
             self._neighbours.stop()
         with without_absent(self.lightning_module or nn.Module()):  # Lightning moves the module to the host
             super().teardown()
+        if self._unbind is not None:
+            self._unbind()
+            self._unbind = None
 
     def setup_distributed(self) -> None:
         """Join the process group, unless this process is the only one."""

@@ -1,7 +1,7 @@
 """CPU cores for ranks. Two engines that share cores slow each other down many times over."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,14 +26,28 @@ def share_of(cores: Sequence[int], rank: int, ranks: int, threads: int | None = 
     return list(cores[first:end])[:threads]
 
 
-def bind(cores: Sequence[int]) -> None:
-    """Bind this process to some cores, with its present and future threads, and use one thread per core."""
+def bind(cores: Sequence[int]) -> Callable[[], None]:
+    """Bind this process to some cores, with its present and future threads, and use one thread per core.
+
+    Returns:
+        What undoes it, for the calling thread and whatever that starts from then on.
+    """
+    before, threads, told = allowed(), torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     # Linux binds single threads; a new thread inherits the cores of the one that starts it.
     for thread in Path("/proc/self/task").glob("*"):
         with suppress(ProcessLookupError):  # the thread has just ended
             os.sched_setaffinity(int(thread.name), cores)
     torch.set_num_threads(len(cores))
     os.environ["OMP_NUM_THREADS"] = str(len(cores))
+
+    def undo() -> None:
+        allow(before)
+        torch.set_num_threads(threads)
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if told is not None:
+            os.environ["OMP_NUM_THREADS"] = told
+
+    return undo
 
 
 def allowed() -> frozenset[int]:

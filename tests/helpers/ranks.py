@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import distributed
@@ -35,6 +36,17 @@ from tests.helpers.unpacked import Unpacked
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.helpers.preload"])
+
+
+class Bound(Callback):
+    """The cores and threads that a rank has while it works; afterwards it gives them back."""
+
+    cores: list[int]
+    threads: int
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note both."""
+        self.cores, self.threads = sorted(os.sched_getaffinity(0)), torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Run:
 
     def fit(self) -> None:
         """Fit in this process, as the rank that the environment says; leaves journal and a report."""
-        tuned, records = self.module(), Records()
+        tuned, records, bound = self.module(), Records(), Bound()
         if self.fault is not None:
             install(self.fault, tuned)
         checkpoints = self.folder / "checkpoints"
@@ -78,7 +90,7 @@ class Run:
         run = trainer(
             self.folder,
             self.steps,
-            [records, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1), *self.callbacks],
+            [records, bound, GracefulStop(), ModelCheckpoint(checkpoints, save_top_k=1), *self.callbacks],
             enable_checkpointing=True,
             strategy=strategy,
             devices=self.world // self.nodes,
@@ -95,8 +107,8 @@ class Run:
             "rolled_out": [record.index for record in records.generations if record.evaluations],
             "mine": [list(record.evaluations) for record in records.generations],
             "val": {name: float(value) for name, value in run.callback_metrics.items() if "val/" in name},
-            "threads": torch.get_num_threads(),
-            "cores": sorted(os.sched_getaffinity(0)),
+            "threads": bound.threads,
+            "cores": bound.cores,
             "tensor_parallel_size": tuned.rollouts.engine.tensor_parallel_size,
             "in_place": tuned.rollouts.engine.in_place,
             "bytes": sent,

@@ -1,12 +1,14 @@
 """Cores for ranks: blocks of their own."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from es_lightning.system.cores import share_of, use_one_thread_if_tiny
+from es_lightning.system.cores import allowed, bind, share_of, use_one_thread_if_tiny
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.none() | st.integers(1, 8))
@@ -18,6 +20,18 @@ def test_cores_are_shared_out_evenly(count: int, ranks: int, threads: int | None
     if ranks <= count:
         assert len({core for share in shares for core in share}) == sum(map(len, shares))
         assert threads or max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.skipif(not allowed(), reason="this system binds no threads")
+def test_cores_that_were_taken_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    before, threads = allowed(), torch.get_num_threads()
+    undo = bind([min(before)])
+    assert (allowed(), torch.get_num_threads()) == ({min(before)}, 1)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    undo()
+    assert (allowed(), torch.get_num_threads()) == (before, threads)
+    assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.parametrize(("width", "calls"), [(8, [1]), (2048, [])])
