@@ -21,7 +21,6 @@ from es_lightning.rollout.own_classes import own_classes
 from es_lightning.rollout.text import with_its_end
 from es_lightning.rollout.vllm_in_place import obstacle, write
 from es_lightning.rollout.vllm_reload import reload
-from es_lightning.system.cores import allow, allowed
 from es_lightning.system.text import shortened
 
 log = logging.getLogger(__name__)
@@ -148,12 +147,7 @@ class VLLMEngine(RolloutEngine):
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
         # vLLM seeds the global generator when it starts.
         with _model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
-            self._cores = allowed()
-            try:
-                self._llm = LLM(**(options | self.options))  # binds this thread to one of them
-            except BaseException:
-                allow(self._cores)
-                raise
+            self._llm = LLM(**(options | self.options))
             self.llm.apply_model(separate)
         self._choose_load()
 
@@ -274,7 +268,7 @@ class VLLMEngine(RolloutEngine):
         return SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
 
     def close(self) -> None:
-        """Drop the model, vLLM's process groups and its hold on this thread; groups from before it stay."""
+        """Drop the model and vLLM's process groups; groups that existed before it stay."""
         if self._llm is None:
             return
         from vllm.distributed import cleanup_dist_env_and_memory, destroy_model_parallel
@@ -285,7 +279,6 @@ class VLLMEngine(RolloutEngine):
             cleanup_dist_env_and_memory()
         else:
             destroy_model_parallel()
-        allow(self._cores)  # or the next engine of this process would have one core
 
     def _run(self, sequences: Sequence[Sequence[int]], params: Any, **more: Any) -> list[Any]:
         """Let vLLM work on sequences; leave nothing behind if that fails.
