@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from es_lightning.analysis.cost import Device
 from es_lightning.errors import UsageError
+from es_lightning.system.cores import allowed
 
 PCIE_5 = 50.0  # GB/s of 63 in 16 lanes; what is of generation 4 has half of it, as all have by default
 NVLINK = {3: 150.0, 4: 225.0, 5: 450.0}  # half of what each generation has in one direction
@@ -75,8 +76,7 @@ def like(name: str, memory: int) -> Device | None:
 
 def this_cpu(ranks: int = 1) -> Device:
     """Return a rank's share of this machine's CPU and memory."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    cores = len(allowed())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     mine = cores / ranks
     return Device(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.evaluations import RunEvaluations
 from es_lightning.records import Completion, Costs, Evaluation, Prompt
 from es_lightning.rollout.text import completed, end_ids
+from es_lightning.system.cores import allowed
 from es_lightning.system.files import Lines, to_json
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class PolicyTraining:
             "evaluate_every": settings.evaluate_every,
             "folder": str(self.folder),
             "device": parts.device.type,
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": len(allowed()),
         }
 
     # What the child asks --------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from es_lightning.distributed.shard_state import own_module, own_optimizer, whol
 from es_lightning.distributed.shards import LaneShards, SharedUpdate, without_absent
 from es_lightning.errors import UsageError
 from es_lightning.system.checkpoint import AtomicCheckpoint, check_checkpoint
-from es_lightning.system.cores import bind, share_of
+from es_lightning.system.cores import allowed, bind, share_of
 from es_lightning.system.neighbours import NeighbourWatch
 from es_lightning.system.processes import end_with_parent
 from es_lightning.system.signals import wait_for
@@ -114,7 +114,7 @@ class PopulationStrategy(DDPStrategy):
 
     def _bind(self) -> None:
         """Take a share of the machine's cores, unless a launcher has given each rank its own already."""
-        mine = sorted(os.sched_getaffinity(0))
+        mine = sorted(allowed())
         told = [json.loads(each) for each in self.exchange(json.dumps([self.node_rank, mine]).encode())]
         # If all ranks of this node have the same cores, no launcher has divided them.
         shared = all(cores == mine for node, cores in told if node == self.node_rank)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,7 +11,7 @@ from es_lightning.sweeps.results import Rows, best_row, trial_rows
 from es_lightning.sweeps.settings import SweepSettings
 from es_lightning.sweeps.store import TrialStore
 from es_lightning.sweeps.trial import ActiveTrial, Environment
-from es_lightning.system.cores import share_of
+from es_lightning.system.cores import allowed, share_of
 from es_lightning.system.signals import Interrupted
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ def cores_of(settings: SweepSettings, slot: int) -> list[int]:
     """
     if settings.at_once == 1 and settings.cores is None:
         return []
-    return share_of(sorted(os.sched_getaffinity(0)), slot, settings.at_once, settings.cores)
+    return share_of(sorted(allowed()), slot, settings.at_once, settings.cores)
 
 
 def _shown(params: object) -> str:

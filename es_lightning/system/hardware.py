@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from es_lightning.system.cores import allowed
+
 # Multiplication of bfloat16 numbers in hardware: two sets of instructions on x86, one on Arm.
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 INSTRUCTIONS = ("avx2", "avx512_f", *BFLOAT16_INSTRUCTIONS)
@@ -64,11 +66,10 @@ def _accelerators() -> str:
 
 
 def _processor() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    words = f"{cores} CPU cores of {names[0] if names else platform.machine()}"
+    words = f"{len(allowed())} CPU cores of {names[0] if names else platform.machine()}"
     return f"{words} with {', '.join(instructions())}" if instructions() else words
 
 
