@@ -234,6 +234,24 @@ def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
     assert "the end of the decay is not in sight" in run.reason
 
 
+def test_what_the_pages_say_of_the_branch_without_learning_is_what_its_files_say() -> None:
+    """docs/results.md: shares of 64 problems beside those of the run that went on."""
+    shares = {}
+    for name, first in (("long-4", 0), ("long-4-shuffled", 58)):
+        validated = [e for e in read_evaluations(Path("results/runs") / name) if e.split == "val"]
+        shares[name] = {first + each.step: sum(each.rewards) / 64 for each in validated}
+    steps = (60, 64, 68, 72, 76, 84, 100, 116, 200)
+    told = {
+        "long-4-shuffled": (0.66, 0.58, 0.52, 0.38, 0.25, 0.08, 0.05, 0.00, 0.02),
+        "long-4": (0.64, 0.64, 0.61, 0.52, 0.48, 0.50, 0.34, 0.34, 0.16),
+    }
+    for name, row in told.items():
+        assert [shares[name][step] for step in steps] == pytest.approx(row, abs=0.006)
+    kept = json.loads(Path("results/runs/long-4-shuffled/tables/early_peak.json").read_text())
+    assert kept["alarms"][0]["generation"] - kept["alarms"][0]["peak"] == 14
+    assert long_runs.peak_of(Path("results/runs/long-4")) == 58
+
+
 @pytest.mark.parametrize(
     ("min_drop", "by_prompt", "by_curve"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from es_lightning.rollout.text import Completing, end_ids
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+LOGITS_AT_ONCE = 1024  # positions; they take 200 MB for every 50,000 tokens of the vocabulary
+
 
 class HFEngine(RolloutEngine):
     """Generates with ``transformers``: slower than vLLM, but it runs everywhere.
@@ -35,7 +38,7 @@ class HFEngine(RolloutEngine):
         dtype: precision of the weights; ``auto``: the base model's own, but on CPUs without instructions for
             bfloat16 float32, which is faster there.
         device: torch device; ``auto`` takes the accelerator where there is one, else the CPU.
-        batch_size: prompts decoded at once.
+        batch_size: prompts decoded at once, and most sequences of one length that are scored at once.
         tensor_parallel_size: number of consecutive ranks that hold one copy of the model together and
             evaluate the same members; the number of ranks and the model's heads must divide by it.
         trust_remote_code: run Python code that comes with the model folder.
@@ -162,13 +165,17 @@ class HFEngine(RolloutEngine):
 
     @torch.no_grad()
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Return the log-probability of each token given those before it; sequences are not padded."""
-        result = []
-        for sequence in sequences:
-            ids = torch.tensor([list(sequence)], device=self.model.device)
-            logits = self.model(ids).logits[0, :-1].float()
-            result.append(logits.log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0].cpu())
-        return result
+        """Return the log-probability of each token given those before it.
+
+        Sequences of one length share a batch, so that none is padded.
+        """
+        result: dict[int, Tensor] = {}
+        for rows in self._of_one_length(sequences):
+            ids = torch.tensor([list(sequences[row]) for row in rows], device=self.model.device)
+            logits = self.model(ids).logits[:, :-1].float()
+            found = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].cpu()
+            result.update(zip(rows, found, strict=True))
+        return [result[row] for row in range(len(sequences))]
 
     @torch.no_grad()
     def distributions(
@@ -183,6 +190,14 @@ class HFEngine(RolloutEngine):
     def close(self) -> None:
         """Drop the model."""
         self._model = self._tokenizer = None
+
+    def _of_one_length(self, sequences: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
+        """Yield the indices of sequences of one length, as many as make a batch."""
+        order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+        for length, alike in groupby(order, key=lambda row: len(sequences[row])):
+            rows = list(alike)
+            at_once = max(1, min(self.batch_size, LOGITS_AT_ONCE // max(length, 1)))
+            yield from (rows[first : first + at_once] for first in range(0, len(rows), at_once))
 
     def _generate_batch(
         self, token_ids: Sequence[tuple[int, ...]], sampling: Sampling, seed_offset: int
