@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from es_lightning.system.cores import allow, allowed
+from es_lightning.system.affinity import allow, allowed
 
 # Libraries read these when they are imported, so they come before any test module.
 # Offline: no test may need a hub.

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from es_lightning.analysis.cost import Device
 from es_lightning.errors import UsageError
-from es_lightning.system.cores import allowed
+from es_lightning.system.affinity import allowed
 
 PCIE_5 = 50.0  # GB/s of 63 in 16 lanes; what is of generation 4 has half of it, as all have by default
 NVLINK = {3: 150.0, 4: 225.0, 5: 450.0}  # half of what each generation has in one direction

@@ -26,7 +26,7 @@ from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.evaluations import RunEvaluations
 from es_lightning.records import Completion, Costs, Evaluation, Prompt
 from es_lightning.rollout.text import completed, end_ids
-from es_lightning.system.cores import allowed
+from es_lightning.system.affinity import allowed
 from es_lightning.system.files import Lines, to_json
 
 if TYPE_CHECKING:

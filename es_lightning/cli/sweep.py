@@ -12,6 +12,7 @@ from es_lightning.cli.parsers import Parser
 from es_lightning.errors import UsageError
 from es_lightning.sweeps.settings import SweepSettings, read_settings
 from es_lightning.sweeps.store import require_optuna
+from es_lightning.system.affinity import allowed
 from es_lightning.system.signals import ending_at_once
 
 BELOW = """
@@ -105,7 +106,7 @@ def check_machine(settings: SweepSettings) -> None:
             "a sweep is one process, which starts the fits: start it without torchrun or srun, and give the "
             "fits' ranks by overrides: trainer.devices."
         )
-    here = len(os.sched_getaffinity(0))
+    here = len(allowed())
     wanted = settings.at_once * (settings.cores or 1)
     if wanted > here:
         raise UsageError(

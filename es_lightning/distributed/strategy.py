@@ -24,8 +24,9 @@ from es_lightning.distributed.group import Group
 from es_lightning.distributed.shard_state import own_module, own_optimizer, whole_module, whole_optimizer
 from es_lightning.distributed.shards import LaneShards, SharedUpdate, without_absent
 from es_lightning.errors import UsageError
+from es_lightning.system.affinity import allowed
 from es_lightning.system.checkpoint import AtomicCheckpoint, check_checkpoint
-from es_lightning.system.cores import allowed, bind, share_of
+from es_lightning.system.cores import bind, share_of
 from es_lightning.system.neighbours import NeighbourWatch
 from es_lightning.system.processes import end_with_parent
 from es_lightning.system.signals import wait_for

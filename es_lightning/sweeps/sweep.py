@@ -11,7 +11,8 @@ from es_lightning.sweeps.results import Rows, best_row, trial_rows
 from es_lightning.sweeps.settings import SweepSettings
 from es_lightning.sweeps.store import TrialStore
 from es_lightning.sweeps.trial import ActiveTrial, Environment
-from es_lightning.system.cores import allowed, share_of
+from es_lightning.system.affinity import allowed
+from es_lightning.system.cores import share_of
 from es_lightning.system.signals import Interrupted
 
 log = logging.getLogger(__name__)

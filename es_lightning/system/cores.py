@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from es_lightning.system.affinity import allow, allowed
+
 TINY_MODEL = 4_000_000  # parameters; below, dividing a multiplication among threads costs more than it saves
 
 
@@ -48,18 +50,6 @@ def bind(cores: Sequence[int]) -> Callable[[], None]:
             os.environ["OMP_NUM_THREADS"] = told
 
     return undo
-
-
-def allowed() -> frozenset[int]:
-    """Return the cores that this thread may use: all of them where the system binds no threads."""
-    every = range(os.cpu_count() or 1)
-    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else every)
-
-
-def allow(cores: frozenset[int]) -> None:
-    """Let this thread, and whatever it starts from now on, use the cores that ``allowed`` returned before."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
 
 
 def use_one_thread_if_tiny(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from es_lightning.system.cores import allowed
+from es_lightning.system.affinity import allowed
 
 # Multiplication of bfloat16 numbers in hardware: two sets of instructions on x86, one on Arm.
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from es_lightning.system.cores import allowed, bind, share_of, use_one_thread_if_tiny
+from es_lightning.system.affinity import allowed
+from es_lightning.system.cores import bind, share_of, use_one_thread_if_tiny
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.none() | st.integers(1, 8))
