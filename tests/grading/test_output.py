@@ -85,7 +85,7 @@ def test_every_round_has_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_flood_of_output_blocks_nobody(caplog: pytest.LogCaptureFixture) -> None:
     # 1.5 MB, twice: no user's pipe holds more than 1 MiB (fs.pipe-max-size).
-    lines = said(caplog, Loud(0.0), ["flood 1500000", "print after"])
+    lines = said(caplog, Loud(0.0), ["flood 1500000"], ["print after"])
     assert not any("failed" in line for line in lines)
     assert "Task Loud printed: after" in lines
     assert sum(int(line.split()[3]) for line in lines if "more lines" in line) > 700_000
