@@ -18,12 +18,14 @@ import torch
 from torch import nn
 
 from es_lightning.algorithm.noise import noise_of
+from es_lightning.algorithm.tensors import checksum
 from es_lightning.cli.console import quiet
 from es_lightning.cli.opened import opened
+from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.grading.scorer import Grading, Scorer
 from es_lightning.journal.entry import lineage, read_journal
-from es_lightning.journal.parts import optimizer_of
+from es_lightning.journal.parts import optimizer_of, regulariser_of
 from es_lightning.journal.replay import repeat
 from es_lightning.system.files import Lines, read_lines, replacing, to_json
 
@@ -49,6 +51,7 @@ def measured(parts: Parts, run: Path, folder: Path, every: int) -> None:
     prompts = rollouts.reserve(parts.base, problems)
     centre: nn.Module = parts.start()
     optimizer, noise = optimizer_of(header["optimizer"], centre), noise_of(header["noise"])
+    regularisers = [regulariser_of(each) for each in header.get("regularisers", [])]
     scorer = Scorer(parts.task, Grading(workers=0))
     scorer.start()
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,10 +60,12 @@ def measured(parts: Parts, run: Path, folder: Path, every: int) -> None:
     points, file = [json.loads(line) for line in lines], Lines(path, lines)
     known = {point["generation"] for point in points}
     for entry in lineage(entries, len(entries) - 1):
-        repeat(entry, centre, optimizer, noise)
+        repeat(entry, centre, optimizer, noise, parts.base.weights, regularisers)
         generation = entry.generation + 1  # as many updates the centre has had
         if generation % every or generation in known:
             continue
+        if checksum(centre.named_parameters()) != entry.checksum:
+            raise UsageError(f"{run} cannot be repeated from its journal here: see es-lightning replay.")
         rollouts.load(rollouts.unperturbed(centre))
         rewards = list(parts.evaluator(generation).evaluate(prompts, scorer).rewards)
         points.append({"generation": generation, "value": sum(rewards) / len(rewards), "prompts": rewards})

@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from fractions import Fraction
 from functools import cache
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
 from es_lightning.tasks import Countdown
+from tests.helpers.timing import fastest
 
 SPLITS = ("train", "val", "test")
 TASK = Countdown(n_train=60, n_val=40, n_test=80)
@@ -264,13 +264,9 @@ def test_any_reply_gets_a_reward_in_range(completion):
     ids=lambda text: f"{text[:24]!r}-{len(text)}",
 )
 def test_hostile_replies_take_no_time_and_earn_no_answer(completion):
-    timings = []
-    for _ in range(5):
-        start = time.process_time()
-        result = TASK.reward(PROMPT, completion)
-        timings.append(time.process_time() - start)
-    assert result["accuracy"] == 0
-    assert min(timings) < 50e-3
+    assert TASK.reward(PROMPT, completion)["accuracy"] == 0
+    # Counting to 200,000 takes about 3 ms: a slow machine is slow at both.
+    assert fastest(lambda: TASK.reward(PROMPT, completion)) < 2 * fastest(lambda: sum(range(200_000)))
 
 
 @pytest.mark.parametrize(
