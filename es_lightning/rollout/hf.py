@@ -26,7 +26,8 @@ from es_lightning.rollout.text import Completing, end_ids
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-LOGITS_AT_ONCE = 1024  # positions; they take 200 MB for every 50,000 tokens of the vocabulary
+LOGITS_AT_ONCE = 2048  # positions; they take 400 MB for every 50,000 tokens of the vocabulary
+WORTH_SHARING = 64  # spared tokens; fewer do not pay for another pass over all weights
 
 
 class HFEngine(RolloutEngine):
@@ -167,14 +168,13 @@ class HFEngine(RolloutEngine):
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the log-probability of each token given those before it.
 
-        Sequences of one length share a batch, so that none is padded.
+        Sequences of one length share a batch, so that none is padded; what they all begin with, such as the
+        system prompt, is computed once.
         """
         result: dict[int, Tensor] = {}
         for rows in self._of_one_length(sequences):
             ids = torch.tensor([list(sequences[row]) for row in rows], device=self.model.device)
-            logits = self.model(ids).logits[:, :-1].float()
-            found = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].cpu()
-            result.update(zip(rows, found, strict=True))
+            result.update(zip(rows, self._scores(ids).cpu(), strict=True))
         return [result[row] for row in range(len(sequences))]
 
     @torch.no_grad()
@@ -191,9 +191,22 @@ class HFEngine(RolloutEngine):
         """Drop the model."""
         self._model = self._tokenizer = None
 
+    def _scores(self, ids: Tensor) -> Tensor:
+        """Return the log-probabilities, float32 [rows, length - 1], of token ids [rows, length]."""
+        shared = _shared(ids)
+        if (len(ids) - 1) * shared >= WORTH_SHARING:
+            start = self.model(ids[:1, :shared], use_cache=True)
+            cache = start.get("past_key_values")
+            if _repeatable(cache):
+                cache.batch_repeat_interleave(len(ids))
+                rest = self.model(ids[:, shared:], past_key_values=cache)
+                first = _logprobs(start.logits, ids[:, 1 : shared + 1])
+                return torch.cat([first, _logprobs(rest.logits, ids[:, shared + 1 :])], dim=1)
+        return _logprobs(self.model(ids, use_cache=False).logits, ids[:, 1:])
+
     def _of_one_length(self, sequences: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
-        """Yield the indices of sequences of one length, as many as make a batch."""
-        order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+        """Yield the indices of sequences of one length, as many as make a batch, with like beginnings."""
+        order = sorted(range(len(sequences)), key=lambda row: (len(sequences[row]), tuple(sequences[row])))
         for length, alike in groupby(order, key=lambda row: len(sequences[row])):
             rows = list(alike)
             at_once = max(1, min(self.batch_size, LOGITS_AT_ONCE // max(length, 1)))
@@ -263,6 +276,32 @@ class _AtStops:
         for completion, token in zip(self._completing, ids[:, -1].tolist(), strict=True):
             completion.add(token)
         return torch.tensor([completion.has_ended for completion in self._completing], device=ids.device)
+
+
+def _shared(ids: Tensor) -> int:
+    """Return how many tokens all rows begin with; at most all but the last."""
+    same = (ids[:, :-1] == ids[:1, :-1]).all(dim=0)
+    return int(same.cumprod(0).sum())
+
+
+def _repeatable(cache: Any) -> bool:
+    """Return whether a cache has keys and values alone; models with another state compute rows whole."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = getattr(cache, "layers", ())
+    return bool(layers) and {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
+
+
+def _logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probabilities, float32 [rows, T], of tokens [rows, T].
+
+    Args:
+        logits: [rows or 1, T or more, vocabulary].
+        tokens: what comes at each position.
+    """
+    logits = logits[:, : tokens.shape[1]].float()
+    chosen = logits.expand(len(tokens), -1, -1).gather(2, tokens[..., None])[..., 0]
+    return chosen - logits.logsumexp(-1)
 
 
 def _refuse_infinite(ids: Tensor, logits: Tensor) -> Tensor:

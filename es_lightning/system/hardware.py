@@ -69,7 +69,8 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    words = f"{len(allowed())} CPU cores of {names[0] if names else platform.machine()}"
+    cores = len(allowed())
+    words = f"{cores} CPU core{'s' if cores > 1 else ''} of {names[0] if names else platform.machine()}"
     return f"{words} with {', '.join(instructions())}" if instructions() else words
 
 

@@ -82,6 +82,15 @@ def test_transformers_fits_exports_reloads_and_replays(name: str, folders: Path,
     assert entry.checksum == tuned.centre_checksum
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, SELDOM)) for name in FAMILIES])
+def test_a_beginning_in_common_changes_no_score(name: str, folders: Path) -> None:
+    engine = HFEngine("float32", device="cpu")
+    engine.start(made(name, folders), 128)
+    rows = [[*sequences()[1], end, 3] for end in range(20, 24)]
+    alone = torch.cat([engine.logprobs([row])[0] for row in rows])
+    torch.testing.assert_close(torch.cat(engine.logprobs(rows)), alone, atol=1e-5, rtol=0)
+
+
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.long

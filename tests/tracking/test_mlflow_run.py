@@ -131,8 +131,9 @@ def test_tags_tell_what_made_the_run(folder: Path, run: Run) -> None:
     head = (folder / ".git" / "refs" / "heads").glob("*")
     assert tags["git_commit"] == next(iter(head)).read_text().strip() == tags["mlflow.source.git.commit"]
     assert tags["git_changed_files"] == "no"
-    ours = f"{len(os.sched_getaffinity(0))} CPU cores"
-    assert tags["hardware"] == machine().replace(ours, "1 CPU cores"), "threads_per_rank is 1"
+    cores = len(os.sched_getaffinity(0))
+    ours = f"{cores} CPU core{'s' if cores > 1 else ''}"
+    assert tags["hardware"] == machine().replace(f"{ours} of", "1 CPU core of"), "threads_per_rank is 1"
     assert "| generations | 5 |" in tags["mlflow.note.content"]
 
 
