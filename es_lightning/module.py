@@ -713,7 +713,7 @@ class EvolutionStrategies(pl.LightningModule):
         self.log_dict(bar | {"time/tokens_per_s": self.tokens_per_second.compute()}, prog_bar=True)
         costs = self.costs.up_to(self.history.lines).metrics() | {"cost/peak_bytes": float(peak_bytes())}
         exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in costs.items()}
-        self.log_dict({**rewards, **record_metrics(record), **exact})
+        self.log_dict({**rewards, **record_metrics(record, record.update_norm), **exact})
 
     def header(self) -> dict[str, Any]:
         """Make the first line of the run's journal."""

@@ -263,7 +263,7 @@ def test_more_prompts_notice_the_long_run_s_fall_sooner(
     min_drop: float, by_prompt: int, by_curve: int
 ) -> None:
     """The table in docs/callbacks.md, and delays of at most a third of the curve's test."""
-    kept = json.loads(Path("results/runs/long-4-held-out/tables/early_peak.json").read_text())
+    kept = json.loads(Path("results/held_out/long-4/tables/early_peak.json").read_text())
     best = max(kept["points"], key=lambda point: point["value"])["generation"]
     assert best == 64
     paired, curve = PairedPeakTest(310, min_drop=min_drop), PeakTest(horizon=128, min_drop=min_drop)

@@ -60,7 +60,7 @@ def runs_of_folders(words: Sequence[str]) -> tuple[list[Run], list[str | None]]:
     folders: dict[Path, tuple[Path, str | None]] = {}
     for word in words:
         label, place = _divided(word)
-        for folder in _matching(place):
+        for folder in matching(place):
             if folder.resolve() in folders:
                 raise UsageError(f"{folder} is given twice: name each run once.")
             folders[folder.resolve()] = folder, label
@@ -77,7 +77,7 @@ def _divided(word: str) -> tuple[str | None, str]:
     return label.strip(), place
 
 
-def _matching(place: str) -> list[Path]:
+def matching(place: str) -> list[Path]:
     """Return the folder, or those that a pattern matches, which no shell has replaced after a label."""
     if Path(place).exists() or not glob.has_magic(place):
         return [Path(place)]

@@ -25,6 +25,7 @@ train and evaluate:
   plan        compute what a fit will take: memory, time, price
   replay      rebuild the model of any generation, or of a probe's candidate, from its seeds
   ui          show the runs made here in a browser (MLflow)
+  to-mlflow   put runs into MLflow that were made without it
   fetch       get the embedded model, once
 
 look at the landscape:

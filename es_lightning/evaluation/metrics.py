@@ -1,10 +1,11 @@
 """Metrics of a generation, from gathered numbers only, so that the number of ranks does not change them."""
 
 from collections.abc import Mapping, Sequence
-from math import fsum, isnan
+from math import fsum, isnan, nan
+from typing import Protocol
 
 from es_lightning.grading.grade import FAILED
-from es_lightning.records import Completion, Evaluation, Generation
+from es_lightning.records import Completion, Evaluation
 
 LONGEST = "completion_longest"
 
@@ -87,11 +88,29 @@ def straggling(scores: Mapping[str, float]) -> dict[str, float]:
     return {"time/straggling_fraction": max(0.0, 1 - scores["completion_tokens"] / scores[LONGEST])}
 
 
-def record_metrics(record: Generation) -> dict[str, float]:
-    """Return a generation's numbers other than its reward statistics, by the names they are logged under."""
+class Recorded(Protocol):
+    """What a generation's record and its entry in the journal have in common."""
+
+    @property
+    def scores(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def seconds(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def drift(self) -> float: ...  # noqa: D102
+    @property
+    def skipped(self) -> bool: ...  # noqa: D102
+
+
+def record_metrics(record: Recorded, update_norm: float = nan) -> dict[str, float]:
+    """Return a generation's numbers other than its reward statistics, by the names they are logged under.
+
+    Args:
+        record: of the generation.
+        update_norm: Euclidean norm of its step, which journals do not keep; NaN leaves it out.
+    """
     means = {_grouped(key): value for key, value in record.scores.items() if key != "reward"}
     seconds = {f"time/{phase}_s": value for phase, value in record.seconds.items()}
-    geometry = {"geometry/update_norm": record.update_norm, "geometry/drift": record.drift}
+    geometry = {"geometry/update_norm": update_norm, "geometry/drift": record.drift}
     known = {name: value for name, value in geometry.items() if not isnan(value)}
     return means | seconds | straggling(record.scores) | known | {"health/skipped": float(record.skipped)}
 

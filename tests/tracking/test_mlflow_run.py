@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from es_lightning.callbacks import RunRecord
 from es_lightning.callbacks.run_record import _dataset
 from es_lightning.cli import command_line as cli
+from es_lightning.cli import entry
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.records import Prompt
@@ -135,6 +136,39 @@ def test_tags_tell_what_made_the_run(folder: Path, run: Run) -> None:
     ours = f"{cores} CPU core{'s' if cores > 1 else ''}"
     assert tags["hardware"] == machine().replace(f"{ours} of", "1 CPU core of"), "threads_per_rank is 1"
     assert "| generations | 5 |" in tags["mlflow.note.content"]
+
+
+def test_a_run_put_in_from_its_folder_has_the_same_numbers(
+    folder: Path,
+    client: MlflowClient,
+    run: Run,
+    whole: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "again.db").write_bytes(whole)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path}/again.db")
+    with no_trace():
+        for _ in range(2):  # the second time it is there already
+            entry.main(["to-mlflow", str(folder / "runs" / "*"), "--experiment", "again"])
+    again = MlflowClient(uri)
+    [found] = again.search_runs([again.get_experiment_by_name("again").experiment_id])
+    assert (found.info.run_name, found.info.status) == ("smoke_cpu", "FINISHED")
+    untold = {"geometry/update_norm", "time/tokens_per_s", "cost/peak_bytes"}
+    assert {key for key in run.data.metrics.keys() - found.data.metrics if not key.startswith("system/")} == (
+        untold
+    )
+    for key in found.data.metrics.keys() & run.data.metrics.keys():
+        there = {each.step: each.value for each in client.get_metric_history(run.info.run_id, key)}
+        for each in again.get_metric_history(found.info.run_id, key):
+            # The journal keeps milliseconds, and Lightning logs some metrics in float32.
+            assert each.value == pytest.approx(there[each.step], rel=1e-6, abs=6e-4), (key, each.step)
+    shared = {key for key in found.data.params if key.startswith(("model/", "data/"))}
+    assert shared
+    assert all(found.data.params[key] == run.data.params[key] for key in shared)
+    kept = {each.path for each in again.list_artifacts(found.info.run_id)}
+    assert kept >= {"journal.jsonl", "evaluations.jsonl", "config.yaml", "summary.json"}
 
 
 def test_there_is_no_commit_outside_of_a_repository(tmp_path: Path) -> None:

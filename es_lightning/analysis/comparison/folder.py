@@ -68,7 +68,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     if not evaluations:
         raise UsageError(f"{folder / EVALUATIONS} holds no evaluation yet: compare the run when it has one.")
     training = _fit(folder) if (folder / JOURNAL).is_file() else _baseline(folder / UPDATES)
-    settings = flat_config(_config(folder / CONFIG)) or dict(training.settings)
+    settings = flat_config(read_config(folder / CONFIG)) or dict(training.settings)
     summary = read_mapping(folder / SUMMARY)
     return Run(
         name=name or str(folder),
@@ -186,7 +186,12 @@ def columns(rows: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, Points
     return dict(series)
 
 
-def _config(path: Path) -> Mapping[str, Any]:
+def read_config(path: Path) -> Mapping[str, Any]:
+    """Read a configuration; empty if there is none.
+
+    Raises:
+        UsageError: it is no YAML.
+    """
     if not path.is_file():
         return {}
     try:
