@@ -121,8 +121,7 @@ def _spectra(measured: Measured) -> list[Row]:
     for kind, name in (("seeds", SEEDS), ("control", CONTROL)):
         if kind in measured.sampled:
             krylov = measured.sampled[kind].krylov
-            values = krylov.ritz[0]
-            rows += spectrum_rows(name, values, krylov.residuals <= 0.1 * np.abs(values).max())
+            rows += spectrum_rows(name, krylov.ritz[0], krylov.converged)
     return rows
 
 
@@ -252,7 +251,8 @@ def _of_seeds(measured: Measured) -> str:
     values, _ = measured.truth.top
     largest = own.krylov.ritz[0][np.abs(own.krylov.ritz[0]).argmax()]
     enough = own.spectrum.size_participation < 0.8 * min(len(own.krylov.projection), own.seeds / 2)
-    works = own.krylov.asymmetry < SYMMETRIC and enough
+    sure = int(own.krylov.converged.sum())
+    works = own.krylov.asymmetry < SYMMETRIC and enough and sure > 0
     lines = [
         f"## Lanczos on the Hessian of ES: {own.seeds} common seeds, {own.evaluations} evaluations",
         f"Asymmetry {own.krylov.asymmetry:.2f} (0 is right). Signed participation ratio "
@@ -270,13 +270,19 @@ def _of_seeds(measured: Measured) -> str:
             f"With permuted rewards: asymmetry {control.krylov.asymmetry:.2f}, signed participation "
             f"{control.spectrum.participation:.3g}, on |lambda| {control.spectrum.size_participation:.3g}."
         )
-    pairs = measured.settings.pairs
+    trust = f"the {sure} that have converged are eigenvalues of H as {own.seeds} seeds sample it"
     lines.append(
-        f"At this budget the spectrum "
-        f"{'can be trusted as a sample of H' if works else 'cannot be trusted'}; the "
-        f"pairs took {2 * pairs + 1} evaluations."
+        f"At this budget {trust if works else 'the spectrum cannot be trusted'}"
+        f"{_as_the_control(own, control)}; the pairs took {2 * measured.settings.pairs + 1} evaluations."
     )
     return "\n\n".join(lines)
+
+
+def _as_the_control(own: SampledHessian, control: SampledHessian | None) -> str:
+    """Say so where the participation on sizes is what permuted rewards have as well."""
+    if control is None or control.spectrum.size_participation < 0.8 * own.spectrum.size_participation:
+        return ""
+    return ", and the participation on |lambda| says nothing, since permuted rewards have it as well"
 
 
 def _of_rewards(measured: Measured, sigma: float) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from es_lightning.errors import UsageError
@@ -27,6 +28,8 @@ Operator = Callable[[Tensor], Tensor]
 """From a vector, flat [D], to the product of a matrix with it, in the same precision."""
 
 BREAKDOWN = 1e-10  # of the largest entry of T: what is left of a product in exact arithmetic is 0
+CONVERGED = 0.1
+"""Of a Ritz value's size: with a smaller residual an eigenvalue is no further away than that."""
 BLOCK, MANY_BLOCKS = 2**12, 2**16  # elements that are summed in single precision
 
 
@@ -48,6 +51,11 @@ class Krylov:
     def residuals(self) -> Array:
         """||A u - ritz u|| of each Ritz value and its vector u, [m]: small where it has converged."""
         return np.asarray(self.rest * np.abs(self.ritz[2][-1]))
+
+    @property
+    def converged(self) -> NDArray[np.bool_]:
+        """Whether each Ritz value is an eigenvalue and no mixture, [m]."""
+        return np.asarray(self.residuals <= CONVERGED * np.abs(self.ritz[0]))
 
     @property
     def asymmetry(self) -> float:

@@ -25,8 +25,6 @@ from es_lightning.system.files import replacing, to_json
 log = logging.getLogger(__name__)
 TRUTH, FILE, BASIS = "truth", "truth.json", "basis"
 """The folder in a run's, the file in it, and the folder of vectors in it."""
-CONVERGED = 0.1
-"""Of a Ritz value's size: with a smaller residual an eigenvalue is no further away than that."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,7 @@ class Truth:
             return np.zeros(0), np.zeros(0, dtype=bool)
         values, _, _ = self.krylov.ritz
         order = np.argsort(-np.abs(values))
-        sizes = np.abs(values[order])
-        return values[order], np.asarray(self.krylov.residuals[order] <= CONVERGED * sizes)
+        return values[order], self.krylov.converged[order]
 
     def along_top(self, count: int) -> Array:
         """Return eps^T u of each seed and the ``count`` Ritz vectors u of largest size, [K, count]."""

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from es_lightning.landscape.curvature.lanczos import lanczos
-from es_lightning.landscape.curvature.truth import CONVERGED, Truth, squares_shared
+from es_lightning.landscape.curvature.lanczos import CONVERGED, lanczos
+from es_lightning.landscape.curvature.truth import Truth, squares_shared
 
 
 @settings(max_examples=6, deadline=None)
