@@ -146,7 +146,8 @@ def sampled_hessians(
         generator = np.random.default_rng(settings.seed)
         start = start_weights(count, generator)
         order = generator.permutation(count) if kind == "control" else None
-        rewards = Remembered(space.members, folder / f"lanczos_{kind}.jsonl", about, writes)
+        file = folder / f"lanczos_{kind}.jsonl"
+        rewards = Remembered(space.members, file, about, writes, parts.ranks.from_first)
         operator = ESHessian(rewards, sigma, settings.step, order)
 
         def tell(step: int, _: Any, kind: str = kind) -> None:

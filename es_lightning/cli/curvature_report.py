@@ -194,14 +194,35 @@ def _of_pairs(measured: Measured, pairs: Pairs, found: Curvature) -> str:
 
 
 def _low(found: Curvature, measured: Measured) -> str:
+    """Say whether few directions share the curvature, which the signed ratio cannot tell of mixed signs."""
     high = found.participation.high
     if not np.isfinite(high):
         return "nothing is left of tr H^2 beside noise, so its dimension is not known."
-    if high < LOW * measured.dimension:
-        return (
-            f"a low curvature dimension is seen; the interval ends at {high / measured.dimension:.1g} of D."
+    sure = _converged(measured)
+    if _mixed(sure):
+        most = min(squares_shared(sure, found.trace_square.high)[1], measured.dimension)
+        what = f"at most {most:.3g} directions share tr H^2 within its interval, whatever their signs"
+    elif len(sure):
+        most, what = (
+            high,
+            f"the interval ends at {high:.3g}, and all eigenvalues that are known have one sign",
         )
-    return "a low curvature dimension is not seen."
+    else:
+        return "it counts directions if all bend the same way, which only eigenvalues can tell."
+    share = f"{what}, {most / measured.dimension:.1g} of D"
+    if most < LOW * measured.dimension:
+        return f"a low curvature dimension is seen: {share}."
+    return f"a low curvature dimension is not seen: {share}."
+
+
+def _converged(measured: Measured) -> Array:
+    """Return the eigenvalues that autograd is sure of, the largest first."""
+    values, converged = measured.truth.top
+    return values[converged]
+
+
+def _mixed(eigenvalues: Array) -> bool:
+    return bool((eigenvalues > 0).any() and (eigenvalues < 0).any())
 
 
 def _slope(truth: Array, values: Array) -> float:
@@ -216,11 +237,11 @@ def _trust(match: float, factor: float) -> str:
 
 def _of_eigenvalues(measured: Measured) -> str:
     truth = measured.truth
-    values, converged = truth.top
+    values = truth.top[0]
     if not len(values):
         return "## Eigenvalues by autograd\n\nNo Lanczos steps were asked for (curvature.hessian)."
     found = curvature(measured.pairs(min(measured.settings.sigmas), LIKELIHOOD))
-    sure = values[converged]
+    sure = _converged(measured)
     share = float((sure**2).sum() / found.trace_square.value) if found.trace_square.value > 0 else np.nan
     listed = ", ".join(f"{value:.4g}" for value in sure[:10])
     return (
@@ -234,7 +255,7 @@ def _of_eigenvalues(measured: Measured) -> str:
 
 def _shared(outermost: Array, found: Curvature) -> str:
     """Say how many directions share the squared curvature, where eigenvalues of both signs are known."""
-    if not ((outermost > 0).any() and (outermost < 0).any() and np.isfinite(found.trace_square.high)):
+    if not (_mixed(outermost) and np.isfinite(found.trace_square.high)):
         return ""
     square = found.trace_square
     few, many = squares_shared(outermost, square.value)

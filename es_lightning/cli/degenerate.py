@@ -146,7 +146,8 @@ def _shared(
     scored = [prompts[place] for place in score]
     space = SeedSpace(parts.evaluator(), centre, parts.noise, seeds, sigma, scored)
     about = {"sigma": sigma, "seeds": seeds, "prompts": [each.id for each in scored], "base": parts.base.name}
-    rewards = Remembered(space.point, folder / f"shared_{sigma:g}.jsonl", about, writes)
+    file = folder / f"shared_{sigma:g}.jsonl"
+    rewards = Remembered(space.point, file, about, writes, parts.ranks.from_first)
     base = results.centre[score].mean()
     log.info("Sigma %g: %d directions on %d prompts.", sigma, settings.controls + 1, len(scored))
     try:

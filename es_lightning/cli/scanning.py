@@ -196,7 +196,7 @@ class Scanner:
     def _products(self, directions: Sequence[Direction]) -> Array:
         mine = inner_products(self.centre, directions, self.parts.ranks.shards).tolist()
         # Other numbers of threads may sum in another order: all ranks take those of the first.
-        products = np.array(json.loads(self.parts.ranks.exchange(json.dumps(mine).encode())[0]))
+        products = np.array(json.loads(self.parts.ranks.from_first(json.dumps(mine).encode())))
         for direction, square in zip(directions, np.diag(products), strict=True):
             if not square > 0:
                 raise UsageError(

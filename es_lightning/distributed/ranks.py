@@ -125,6 +125,14 @@ class Ranks:
         """
         return [payload] if self._strategy is None else self._strategy.exchange(payload)
 
+    def from_first(self, payload: bytes) -> bytes:
+        """Return what rank 0 passes. All ranks have to call it.
+
+        Raises:
+            RankError: a rank did not arrive within the time-out.
+        """
+        return self.exchange(payload)[0]
+
     def from_lanes(self, payload: bytes) -> list[bytes]:
         """Return every lane's payload, in lane order: that of the lane's first rank.
 

@@ -194,7 +194,7 @@ class BesideBase:
                 told = json.dumps({"table": self._table()}).encode()
             except UsageError as error:  # raised after the exchange: the other ranks wait for this one
                 told = json.dumps({"refusal": str(error)}).encode()
-        found = json.loads(ranks.exchange(told)[0])
+        found = json.loads(ranks.from_first(told))
         if "refusal" in found:
             raise UsageError(found["refusal"])
         rows: dict[str, Any] = found["table"]

@@ -80,7 +80,7 @@ class KeptLines:
                 lines = read()
             except UsageError as error:
                 refusal = str(error)  # raised after the exchange: the other ranks wait for this one
-        told = json.loads(self._ranks.exchange(json.dumps([lines, refusal]).encode())[0])
+        told = json.loads(self._ranks.from_first(json.dumps([lines, refusal]).encode()))
         if told[1]:
             raise UsageError(told[1])
         found: list[str] = told[0]

@@ -88,7 +88,7 @@ class History:
             generation=generation,
             saved=self.saved,
             writes=writes,
-            share=lambda payload: ranks.exchange(payload)[0],
+            share=ranks.from_first,
         )
         self._require(generation)
         resumes = self.saved is not None or generation > 0

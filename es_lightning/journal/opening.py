@@ -81,7 +81,7 @@ def open_centres(
             opened = [open_centre(each, base, scratch) for each in references]
         except UsageError as error:
             refusal = str(error)  # raised after the exchange: the other ranks wait for this one
-    told = ranks.exchange(refusal.encode())[0].decode()
+    told = ranks.from_first(refusal.encode()).decode()
     if told:
         raise UsageError(told)
     # Now that the rebuilt models are on disk, the other ranks find them there.

@@ -71,7 +71,7 @@ def _start(
     """Load the latest centre of a lineage that all ranks find on disk; returns its number of updates."""
     mine = [[str(file), index] for index, file in on_disk(folders, path)]
     # All ranks try the files that rank 0 sees, in its order: so each has the same number of exchanges.
-    agreed = json.loads(ranks.exchange(json.dumps(mine).encode())[0])
+    agreed = json.loads(ranks.from_first(json.dumps(mine).encode()))
     for file, index in agreed:
         optimizer_state = read_centre_(centre, Path(file), path[index].checksum, ranks.shards)
         told = ranks.exchange(b"no" if optimizer_state is None else b"yes")

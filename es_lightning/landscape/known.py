@@ -76,7 +76,7 @@ def quadratic(
         prompts: P.
         start: first coordinate of the centre.
     """
-    offsets = np.linspace(-0.1, 0.1, prompts)
+    offsets = np.linspace(-0.1, 0.1, prompts) if prompts > 1 else np.zeros(1)
     place = np.zeros(dimension)
     place[0] = start
     return KnownLandscape(

@@ -104,7 +104,7 @@ class ModelLandscape:
 
     def share(self, payload: bytes) -> bytes:
         """Return what rank 0 passes."""
-        return self.parts.ranks.exchange(payload)[0]
+        return self.parts.ranks.from_first(payload)
 
 
 def members_at_once(parts: Parts) -> int:

@@ -115,7 +115,7 @@ def improving(path: Path, rows: Rows, title: str) -> None:
     Args:
         path: PNG file to write; the rows are written beside it as CSV.
         rows: per sigma ``sigma``, ``improve``, ``improve_low``, ``improve_high``, ``zeros``, ``mean``,
-            ``mean_low``, ``mean_high``, ``q_0.95``, in shares and units of reward.
+            ``mean_low``, ``mean_high``, ``q_0.95`` with its two, in shares and units of reward.
         title: line above the picture.
     """
     figure, [shares, means] = sheet(title, columns=2)
@@ -126,7 +126,7 @@ def improving(path: Path, rows: Rows, title: str) -> None:
     shares.set_ylim(-0.02, 1.02)
     shares.set_ylabel("share of the candidates")
     _bars(means, rows, sigmas, "mean", RED, "mean, 95 % interval")
-    means.plot(sigmas, _column(rows, "q_0.95"), "^-", color=GREEN, lw=1.2, ms=4, label="q 0.95")
+    _bars(means, rows, sigmas, "q_0.95", GREEN, "0.95 quantile, 95 % interval")
     means.axhline(0, color=INK, lw=0.9)
     means.set_ylabel("change of the reward")
     for axes in (shares, means):

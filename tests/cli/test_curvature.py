@@ -1,6 +1,8 @@
 """``curvature`` and ``degenerate`` on the tiny model, in one process, and what they refuse."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,22 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
         )
     with pytest.raises(UsageError, match="other settings"):
         run(["curvature", "-c", config, "--output", str(whole), "--curvature.seed", "5"])
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.ddp
+def test_two_ranks_find_what_one_finds_and_go_on_with_its_steps(config: str, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(["curvature", "-c", config, "--output", str(one)])
+    two.mkdir()
+    kept = (one / "lanczos_seeds.jsonl").read_text().splitlines(keepends=True)
+    (two / "lanczos_seeds.jsonl").write_text("".join(kept[:3]))  # the other rank cannot know of it by itself
+    command = [sys.executable, "-m", "es_lightning", "curvature", "-c", config, "--output", str(two)]
+    subprocess.run([*command, "--trainer.devices", "2"], check=True, cwd=tmp_path, timeout=200)
+    for name in ("budget.csv", "directions.csv", "spectra.csv"):
+        tables = [pd.read_csv(folder / "report" / name) for folder in (one, two)]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-6)
 
 
 @pytest.mark.slow

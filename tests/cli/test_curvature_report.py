@@ -1,4 +1,4 @@
-"""What the report says of Lanczos on common seeds: which of its numbers can be trusted."""
+"""What the report says: which numbers can be trusted, and whether few directions are curved."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from es_lightning.cli.curvature_report import _of_seeds
+from es_lightning.cli.curvature_report import _low, _of_seeds
 from es_lightning.landscape.curvature.budget import SampledHessian
 from es_lightning.landscape.curvature.lanczos import lanczos
 
@@ -53,3 +53,28 @@ def test_a_participation_that_the_control_has_as_well_says_nothing(
     control: np.ndarray[Any, Any], same: bool
 ) -> None:
     assert ("since permuted rewards have it as well" in said(FEW, control)) == same
+
+
+def low(eigenvalues: list[float], ratio_high: float, square_high: float) -> str:
+    values = np.array(eigenvalues)
+    found: Any = SimpleNamespace(
+        participation=SimpleNamespace(high=ratio_high), trace_square=SimpleNamespace(high=square_high)
+    )
+    measured: Any = SimpleNamespace(
+        dimension=10_000, truth=SimpleNamespace(top=(values, np.ones(len(values), dtype=bool)))
+    )
+    return _low(found, measured)
+
+
+def test_a_signed_ratio_that_cancels_is_not_taken_for_few_directions() -> None:
+    # 500 eigenvalues of 1 and 500 of -1: trace and ratio are 0, and 1000 directions are curved. With one of
+    # each known, there may be any number.
+    assert "is not seen: at most 1e+04 directions" in low([1.0, -1.0], ratio_high=0.1, square_high=1000.0)
+    assert "is seen: at most 2 directions" in low([1.0, -1.0], ratio_high=0.1, square_high=2.0)
+
+
+def test_a_signed_ratio_counts_directions_where_all_bend_alike() -> None:
+    assert "is seen: the interval ends at 4" in low([-1.0, -0.9], ratio_high=4.0, square_high=9.0)
+    assert "is not seen: the interval ends at 400" in low([-1.0, -0.9], ratio_high=400.0, square_high=9.0)
+    assert "only eigenvalues can tell" in low([], ratio_high=4.0, square_high=9.0)
+    assert "not known" in low([], ratio_high=float("inf"), square_high=9.0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.probing.store import Share
 from es_lightning.system.files import Lines, read_lines, to_json
 
 
@@ -22,18 +23,25 @@ class Remembered:
         function: from an array to an array.
         path: file of JSON lines; what it holds is returned again.
         about: what decides the results beside the arguments, in plain JSON.
-        writes: whether this rank writes; the others read what is there.
+        writes: whether this rank reads and writes the file.
+        share: tells the other ranks what rank 0 has read, since machines may not share their disks.
 
     Raises:
         UsageError: the file belongs to other settings, or is damaged.
     """
 
     def __init__(
-        self, function: Callable[[Array], Array], path: Path, about: Mapping[str, Any], writes: bool = True
+        self,
+        function: Callable[[Array], Array],
+        path: Path,
+        about: Mapping[str, Any],
+        writes: bool = True,
+        share: Share = lambda payload: payload,
     ) -> None:
         self.function, self.path, self.calls = function, path, 0
         head = to_json(dict(about))
-        old = read_lines(path)
+        text = share("\n".join(read_lines(path) if writes else []).encode()).decode()
+        old = text.split("\n") if text else []
         if old and old[0] != head:
             raise UsageError(f"{path} belongs to a run with other settings: give another --output.")
         try:
