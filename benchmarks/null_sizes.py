@@ -32,7 +32,9 @@ SIGMA, PROMPTS, LEVEL = 0.5, 32, 0.05
 FEW = ProbeSettings(sigmas=(SIGMA,), members=60, batches=2, largest=30)
 
 
-def probed(landscape: KnownLandscape, settings: ProbeSettings, folder: Path) -> tuple[ProbeResults, SigmaSummary]:
+def probed(
+    landscape: KnownLandscape, settings: ProbeSettings, folder: Path
+) -> tuple[ProbeResults, SigmaSummary]:
     """Probe a landscape, and say what a report says."""
     results = Probe(landscape, settings, folder).run()
     [summary] = summarise(ProbeTable("null", results.centre, {SIGMA: results.rewards(SIGMA)}))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.curvature import LEAST, Curvature, Pairs, curvature
@@ -85,7 +86,7 @@ class SampledHessian:
         return without_sampling(self.spectrum.participation, self.seeds)
 
 
-def spectrum_rows(kind: str, values: Sequence[float] | Array, converged: Sequence[bool] | Array) -> list[Row]:
+def spectrum_rows(kind: str, values: Sequence[float] | Array, converged: Sequence[bool] | NDArray[np.bool_]) -> list[Row]:
     """Return eigenvalues in descending order of size, one row each.
 
     Args:

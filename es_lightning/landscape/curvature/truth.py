@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from es_lightning.algorithm.noise import Noise, member_seed
@@ -46,7 +47,7 @@ class Truth:
     coordinates: Array
 
     @property
-    def top(self) -> tuple[Array, Array]:
+    def top(self) -> tuple[Array, NDArray[np.bool_]]:
         """Ritz values in descending order of size, [m], and whether each has converged, [m]."""
         if self.krylov is None:
             return np.zeros(0), np.zeros(0, dtype=bool)

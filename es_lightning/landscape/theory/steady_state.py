@@ -161,8 +161,8 @@ def effective_dimension(
     """Estimate d_eff from ascents that began at a maximum.
 
     The steady reward is J_inf(N) = J_max - d_eff g(N) with g from ``gap_per_dimension``, or from
-    ``z_scored_gap_per_dimension``. The line is fitted to the largest populations that count, each with its
-    standard error.
+    ``z_scored_gap_per_dimension``. The line is fitted to the largest populations that count, with their
+    ``pooled_errors``.
 
     Args:
         ascents: by population; all of them with one alpha.
@@ -180,29 +180,48 @@ def effective_dimension(
         counted = f"{len(valid)} of {len(levels)} populations count, and a line needs {FEWEST}"
         return SteadyState(levels, used, reason=f"{counted}{f' ({reasons})' if reasons else ''}")
     costs = np.array([per_dimension[level.population] for level in valid])
-    rewards, errors = (np.array([getattr(level, name) for level in valid]) for name in ("reward", "error"))
+    errors = pooled_errors(valid, costs)
     if not (errors > 0).all():
         return SteadyState(
             levels, used, reason="the ascents do not differ, so nothing tells how sure the line is"
         )
-    return _line(levels, used, costs, rewards, errors)
+    return _line(levels, valid, costs, errors)
 
 
-def _line(
-    levels: tuple[Level, ...], used: tuple[int, ...], costs: Array, rewards: Array, errors: Array
-) -> SteadyState:
+def pooled_errors(levels: Sequence[Level], costs: Array) -> Array:
+    """Return the standard errors of the steady rewards by the spread that all populations share.
+
+    Distances from a maximum grow as sqrt(g), so what a reward has lost grows as g, and so does its spread
+    among ascents: std / g is the same for all populations. Errors by each population's own spread would
+    weigh the line by their luck, and make its interval too narrow.
+
+    Args:
+        levels: k populations that count.
+        costs: g of each, [k].
+
+    Returns:
+        float64 [k].
+    """
+    kept = np.array([level.kept for level in levels])
+    spreads = np.array([level.error for level in levels]) * np.sqrt(kept) / costs
+    pooled = np.sqrt(np.sum((kept - 1) * spreads**2) / np.sum(kept - 1))
+    return np.asarray(pooled * costs / np.sqrt(kept))
+
+
+def _line(levels: tuple[Level, ...], valid: Sequence[Level], costs: Array, errors: Array) -> SteadyState:
     """Fit the line by weighted least squares, and test it."""
-    from scipy.stats import chi2, t
+    from scipy.stats import f, t
 
+    used, rewards = tuple(level.population for level in valid), np.array([level.reward for level in valid])
     columns = np.stack([np.ones_like(costs), -costs], axis=1) / errors[:, None]
     covariance = np.linalg.inv(columns.T @ columns)
     top, dimension = (covariance @ columns.T @ (rewards / errors)).tolist()
     missed = float(np.sum((columns @ [top, dimension] - rewards / errors) ** 2))
-    chance = float(chi2.sf(missed, len(costs) - 2))
+    seeds = sum(level.kept - 1 for level in valid)
+    chance = float(f.sf(missed / (len(costs) - 2), len(costs) - 2, seeds))
     if chance < CHANCE:
-        bent = f"the steady reward is no straight line in 1/N (chi-squared test: p = {chance:.2g})"
+        bent = f"the steady reward is no straight line in 1/N (F test: p = {chance:.2g})"
         return SteadyState(levels, used, reason=bent)
-    seeds = sum(level.kept - 1 for level in levels if level.population in used)
     wide = float(t.ppf((1 + LEVEL) / 2, seeds)) * float(np.sqrt(covariance[1, 1]))
     interval = (dimension - wide, dimension + wide)
     if interval[0] <= 0:
