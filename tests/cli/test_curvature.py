@@ -91,10 +91,17 @@ def test_two_ranks_find_what_one_finds_and_go_on_with_its_steps(config: str, tmp
     two.mkdir()
     kept = (one / "lanczos_seeds.jsonl").read_text().splitlines(keepends=True)
     (two / "lanczos_seeds.jsonl").write_text("".join(kept[:3]))  # the other rank cannot know of it by itself
-    command = [sys.executable, "-m", "es_lightning", "curvature", "-c", config, "--output", str(two)]
-    subprocess.run([*command, "--trainer.devices", "2"], check=True, cwd=tmp_path, timeout=200)
-    for name in ("budget.csv", "directions.csv", "spectra.csv"):
-        tables = [pd.read_csv(folder / "report" / name) for folder in (one, two)]
+    shared = ["--data.objective", "log_likelihood", "--degenerate.vectors", "1"]
+    run(["degenerate", "-c", config, "--probe", str(one), *shared])
+    for command in (
+        ["curvature", "-c", config, "--output", str(two)],
+        ["degenerate", "-c", config, "--probe", str(two), *shared],
+    ):
+        ranks = [sys.executable, "-m", "es_lightning", *command, "--trainer.devices", "2"]
+        subprocess.run(ranks, check=True, cwd=tmp_path, timeout=200)
+    places = ["report/budget.csv", "report/directions.csv", "report/spectra.csv"]
+    for name in (*places, "degenerate/report/directions.csv", "degenerate/report/regression.csv"):
+        tables = [pd.read_csv(folder / name) for folder in (one, two)]
         pd.testing.assert_frame_equal(*tables, rtol=1e-6)
 
 

@@ -86,7 +86,9 @@ class SampledHessian:
         return without_sampling(self.spectrum.participation, self.seeds)
 
 
-def spectrum_rows(kind: str, values: Sequence[float] | Array, converged: Sequence[bool] | NDArray[np.bool_]) -> list[Row]:
+def spectrum_rows(
+    kind: str, values: Sequence[float] | Array, converged: Sequence[bool] | NDArray[np.bool_]
+) -> list[Row]:
     """Return eigenvalues in descending order of size, one row each.
 
     Args:
