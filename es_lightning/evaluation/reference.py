@@ -43,7 +43,8 @@ def reference_logprobs(
     ids = torch.tensor([list(row) for row in rows], device=device_of(centre))
     with _changed(centre, change, dtype, shards or Shards()):
         logits: Tensor = centre(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    return logits.log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0].cpu()
+    chosen = logits.gather(2, ids[:, 1:, None])[:, :, 0]
+    return (chosen - logits.logsumexp(-1)).cpu()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def complete(engine: RolloutEngine, prompts: Sequence[Prompt], sampling: Samplin
     """
     open_ones, choices = _parts(prompts)
     generated = engine.generate(open_ones, sampling) if open_ones else []
-    logprobs = engine.logprobs(choices) if choices else []
+    logprobs = engine.choice_logprobs(choices) if choices else []
     require_finite(logprobs)
     return _completions(prompts, generated, logprobs, sampling.n)
 

@@ -183,6 +183,17 @@ class RolloutEngine(ABC):
             and so no value.
         """
 
+    def choice_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return what ``logprobs`` does, for prompts with their answers.
+
+        An engine may compute what they begin with once. The last bits then depend on which sequences are
+        given together.
+
+        Args:
+            sequences: as in ``logprobs``.
+        """
+        return self.logprobs(sequences)
+
     def distributions(
         self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
     ) -> Iterator[Tensor]:

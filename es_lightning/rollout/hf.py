@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,14 +168,14 @@ class HFEngine(RolloutEngine):
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the log-probability of each token given those before it.
 
-        Sequences of one length share a batch, so that none is padded; what they all begin with, such as the
-        system prompt, is computed once.
+        Sequences of one length share a batch, so that none is padded.
         """
-        result: dict[int, Tensor] = {}
-        for rows in self._of_one_length(sequences):
-            ids = torch.tensor([list(sequences[row]) for row in rows], device=self.model.device)
-            result.update(zip(rows, self._scores(ids).cpu(), strict=True))
-        return [result[row] for row in range(len(sequences))]
+        return self._by_length(sequences, self._whole)
+
+    @torch.no_grad()
+    def choice_logprobs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return the same; what a batch begins with, such as a system prompt, is computed once."""
+        return self._by_length(sequences, self._from_beginning)
 
     @torch.no_grad()
     def distributions(
@@ -191,18 +191,33 @@ class HFEngine(RolloutEngine):
         """Drop the model."""
         self._model = self._tokenizer = None
 
-    def _scores(self, ids: Tensor) -> Tensor:
+    def _by_length(
+        self, sequences: Sequence[Sequence[int]], score: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """Score batches of sequences of one length, and put the scores in the order of the sequences."""
+        result: dict[int, Tensor] = {}
+        for rows in self._of_one_length(sequences):
+            ids = torch.tensor([list(sequences[row]) for row in rows], device=self.model.device)
+            result.update(zip(rows, score(ids).cpu(), strict=True))
+        return [result[row] for row in range(len(sequences))]
+
+    def _whole(self, ids: Tensor) -> Tensor:
         """Return the log-probabilities, float32 [rows, length - 1], of token ids [rows, length]."""
-        shared = _shared(ids)
-        if (len(ids) - 1) * shared >= WORTH_SHARING:
-            start = self.model(ids[:1, :shared], use_cache=True)
-            cache = start.get("past_key_values")
-            if _repeatable(cache):
-                cache.batch_repeat_interleave(len(ids))
-                rest = self.model(ids[:, shared:], past_key_values=cache)
-                first = _logprobs(start.logits, ids[:, 1 : shared + 1])
-                return torch.cat([first, _logprobs(rest.logits, ids[:, shared + 1 :])], dim=1)
         return _logprobs(self.model(ids, use_cache=False).logits, ids[:, 1:])
+
+    def _from_beginning(self, ids: Tensor) -> Tensor:
+        """Return the same, with one pass over what all rows begin with, where that pays."""
+        shared = _shared(ids)
+        if (len(ids) - 1) * shared < WORTH_SHARING:
+            return self._whole(ids)
+        start = self.model(ids[:1, :shared], use_cache=True)
+        cache = start.get("past_key_values")
+        if not _repeatable(cache):
+            return self._whole(ids)
+        cache.batch_repeat_interleave(len(ids))
+        rest = self.model(ids[:, shared:], past_key_values=cache)
+        first = _logprobs(start.logits, ids[:, 1 : shared + 1])
+        return torch.cat([first, _logprobs(rest.logits, ids[:, shared + 1 :])], dim=1)
 
     def _of_one_length(self, sequences: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
         """Yield the indices of sequences of one length, as many as make a batch, with like beginnings."""

@@ -88,7 +88,7 @@ def test_a_beginning_in_common_changes_no_score(name: str, folders: Path) -> Non
     engine.start(made(name, folders), 128)
     rows = [[*sequences()[1], end, 3] for end in range(20, 24)]
     alone = torch.cat([engine.logprobs([row])[0] for row in rows])
-    torch.testing.assert_close(torch.cat(engine.logprobs(rows)), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(engine.choice_logprobs(rows)), alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.vllm

@@ -1,4 +1,4 @@
-"""The engine of transformers: what sequences begin with is computed once, and changes no score."""
+"""The engine of transformers: what prompts with choices begin with is computed once, and changes no score."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def computed(engine: HFEngine, sequences: list[list[int]]) -> int:
     counts: list[int] = []
     embedding = engine.model.get_input_embeddings()
     hook = embedding.register_forward_pre_hook(lambda _, ids: counts.append(ids[0].numel()))
-    engine.logprobs(sequences)
+    engine.choice_logprobs(sequences)
     hook.remove()
     return sum(counts)
 
@@ -50,7 +50,7 @@ def test_sequences_score_together_what_they_score_alone(
     sequences = [beginning + end for end in ends]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hf, "WORTH_SHARING", worth)
-        together = llama.logprobs(sequences)
+        together = llama.choice_logprobs(sequences)
     for scores, sequence in zip(together, sequences, strict=True):
         [alone] = llama.logprobs([sequence])
         assert len(scores) == len(sequence) - 1
@@ -69,6 +69,6 @@ def test_what_sequences_begin_with_is_computed_once(llama: HFEngine) -> None:
 def test_windows_and_recurrent_states_are_not_taken_for_keys_and_values(name: str, tmp_path: Path) -> None:
     engine = started(name, tmp_path)
     sequences = [[*range(50), 60 + end, 3] for end in range(4)]
-    together = torch.cat(engine.logprobs(sequences))
+    together = torch.cat(engine.choice_logprobs(sequences))
     alone = torch.cat([engine.logprobs([sequence])[0] for sequence in sequences])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
