@@ -79,4 +79,5 @@ def _zeros(sizes: Array, rates: Array) -> list[float]:
     parts = [
         (start, end) for start, end in zip(edges, edges[1:], strict=False) if value(start) * value(end) < 0
     ]
-    return [float(brentq(value, *part, xtol=1e-12, rtol=1e-14)) for part in parts]
+    # Sizes of 1 and 1e-187 make it all but flat on one side, where steps are small.
+    return [float(brentq(value, *part, xtol=1e-12, rtol=1e-14, maxiter=2000)) for part in parts]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from es_lightning.analysis.two_mode_curve import peak_of_two_modes
@@ -133,6 +133,7 @@ def test_more_directions_than_dimensions() -> None:
     st.floats(0.01, 0.45),
     st.floats(0, 3),
 )
+@example([(1.0, 0.0), (2.0, 1.0)], 0.25, 4.3958482844627204e-94)
 def test_the_peak_is_higher_than_all_whole_steps(
     modes: list[tuple[float, float]], alpha: float, sigma: float
 ) -> None:
