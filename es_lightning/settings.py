@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from es_lightning.journal.header import header
 from es_lightning.journal.identity import PROBLEMS, described, digest, named
 from es_lightning.system.files import to_json
+from es_lightning.system.hardware import machine
 
 if TYPE_CHECKING:
     from es_lightning.module import EvolutionStrategies
@@ -28,6 +29,7 @@ def header_of(module: EvolutionStrategies, optimizer: Any, engine_check: dict[st
         module.regularisers,
         device=module.device.type + (", the centre on the cpu" if module.centre_place.device else ""),
         ranks=module.trainer.world_size,
+        machine=machine(module.trainer.world_size),
         task=module.data.task.name,
         settings=settings_of(module, optimizer),
         engine_check=engine_check or {"skipped": True},

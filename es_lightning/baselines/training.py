@@ -28,6 +28,7 @@ from es_lightning.records import Completion, Costs, Evaluation, Prompt
 from es_lightning.rollout.text import completed, end_ids
 from es_lightning.system.affinity import allowed
 from es_lightning.system.files import Lines, to_json
+from es_lightning.system.hardware import machine
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -83,7 +84,8 @@ class PolicyTraining:
         """
         held_out = "test" if self.parts.data.has("test") else "val"
         self.centre = self.parts.start()
-        self.rows = Lines(self.folder / UPDATES, [to_json({"baseline": vars(self.settings)})])
+        begin = {"baseline": vars(self.settings), "machine": machine()}
+        self.rows = Lines(self.folder / UPDATES, [to_json(begin)])
         self.evaluations.open(self.folder, steps=0, resumes=False, writes=True)
         before = self.evaluate(held_out)
         self._validate(0, None)

@@ -56,7 +56,9 @@ def put(words: Sequence[str], experiment: str) -> None:
         if digest in known:
             log.info("%s is there already.", folder)
         else:
-            _put_one(folder, run, _logger(uri, experiment, folder, digest))
+            hardware = {"hardware": run.machine} if run.machine else {}
+            logger = _logger(uri, experiment, folder, {DIGEST: digest, **hardware})
+            _put_one(folder, run, logger)
     log.info("The experiment %s is in MLflow at %s.", experiment, without_password(uri))
 
 
@@ -65,13 +67,13 @@ def _digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in found if path.is_file())).hexdigest()
 
 
-def _logger(uri: str, experiment: str, folder: Path, digest: str) -> DurableMLFlowLogger:
+def _logger(uri: str, experiment: str, folder: Path, tags: Mapping[str, str]) -> DurableMLFlowLogger:
     kind = {"kind": "baseline"} if (folder / UPDATES).is_file() else {}
     return DurableMLFlowLogger(
         experiment,
         folder.resolve().name,
         uri,
-        tags={DIGEST: digest, **kind},
+        tags={**tags, **kind},
         patience_seconds=PATIENCE_SECONDS,
         system_metrics=False,
     )

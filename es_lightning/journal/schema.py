@@ -43,6 +43,7 @@ _HEADER = {
     "device": TEXT,
     "engine_check": MAPPING,
     "ranks": COUNT,
+    "machine": TEXT,
     "identity": MAPPING,
 }
 _REPLAYED = ("versions", "base", "base_files", "dtype", "noise", "optimizer", "task", "settings")

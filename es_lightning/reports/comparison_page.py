@@ -88,6 +88,9 @@ def lines(found: Comparison) -> list[str]:
         parts.append(f"at the end ({SPLITS[found.ends[0]]}) {_verdict(found.ends[1][index].versus)}")
         told.append(f"{arm.label} against {first.label}: {'; '.join(parts)}.")
     told += [f"Nothing at equal {UNITS[axis]}: {reason}." for axis, reason in found.apart.items()]
+    machines = dict.fromkeys(run.machine or "one that is not known" for run in found.runs)
+    if len(machines) > 1 and "seconds" not in found.apart:
+        told.append(f"At equal seconds machines are compared as well: {'; '.join(machines)}.")
     alone = [arm.label for arm in found.arms if arm.seeds == 1]
     if alone:
         told.append(

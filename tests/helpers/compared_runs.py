@@ -11,6 +11,7 @@ import yaml
 from es_lightning.journal.entry import Entry
 from es_lightning.records import Member
 
+MACHINE = "2 CPU cores of a test, 8 GiB"
 HEADER: dict[str, Any] = {
     "es_lightning_journal": 1,
     "versions": {"es_lightning": "0.2.0"},
@@ -23,6 +24,7 @@ HEADER: dict[str, Any] = {
     "settings": {},
     "device": "cpu",
     "ranks": 1,
+    "machine": MACHINE,
 }
 PROBLEMS = [f"sums/val/{index}" for index in range(6)]
 
@@ -110,7 +112,8 @@ def baseline_folder(
     if settings is None:
         settings = config(baseline=begin)
     _write(folder, evaluations, settings, {})
-    rows = [{"baseline": begin}, *({"update": index, **row} for index, row in enumerate(updates, 1))]
+    numbered = [{"update": index, **row} for index, row in enumerate(updates, 1)]
+    rows = [{"baseline": begin, "machine": MACHINE}, *numbered]
     (folder / "updates.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return folder
 

@@ -23,6 +23,7 @@ from es_lightning.cli import command_line as cli
 from es_lightning.cli import entry
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
+from es_lightning.journal.entry import read_journal
 from es_lightning.records import Prompt
 from es_lightning.system.hardware import commit, machine
 from es_lightning.tracking import sender as mlflow_sender
@@ -135,6 +136,8 @@ def test_tags_tell_what_made_the_run(folder: Path, run: Run) -> None:
     cores = len(os.sched_getaffinity(0))
     ours = f"{cores} CPU core{'s' if cores > 1 else ''}"
     assert tags["hardware"] == machine().replace(f"{ours} of", "1 CPU core of"), "threads_per_rank is 1"
+    header, _ = read_journal(folder / "runs" / "smoke_cpu" / "journal.jsonl")
+    assert header["machine"] == tags["hardware"]
     assert "| generations | 5 |" in tags["mlflow.note.content"]
 
 

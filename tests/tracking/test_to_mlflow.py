@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from es_lightning.cli import entry
 from es_lightning.cli.compared_experiment import runs_of_experiment
 from es_lightning.cli.to_mlflow import put
-from tests.helpers.compared_runs import baseline_folder, config, evaluation, fit_folder
+from tests.helpers.compared_runs import MACHINE, baseline_folder, config, evaluation, fit_folder
 from tests.tracking.test_mlflow_run import no_trace
 
 UPDATES = [{"reward/mean": 0.1, "cost/rollouts": 240, "val/reward": 0.25}, {"reward/mean": 0.3}]
@@ -64,6 +64,10 @@ def test_fits_and_baselines_are_found_there_as_in_their_folders(uri: str, tmp_pa
         ("ES", "0", 3),
         ("GRPO", "0", 3),
     ]
+    assert [run.machine for run in compared] == [MACHINE, MACHINE]
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert [run.data.tags["hardware"] for run in runs] == [MACHINE, MACHINE]
 
 
 def test_a_run_that_is_there_is_left_out_and_one_that_went_on_is_not(

@@ -116,11 +116,8 @@ def missing(folder: Path) -> str:
 
 def _fit(folder: Path) -> _Training:
     header, entries = read_journal(folder / JOURNAL)
-    ranks = header.get("ranks", 1)
-    machine = f"{header['device']}, {ranks} rank{'' if ranks == 1 else 's'}" if "device" in header else ""
-    return _Training(
-        EVOLUTION, identity_of(header), _of_journal(entries), {}, str(header.get("task", "")), machine
-    )
+    task, machine = str(header.get("task", "")), str(header.get("machine", ""))
+    return _Training(EVOLUTION, identity_of(header), _of_journal(entries), {}, task, machine)
 
 
 def _of_journal(entries: Sequence[Entry]) -> dict[str, Points]:
@@ -134,14 +131,17 @@ def _of_journal(entries: Sequence[Entry]) -> dict[str, Points]:
 def _baseline(path: Path) -> _Training:
     try:
         begin, *rows = [from_json(line) for line in without_torn_end(read_lines(path), path)]
-        return _of_updates(begin["baseline"], [row for row in rows if "reward/mean" in row])
+        updates = [row for row in rows if "reward/mean" in row]
+        return _of_updates(begin["baseline"], updates, str(begin.get("machine", "")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} is damaged: it is no record of a baseline's updates. Leave this run out."
         ) from error
 
 
-def _of_updates(settings: Mapping[str, Any], updates: Sequence[Mapping[str, Any]]) -> _Training:
+def _of_updates(
+    settings: Mapping[str, Any], updates: Sequence[Mapping[str, Any]], machine: str
+) -> _Training:
     series = columns(
         (
             int(row["update"]) - 1,  # as in a journal, the updates that the policy had seen when it sampled
@@ -153,7 +153,7 @@ def _of_updates(settings: Mapping[str, Any], updates: Sequence[Mapping[str, Any]
     method = str(settings.get("method", "unnamed"))
     named = {f"baseline.{name}": value for name, value in settings.items()}
     finals = {"peak_bytes": float(max(peaks))} if peaks else {}
-    return _Training(NAMES.get(method, method), named, series, finals, "", "")
+    return _Training(NAMES.get(method, method), named, series, finals, "", machine)
 
 
 def _divergence(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, float]:

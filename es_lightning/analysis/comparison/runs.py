@@ -63,7 +63,7 @@ class Run:
         finals: numbers of the whole run, such as ``sparsity_1e-6`` and ``peak_bytes``.
         forgotten: change of the reward on each prior task, and its standard error over problems, NaN if that
             is not known.
-        machine: what it ran on.
+        machine: what it ran on; empty if the folder does not tell.
         checksum: of the final weights; None if the folder does not tell.
     """
 

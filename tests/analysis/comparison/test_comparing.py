@@ -1,6 +1,7 @@
 """The numbers of a comparison against those that are computed anew from the files' lines."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -11,7 +12,7 @@ from es_lightning.analysis.comparison.comparing import Comparison, compare
 from es_lightning.analysis.comparison.folder import read_run
 from es_lightning.errors import UsageError
 from es_lightning.reports.comparison_page import lines as said
-from tests.helpers.compared_runs import baseline_folder, config, evaluation, fit_folder
+from tests.helpers.compared_runs import MACHINE, baseline_folder, config, evaluation, fit_folder
 
 DEAR = {"rollouts": 500, "tokens": 100, "seconds": 7.0, "flops": 1e9}
 
@@ -127,6 +128,17 @@ def test_an_axis_on_which_runs_never_meet_is_left_out_and_named(tmp_path: Path, 
     reason = "late had already cost 90 seconds at its first val evaluation, more than another run in all (5)"
     assert found.apart["seconds"].endswith(reason)
     assert any(line.startswith("Nothing at equal seconds: ") for line in said(found))
+
+
+def test_that_seconds_are_of_different_machines_is_said(folders: list[Path]) -> None:
+    runs = [read_run(folder) for folder in folders]
+    assert not any("machines" in line for line in said(compare(runs, [None] * 4)))
+    other = [*runs[:3], replace(runs[3], machine="8 x H200, 2,000 GiB")]
+    told = said(compare(other, [None] * 4))
+    assert f"At equal seconds machines are compared as well: {MACHINE}; 8 x H200, 2,000 GiB." in told
+    unknown = [replace(runs[0], machine=""), *runs[1:]]
+    told = said(compare(unknown, [None] * 4))
+    assert f"At equal seconds machines are compared as well: one that is not known; {MACHINE}." in told
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, folders: list[Path]) -> None:

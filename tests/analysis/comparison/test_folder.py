@@ -9,7 +9,7 @@ import pytest
 from es_lightning.analysis.comparison.agreement import check_agreement
 from es_lightning.analysis.comparison.folder import read_run
 from es_lightning.errors import UsageError
-from tests.helpers.compared_runs import HEADER, baseline_folder, config, evaluation, fit_folder
+from tests.helpers.compared_runs import HEADER, MACHINE, baseline_folder, config, evaluation, fit_folder
 
 CURVE = [evaluation(0, [0.0, 0.5]), evaluation(4, [0.5, 1.0], scores={"reward": 0.75, "accuracy": 0.5})]
 TABLES: dict[str, Any] = {
@@ -76,7 +76,7 @@ def test_what_callbacks_have_measured_is_taken_first(tmp_path: Path) -> None:
 def test_a_fit_is_its_journal_evaluations_tables_and_config(tmp_path: Path) -> None:
     folder = fit_folder(tmp_path / "es", CURVE, config(seed_everything=3), [0.1, 0.2], [0.3, 0.4], TABLES)
     run = read_run(folder)
-    assert (run.method, run.seed, run.task, run.machine) == ("ES", "3", "Sums", "cpu, 1 rank")
+    assert (run.method, run.seed, run.task, run.machine) == ("ES", "3", "Sums", MACHINE)
     assert [(each.step, each.split, each.reward) for each in run.evaluations] == [
         (0, "val", 0.25),
         (4, "val", 0.75),
@@ -115,7 +115,7 @@ def test_a_baseline_is_its_updates(tmp_path: Path) -> None:
         },
     ]
     run = read_run(baseline_folder(tmp_path / "rl", CURVE, updates, beta=0.1, method="dr_grpo"))
-    assert run.method == "Dr. GRPO"
+    assert (run.method, run.machine) == ("Dr. GRPO", MACHINE)
     assert run.series == {
         "reward": [(0, 0.1), (1, 0.3)],
         "reward/accuracy": [(0, 0.2), (1, 0.4)],
