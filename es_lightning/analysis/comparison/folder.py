@@ -139,9 +139,7 @@ def _baseline(path: Path) -> _Training:
         ) from error
 
 
-def _of_updates(
-    settings: Mapping[str, Any], updates: Sequence[Mapping[str, Any]], machine: str
-) -> _Training:
+def _of_updates(settings: Mapping[str, Any], updates: Sequence[Mapping[str, Any]], machine: str) -> _Training:
     series = columns(
         (
             int(row["update"]) - 1,  # as in a journal, the updates that the policy had seen when it sampled
