@@ -203,7 +203,7 @@ def predicted(folder: Path | None, population: int) -> pd.DataFrame | None:
     if folder is None:
         return None
     frame = pd.read_csv(folder / "report" / "gain.csv")
-    return frame[frame["population"] == population].reset_index(drop=True)
+    return frame[(frame["population"] == population) & (frame["updates"] == 1)].reset_index(drop=True)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.landscape import ModelLandscape, members_at_once
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
 from es_lightning.landscape.probing.results import ProbeResults
-from es_lightning.landscape.steps.gain import Estimate
+from es_lightning.landscape.steps.gain import Estimate, GainCurve
 from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_rows import gain_rows, population_rows, sigma_rows
 from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise
@@ -40,6 +40,7 @@ BATCHES = 4
 """Prompts of the probe, in units of a generation's: prompts differ more than directions do."""
 SHOWN = (1, 2, 4)
 """Populations in the picture, in units of the configured one; if another is advised, that and two of these.
+The run of the advised one comes first.
 """
 
 
@@ -50,6 +51,7 @@ class Configured:
     Args:
         sigma: noise scale.
         lr: learning rate.
+        updates: T of the run.
         population: N.
         batch: prompts of a generation.
         antithetic: whether members come in pairs.
@@ -58,6 +60,7 @@ class Configured:
 
     sigma: float
     lr: float
+    updates: int
     population: int
     batch: int
     antithetic: bool
@@ -75,7 +78,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         UsageError: the config has a step that this map does not describe, or the probe measured nothing.
     """
     parts = opened(arguments)
-    lr = check_step(parts)
+    lr, updates = check_step(parts), updates_of(parts)
     folder = options.output or Path("runs") / f"tune-step-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
@@ -95,7 +98,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         if writes:
             batch = parts.data.batch_size
             groups = tuple(prompt.group for prompt in prompts)
-            now = Configured(parts.sigma, lr, parts.population, batch, parts.antithetic, groups)
+            now = Configured(parts.sigma, lr, updates, parts.population, batch, parts.antithetic, groups)
             asked = parts.config["trainer"].get("logger")
             with logging_to(loggers_for(asked, folder, "tune-step"), {}) as loggers:
                 advice = report(results, now, folder)
@@ -132,6 +135,21 @@ def check_step(parts: Parts) -> float:
     if model.get("kl_penalty") is not None:
         raise UsageError("tune-step measures the task's reward alone: leave model.kl_penalty out.")
     return float(settings["lr"])
+
+
+def updates_of(parts: Parts) -> int:
+    """Return how many updates the run makes, which decides its learning rate.
+
+    Raises:
+        UsageError: the config does not say.
+    """
+    updates = parts.config["trainer"].get("max_steps") or -1
+    if updates < 1:
+        raise UsageError(
+            "a run's noise adds up, so its learning rate depends on how many updates it makes: give "
+            "--trainer.max_steps."
+        )
+    return int(updates)
 
 
 def probe_settings(options: Namespace, parts: Parts, available: int) -> ProbeSettings:
@@ -171,18 +189,16 @@ def report(results: ProbeResults, now: Configured, folder: Path) -> StepAdvice:
 
     tables = np.stack([results.rewards(sigma)[0] for sigma in results.sigmas])
     probe = PairRewards(tuple(results.sigmas), results.centre, tables)
-    advice = advise(probe, now.population, now.batch, now.antithetic, now.groups)
+    advice = advise(probe, now.population, now.batch, now.updates, now.antithetic, now.groups)
     place, gains, sigmas = folder / "report", gain_rows(advice), sigma_rows(advice)
     write_csv(place / "gain.csv", gains)
     write_csv(place / "sigma.csv", sigmas)
     write_csv(place / "population.csv", population_rows(advice))
-    lr = advice.curve.best_lr.value
+    lr = advice.run.best_lr.value
     chosen = {} if advice.doubt else {"lr": lr, "sigma": advice.sigma}
-    sizes = [advice.population, *(now.population * factor for factor in SHOWN)]
-    shown = list(dict.fromkeys(sizes))[: len(SHOWN)]  # the first has the band
     step_map(
         place / "tune_step.png",
-        [row for size in shown for row in gains if row["population"] == size],
+        [row for key in shown(advice, now) for row in gains if (row["population"], row["updates"]) == key],
         sigmas,
         chosen,
         {"lr": now.lr, "sigma": now.sigma},
@@ -195,17 +211,29 @@ def report(results: ProbeResults, now: Configured, folder: Path) -> StepAdvice:
         log.info("%s", line)
     if not advice.doubt:
         with replacing(place / "advised.yaml") as file:
-            file.write(advised_yaml(advice).encode())
-        log.info("\n%s", advised_yaml(advice))
+            file.write(advised_yaml(advice, now).encode())
+        log.info("\n%s", advised_yaml(advice, now))
     log.info("%s has a picture, CSV files and JSON.", place)
     return advice
 
 
-def advised_yaml(advice: StepAdvice) -> str:
-    """Return the lines for a config."""
-    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": float(f"{advice.curve.best_lr.value:.2g}")}}
-    model = {"sigma": advice.sigma, "population": advice.population, "optimizer": sgd}
-    return str(yaml.safe_dump({"model": model}, sort_keys=False))
+def shown(advice: StepAdvice, now: Configured) -> list[tuple[int, int]]:
+    """Return populations and updates of the picture's curves; the first has the band."""
+    sizes = dict.fromkeys([advice.population, *(now.population * factor for factor in SHOWN)])
+    once = [(size, 1) for size in list(sizes)[: len(SHOWN)]]
+    return list(dict.fromkeys([(advice.population, advice.run.updates), *once]))
+
+
+def advised_yaml(advice: StepAdvice, now: Configured) -> str:
+    """Return the lines for a config; another population makes other updates, of as many rollouts."""
+    run = advice.run
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": float(f"{run.best_lr.value:.2g}")}}
+    lines: dict[str, Any] = {
+        "model": {"sigma": advice.sigma, "population": advice.population, "optimizer": sgd}
+    }
+    if run.updates != now.updates:
+        lines["trainer"] = {"max_steps": run.updates}
+    return str(yaml.safe_dump(lines, sort_keys=False))
 
 
 def sentences(advice: StepAdvice, now: Configured) -> list[str]:
@@ -219,7 +247,7 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
     if advice.doubt:
         return [f"tune-step: {advice.doubt}", *luck]
     first, last = (advice.estimates.sigmas[at] for at in advice.sweep.between)
-    curve, score = advice.curve, advice.sweep.scores[advice.sweep.best]
+    curve, run, score = advice.curve, advice.run, advice.sweep.scores[advice.sweep.best]
     best, largest, gain = curve.best_lr, curve.largest_lr, curve.best_gain
     edge = "at least " if curve.at_edge else ""
     end = f"Beyond lr {largest.value:.2g} it gains nothing"
@@ -230,10 +258,23 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
         f"{last:.3g}); the config has {now.sigma:.3g}.",
         f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} (90 % interval "
         f"{best.low:.2g} to {best.high:.2g}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). "
-        f"{end}; the config has {now.lr:.2g}.",
+        f"{end}.",
+        _of_run(run, now),
     ]
     sizes = dict.fromkeys((now.population, advice.population))
     return [*words, *luck, *(_doubling(advice, size) for size in sizes)]
+
+
+def _of_run(run: GainCurve, now: Configured) -> str:
+    """Say which learning rate a run should have."""
+    lr, gain = run.best_lr, run.best_gain
+    edge = ", the largest of which the probe can tell" if run.at_edge else ""
+    return (
+        f"The noise of a run adds up: {run.updates} updates with {run.population} members, the rollouts of "
+        f"the config, gain most at lr {lr.value:.2g} (90 % interval {lr.low:.2g} to {lr.high:.2g}){edge}, "
+        f"{gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}); the config has {now.updates} updates with "
+        f"{now.population} members and lr {now.lr:.2g}."
+    )
 
 
 def _luck(advice: StepAdvice) -> list[str]:
@@ -275,7 +316,9 @@ def numbers(advice: StepAdvice, now: Configured) -> dict[str, float]:
     curve, sweep = advice.curve, advice.sweep
     intervals = {
         "offset": Estimate.of(advice.estimates.offset),
-        "lr": curve.best_lr,
+        "lr": advice.run.best_lr,
+        "run_gain": advice.run.best_gain,
+        "update_lr": curve.best_lr,
         "largest_lr": curve.largest_lr,
         "gain": curve.best_gain,
         "doubling": curve.doubling,
@@ -287,7 +330,8 @@ def numbers(advice: StepAdvice, now: Configured) -> dict[str, float]:
         for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
     }
     found |= {"sigma": advice.sigma, "score": sweep.scores[sweep.best], "p_value": sweep.p_value}
-    found |= {"population": float(advice.population), "configured_lr": now.lr, "configured_sigma": now.sigma}
+    found |= {"population": float(advice.population), "updates": float(advice.run.updates)}
+    found |= {"configured_lr": now.lr, "configured_sigma": now.sigma}
     return {f"tune_step/{name}": value for name, value in found.items() if math.isfinite(value)}
 
 

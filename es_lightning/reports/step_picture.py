@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
-COLOURS = (ACCENT, PALETTE[2], PALETTE[3])
+COLOURS = (INK, ACCENT, PALETTE[2], PALETTE[3])
 RED = PALETTE[1]
 
 
@@ -25,35 +25,36 @@ def step_map(
     configured: Mapping[str, float],
     title: str,
 ) -> None:
-    """Draw the gain of an update against lr for up to three populations, and the score against sigma.
+    """Draw the gains of a run and of single updates against lr, and the score against sigma.
 
     Args:
         path: PNG file to write.
-        gains: per population and learning rate ``population``, ``lr``, ``gain``, ``gain_low`` and
-            ``gain_high``, gains in units of the reward.
+        gains: per population, number of updates and learning rate ``population``, ``updates``, ``lr``,
+            ``gain``, ``gain_low`` and ``gain_high``, gains in units of the reward; of up to four curves, the
+            first of which has a band.
         sigmas: per sigma ``sigma``, ``score``, ``score_low`` and ``score_high``.
         chosen: ``lr`` and ``sigma`` that are advised; empty if none are.
         configured: ``lr`` and ``sigma`` of the config.
         title: line above the picture.
     """
     figure, [left, right] = sheet(title, columns=2, height=3.8)
-    populations = list(dict.fromkeys(row["population"] for row in gains))[: len(COLOURS)]
-    curves = {size: [row for row in gains if row["population"] == size] for size in populations}
-    for (size, rows), colour in zip(curves.items(), COLOURS, strict=False):
-        lr = [row["lr"] for row in rows]
-        label = f"N = {size}"
-        if size == populations[0]:  # bands of all would cover one another; the tables have them
+    keys = list(dict.fromkeys((row["population"], row["updates"]) for row in gains))[: len(COLOURS)]
+    curves = {key: [row for row in gains if (row["population"], row["updates"]) == key] for key in keys}
+    for (key, rows), colour in zip(curves.items(), COLOURS, strict=False):
+        lr, (size, updates) = [row["lr"] for row in rows], key
+        label = f"N = {size}, {updates} update{'' if updates == 1 else 's'}"
+        if key == keys[0]:  # bands of all would cover one another; the tables have them
             low, high = [row["gain_low"] for row in rows], [row["gain_high"] for row in rows]
             left.fill_between(lr, low, high, color=colour, alpha=0.15, lw=0)
             label += ", 5 to 95 %"
         left.plot(lr, [row["gain"] for row in rows], color=colour, lw=1.8, label=label)
     most = [row["gain"] for rows in curves.values() for row in rows]
-    most += [row["gain_high"] for row in curves[populations[0]]]
+    most += [row["gain_high"] for row in curves[keys[0]]]
     top = 1.15 * max(1e-9, *(value for value in most if value == value))  # none is known beyond the probe
     left.set_ylim(-0.6 * top, top)
-    left.set_xlim(min(curves[populations[0]][-1]["lr"] / 100, configured["lr"] / 2), None)
+    left.set_xlim(min(curves[keys[0]][-1]["lr"] / 100, configured["lr"] / 2), None)
     left.axhline(0, color=QUIET, lw=0.8)
-    left.set_ylabel("expected gain of one update (reward)")
+    left.set_ylabel("expected gain (reward)")
     left.set_xlabel("learning rate (units of the weights)")
     left.set_xscale("log")
     _score(right, sigmas)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from es_lightning.cli.tune_step_run import (
     probe_settings,
     report,
     sentences,
+    updates_of,
 )
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.results import LINES, TABLE
@@ -36,10 +38,10 @@ model:
   engine: {class_path: HFEngine, init_args: {dtype: float32}}
   sampling: {max_tokens: 6}
 data: {task: Conciseness, prompts_per_generation: 8}
-trainer: {accelerator: cpu, devices: 1, logger: false}
+trainer: {accelerator: cpu, devices: 1, logger: false, max_steps: 3}
 """
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
-NOW = Configured(sigma=0.1, lr=0.02, population=16, batch=16, antithetic=False, groups=())
+NOW = Configured(sigma=0.1, lr=0.02, updates=9, population=16, batch=16, antithetic=False, groups=())
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,13 @@ def test_another_step_is_refused(change: dict[str, object], message: str) -> Non
         check_step(parts)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("steps", [None, -1, 0])
+def test_a_run_of_unknown_length_is_refused(steps: int | None) -> None:
+    parts = SimpleNamespace(config={"trainer": {"max_steps": steps}})
+    with pytest.raises(UsageError, match="give --trainer.max_steps"):
+        updates_of(parts)  # type: ignore[arg-type]
+
+
 def test_a_mixture_is_refused() -> None:
     model = {"shaping": "z_score", "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.1}}}
     task = SimpleNamespace(name="Mixture", group_weights=lambda: {"a": 1.0})
@@ -194,16 +203,23 @@ def results_of(probe: PairRewards, folder: Path) -> SimpleNamespace:
 
 
 def test_the_advice_is_yaml_that_a_fit_takes(tmp_path: Path) -> None:
-    truth = world(4, prompts=16, white=0.1)
-    advice = report(results_of(truth.probe(SIGMAS, 60, 0), tmp_path), NOW, tmp_path)  # type: ignore[arg-type]
-    model = yaml.safe_load((tmp_path / "report" / "advised.yaml").read_text())["model"]
-    best = truth.best_lr(advice.sigma, advice.population)
+    truth, now = world(4, prompts=16, white=0.1), replace(NOW, population=32)
+    advice = report(results_of(truth.probe(SIGMAS, 60, 0), tmp_path), now, tmp_path)  # type: ignore[arg-type]
+    lines = yaml.safe_load((tmp_path / "report" / "advised.yaml").read_text())
+    model, once = lines["model"], truth.best_lr(advice.sigma, advice.population)
+    assert advice.population == 16
+    assert lines["trainer"] == {"max_steps": 18}, "as many rollouts as nine updates with 32 members"
     assert model["sigma"] == advice.sigma
-    assert model["optimizer"]["init_args"]["lr"] == pytest.approx(best, rel=0.4)
-    assert yaml.safe_load(advised_yaml(advice))["model"] == model
+    assert advice.curve.best_lr.value == pytest.approx(once, rel=0.4)
+    assert model["optimizer"]["init_args"]["lr"] == pytest.approx(advice.run.best_lr.value, rel=0.05)
+    assert advice.run.best_lr.value < 0.7 * once
+    assert yaml.safe_load(advised_yaml(advice, now)) == lines
     stored = json.loads((tmp_path / "report" / "tune_step.json").read_text())
     assert stored["tune_step/lr_low"] <= stored["tune_step/lr"] <= stored["tune_step/lr_high"]
-    assert any("Doubling 16 members" in line for line in sentences(advice, NOW))
+    told = " ".join(sentences(advice, now))
+    assert "18 updates with 16 members" in told
+    assert "9 updates with 32 members" in told
+    assert "Doubling 32 members" in told
 
 
 def test_noise_is_called_noise(tmp_path: Path) -> None:

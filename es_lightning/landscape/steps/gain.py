@@ -1,4 +1,4 @@
-"""The expected gain of one update of z-scored ES against the learning rate and the population.
+"""The expected gain of one update of z-scored ES, or of a run of T, by learning rate and population.
 
 An update is theta <- theta + (alpha / N) sum_n Z_n eps_n with z-scored rewards Z. As sum Z^2 = N, it is the
 expected step alpha c, c = E[Z eps] = sigma grad F_sigma / std R, and beside it Gaussian noise of scale
@@ -15,6 +15,17 @@ K = -tr H, and with A = c . grad F and kappa = -c^T H c the best step and its ga
 
 the form of McCandlish et al. (arXiv 1812.06162, section 2.2): the best step's gain grows with N
 up to N_c = K / kappa, their B_noise, and no faster than 1 / (1 + N_c / N) of its limit.
+
+**A run.** The noise of T updates adds up to the scale s_T = alpha sqrt(T / N), and costs F - F_s at that scale,
+while the signal is measured anew before every update. Along c the slope a = b_N c . grad F_s falls by
+k = (1 - 2 / N) kappa with each unit that was gone, so that t updates leave (1 - alpha k / a)^t of it, and
+
+    gain_T(alpha, N) = a^2 / (2 k) (1 - (1 - alpha k / a)^(2 T)) - (F - F_s)(s_T),
+
+which is the gain above for T = 1. N members and T updates have the noise and the signal of N T members and
+one update with T alpha, as long as the slope lasts: so a run's best learning rate is far below that of one
+update. Later updates take noise back in directions that bend; that is left out, and so the price is rather
+too high, and the best learning rate too low.
 """
 
 from __future__ import annotations
@@ -28,6 +39,7 @@ from es_lightning.landscape.steps.pair_moments import Moments
 
 LEVEL = (0.05, 0.95)
 """Quantiles of the resamples that make an interval."""
+MOST_EXPONENT = 50.0  # of what diverges
 POINTS = 300  # learning rates of a grid, from lr_max / 1000 to lr_max: 2.3 % apart
 
 
@@ -54,25 +66,27 @@ class Estimate:
 
 @dataclass(frozen=True)
 class GainCurve:
-    """Expected gain of one update against the learning rate, for one population.
+    """Expected gain of one update or of a run against the learning rate, for one population.
 
     Args:
         population: N.
-        lr: learning rates, [L], ascending; beyond the last one the noise of a step is larger than any sigma
-            of the probe.
+        updates: T.
+        lr: learning rates, [L], ascending; beyond the last one the noise of all updates is larger than any
+            sigma of the probe.
         gain: expected change of the reward, [L].
         low: 5th percentile, [L].
         high: 95th percentile, [L].
         best_lr: where the gain is largest.
         largest_lr: where the gain has fallen to 0.
         best_gain: the gain at ``best_lr``.
-        doubling: the best gain with 2 N members over that with N; nan if no step gains, or if the best one is
-            beyond what the probe can tell.
+        doubling: the best gain with 2 N members over that with N, of as many updates; nan if no step gains, or
+            if the best one is beyond what the probe can tell.
         at_edge: whether the gain still rises at the last learning rate: then ``best_lr`` is a lower bound.
         gains_at_edge: whether it is still above 0 there: then ``largest_lr`` is a lower bound.
     """
 
     population: int
+    updates: int
     lr: Array
     gain: Array
     low: Array
@@ -85,21 +99,43 @@ class GainCurve:
     gains_at_edge: bool
 
 
-def expected_gain(found: Moments, lr: Array, population: int, antithetic: bool = False) -> Array:
-    """Compute the expected gain of one update, [B, L]; nan beyond the largest sigma of the probe.
+def expected_gain(
+    found: Moments, lr: Array, population: int, antithetic: bool = False, updates: int = 1
+) -> Array:
+    """Compute the expected gain of some updates, [B, L]; nan beyond the largest sigma of the probe.
 
     Args:
         found: what the probe measured.
         lr: learning rates alpha, [L].
         population: N.
         antithetic: whether the members come in pairs.
+        updates: T.
     """
     scale = noise_scale(found, lr, population, antithetic)
-    drop = _between(found.sigmas, found.drop, scale, origin=True)
-    slope = _between(found.sigmas, found.slope, scale, origin=False)
-    rise = lr * shrinkage(population, antithetic) * found.sigma * slope / np.sqrt(found.variance)[:, None]
-    bend = 0.5 * lr**2 * (1 - 2 / population) * found.bend[:, None]
-    return np.asarray(rise - drop - bend)
+    drop = _between(found.sigmas, found.drop, scale * np.sqrt(updates), origin=True)
+    # The slope is linear in s^2, which grows evenly: its mean over the updates is that at the mean s^2.
+    slope = _between(found.sigmas, found.slope, scale * np.sqrt((updates + 1) / 2), origin=False)
+    rise = shrinkage(population, antithetic) * found.sigma * slope / np.sqrt(found.variance)[:, None]
+    return np.asarray(_climbed(lr, rise, (1 - 2 / population) * found.bend[:, None], updates) - drop)
+
+
+def _climbed(lr: Array, slope: Array, bend: Array, updates: int) -> Array:
+    """Compute a^2 / (2 k) (1 - (1 - alpha k / a)^(2 T)), what the signal gains without noise, [B, L].
+
+    Args:
+        lr: alpha, [L].
+        slope: a, [B, L]; where it is not above 0, T (alpha a - alpha^2 k / 2) is computed, as if every update
+            was the first.
+        bend: k, [B, 1].
+        updates: T.
+    """
+    flat = updates * lr * slope
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gone = lr * bend / slope
+        left = np.where(gone < 0.5, np.log1p(-gone), np.log(np.abs(1 - gone)))
+        share = -np.expm1(np.minimum(2 * updates * left, MOST_EXPONENT)) / (2 * updates * gone)
+    climbing = flat * np.where(gone > 0, share, 1.0)
+    return np.asarray(np.where(slope > 0, climbing, flat - 0.5 * updates * lr**2 * bend))
 
 
 def noise_scale(found: Moments, lr: Array, population: int, antithetic: bool = False) -> Array:
@@ -128,17 +164,18 @@ def critical_population(found: Moments) -> Array:
     return np.asarray(np.divide(trace, found.bend, out=np.full_like(trace, np.inf), where=found.bend > 0))
 
 
-def gain_curve(found: Moments, population: int, antithetic: bool = False) -> GainCurve:
+def gain_curve(found: Moments, population: int, antithetic: bool = False, updates: int = 1) -> GainCurve:
     """Compute the expected gain against the learning rate, and where it is largest and where it ends.
 
     Args:
         found: what the probe measured.
         population: N.
         antithetic: whether the members come in pairs.
+        updates: T.
     """
-    lr, gains = _gains(found, population, antithetic)
+    lr, gains = _gains(found, population, antithetic, updates)
     best, last, gain = _optimum(lr, gains)
-    twice = _optimum(*_gains(found, 2 * population, antithetic))[2]
+    twice = _optimum(*_gains(found, 2 * population, antithetic, updates))[2]
     doubling = np.divide(twice, gain, out=np.full_like(gain, np.nan), where=gain > 0)
     low, high = np.nanquantile(gains[1:], LEVEL, axis=0)
     interval = doubling[1:][np.isfinite(doubling[1:])]
@@ -146,6 +183,7 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False) -> Gai
     known = 2 * len(interval) > len(gain) - 1 and np.isfinite(doubling[0]) and not at_edge
     return GainCurve(
         population=population,
+        updates=updates,
         lr=lr,
         gain=gains[0],
         low=low,
@@ -159,11 +197,12 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False) -> Gai
     )
 
 
-def _gains(found: Moments, population: int, antithetic: bool) -> tuple[Array, Array]:
+def _gains(found: Moments, population: int, antithetic: bool, updates: int) -> tuple[Array, Array]:
     """The learning rates of which the probe can tell, [L], and their gains, [B, L]."""
-    most = found.sigmas[-1] / noise_scale(found, np.ones(1), population, antithetic)[0, 0]
+    once = noise_scale(found, np.ones(1), population, antithetic)[0, 0]
+    most = found.sigmas[-1] / once / np.sqrt(updates)
     lr = np.geomspace(most / 1000, most * (1 - 1e-9), POINTS)
-    return lr, expected_gain(found, lr, population, antithetic)
+    return lr, expected_gain(found, lr, population, antithetic, updates)
 
 
 def _optimum(lr: Array, gains: Array) -> tuple[Array, Array, Array]:

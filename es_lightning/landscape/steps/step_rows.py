@@ -13,10 +13,18 @@ Rows = list[dict[str, Any]]
 
 
 def gain_rows(advice: StepAdvice) -> Rows:
-    """Return per population and learning rate the expected gain of an update, in units of the reward."""
+    """Return per population and learning rate the gains of an update and of a run, in units of the reward."""
+    runs = [run for run in advice.runs if run.updates > 1]  # a run of one update is there already
     return [
-        {"population": curve.population, "lr": lr, "gain": gain, "gain_low": low, "gain_high": high}
-        for curve in advice.curves
+        {
+            "population": curve.population,
+            "updates": curve.updates,
+            "lr": lr,
+            "gain": gain,
+            "gain_low": low,
+            "gain_high": high,
+        }
+        for curve in (*advice.curves, *runs)
         for lr, gain, low, high in zip(
             *(each.tolist() for each in (curve.lr, curve.gain, curve.low, curve.high)), strict=True
         )
@@ -39,7 +47,7 @@ def sigma_rows(advice: StepAdvice) -> Rows:
 
 
 def population_rows(advice: StepAdvice) -> Rows:
-    """Return per population the best and the largest learning rate, and the gains of both and of 2 N."""
+    """Return per population the best learning rates of an update and of a run, and what 2 N members gain."""
     return [
         {
             "population": curve.population,
@@ -49,8 +57,12 @@ def population_rows(advice: StepAdvice) -> Rows:
             "gain_per_rollout": curve.best_gain.value / curve.population,
             **_ends("doubling", curve.doubling),
             "lower_bound": curve.at_edge,
+            "updates": run.updates,
+            **_ends("run_lr", run.best_lr),
+            **_ends("run_gain", run.best_gain),
+            "run_lower_bound": run.at_edge,
         }
-        for curve in advice.curves
+        for curve, run in zip(advice.curves, advice.runs, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The largest useful learning rate and population of z-scored ES, from one short probe at the centre.
+"""The learning rate of a run and the population of z-scored ES, from one short probe at the centre.
 
 ``gain`` has the formulas. Here a probe's best sigma is taken, the gain is computed for several populations,
 and what can be advised is told from what cannot.
@@ -32,7 +32,8 @@ class StepAdvice:
         sigma: the noise scale with the highest score.
         sweep: the comparison of the sigmas, with its p-value.
         estimates: at ``sigma``, what decides the gain; row 0 is the estimate.
-        curves: one per population, ascending.
+        curves: of one update, one per population, ascending.
+        runs: of a whole run, one per population, with as many rollouts as the configured run has.
         population: the N that is advised.
         critical: N_c = K / kappa with K at ``sigma``: from here on a larger N gains little. inf if there is
             no curvature along the step.
@@ -44,6 +45,7 @@ class StepAdvice:
     sweep: SweepVerdict
     estimates: Moments
     curves: tuple[GainCurve, ...]
+    runs: tuple[GainCurve, ...]
     population: int
     critical: Estimate
     pairs: int
@@ -51,14 +53,20 @@ class StepAdvice:
 
     @property
     def curve(self) -> GainCurve:
-        """That of the advised population."""
+        """That of one update of the advised population."""
         return next(curve for curve in self.curves if curve.population == self.population)
+
+    @property
+    def run(self) -> GainCurve:
+        """That of a run with the advised population."""
+        return next(curve for curve in self.runs if curve.population == self.population)
 
 
 def advise(
     probe: PairRewards,
     population: int,
     batch: int,
+    updates: int = 1,
     antithetic: bool = False,
     groups: Sequence[str] = (),
     resamples: int = 400,
@@ -70,6 +78,7 @@ def advise(
         probe: rewards of antithetic pairs at several sigmas, at least 3.
         population: N that is configured.
         batch: prompts of a generation.
+        updates: T of the run that is configured; another population makes as many rollouts.
         antithetic: whether the run's members come in pairs.
         groups: P names, the task of each prompt; empty if there is only one task.
         resamples: of pairs and prompts, for the intervals.
@@ -83,14 +92,17 @@ def advise(
     sweep = judge([torch.from_numpy(table) for table in probe.rewards], batch, groups, seed)
     found = moments(probe, sweep.best, batch, resamples, seed)
     sizes = sorted({_whole(population * factor, antithetic) for factor in MULTIPLES})
-    curves = tuple(gain_curve(found, size, antithetic) for size in sizes)
     here = _whole(population, antithetic)
+    curves = tuple(gain_curve(found, size, antithetic) for size in sizes)
+    lengths = [max(1, round(updates * here / size)) for size in sizes]
+    runs = tuple(gain_curve(found, size, antithetic, each) for size, each in zip(sizes, lengths, strict=True))
     advised = _advised(curves, here)
     return StepAdvice(
         sigma=found.sigma,
         sweep=sweep,
         estimates=found,
         curves=curves,
+        runs=runs,
         population=advised,
         critical=Estimate.of(critical_population(found)),
         pairs=probe.pairs,

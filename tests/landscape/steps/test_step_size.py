@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from es_lightning.errors import UsageError
-from es_lightning.landscape.steps.gain import critical_population, expected_gain, gain_curve, shrinkage
+from es_lightning.landscape.steps.gain import (
+    _climbed,
+    critical_population,
+    expected_gain,
+    gain_curve,
+    shrinkage,
+)
 from es_lightning.landscape.steps.pair_moments import Moments
 from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_size import advise
@@ -66,6 +72,71 @@ def test_updates_gain_what_is_predicted(population: int, factor: float, antithet
     scale = truth.first_order(sigma) * lr  # the first-order gain, beside which both costs stand
     assert abs(gains.mean() - predicted) < 4 * gains.std() / runs**0.5 + 0.02 * scale
     assert 4 * gains.std() / runs**0.5 < 0.1 * scale  # so that the line above can fail
+
+
+def simulated_run(
+    truth: World, sigma: float, lr: float, population: int, updates: int, runs: int
+) -> npt.NDArray[np.float64]:
+    """F after some updates, each from members around the centre of its time, [runs]."""
+    generator = np.random.default_rng(updates)
+    centre = np.zeros((runs, len(truth.slope)))
+    for _ in range(updates):
+        eps = generator.standard_normal((runs, population, centre.shape[1]))
+        rewards = truth.value(centre[:, None] + sigma * eps)
+        rewards += truth.white / truth.prompts**0.5 * generator.standard_normal(rewards.shape)
+        z = (rewards - rewards.mean(axis=1, keepdims=True)) / rewards.std(axis=1, keepdims=True)
+        centre += lr / population * np.einsum("rn,rnd->rd", z, eps)
+    return truth.value(centre)
+
+
+@pytest.mark.parametrize(("updates", "factor"), [(1, 1.0), (4, 0.5), (4, 1.0), (16, 0.25), (16, 0.5)])
+def test_runs_gain_what_is_predicted_while_their_noise_stays(updates: int, factor: float) -> None:
+    truth, sigma, runs = world(2, rank=100, white=0.5), 0.05, 400  # flat beside the noise of a step
+    found = exact(truth, sigma, (0.05, 0.1, 0.2, 0.5, 1.0))
+    lr = factor * gain_curve(found, 8, updates=updates).best_lr.value
+    gains = simulated_run(truth, sigma, lr, 8, updates, runs)
+    predicted = float(expected_gain(found, np.array([lr]), 8, updates=updates)[0, 0])
+    assert abs(gains.mean() - predicted) < 4 * gains.std() / runs**0.5 + 0.03 * predicted
+    assert 4 * gains.std() / runs**0.5 < 0.5 * predicted
+
+
+@pytest.mark.parametrize("updates", [4, 16])
+def test_runs_whose_noise_is_taken_back_gain_more_than_predicted(updates: int) -> None:
+    truth, sigma, runs = world(1, dimension=60, rank=12, white=0.2), 0.05, 200
+    found = exact(truth, sigma, (0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
+    curve = gain_curve(found, 8, updates=updates)
+    lr = curve.best_lr.value
+    mean = {factor: simulated_run(truth, sigma, factor * lr, 8, updates, runs).mean() for factor in (1, 2, 4)}
+    assert mean[1] > 1.2 * curve.best_gain.value
+    assert mean[1] > 0.6 * max(mean.values())  # what caution costs
+
+
+def test_a_run_of_few_members_has_the_noise_and_the_signal_of_one_with_many() -> None:
+    # The slope is straight, and what bends lies beside it.
+    flat = World(np.append(0.0, np.ones(40)), np.append(1.0, np.zeros(40)))
+    found = exact(flat, 0.05, (0.05, 0.1, 0.2, 0.5, 1.0))
+    few, many = gain_curve(found, 64, updates=32), gain_curve(found, 2048)
+    assert few.best_lr.value == pytest.approx(many.best_lr.value / 32, rel=0.03)
+    assert few.best_gain.value == pytest.approx(many.best_gain.value, rel=0.03)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    slope=st.floats(0.01, 5),
+    bend=st.one_of(st.just(0.0), st.floats(1e-9, 5)),
+    lr=st.floats(1e-4, 2),
+    updates=st.integers(1, 40),
+)
+def test_what_the_signal_gains_is_that_of_a_loop(slope: float, bend: float, lr: float, updates: int) -> None:
+    gone = 0.0
+    for _ in range(updates):
+        gone += lr * (1 - bend * gone / slope)
+    looped = slope * gone - bend * gone**2 / 2
+    found = _climbed(np.array([lr]), np.array([[slope]]), np.array([[bend]]), updates)[0, 0]
+    if looped > -1e15:  # it is capped where it diverges
+        assert found == pytest.approx(looped, rel=1e-6, abs=1e-9)
+    else:
+        assert found < -1e12
 
 
 @settings(max_examples=25, deadline=None)
