@@ -16,7 +16,7 @@ K = -tr H, and with A = c . grad F and kappa = -c^T H c the best step and its ga
 the form of McCandlish et al. (arXiv 1812.06162, section 2.2): the best step's gain grows with N
 up to N_c = K / kappa, their B_noise, and no faster than 1 / (1 + N_c / N) of its limit.
 
-**A run.** The noise of T updates adds up to the scale s_T = alpha sqrt(T / N), and costs F - F_s at that scale,
+A run: the noise of T updates adds up to the scale s_T = alpha sqrt(T / N), and costs F - F_s at that scale,
 while the signal is measured anew before every update. Along c the slope a = b_N c . grad F_s falls by
 k = (1 - 2 / N) kappa with each unit that was gone, so that t updates leave (1 - alpha k / a)^t of it, and
 
@@ -79,8 +79,8 @@ class GainCurve:
         best_lr: where the gain is largest.
         largest_lr: where the gain has fallen to 0.
         best_gain: the gain at ``best_lr``.
-        doubling: the best gain with 2 N members over that with N, of as many updates; nan if no step gains, or
-            if the best one is beyond what the probe can tell.
+        doubling: the best gain with 2 N members over that with N, of as many updates; nan if no step gains,
+            or if the best one is beyond what the probe can tell.
         at_edge: whether the gain still rises at the last learning rate: then ``best_lr`` is a lower bound.
         gains_at_edge: whether it is still above 0 there: then ``largest_lr`` is a lower bound.
     """
