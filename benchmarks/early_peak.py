@@ -234,13 +234,27 @@ def replay(folder: Path) -> None:
         [round(mean, 3) for mean in means],
     )
     horizon = 1 << max(5, (len(points) - 1).bit_length())
+    joined = without_order(kept["prompts"], np.array([point["prompts"] for point in points]))
     for min_drop in (0.0, 0.05, 0.1):
         paired = PairedPeakTest(len(kept["prompts"]), RATE, min_drop=min_drop)
         by_prompt = [paired.add(point["prompts"]).alarm for point in points]
         test = PeakTest(RATE, horizon, min_drop=min_drop)
         by_curve = [test(means[: n + 1]).alarm for n in range(len(means))]
-        for name, alarms in (("prompt by prompt", by_prompt), ("the curve", by_curve)):
+        sums = PairedPeakTest(joined.shape[1], RATE, min_drop=min_drop)
+        by_sum = [sums.add(row).alarm for row in joined]
+        found = {"prompt by prompt": by_prompt, f"by {joined.shape[1]} sums": by_sum, "the curve": by_curve}
+        for name, alarms in found.items():
             log.info("min_drop %g, %s: fallen at generations %s", min_drop, name, stretches(times, alarms))
+
+
+def without_order(ids: list[str], rewards: Array) -> Array:
+    """Average the rewards [T, P] of problems with the same addends in another order, [T, P or fewer].
+
+    7 + 12 and 12 + 7 are often solved together, so they are no two draws from all problems.
+    """
+    sums = [tuple(sorted(each.rpartition("/")[2].split("+"))) for each in ids]
+    columns = [[at for at, each in enumerate(sums) if each == one] for one in dict.fromkeys(sums)]
+    return np.stack([rewards[:, at].mean(axis=1) for at in columns], axis=1)
 
 
 def stretches(times: list[float], alarms: list[bool]) -> str:
