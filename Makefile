@@ -79,8 +79,8 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: model ## Run the quick tests
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-slow: model ## Run the slow tests that strike ranks and servers, or start vLLM
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long and (ddp or faults or vllm)" $(ARGS)
+test-slow: model ## Run the slow tests that strike ranks and servers, start vLLM, or compare fits
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long and (ddp or faults or vllm or compared)" $(ARGS)
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from es_lightning.algorithm.shaping import reward_statistics
 from es_lightning.analysis.accuracy import Accuracy, population_accuracy
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
+from es_lightning.evaluation.costs import seconds_of
 from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.evaluations import EVALUATIONS
@@ -35,6 +37,9 @@ TRAINED = {"reward": "", "log_likelihood": "log-likelihood in nats per token"}
 
 class RunReport(Callback):
     """Evaluates the centre before and after a fit, then writes ``model/``, ``plots/`` and ``summary.json``.
+
+    The summary's ``training_seconds`` are those of all generations by the journal, as ``compare`` counts
+    them; ``seconds_with_validation`` passed until the last one, validations and callbacks included.
 
     Held out means the test split, or the validation split if the task has no test split. If the task says
     what is right, by a component ``accuracy`` or by rewards of 0 and 1, there is a picture of accuracy too.
@@ -153,7 +158,8 @@ class RunReport(Callback):
             "skipped_generations": sum(entry.skipped for entry in module.history.entries),
             **({"dropped_problems": module.data.dropped} if module.data.dropped else {}),
             "centre_of_generation": _seen(module),
-            "training_seconds": round(self.seconds, 3),
+            "training_seconds": round(fsum(map(seconds_of, module.history.entries)), 3),
+            "seconds_with_validation": round(self.seconds, 3),
             "peak_bytes": peak_bytes(),
             "tokens_per_second": round(sum(row["tokens"] for row in self.history) / max(generate, 1e-9), 1),
             "centre_checksum": module.checksum(),
@@ -250,8 +256,9 @@ def _show(root: Path, summary: dict[str, Any]) -> None:
     if dropped := summary.get("dropped_problems"):
         counts = ", ".join(f"{count} of {split}" for split, count in dropped.items())
         table.add_row("too long", f"problems that were left out: {counts}")
-    rate = f"{summary['generations']} generations in {summary['training_seconds']:.0f} s"
-    table.add_row("training", f"{rate}, {summary['tokens_per_second']:.0f} tokens/s while generating")
+    seconds = f"{summary['seconds_with_validation']:.0f} s, validations included"  # for which the user waited
+    table.add_row("training", f"{summary['generations']} generations in {seconds}")
+    table.add_row("engine", f"{summary['tokens_per_second']:.0f} tokens/s while generating")
     table.add_row("model", str(root / "model") if (root / "model").is_dir() else "not exported")
     pictures = (root / "plots" / name for name in (ACCURACY_PICTURE, "reward.png"))
     table.add_row("curve", str(next(path for path in pictures if path.is_file())))

@@ -18,7 +18,7 @@ from pathlib import Path
 from es_lightning.cli.console import quiet
 from results.suite import HERE, Run, Suite, complete
 
-TASKS = ("sums", "conciseness")
+TASKS = ("sums", "conciseness", "hackable")
 HEADLINE = ("es", "grpo")
 ARMS = (
     *HEADLINE,
@@ -34,6 +34,8 @@ ARMS = (
     "anchored",
 )
 SEEDS, HEADLINE_SEEDS = range(3), range(5)
+ONLY = {"hackable": ("es",)}
+"""Arms of a task that answers one question and compares no methods: does `compare` notice a hacked reward?"""
 SUITE = Suite(
     configs=[HERE],
     work=Path("runs/results"),
@@ -43,12 +45,18 @@ SUITE = Suite(
 )
 
 
-def runs(tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int] | None) -> Iterator[Run]:
-    """Yield the runs that were asked for, one seed of all arms after the other."""
+def runs(tasks: Sequence[str], arms: Sequence[str] | None, seeds: Sequence[int] | None) -> Iterator[Run]:
+    """Yield the runs that were asked for, one seed of all arms after the other.
+
+    Args:
+        tasks: some of ``TASKS``.
+        arms: some of ``ARMS``; None takes those that the results need of each task.
+        seeds: None takes as many as the results need of each arm.
+    """
     for task in tasks:
         for seed in HEADLINE_SEEDS:
-            for arm in arms:
-                wanted = HEADLINE_SEEDS if arm in HEADLINE else SEEDS
+            for arm in ONLY.get(task, ARMS) if arms is None else arms:
+                wanted = HEADLINE_SEEDS if arm in HEADLINE and task not in ONLY else SEEDS
                 if seed in (wanted if seeds is None else seeds):
                     yield Run(SUITE, task, arm, seed)
 
@@ -57,7 +65,7 @@ def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(prog="python -m results.run", description=str(__doc__).split("\n")[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="all, and es alone of hackable, if not given")
     parser.add_argument("--seeds", nargs="+", type=int, help="0 to 2, and to 4 of es and grpo, if not given")
     parser.add_argument("--list", action="store_true", help="run nothing")
     arguments = parser.parse_args()

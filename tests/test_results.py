@@ -14,6 +14,7 @@ from es_lightning.analysis.paired_peak import PairedPeakTest
 from es_lightning.analysis.peak import PeakTest
 from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.baselines.settings import BaselineSettings
+from es_lightning.evaluation.costs import seconds_of
 from es_lightning.journal.entry import read_journal
 from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.landscape.theory.fitted_run import fitted_run
@@ -50,13 +51,27 @@ def test_seeds_come_one_after_the_other_and_the_headline_has_more() -> None:
         *(("es", 3), ("es", 4)),
     ]
     assert [each.seed for each in run.runs(["sums"], ["raw"], [1])] == [1]
+    assert {each.arm for each in run.runs(["sums"], None, None)} == set(run.ARMS)
 
 
-@pytest.mark.parametrize("task", ["sums", pytest.param("conciseness", marks=pytest.mark.slow)])
+def test_the_reward_that_can_be_hacked_is_trained_by_es_alone_on_the_task_without_its_costs() -> None:
+    assert [(each.arm, each.seed) for each in run.runs(["hackable"], None, None)] == [
+        *(("es", 0), ("es", 1), ("es", 2))
+    ]
+    costly, free = (
+        yaml.safe_load((ROOT / "results" / "tasks" / f"{name}.yaml").read_text())
+        for name in ("conciseness", "hackable")
+    )
+    costs = [each["data"]["task"]["init_args"].pop("wrong_costs") for each in (costly, free)]
+    assert costs == [200, 0]
+    assert costly == free, "nothing else differs"
+
+
+@pytest.mark.parametrize("task", ["sums", pytest.param("conciseness", marks=pytest.mark.slow), "hackable"])
 def test_the_commands_are_ones_that_the_command_line_takes(
     task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for each in run.runs([task], run.ARMS, [1]):
+    for each in run.runs([task], None, [1]):
         command = each.training()
         if each.arm in BASELINES:
             assert settings_of(command).updates == 8
@@ -250,6 +265,19 @@ def test_what_the_pages_say_of_the_branch_without_learning_is_what_its_files_say
     kept = json.loads(Path("results/runs/long-4-shuffled/tables/early_peak.json").read_text())
     assert kept["alarms"][0]["generation"] - kept["alarms"][0]["peak"] == 14
     assert long_runs.peak_of(Path("results/runs/long-4")) == 58
+
+
+def test_the_seconds_of_the_page_are_those_of_the_journals() -> None:
+    """docs/results.md: seconds of training are what `compare` counts, without validations."""
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    told = {"sums-es-0": "276 s of training", "long-4": "33 minutes", "long-4-shuffled": "18 minutes"}
+    for name, words in told.items():
+        entries = read_journal(Path("results/runs") / name / "journal.jsonl")[1]
+        seconds = sum(map(seconds_of, entries))
+        unit = 60 if words.endswith("minutes") else 1
+        assert int(words.split()[0]) == round(seconds / unit)
+        assert words in page
+    assert "34.6 s a generation" in page
 
 
 @pytest.mark.parametrize(

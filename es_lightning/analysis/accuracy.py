@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from es_lightning.records import Evaluation, Generation
 
+ACCURACY = "accuracy"
+"""Component of a task's reward that says what is right."""
 CONFIDENCE = 0.95
 """Level of the intervals that summaries and pictures show."""
 
@@ -53,11 +56,27 @@ def marks(evaluation: Evaluation) -> list[float] | None:
     Returns:
         One number for each problem; None if the task does not say what is right.
     """
-    named = any("accuracy" in score for score in evaluation.scores)
-    values = [score.get("accuracy", 0.0) if named else score["reward"] for score in evaluation.scores]
+    if _is_named(evaluation):
+        return named_marks(evaluation)
+    return _shares([score["reward"] for score in evaluation.scores], len(evaluation.prompts))
+
+
+def named_marks(evaluation: Evaluation) -> list[float] | None:
+    """Return the same by the component ``accuracy`` alone; None if the task has none."""
+    if not _is_named(evaluation):
+        return None
+    return _shares([score.get(ACCURACY, 0.0) for score in evaluation.scores], len(evaluation.prompts))
+
+
+def _is_named(evaluation: Evaluation) -> bool:
+    return any(ACCURACY in score for score in evaluation.scores)
+
+
+def _shares(values: Sequence[float], prompts: int) -> list[float] | None:
+    """Average marks over each problem's samples; None unless all are 0 or 1."""
     if not values or not set(values) <= {0.0, 1.0}:
         return None
-    samples = len(values) // len(evaluation.prompts)
+    samples = len(values) // prompts
     return [sum(values[i : i + samples]) / samples for i in range(0, len(values), samples)]
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DECIDES = "sweep.json"
+REPORT = "report."
 EARLY_PEAK = "EarlyPeak"
 
 
@@ -153,12 +155,16 @@ def writer(settings: SweepSettings, added: Sequence[str], told: SweepLog) -> Cal
 def best_yaml(settings: SweepSettings, best: Mapping[str, Any], added: Sequence[str] = ()) -> str:
     """Return the whole config of the best point, which ``fit -c`` takes.
 
+    What ``overrides`` say of ``report`` is left out: trials are not tested and not exported, the winner is.
+
     Args:
         settings: of the sweep.
         best: row of the best trial.
         added: options behind those of the trials.
     """
-    fit = fit_settings(settings, {key: best[key] for key in settings.space}, added)
+    overrides = {key: value for key, value in settings.overrides.items() if not key.startswith(REPORT)}
+    point = {key: best[key] for key in settings.space}
+    fit = fit_settings(replace(settings, overrides=overrides), point, added)
     seeds = f"seed{'s' if len(settings.seeds) > 1 else ''} {', '.join(map(str, settings.seeds))}"
     return (
         f"# Trial {best['trial']} of the sweep in {settings.output}: {settings.take} {settings.objective} "

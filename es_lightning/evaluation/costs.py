@@ -11,11 +11,16 @@ from es_lightning.journal.entry import Entry
 from es_lightning.records import Costs, Prompt
 
 
-def costs_of(entry: Entry, parameters: int) -> Costs:
-    """Return what one generation has cost.
+def seconds_of(entry: Entry) -> float:
+    """Return the seconds from a generation's first member to the checksum of the updated centre, on rank 0.
 
-    Its seconds are those from its first member to the checksum of the updated centre, on rank 0: neither
-    validations and callbacks, nor a later repetition from the journal, are in them.
+    Neither validations and callbacks, nor a later repetition from the journal, are in them.
+    """
+    return entry.seconds.get("total", fsum(entry.seconds.values()))
+
+
+def costs_of(entry: Entry, parameters: int) -> Costs:
+    """Return what one generation has cost; for its seconds see ``seconds_of``.
 
     Args:
         entry: of the journal; version 0.1.0 did not write its rollouts and prompt tokens, which have to be
@@ -32,7 +37,7 @@ def costs_of(entry: Entry, parameters: int) -> Costs:
     return Costs(
         rollouts=entry.rollouts,
         tokens=entry.tokens,
-        seconds=entry.seconds.get("total", fsum(entry.seconds.values())),
+        seconds=seconds_of(entry),
         flops=of_generation(members, parameters, entry.rollouts // members, length),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from es_lightning.analysis.accuracy import named_marks
 from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.journal.evaluations import RecordedEvaluation, Sample
 from es_lightning.records import Costs, Evaluation
@@ -39,6 +40,7 @@ def recorded(evaluation: Evaluation, split: str, step: int, centre: str, costs: 
         cost=costs,
         samples=tuple(samples),
         centre=centre,
+        solved=tuple(named_marks(evaluation) or ()),
     )
 
 

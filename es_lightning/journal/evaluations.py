@@ -49,6 +49,8 @@ class RecordedEvaluation:
         cost: what training had used until then; evaluations are not in it.
         samples: the first prompts with their first completions.
         centre: checksum of the weights that were evaluated; empty if the writer gave none.
+        solved: of each problem the share of its samples that the task's ``accuracy`` calls right; empty if
+            the task has none, or its marks are not 0 and 1.
     """
 
     step: int
@@ -60,6 +62,7 @@ class RecordedEvaluation:
     cost: Costs
     samples: tuple[Sample, ...]
     centre: str = ""
+    solved: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[int, str, str]:
@@ -80,7 +83,8 @@ class RecordedEvaluation:
         values = from_json(line)
         if wrong := evaluation_fault(values):
             raise ValueError(f"it {wrong}")
-        values["prompts"], values["rewards"] = tuple(values["prompts"]), tuple(values["rewards"])
+        lists = ("prompts", "rewards", "solved")
+        values |= {name: tuple(values[name]) for name in lists if name in values}
         values["cost"] = Costs(**values["cost"])
         values["samples"] = tuple(Sample(**sample) for sample in values["samples"])
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})

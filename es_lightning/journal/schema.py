@@ -98,10 +98,12 @@ def hyper_fault(hyper: Mapping[str, Any], header: Mapping[str, Any]) -> str:
 
 def evaluation_fault(values: Any) -> str:
     """Say what is wrong with a line of evaluations.jsonl."""
-    if wrong := fault(values, _EVALUATION, {"centre": _ANY_TEXT}):
+    if wrong := fault(values, _EVALUATION, {"centre": _ANY_TEXT, "solved": list_of(_SHARE)}):
         return wrong
-    prompts, rewards = len(values["prompts"]), len(values["rewards"])
-    return "" if prompts == rewards else f"has {prompts} prompts and {rewards} rewards"
+    prompts, rewards, solved = (len(values.get(name, ())) for name in ("prompts", "rewards", "solved"))
+    if prompts != rewards:
+        return f"has {prompts} prompts and {rewards} rewards"
+    return "" if solved in (0, prompts) else f'has {prompts} prompts and {solved} items in "solved"'
 
 
 def rewards_fault(values: Any) -> str:
@@ -114,6 +116,7 @@ def _is_matrix(value: Any) -> bool:
     return list_of(rows).fits(value) and len({len(row) for row in value}) == 1
 
 
+_SHARE = Kind("a number from 0 to 1", lambda value: NUMBER.fits(value) and 0 <= value <= 1)
 _ANY_TEXT = Kind("a text", lambda value: isinstance(value, str))
 _COSTS = {"rollouts": COUNT, "tokens": COUNT, "seconds": NUMBER, "flops": NUMBER}
 _SAMPLE = {"prompt": _ANY_TEXT, "completion": _ANY_TEXT, "reward": NUMBER}

@@ -93,8 +93,11 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
         f"evaluation. A run counts with its last {held_out} evaluation at or before it.",
         *_paired(at.reached),
     ]
-    if has_test:
-        notes.append("A test reward is there where all runs of an arm were tested at that very update.")
+    if found.split != "test" and not all(at.test):
+        notes.append(
+            "A test reward is there where all runs of an arm were tested at that very update. Fits and "
+            "baselines test at their two ends alone; elsewhere the validation reward is the held-out reward."
+        )
     return Table(f"At equal {unit}", head, rows, notes)
 
 
@@ -132,8 +135,13 @@ def stability_table(found: Comparison) -> Table:
         for arm, each in zip(found.arms, found.stability, strict=True)
     ]
     head = ("arm", "runs", "deviation", "worst", "best", "below their start", "largest fall from the best")
-    note = f"Of the last {SPLITS[found.split]} rewards; the start is a run's first such evaluation."
-    return Table("Stability over seeds", head, rows, [note])
+    note = (
+        f"Of the last {SPLITS[found.split]} rewards. Whether a run ended below its start is told by problems "
+        f"on which the model before its first update was evaluated: {SPLITS[found.split]}, else test."
+    )
+    late = [run.name for run in found.runs if run.course(found.split)[0].step > 0]
+    first = f"Without such an evaluation the start is the first {SPLITS[found.split]}: {', '.join(late)}."
+    return Table("Stability over seeds", head, rows, [note, first] if late else [note])
 
 
 def change_table(found: Comparison) -> Table:

@@ -18,6 +18,7 @@ from es_lightning.cli.commands import replay
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import StorageError, UsageError
 from es_lightning.grading.scorer import Grading
+from es_lightning.journal.entry import read_journal
 from es_lightning.models.weights import BaseWeights
 from es_lightning.module import EvolutionStrategies
 from es_lightning.records import Prompt
@@ -58,6 +59,15 @@ def test_held_out_numbers_are_those_of_base_and_tuned_centre(finished: Finished)
     assert summary["held_out_split"] == "val"
     assert (summary["held_out_before"], summary["held_out_after"]) == (before, after)
     assert summary["generations"] == 3
+
+
+def test_seconds_of_training_are_those_of_the_journal_and_validations_are_beside_them(
+    finished: Finished,
+) -> None:
+    entries = read_journal(finished.folder / "journal.jsonl")[1]
+    training = sum(entry.seconds["total"] for entry in entries)
+    assert finished.summary["training_seconds"] == pytest.approx(training, abs=0.001)
+    assert finished.summary["seconds_with_validation"] > training > 0
 
 
 def test_the_exported_model_is_the_centre_rounded_once(finished: Finished) -> None:

@@ -81,6 +81,18 @@ def test_the_best_config_is_the_fits_with_the_best_point(tmp_path: Path) -> None
     assert "default_root_dir" not in first["trainer"]
 
 
+def test_the_best_config_tests_and_exports_as_the_fit_does_and_not_as_the_trials_do() -> None:
+    made = settings(overrides={"report.held_out": False, "report.export": False, "trainer.max_steps": 6})
+    best = {"trial": 1, "objective": 0.5, "model.sigma": 0.2, "model.optimizer.lr": 0.03}
+    told = yaml.safe_load(best_yaml(made, best))
+    assert (told["report"]["held_out"], told["report"]["export"]) == (True, True)
+    assert told["trainer"]["max_steps"] == 6
+    quiet = {"held_out": True, "export": False}
+    Path("fit.yaml").write_text(json.dumps({**FIT, "report": quiet}))
+    told = yaml.safe_load(best_yaml(made, best))
+    assert {name: told["report"][name] for name in quiet} == quiet
+
+
 def test_a_folder_takes_only_the_sweep_that_it_holds() -> None:
     made, fit = settings(), {"model": {"base": "tiny"}}
     keep_what_decides(made, fit)

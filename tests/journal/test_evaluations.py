@@ -120,6 +120,8 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
         ({"cost": {"rollouts": 1}}, "a mapping with rollouts, tokens, seconds, flops alone"),
         ({"samples": [{"prompt": "a", "completion": "b", "reward": 0, "more": 1}]}, 'as "samples"'),
         ({"scores": None}, 'has None as "scores"'),
+        ({"solved": [1]}, 'has 2 prompts and 1 items in "solved"'),
+        ({"solved": [0, 1.5]}, 'as "solved", which has to be a list, each item a number from 0 to 1'),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -152,6 +154,23 @@ def test_what_is_kept_of_an_evaluation() -> None:
     assert row.samples == tuple(Sample(f"text {n}", f"{2 * n} ?", 2.0 * n) for n in range(SAMPLES))
     assert row.prompts == tuple(prompt.id for prompt in prompts)
     assert row.line().encode()
+    assert row.solved == (0.5,) * len(prompts), "of the two samples of a problem one is right"
+    assert RecordedEvaluation.parse(row.line()).solved == row.solved
+
+
+def test_marks_are_those_of_an_accuracy_and_older_lines_have_none() -> None:
+    prompts = (Prompt("a", "A"), Prompt("b", "B"))
+    texts = (Completion("a", (1,), "stop"),) * 2
+
+    def solved(*scores: dict[str, float]) -> tuple[float, ...]:
+        return recorded(Evaluation(prompts, texts, scores), "val", 0, "", ROW.cost).solved
+
+    assert solved({"reward": -3.0, "accuracy": 1.0}, {"reward": -9.0, "failed_timeout": 1.0}) == (1.0, 0.0)
+    assert solved({"reward": 1.0}, {"reward": 0.0}) == (), "the rewards say that already"
+    assert solved({"reward": 1.0, "accuracy": 0.5}, {"reward": 0.0, "accuracy": 1.0}) == ()
+    older = json.loads(ROW.line())
+    del older["solved"]
+    assert RecordedEvaluation.parse(json.dumps(older)) == ROW
 
 
 # In a fit

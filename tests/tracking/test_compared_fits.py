@@ -1,6 +1,7 @@
 """Real fits in MLflow: what ``compare`` says is what their journals and MLflow's metrics say."""
 
 import json
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +22,7 @@ SEEDS, STEPS, MEMBERS = (0, 1), 6, 4
 
 
 @pytest.mark.slow
-@pytest.mark.tasks
+@pytest.mark.compared
 def test_numbers_are_those_of_journals_and_of_mlflow(
     whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,6 +36,14 @@ def test_numbers_are_those_of_journals_and_of_mlflow(
         runs = runs_of_experiment("letters")
         found = compare(runs, [None] * len(runs))
         _check(found, MlflowClient(uri), tmp_path)
+
+
+def test_ci_makes_the_comparison_above() -> None:
+    """`make test-slow`, which CI runs, selects few of the slow tests."""
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    [selected] = re.findall(r'-m "(slow and [^"]*)"', makefile)
+    marks = {mark.name for mark in test_numbers_are_those_of_journals_and_of_mlflow.pytestmark}  # type: ignore[attr-defined]
+    assert eval(selected, {name: name in marks for name in re.findall(r"\w+", selected)})
 
 
 def _fit(place: Path, uri: str, seed: int) -> None:

@@ -57,7 +57,7 @@ class Stability:
         deviation: standard deviation over seeds; NaN with one.
         worst: reward of the worst run.
         best: reward of the best run.
-        below_start: runs that ended below their first evaluation.
+        below_start: runs that ended below their start, see ``Run.course``.
         largest_fall: of a run's reward from its best evaluation to its last.
     """
 
@@ -196,12 +196,13 @@ def _rewards(evaluations: Sequence[Evaluated]) -> Array:
 def stability(arm: Arm, split: str) -> Stability:
     """Tell how different the runs of an arm are."""
     curves = [[each.reward for each in run.on(split)] for run in arm.runs]
+    courses = [run.course(split) for run in arm.runs]
     last = [curve[-1] for curve in curves]
     return Stability(
         deviation=float(np.std(last, ddof=1)) if len(last) > 1 else np.nan,
         worst=min(last),
         best=max(last),
-        below_start=sum(curve[-1] < curve[0] for curve in curves),
+        below_start=sum(each[-1].reward < each[0].reward for each in courses),
         largest_fall=max(max(curve) - curve[-1] for curve in curves),
     )
 

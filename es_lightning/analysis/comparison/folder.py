@@ -96,6 +96,7 @@ def _evaluated(rows: Sequence[RecordedEvaluation]) -> tuple[Evaluated, ...]:
             row.scores,
             row.cost,
             row.samples,
+            dict(zip(row.prompts, row.solved, strict=False)),  # which older files do not have
         )
         for row in sorted(known.values(), key=lambda row: row.step)
     )

@@ -28,6 +28,8 @@ class Evaluated:
         scores: means of the numbers that the task's reward returned.
         cost: what training had cost until then.
         samples: some of the completions.
+        solved: whether each problem was solved, by its id, 1 or 0 or the share of its samples; empty if the
+            file does not tell.
     """
 
     step: int
@@ -36,6 +38,7 @@ class Evaluated:
     scores: Mapping[str, float] = field(default_factory=dict)
     cost: Costs = Costs()
     samples: tuple[Sample, ...] = ()
+    solved: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def reward(self) -> float:
@@ -82,6 +85,18 @@ class Run:
     def on(self, split: str) -> list[Evaluated]:
         """Return the evaluations on a split, in the order of updates."""
         return [each for each in self.evaluations if each.split == split]
+
+    def course(self, split: str) -> list[Evaluated]:
+        """Return the evaluations whose first and last tell what training has changed.
+
+        They are those of the split, unless it has none of the model before its first update and the test
+        split has: fits are validated first after some generations, and tested before them.
+
+        Args:
+            split: ``val`` or ``test``, on which the run has an evaluation.
+        """
+        courses = (self.on(each) for each in dict.fromkeys((split, "test")))
+        return next((each for each in courses if len(each) > 1 and each[0].step == 0), self.on(split))
 
     def last(self, series: str) -> float:
         """Return the last value of a series; NaN if there is none."""

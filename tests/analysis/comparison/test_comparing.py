@@ -12,6 +12,7 @@ from es_lightning.analysis.comparison.comparing import Comparison, compare
 from es_lightning.analysis.comparison.folder import read_run
 from es_lightning.errors import UsageError
 from es_lightning.reports.comparison_page import lines as said
+from es_lightning.reports.comparison_tables import budget_table, stability_table
 from tests.helpers.compared_runs import MACHINE, baseline_folder, config, evaluation, fit_folder
 
 DEAR = {"rollouts": 500, "tokens": 100, "seconds": 7.0, "flops": 1e9}
@@ -116,6 +117,34 @@ def test_a_run_that_falls_from_its_best_is_counted(tmp_path: Path) -> None:
     runs = [read_run(fit_folder(tmp_path / str(n), rows, config(seed_everything=n))) for n in range(2)]
     [stable] = compare(runs, [None, None]).stability
     assert (stable.below_start, stable.largest_fall) == (2, pytest.approx(0.5))
+
+
+def test_a_start_is_the_model_before_its_first_update_and_else_it_is_named(tmp_path: Path) -> None:
+    """A fit is validated after some generations and tested before them; a baseline is validated before it."""
+    fallen = [evaluation(step, [reward] * 4) for step, reward in ((2, 0.3), (4, 0.4))]
+    tests = [evaluation(step, [reward] * 3, "test") for step, reward in ((0, 0.8), (4, 0.4))]
+    rows = {"tested": [tests[0], *fallen, tests[1]], "half": [tests[0], *fallen], "untested": fallen}
+    folders = [
+        fit_folder(tmp_path / name, each, config(seed_everything=n))
+        for n, (name, each) in enumerate(rows.items())
+    ]
+    policy = [evaluation(0, [0.6] * 4), *fallen, *tests]
+    folders.append(baseline_folder(tmp_path / "rl", policy))
+    runs = [read_run(folder, folder.name) for folder in folders]
+    found = compare(runs, ["tested", "half", "untested", "rl"])
+    assert [each.below_start for each in found.stability] == [1, 0, 0, 1]
+    assert [each.largest_fall for each in found.stability] == pytest.approx([0, 0, 0, 0.2])
+    table = stability_table(found)
+    assert table.notes[-1] == "Without such an evaluation the start is the first validation: half, untested."
+    alone = compare([runs[0], runs[3]], ["tested", "rl"])
+    assert len(stability_table(alone).notes) == 1
+
+
+def test_an_arm_without_a_test_at_equal_cost_is_told_of(found: Comparison) -> None:
+    tables = {each.axis: budget_table(found, each) for each in found.budgets}
+    said_of = "Fits and baselines test at their two ends alone; elsewhere the validation reward"
+    assert said_of in " ".join(tables["updates"].notes)
+    assert said_of not in " ".join(tables["rollouts"].notes)
 
 
 def test_an_axis_on_which_runs_never_meet_is_left_out_and_named(tmp_path: Path, folders: list[Path]) -> None:

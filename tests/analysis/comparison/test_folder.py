@@ -11,7 +11,8 @@ from es_lightning.analysis.comparison.folder import read_run
 from es_lightning.errors import UsageError
 from tests.helpers.compared_runs import HEADER, MACHINE, baseline_folder, config, evaluation, fit_folder
 
-CURVE = [evaluation(0, [0.0, 0.5]), evaluation(4, [0.5, 1.0], scores={"reward": 0.75, "accuracy": 0.5})]
+SCORES = {"reward": 0.75, "accuracy": 0.5}
+CURVE = [evaluation(0, [0.0, 0.5]), evaluation(4, [0.5, 1.0], scores=SCORES, solved=[0, 1])]
 TABLES: dict[str, Any] = {
     "update_geometry.json": {
         "generation": 4,
@@ -84,6 +85,7 @@ def test_a_fit_is_its_journal_evaluations_tables_and_config(tmp_path: Path) -> N
     assert run.evaluations[1].rewards == {"sums/val/0": 0.5, "sums/val/1": 1.0}
     assert run.evaluations[1].spent("tokens") == 4000
     assert run.evaluations[1].scores["accuracy"] == 0.5
+    assert [each.solved for each in run.evaluations] == [{}, {"sums/val/0": 0.0, "sums/val/1": 1.0}]
     assert run.series == {
         "reward": [(0, 0.1), (1, 0.2)],
         "reward/accuracy": [(0, 0.3), (1, 0.4)],

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_1samp, ttest_ind
 
-from es_lightning.analysis.comparison.hacking import change, suspicions
+from es_lightning.analysis.comparison.hacking import change, share_change, suspicions
 from es_lightning.analysis.comparison.runs import Evaluated, Run
 
 UP = [0.1 + 0.02 * step + 0.005 * (-1) ** step for step in range(30)]
@@ -51,6 +52,33 @@ def test_training_up_and_something_else_down_is_flagged(changes: dict[str, Any],
     [told] = suspicions(run(**HONEST | changes), "val")
     assert told.startswith("training reward rose by 0.4")
     assert sign in told
+
+
+def marked(evaluation: Evaluated, right: int, problems: int = 64) -> Evaluated:
+    """An evaluation in which the first problems are solved."""
+    solved = {str(problem): float(problem < right) for problem in range(problems)}
+    return replace(evaluation, solved=solved, scores={"accuracy": right / problems})
+
+
+def test_marks_of_the_same_problems_tell_what_two_shares_do_not() -> None:
+    """From 36 to 28 % of 64 problems: five are solved no more, and none is new."""
+    known = run([0.1, 0.5], reward=UP)
+    marks = [marked(each, right) for each, right in zip(known.evaluations, (23, 18), strict=True)]
+    [told] = suspicions(replace(known, evaluations=tuple(marks)), "val")
+    interval = ttest_1samp([1.0] * 5 + [0.0] * 59, 0).confidence_interval()
+    assert told.endswith(f"solved fell by 0.07812 ({interval.low:.4g} to {interval.high:.4g})")
+    older = replace(known, evaluations=(replace(marks[0], solved={}), marks[1]))
+    assert suspicions(older, "val") == []
+    assert share_change(*marks).low < 0 < share_change(*marks).high
+
+
+def test_the_fall_is_from_the_model_before_its_first_update() -> None:
+    known = run([0.4, 0.5], reward=UP)
+    late = [replace(each, step=each.step + 2) for each in known.evaluations]
+    tests = [replace(each, split="test", step=step) for each, step in zip(late[::-1], (0, 12), strict=True)]
+    assert suspicions(replace(known, evaluations=tuple(late)), "val") == []
+    [told] = suspicions(replace(known, evaluations=(tests[0], *late, tests[1])), "val")
+    assert "the reward of held-out problems fell by 0.1" in told
 
 
 def test_nothing_is_flagged_where_training_did_not_earn_more() -> None:
