@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,15 +44,17 @@ def gpu_hours(run: Run, generations: int) -> float:
 def suite_of(generations: int, devices: int) -> Suite:
     """Return the suite at another length, on some devices.
 
-    A fit spreads its members over the devices; a baseline trains on the first of them.
+    A fit spreads its members over the devices; a baseline trains on the first of them. The folders have the
+    length in their names: a short trial must not count as the whole run.
     """
     validations = max(1, generations // 20)
     fit = ["--trainer.max_steps", str(generations), "--trainer.val_check_interval", str(validations)]
     baseline = ["--baseline.updates", str(generations), "--baseline.evaluate_every", str(validations)]
+    baseline += ["--trainer.devices", "1"]
     return Suite(
         configs=[HERE, HERE / "gpu"],
-        work=Path("runs/results-gpu"),
-        kept=HERE / "gpu" / "runs",
+        work=Path(f"runs/results-gpu-{generations}"),
+        kept=HERE / "gpu" / f"runs-{generations}",
         analysed=dict.fromkeys(("es", "grpo", "shuffled", "anchored"), range(3)),
         forgetting=HERE / "gpu" / "forgetting.yaml",
         overrides={"fit": [*fit, "--trainer.devices", str(devices)], "baseline": baseline},
@@ -62,7 +65,9 @@ def runs(
     tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], generations: int, devices: int
 ) -> Iterator[Run]:
     """Yield the runs that were asked for, one seed of all arms after the other."""
-    suite, mezo = suite_of(generations, devices), suite_of(generations * PAIRS_OF_MEZO, 1)
+    suite = suite_of(generations, devices)
+    longer = suite_of(generations * PAIRS_OF_MEZO, 1)
+    mezo = replace(longer, work=suite.work, kept=suite.kept)
     for task in tasks:
         for seed in seeds:
             for arm in arms:

@@ -98,7 +98,7 @@ class Run:
         """Return the arguments of es-lightning; those that go on with it if it was stopped."""
         files = self.suite.files(f"tasks/{self.task}", f"arms/{self.arm}", f"arms/{self.arm}-{self.task}")
         if self.arm in BASELINES:
-            seed = ["--seed_everything", str(self.seed), "--baseline.seed", str(self.seed)]
+            seed = ["--seed_everything", str(self.seed)]
             begun = ["--overwrite", "true"] if self.folder.exists() else []
             more = [*self.suite.overrides.get("baseline", ()), *begun]
             return ["baseline", *files, *seed, "--output", str(self.folder), *more]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,31 @@ def test_so_are_those_for_gpus_and_all_have_as_many_rollouts(
         config = parse(monkeypatch, *command).fit
         rollouts = config.model.population * config.data.prompts_per_generation * config.trainer.max_steps
         assert (rollouts, config.model.sigma) == (600_000, 0.001)
+
+
+def test_a_baseline_has_one_gpu_and_the_seed_of_its_fit() -> None:
+    es, grpo = reproduce_gpu.runs(["gsm8k-3b"], ["es", "grpo"], [2], generations=100, devices=8)
+    options = [dict(pairwise(each.training())) for each in (es, grpo)]
+    assert [each["--trainer.devices"] for each in options] == ["8", "1"]
+    assert [each["--seed_everything"] for each in options] == ["2", "2"]
+    assert settings_of(grpo.training()).seed is None, "it takes that of --seed_everything"
+
+
+def test_a_short_trial_does_not_count_as_the_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce_gpu, "HERE", tmp_path)
+    arms, ended = ["es", "grpo", "mezo"], []
+    for generations in (100, 500):
+        runs = list(reproduce_gpu.runs(["gsm8k-3b"], arms, [0], generations, devices=1))
+        ended.append([each.trained for each in runs])
+        for each in runs:
+            assert each.kept.parent.name == f"runs-{generations}"
+            assert each.folder.parent.name == f"results-gpu-{generations}"
+            each.kept.mkdir(parents=True)
+            (each.kept / "summary.json").write_text("{}")
+        assert all(each.trained for each in runs)
+    assert ended == [[False] * 3] * 2
 
 
 def test_the_estimate_is_the_published_one_and_counts_nothing_twice() -> None:

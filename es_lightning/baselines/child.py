@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+
 from es_lightning.errors import RolloutError, UsageError
 
 TESTED = "1.16.0"
 """Version of TRL that the baselines were tested with."""
 SCRIPT = Path(__file__).with_name("trl_process.py")
-SHOWN = 12  # last lines of the child's log in an error
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def require_trl() -> str | None:
@@ -40,20 +43,37 @@ def require_trl() -> str | None:
     return None
 
 
+def seeing_only(device: torch.device) -> dict[str, str]:
+    """Return the variables with which a process sees one GPU alone; with several, TRL would refuse to train.
+
+    Args:
+        device: of this process; its index counts the GPUs that this process sees. A CPU needs no variable.
+    """
+    if device.type != "cuda":
+        return {}
+    seen = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    index = device.index or 0
+    return {VISIBLE: seen[index] if seen else str(index)}
+
+
 class Child:
     """A process that trains; messages are dictionaries with a ``kind``.
 
     Args:
         job: its first line.
         log: file that gets what it prints.
+        environment: variables that it gets beside those of this process.
     """
 
-    def __init__(self, job: Mapping[str, Any], log: Path) -> None:
+    def __init__(
+        self, job: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, str(SCRIPT)],
+                [sys.executable, str(SCRIPT), str(os.getpid())],
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

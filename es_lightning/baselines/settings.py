@@ -43,7 +43,7 @@ class BaselineSettings:
             that of the engine, so that ES and its baselines compute alike. Weights, gradients and the
             optimizer's moments stay float32.
         evaluate_every: updates between two validations.
-        seed: of the samples.
+        seed: of the samples; None takes the run's, ``seed_everything``.
 
     Raises:
         UsageError: a value is outside its range.
@@ -61,7 +61,7 @@ class BaselineSettings:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     evaluate_every: int = 10
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what TRL could not train with."""

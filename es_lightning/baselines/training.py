@@ -16,7 +16,8 @@ from transformers import GenerationConfig
 
 from es_lightning.algorithm.tensors import checksum
 from es_lightning.analysis.flops import of_policy_update
-from es_lightning.baselines.child import Child
+from es_lightning.baselines.child import Child, seeing_only
+from es_lightning.baselines.files import LOG, POLICY, UPDATES
 from es_lightning.baselines.same_prompts import texts_of
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.errors import DivergenceError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 log = logging.getLogger(__name__)
-UPDATES = "updates.jsonl"
 
 
 class PolicyTraining:
@@ -50,9 +50,12 @@ class PolicyTraining:
     def __init__(
         self, parts: Parts, settings: BaselineSettings, folder: Path, loggers: Sequence[Logger] = ()
     ) -> None:
-        self.parts, self.settings, self.folder, self.loggers = parts, settings, folder, loggers
+        seed = parts.seed if settings.seed is None else settings.seed
+        self.parts, self.settings = parts, replace(settings, seed=seed)
+        self.folder, self.loggers = folder, loggers
         self.costs, self.evaluations = Costs(), RunEvaluations()
         self._update: dict[str, float] = {}  # what the update under way has measured
+        self._graded = 0  # updates whose completions have been graded
 
     def prepare(self) -> None:
         """Encode all prompts and refuse what cannot be trained, before anything is started.
@@ -75,25 +78,39 @@ class PolicyTraining:
         self.texts = texts_of(self.prompts, parts.base.tokenizer)
         self._end_ids = end_ids(_generation_config(parts.base.folder), parts.base.tokenizer)
 
+    @property
+    def needed(self) -> int:
+        """Bytes that TRL takes at the least beside the engine; call ``prepare`` first."""
+        base = self.parts.base
+        parameters = sum(each.numel() for each in base.blueprint.parameters())
+        return needed_bytes(parameters, self.settings, self.parts.rollouts.longest, base.vocabulary or 0)
+
+    def start(self) -> None:
+        """Load the base model and start the engine, which leaves room for TRL; nothing is written yet.
+
+        Raises:
+            UsageError: model, engine and device do not go together.
+        """
+        self.centre = self.parts.start(beside=self.needed)
+
     def run(self) -> dict[str, Any]:
-        """Train, evaluate and export; returns what summary.json holds.
+        """Train and evaluate, once everything is started; returns what summary.json holds.
 
         Raises:
             RolloutError: TRL has failed.
             DivergenceError: a loss or a weight is not finite.
         """
         held_out = "test" if self.parts.data.has("test") else "val"
-        self.centre = self.parts.start()
         begin = {"baseline": vars(self.settings), "machine": machine()}
         self.rows = Lines(self.folder / UPDATES, [to_json(begin)])
         self.evaluations.open(self.folder, steps=0, resumes=False, writes=True)
         before = self.evaluate(held_out)
         self._validate(0, None)
         begun = perf_counter()
-        with Child(self._job(), self.folder / "trl.log") as child:
+        with Child(self._job(), self.folder / LOG, seeing_only(self.parts.device)) as child:
             for message in child.messages():
                 getattr(self, f"_on_{message.pop('kind')}")(child, **message)
-        self._weights = load_file(self.folder / "policy.safetensors")
+        self._weights = load_file(self.folder / POLICY)
         after = self.evaluate(held_out, self._weights, self.settings.updates)
         digits = checksum(self._held().items())
         return {
@@ -137,7 +154,19 @@ class PolicyTraining:
         prompts: Sequence[Sequence[int]],
         completions: Sequence[Sequence[int]],
     ) -> None:
-        """Grade completions as those of a member are graded."""
+        """Grade completions as those of a member are graded.
+
+        Raises:
+            RuntimeError: these are not the prompts of the update, one group after the other, or have other
+                tokens. Rewards would be compared across prompts, or the update would not be that of ES.
+        """
+        group = self.settings.group
+        if list(numbers) != [number for number in self.batches[self._graded] for _ in range(group)]:
+            raise RuntimeError(
+                f"TRL asks for rewards of other prompts than those of update {self._graded + 1}, or not in "
+                f"groups of {group}."
+            )
+        self._graded += 1
         asked = [self.prompts[number] for number in numbers]
         for prompt, ids in zip(asked, prompts, strict=True):
             if tuple(ids) != prompt.token_ids:

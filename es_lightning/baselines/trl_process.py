@@ -2,7 +2,8 @@
 
 It speaks JSON lines: the first line that it reads is the job; then it writes ``grade`` (prompts and
 completions as tokens, answered by rewards), ``update`` (what an update cost and gave), and ``evaluate``
-(where the policy's weights lie; it goes on when it is answered). It knows no task and no engine.
+(where the policy's weights lie; it goes on when it is answered). It knows no task and no engine. It ends with
+its parent, also with one that was killed while this process generates or computes gradients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from es_lightning.baselines.files import POLICY
+from es_lightning.system.processes import end_with_parent
 
 
 class Parent:
@@ -129,7 +133,7 @@ def _watch(job: dict[str, Any], parent: Parent) -> Any:
             last = update == len(job["updates"])
             if rest or (update % every and not last):
                 return
-            seconds, path = self.trained(), Path(job["folder"]) / "policy.safetensors"
+            seconds, path = self.trained(), Path(job["folder"]) / POLICY
             with parent.off_the_clock():
                 named = {
                     name: each.detach().float().cpu().contiguous() for name, each in model.named_parameters()
@@ -154,6 +158,18 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-if __name__ == "__main__":
+def main(parent: int) -> None:
+    """Train as the first line says, unless the parent has died meanwhile.
+
+    Args:
+        parent: its process id.
+    """
+    end_with_parent()
+    if os.getppid() != parent:  # it died before the kernel was told to end this process with it
+        return
     pipes = Parent()
     train(pipes.read(), pipes)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

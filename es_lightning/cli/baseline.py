@@ -13,12 +13,20 @@ import torch
 import yaml
 
 from es_lightning.baselines.child import require_trl
+from es_lightning.baselines.files import POLICY, UPDATES
 from es_lightning.baselines.settings import BaselineSettings
-from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
+from es_lightning.baselines.training import PolicyTraining
 from es_lightning.cli.opened import opened_with
+from es_lightning.cli.run_folder import (
+    CONFIG,
+    Stamps,
+    check_base_stays,
+    holds_run,
+    remove_unchanged,
+    stamps,
+)
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.errors import UsageError
-from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
@@ -27,7 +35,6 @@ from es_lightning.system.lock import hold
 from es_lightning.tracking.artifacts import log_artifact
 
 log = logging.getLogger(__name__)
-CONFIG = "config.yaml"
 
 
 def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> None:
@@ -47,18 +54,20 @@ def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> 
     check_writable(folder, "--output")
     if parts.ranks.world > 1:
         raise UsageError("a baseline runs on one device: give --trainer.devices 1.")
-    if (folder / UPDATES).exists() and not overwrite:
-        raise UsageError(f"{folder} holds a baseline: give another --output, or replace it with --overwrite.")
     with ExitStack() as until_end:
         until_end.enter_context(parts)
         until_end.callback(hold(folder, "--output"))
-        loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "baseline")
+        older = _older(folder, overwrite, parts.base.name)
+        loggers = loggers_for(parts.config["trainer"].get("logger"), folder, "baseline", resumes=False)
         training = PolicyTraining(parts, settings, folder, loggers)
         training.prepare()
-        _check_memory(parts, settings)
+        _check_memory(training)
+        training.start()
+        remove_unchanged(folder, older)  # not before this one has passed its checks, as in a fit
         with replacing(folder / CONFIG) as file:
             file.write(yaml.safe_dump(parts.config, sort_keys=False).encode())
-        with logging_to(loggers, {f"baseline.{name}": value for name, value in vars(settings).items()}):
+        made_with = {f"baseline.{name}": value for name, value in vars(training.settings).items()}
+        with logging_to(loggers, made_with):
             summary = training.run()
             _write(training, folder, summary)
             for name in (CONFIG, UPDATES, EVALUATIONS, "summary.json"):
@@ -70,16 +79,33 @@ def baseline(output: Path | None, overwrite: bool, arguments: Sequence[str]) -> 
     )
 
 
-def _check_memory(parts: Parts, settings: BaselineSettings) -> None:
+def _older(folder: Path, overwrite: bool, base: str) -> Stamps:
+    """Return the files of a run that is replaced.
+
+    Raises:
+        UsageError: the folder holds a run that is not to be replaced, or the base model of this one.
+    """
+    if not holds_run(folder):
+        return {}
+    if not overwrite:
+        raise UsageError(
+            f"{folder} already holds a run: replace it with --overwrite true, or choose another folder with "
+            "--output."
+        )
+    check_base_stays(base, folder, "--output")
+    return stamps(folder)
+
+
+def _check_memory(training: PolicyTraining) -> None:
     """Refuse a training that cannot fit beside the engine."""
-    parameters = sum(each.numel() for each in parts.base.blueprint.parameters())
-    length, vocabulary = parts.rollouts.longest, parts.base.vocabulary or 0
-    needed, free = needed_bytes(parameters, settings, length, vocabulary), free_memory(parts.device)
+    parts, needed = training.parts, training.needed
+    free = free_memory(parts.device)
     if needed > free:
+        parameters = sum(each.numel() for each in parts.base.blueprint.parameters())
         raise UsageError(
             f"training takes at least {needed / 1e9:.1f} GB ({parameters:,} parameters in float32 with "
-            f"gradients and AdamW, {settings.minibatch} completions at a time), but {free / 1e9:.1f} GB are "
-            "free: take a smaller model, or lower baseline.minibatch."
+            f"gradients and AdamW, {training.settings.minibatch} completions at a time), but "
+            f"{free / 1e9:.1f} GB are free: take a smaller model, or lower baseline.minibatch."
         )
 
 
@@ -94,5 +120,6 @@ def _write(training: PolicyTraining, folder: Path, summary: dict[str, Any]) -> N
         f"reinforcement learning, {summary['updates']} updates. {rewards}\n"
     )
     with torch.no_grad():
-        training.parts.base.export(training.centre, folder / "model", card)
-    (folder / "policy.safetensors").unlink()
+        # No journal can rebuild a policy, so its files keep every bit of it.
+        training.parts.base.export(training.centre, folder / "model", card, dtype=torch.float32)
+    (folder / POLICY).unlink()

@@ -18,7 +18,10 @@ options of the baseline, in a config below `baseline:` (defaults in brackets):
   --baseline.temperature X     of the sampled completions (1.0)
   --baseline.passes N          optimizer steps on the same completions (1)
   --baseline.minibatch N       completions of one backward pass (16)
+  --baseline.max_grad_norm X   gradients of a larger norm are scaled down (1.0)
+  --baseline.precision NAME    of samples and gradients: float32, bfloat16, or the engine's (auto)
   --baseline.evaluate_every N  updates between two validations (10)
+  --baseline.seed INT          of the samples (that of --seed_everything)
 All options of fit that concern the model, the data and the devices work as well; an update has
 data.prompts_per_generation prompts.
 """

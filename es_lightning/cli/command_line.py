@@ -28,7 +28,7 @@ from es_lightning.cli.explain import explained
 from es_lightning.cli.given import Given, given
 from es_lightning.cli.long_help import HelpFormatter
 from es_lightning.cli.refusals import check_settings, refused_by_lightning, trainer_made
-from es_lightning.cli.run_folder import remove_unchanged, stamps
+from es_lightning.cli.run_folder import check_base_stays, remove_unchanged, stamps
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import is_first_rank
@@ -235,12 +235,8 @@ class CommandLine(LightningCLI):
             self.resumes = True
             if checkpoint is not None:
                 check_start(checkpoint, resumes=self.subcommand == "fit")
-        base, exported = Path(config.model.base), (root / "model").resolve()
-        if config.overwrite and base.exists() and base.resolve().is_relative_to(exported):
-            raise UsageError(
-                f"--overwrite true would delete the base model {config.model.base}: copy it elsewhere, or "
-                "choose another folder with --trainer.default_root_dir."
-            )
+        if config.overwrite:
+            check_base_stays(config.model.base, root, "--trainer.default_root_dir")
         resumes_or_replaces = config.overwrite or config.ckpt_path or self.resumes
         if self.subcommand == "fit" and not resumes_or_replaces and (root / "config.yaml").exists():
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The folder of a run: which files a run writes there, and how a later run replaces them."""
+"""The folder of a fit or a baseline: which files it writes there, and how a later run replaces them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,45 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from es_lightning.baselines.files import LOG, POLICY, UPDATES
+from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, REWARDS
 from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.tracking.places import MLFLOW_RUN
 
 ANALYSIS = ("analysis.json", "analysis.csv", "analysis.jsonl")
 """What ``analyze`` has left of the run in its folder."""
-RUN_FILES = ("config.yaml", JOURNAL, REWARDS, EVALUATIONS, MLFLOW_RUN, "summary.json", *ANALYSIS)
-RUN_FOLDERS = ("checkpoints", "model", "plots", "tables", "best", "exported")
+CONFIG = "config.yaml"
+OF_BASELINE = (UPDATES, LOG, POLICY)
+RUN_FILES = (CONFIG, JOURNAL, REWARDS, EVALUATIONS, MLFLOW_RUN, "summary.json", *ANALYSIS, *OF_BASELINE)
+RUN_FOLDERS = ("checkpoints", "model", "plots", "tables", "best", "exported", "trl")
 
 Stamps = Mapping[Path, tuple[int, int]]
+
+
+def holds_run(root: Path) -> bool:
+    """Whether a fit or a baseline has begun in a folder; other files of the user's do not count."""
+    return any(os.path.lexists(root / name) for name in (CONFIG, JOURNAL, UPDATES))
+
+
+def check_base_stays(base: str, root: Path, option: str) -> None:
+    """Refuse to replace a run by one that starts from a model of that run.
+
+    Args:
+        base: folder of the model, or another name of one.
+        root: the run's folder.
+        option: that names the folder, for the message.
+
+    Raises:
+        UsageError: the model would be deleted.
+    """
+    place = Path(base).expanduser()
+    owned = [(root / name).resolve() for name in RUN_FOLDERS]
+    if place.exists() and any(place.resolve().is_relative_to(folder) for folder in owned):
+        raise UsageError(
+            f"--overwrite true would delete the base model {base}: copy it elsewhere, or choose another "
+            f"folder with {option}."
+        )
 
 
 def stamps(root: Path) -> Stamps:

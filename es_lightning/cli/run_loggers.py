@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SPOOL = "mlflow-spool.jsonl"
 
 
-def loggers_for(asked: Any, folder: Path, kind: str = "probe") -> list[Logger]:
+def loggers_for(asked: Any, folder: Path, kind: str = "probe", resumes: bool = True) -> list[Logger]:
     """Make the loggers that ``trainer.logger`` of a config asks for, and open MLflow, which may refuse.
 
     Args:
@@ -30,6 +30,7 @@ def loggers_for(asked: Any, folder: Path, kind: str = "probe") -> list[Logger]:
             with its options, or several.
         folder: of what is logged; MLflow's run has its name, and a file there says which run it is.
         kind: of run, a tag of MLflow's.
+        resumes: whether MLflow's run that the file names goes on; a new one else.
 
     Raises:
         UsageError: MLflow cannot be used, or an option held a secret, which plain configs do not show.
@@ -38,7 +39,7 @@ def loggers_for(asked: Any, folder: Path, kind: str = "probe") -> list[Logger]:
         return []
     if asked not in (None, True):
         return _instantiated(asked)
-    logger = mlflow_logger(folder, kind)
+    logger = mlflow_logger(folder, kind, resumes)
     _ = logger.experiment  # checks the address
     return [logger]
 
@@ -56,12 +57,13 @@ def _instantiated(asked: Any) -> list[Logger]:
     return [instantiate_class((), dict(each)) for each in given]
 
 
-def mlflow_logger(folder: Path, kind: str = "probe") -> DurableMLFlowLogger:
-    """Make the logger that a fit has by default; the run that the folder names goes on.
+def mlflow_logger(folder: Path, kind: str = "probe", resumes: bool = True) -> DurableMLFlowLogger:
+    """Make the logger that a fit has by default.
 
     Args:
         folder: of what is logged.
         kind: of run, a tag of MLflow's.
+        resumes: whether the run that the folder names goes on; a new one else.
     """
     from es_lightning.tracking.logger import DurableMLFlowLogger  # Lightning takes seconds
 
@@ -73,7 +75,7 @@ def mlflow_logger(folder: Path, kind: str = "probe") -> DurableMLFlowLogger:
         system_metrics=False,
         tags={"kind": kind},
     )
-    logger.remember(folder / MLFLOW_RUN, resumes=True)
+    logger.remember(folder / MLFLOW_RUN, resumes)
     return logger
 
 

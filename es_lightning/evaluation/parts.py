@@ -95,11 +95,12 @@ class Parts:
         problems = self.data.prompts(split)[:count]
         return self.rollouts.reserve(self.base, problems, max_tokens, self.data.drop_long_prompts)
 
-    def start(self, members: int = 1) -> nn.Module:
+    def start(self, members: int = 1, beside: int = 0) -> nn.Module:
         """Check what costs nothing to check, load the centre, and start the engine.
 
         Args:
             members: how many will be evaluated at most in one call, on all ranks together.
+            beside: bytes of an accelerator that another process will take, which the engine leaves free.
 
         Returns:
             The base model as the first centre: float32 parameters under Hugging Face names.
@@ -118,7 +119,7 @@ class Parts:
             prompts = self.rollouts.most_prompts  # not those of a generation: there may be no train split
             asked = (self.noise, 0, prompts, mine, self.device, ranks.centre_shards)
             case = case_of(self.rollouts, self.base, *asked)
-            engine.leave_free(self.place.decide(case, self.device, ranks))
+            engine.leave_free(self.place.decide(case, self.device, ranks) + beside)
             ranks = self.ranks  # which now know where the centre is
         shards = ranks.divide(self.base.blueprint)
         centre: nn.Module = self.base.load(shards.holds if shards.divided else None)

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,17 +14,24 @@ from safetensors.torch import load_file
 
 from es_lightning.baselines import child as child_module
 from es_lightning.baselines.child import Child, require_trl
+from es_lightning.baselines.files import UPDATES
 from es_lightning.baselines.same_prompts import texts_of
 from es_lightning.baselines.settings import METHODS, BaselineSettings
-from es_lightning.baselines.training import UPDATES, PolicyTraining, needed_bytes
+from es_lightning.baselines.training import PolicyTraining, needed_bytes
 from es_lightning.cli import main
+from es_lightning.cli.baseline_command import BASELINE_SECTION
 from es_lightning.cli.opened import opened_with
 from es_lightning.errors import RolloutError, UsageError
+from es_lightning.evaluation.parts import Parts
 from es_lightning.journal.evaluations import read_evaluations
+from es_lightning.journal.opening import open_centre
 from es_lightning.models import BaseModel
 from es_lightning.records import Choice, Prompt
 from es_lightning.rollout import HFEngine
+from tests.baselines.stand_in_for_trl import numbers_of
+from tests.helpers.fits import Letters, fit
 
+ROOT = Path(__file__).parents[2]
 SECTIONS = {"baseline": BaselineSettings}
 HAS_TRL = importlib.util.find_spec("trl") is not None
 needs_trl = pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed: es-lightning[baselines]")
@@ -72,12 +81,40 @@ def test_tokens_are_graded_as_the_engine_grades_them(config: str, tmp_path: Path
 
 
 def test_the_prompts_of_an_update_are_those_of_a_generation(config: str, tmp_path: Path) -> None:
-    with opened_with(["-c", config], SECTIONS)[0] as parts:
+    _, records = fit(Letters(), tmp_path, steps=5, data={"prompts_per_generation": 2, "seed": 3})
+    drawn = [[prompt.id for prompt in generation.prompts] for generation in records.generations]
+    assert len(set(map(tuple, drawn))) > 1
+    options = ["--data.prompts_per_generation", "2", "--seed_everything", "3"]
+    with opened_with(["-c", config, *options], SECTIONS)[0] as parts:
         training = PolicyTraining(parts, BaselineSettings(updates=5, group=4, minibatch=8), tmp_path)
         training.prepare()
-        for update, numbers in enumerate(training.batches):
-            drawn = [prompt.id for prompt in parts.data.batch(update)]
-            assert [training.prompts[number].id for number in numbers] == drawn
+    assert [[training.prompts[number].id for number in batch] for batch in training.batches] == drawn
+
+
+@pytest.mark.parametrize("how", ["backwards", "split"])
+def test_completions_of_other_prompts_or_in_another_order_are_not_graded(
+    how: str, config: str, tmp_path: Path
+) -> None:
+    answers: list[dict[str, Any]] = []
+    child: Any = SimpleNamespace(answer=answers.append)
+    with opened_with(["-c", config, "--data.prompts_per_generation", "2"], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=3, group=2, minibatch=4), tmp_path)
+        training.prepare()
+        training.start()
+
+        def ask(update: int, how: str | None = None) -> None:
+            numbers = numbers_of(training.batches[update], 2, how)
+            prompts = [training.prompts[number].token_ids for number in numbers]
+            training._on_grade(child, numbers, prompts, [[5, 6, 7]] * 4)
+
+        ask(0)
+        with pytest.raises(RuntimeError, match="other prompts than those of update 2, or not in groups of 2"):
+            ask(1, how)
+        another = next(update for update in (0, 2) if training.batches[update] != training.batches[1])
+        with pytest.raises(RuntimeError, match="other prompts than those of update 2"):
+            ask(another)
+        ask(1)
+    assert [len(answer["rewards"]) for answer in answers] == [4, 4]
 
 
 # A real training
@@ -118,7 +155,7 @@ def test_a_policy_learns_what_it_must(method: str, config: str, tmp_path: Path) 
 def test_in_bfloat16_a_policy_learns_as_well_and_its_weights_stay_float32(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[dict[str, torch.Tensor]] = []  # an export has the precision of its base
+    read: list[dict[str, torch.Tensor]] = []
     monkeypatch.setattr(
         "es_lightning.baselines.training.load_file", lambda path: read.append(load_file(path)) or read[-1]
     )
@@ -133,19 +170,21 @@ def test_in_bfloat16_a_policy_learns_as_well_and_its_weights_stay_float32(
     assert summary["held_out_after"] > summary["held_out_before"]
     finer = [not torch.equal(value, value.bfloat16().float()) for value in read[-1].values()]
     assert sum(finer) > len(finer) / 2
+    opened = open_centre("bfloat16", BaseModel("tiny"), tmp_path / "scratch")
+    assert all(torch.equal(opened.weights.read(name), value) for name, value in read[-1].items())
 
 
 @needs_trl
 @pytest.mark.slow
-def test_a_folder_with_a_baseline_is_not_overwritten_by_mistake(
-    config: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["baseline", "-c", config, "--output", "out"])
-    before = Path("out", UPDATES).read_bytes()
-    with pytest.raises(SystemExit):
-        main(["baseline", "-c", config, "--output", "out"])
-    assert "holds a baseline" in capsys.readouterr().err
-    assert Path("out", UPDATES).read_bytes() == before
+def test_several_steps_on_the_same_completions_and_a_price_of_divergence(config: str, tmp_path: Path) -> None:
+    options = ["--baseline.passes", "2", "--baseline.beta", "0.01", "--baseline.updates", "4"]
+    main(["baseline", "-c", config, *options, "--data.prompts_per_generation", "2", "--output", "out"])
+    updates = [row for row in rows(tmp_path / "out") if "train/loss" in row]
+    assert [row["update"] for row in updates] == [1, 2, 3, 4]
+    assert [row["cost/rollouts"] for row in updates] == [8, 16, 24, 32], "sampled once for both steps"
+    assert all(row["train/kl"] > 0 for row in updates), "after the first step the policy is not the base"
+    evaluated = [(row.step, row.split) for row in read_evaluations(tmp_path / "out")]
+    assert evaluated == [(0, "test"), (0, "val"), (2, "val"), (4, "val"), (4, "test")]
 
 
 # Refusals
@@ -240,6 +279,88 @@ def test_memory_grows_with_the_model_and_a_reference() -> None:
     settings = BaselineSettings(minibatch=2)
     assert needed_bytes(1000, settings, 10, 50) == 4 * (4 * 1000 + 3 * 2 * 10 * 50)
     assert needed_bytes(1000, replace(settings, beta=0.1), 10, 50) == 4 * (5 * 1000 + 3 * 2 * 10 * 50)
+
+
+class Stopped(Exception):
+    """The engine was told what to leave free; without a GPU, nothing more can be done."""
+
+
+def test_the_engine_leaves_room_for_trl_on_the_gpu_that_both_use(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def stop(self: HFEngine, size: int) -> None:
+        told.append(size)
+        raise Stopped
+
+    monkeypatch.setattr(Parts, "device", torch.device("cuda", 1))
+    monkeypatch.setattr(HFEngine, "leave_free", stop)
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda *_: (80 * 10**9, 80 * 10**9))
+    with opened_with(["-c", config], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=2, minibatch=8, group=4), tmp_path)
+        training.prepare()
+        for start in (parts.start, training.start):
+            with pytest.raises(Stopped):
+                start()
+    assert told[1] - told[0] == training.needed > 16 * 115_264
+
+
+def test_trl_sees_the_gpu_of_the_engine_alone(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def stop(job: Any, log: Path, environment: Any) -> None:
+        given.extend([job["device"], environment])
+        raise Stopped
+
+    monkeypatch.setattr("es_lightning.baselines.training.Child", stop)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with opened_with(["-c", config], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=2, minibatch=8, group=4), tmp_path)
+        training.prepare()
+        training.start()
+        monkeypatch.setattr(Parts, "device", torch.device("cuda", 1))
+        with pytest.raises(Stopped):
+            training.run()
+    assert given == ["cuda", {"CUDA_VISIBLE_DEVICES": "7"}]
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "seed"),
+    [
+        ([], 0),
+        (["--seed_everything", "7"], 7),
+        (["--seed_everything", "7", "--baseline.seed", "3"], 3),
+        (["--seed_everything", "7", "--baseline", '{"seed": 0}'], 0),
+    ],
+)
+def test_samples_follow_the_seed_of_the_run_unless_told(
+    options: list[str], seed: int, config: str, tmp_path: Path
+) -> None:
+    parts, sections = opened_with(["-c", config, *options], SECTIONS)
+    with parts:
+        training = PolicyTraining(parts, sections["baseline"], tmp_path)
+        assert training.settings.seed == seed
+        assert training.settings.options(4, 8, torch.float32)["seed"] == seed
+
+
+def test_the_help_lists_every_option_with_its_default() -> None:
+    told = dict(re.findall(r"^  --baseline\.(\w+) .*\((.*)\)$", BASELINE_SECTION, re.MULTILINE))
+    assert told.pop("seed") == "that of --seed_everything"
+    defaults = {each.name: each.default for each in fields(BaselineSettings) if each.name != "seed"}
+    assert {name: type(defaults[name])(value) for name, value in told.items()} == defaults
+
+
+def test_the_page_lists_every_option() -> None:
+    page = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    table = page.partition("| `baseline:` |")[2].partition("\n\n")[0]
+    names = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(each.name for each in fields(BaselineSettings))
 
 
 def test_without_a_config_and_with_a_mistyped_option(

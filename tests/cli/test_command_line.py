@@ -100,7 +100,9 @@ def test_a_fit_leaves_everything_in_its_folder(once: Path) -> None:
     card = (root / "model" / "README.md").read_text()
     assert summary["centre_checksum"] in card
     assert str(summary["held_out_after"]) in card
-    assert "held-out reward" in (once / "said").read_text()
+    said = (once / "said").read_text()
+    assert "held-out reward" in said
+    assert f"2 generations in {summary['seconds_with_validation']:.0f} s, validations included" in said
 
 
 @pytest.mark.slow

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
-from es_lightning.cli.run_folder import remove_unchanged, stamps
+import pytest
+
+from es_lightning.cli.run_folder import check_base_stays, holds_run, remove_unchanged, stamps
+from es_lightning.errors import UsageError
 
 
 def write(path: Path, text: str) -> None:
@@ -48,3 +51,31 @@ def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints" / "last.ckpt").symlink_to("nowhere.ckpt")
     remove_unchanged(tmp_path / "run", stamps(tmp_path / "run"))
     assert left(tmp_path) == {"run", "elsewhere", "elsewhere/kept.ckpt"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "journal.jsonl", "updates.jsonl"])
+def test_a_fit_and_a_baseline_are_runs_and_other_files_are_none(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "model" / "config.json", "{}")
+    write(tmp_path / "analysis.json", "{}")
+    assert not holds_run(tmp_path)
+    write(tmp_path / name, "")
+    assert holds_run(tmp_path)
+
+
+def test_what_a_baseline_leaves_is_removed(tmp_path: Path) -> None:
+    for name in ("updates.jsonl", "trl.log", "policy.safetensors", "evaluations.jsonl", "mlflow-run.json"):
+        write(tmp_path / name, "x")
+    (tmp_path / "trl").mkdir()
+    remove_unchanged(tmp_path, stamps(tmp_path))
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["model", "best", "exported/step=3"])
+def test_a_model_that_a_run_starts_from_is_not_deleted_with_its_folder(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name / "config.json", "{}")
+    with pytest.raises(
+        UsageError, match="would delete the base model .*, or choose another folder with --out"
+    ):
+        check_base_stays(str(tmp_path / name), tmp_path, "--out")
+    check_base_stays(str(tmp_path / name), tmp_path / "other", "--out")
+    check_base_stays("embedded", tmp_path, "--out")
