@@ -11,14 +11,20 @@ import pytest
 import torch
 import yaml
 
+from es_lightning.algorithm.noise import GaussianNoise
+from es_lightning.analysis.devices import GPUS
+from es_lightning.analysis.measured import size_for
 from es_lightning.analysis.paired_peak import PairedPeakTest
 from es_lightning.analysis.peak import PeakTest
 from es_lightning.analysis.peak_watch import PeakWatch
+from es_lightning.analysis.room import Case, Engine
+from es_lightning.baselines.memory import needed
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.evaluation.costs import seconds_of
 from es_lightning.journal.entry import read_journal
 from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.landscape.theory.fitted_run import fitted_run
+from es_lightning.models.size import published_size
 from es_lightning.tasks.multiple_choice import MultipleChoice
 from results import long_runs, reproduce_gpu, run
 from results.suite import BASELINES, Run
@@ -118,6 +124,22 @@ def test_a_baseline_has_one_gpu_and_the_seed_of_its_fit() -> None:
     assert [each["--trainer.devices"] for each in options] == ["8", "1"]
     assert [each["--seed_everything"] for each in options] == ["2", "2"]
     assert settings_of(grpo.training()).seed is None, "it takes that of --seed_everything"
+
+
+@pytest.mark.parametrize("arm", BASELINES)
+@pytest.mark.parametrize("size", ["1.5B", "3B"])
+def test_a_baseline_fits_on_one_gpu_beside_the_engine(arm: str, size: str) -> None:
+    [each] = reproduce_gpu.runs([f"countdown-{size.lower()}"], [arm], [0], generations=100, devices=1)
+    settings, model, longest = settings_of(each.training()), published_size(f"Qwen2.5-{size}"), 256 + 1024
+    trl = needed(model, settings, prompts=200, length=longest, halved=True).total
+    options = yaml.safe_load((ROOT / "results" / "gpu" / "arms" / f"{arm}.yaml").read_text())
+    takes = Engine(cache_gib=options["model"]["engine"]["init_args"]["kv_cache_gib"])
+    beside = Case(
+        size_for(model, GaussianNoise(), torch.bfloat16),
+        *(GPUS["h200"], takes, 0.0, 200, longest, longest, longest),
+    )
+    assert not beside.problems()
+    assert trl + beside.total < 0.95 * GPUS["h200"].memory
 
 
 def test_a_short_trial_does_not_count_as_the_whole_run(

@@ -38,6 +38,8 @@ class BaselineSettings:
         temperature: of the sampled completions.
         passes: optimizer steps on the same completions.
         minibatch: completions of one backward pass; the gradient of an update is their mean.
+        generate_at_once: completions that are sampled in one call; None samples all of an update together,
+            and then the keys and values of all of them are held at the same time.
         max_grad_norm: gradients of a larger norm are scaled down.
         precision: of the matrix products of samples and gradients, ``float32`` or ``bfloat16``; ``auto`` is
             that of the engine, so that ES and its baselines compute alike. Weights, gradients and the
@@ -58,6 +60,7 @@ class BaselineSettings:
     temperature: float = 1.0
     passes: int = 1
     minibatch: int = 16
+    generate_at_once: int | None = None
     max_grad_norm: float = 1.0
     precision: str = "auto"
     evaluate_every: int = 10
@@ -74,10 +77,12 @@ class BaselineSettings:
             ("group", 2),
             ("passes", 1),
             ("minibatch", 1),
+            ("generate_at_once", 1),
             ("evaluate_every", 1),
         ):
-            if getattr(self, name) < least:
-                raise UsageError(f"baseline.{name} is {getattr(self, name)}: give at least {least}.")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"baseline.{name} is {value}: give at least {least}.")
         for name in ("lr", "epsilon", "temperature", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"baseline.{name} is {getattr(self, name)}: give a number above 0.")
@@ -101,19 +106,35 @@ class BaselineSettings:
                 f"completions of an update ({prompts} prompts, {self.group} each): give {near}, for example."
             )
 
+    def sampled_at_once(self, prompts: int) -> int:
+        """Return how many completions are sampled in one call at the most.
+
+        Args:
+            prompts: of an update.
+        """
+        completions = prompts * self.group
+        return min(self.generate_at_once or completions, completions)
+
+    def halved(self, engine: torch.dtype) -> bool:
+        """Whether samples and gradients are computed in bfloat16.
+
+        Args:
+            engine: what the engine that evaluates computes in. Beside float16, ``auto`` is float32: its
+                gradients would need a loss scale.
+        """
+        return self.precision == "bfloat16" or (self.precision == "auto" and engine == torch.bfloat16)
+
     def options(self, prompts: int, max_tokens: int, engine: torch.dtype) -> dict[str, Any]:
         """Return the arguments of TRL's config.
 
         Args:
             prompts: of an update.
             max_tokens: most new tokens of a completion.
-            engine: what the engine that evaluates computes in. Beside float16, ``auto`` is float32: its
-                gradients would need a loss scale.
+            engine: what the engine that evaluates computes in.
         """
-        halved = self.precision == "bfloat16" or (self.precision == "auto" and engine == torch.bfloat16)
         return {
             **METHODS[self.method],
-            "bf16": halved,
+            "bf16": self.halved(engine),
             "max_steps": self.updates * self.passes,
             "num_iterations": self.passes,
             "num_generations": self.group,

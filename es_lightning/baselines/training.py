@@ -18,6 +18,7 @@ from es_lightning.algorithm.tensors import checksum
 from es_lightning.analysis.flops import of_policy_update
 from es_lightning.baselines.child import Child, seeing_only
 from es_lightning.baselines.files import LOG, POLICY, UPDATES
+from es_lightning.baselines.memory import Needed, needed
 from es_lightning.baselines.same_prompts import texts_of
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.errors import DivergenceError
@@ -25,7 +26,9 @@ from es_lightning.evaluation.metrics import evaluation_means, means
 from es_lightning.evaluation.parts import Parts
 from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.evaluations import RunEvaluations
+from es_lightning.models.size import size_of
 from es_lightning.records import Completion, Costs, Evaluation, Prompt
+from es_lightning.rollout.engine import model_dtype
 from es_lightning.rollout.text import completed, end_ids
 from es_lightning.system.affinity import allowed
 from es_lightning.system.files import Lines, to_json
@@ -79,11 +82,12 @@ class PolicyTraining:
         self._end_ids = end_ids(_generation_config(parts.base.folder), parts.base.tokenizer)
 
     @property
-    def needed(self) -> int:
+    def needed(self) -> Needed:
         """Bytes that TRL takes at the least beside the engine; call ``prepare`` first."""
-        base = self.parts.base
-        parameters = sum(each.numel() for each in base.blueprint.parameters())
-        return needed_bytes(parameters, self.settings, self.parts.rollouts.longest, base.vocabulary or 0)
+        parts, base, settings = self.parts, self.parts.base, self.settings
+        engine = model_dtype(parts.rollouts.engine.dtype_name, base.dtype, parts.device)
+        size, length = size_of(base.config, base.blueprint), parts.rollouts.longest
+        return needed(size, settings, parts.data.batch_size, length, settings.halved(engine))
 
     def start(self) -> None:
         """Load the base model and start the engine, which leaves room for TRL; nothing is written yet.
@@ -91,7 +95,7 @@ class PolicyTraining:
         Raises:
             UsageError: model, engine and device do not go together.
         """
-        self.centre = self.parts.start(beside=self.needed)
+        self.centre = self.parts.start(beside=self.needed.total)
 
     def run(self) -> dict[str, Any]:
         """Train and evaluate, once everything is started; returns what summary.json holds.
@@ -139,6 +143,7 @@ class PolicyTraining:
             "updates": self.batches,
             "method": settings.method,
             "options": settings.options(parts.data.batch_size, max_tokens, engine),
+            "generate_at_once": settings.generate_at_once,
             "evaluate_every": settings.evaluate_every,
             "folder": str(self.folder),
             "device": parts.device.type,
@@ -287,20 +292,3 @@ def _copy(weights: Mapping[str, Tensor], centre: nn.Module) -> None:
     """Put a policy's weights into a model of the same architecture."""
     for name, parameter in centre.named_parameters():
         parameter.copy_(weights[name])
-
-
-def needed_bytes(parameters: int, settings: BaselineSettings, length: int, vocabulary: int) -> int:
-    """Estimate the memory of training beside the engine: what it takes at the least.
-
-    Args:
-        parameters: of the model.
-        settings: how it is trained.
-        length: most tokens of a prompt with its completion.
-        vocabulary: tokens that a logit is computed for.
-
-    Returns:
-        Bytes: float32 weights, gradients and two moments of AdamW, a second copy of the weights with
-        ``beta``, and the logits of a minibatch with their gradients.
-    """
-    copies = 4 + (settings.beta > 0)
-    return 4 * (copies * parameters + 3 * settings.minibatch * length * vocabulary)

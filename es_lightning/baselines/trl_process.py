@@ -77,6 +77,8 @@ def train(job: dict[str, Any], parent: Parent) -> None:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32, trust_remote_code=trusted)
+    if rows_at_once := job["generate_at_once"]:
+        generate_in_parts(model, rows_at_once, tokenizer.pad_token_id)
     rows = [{"prompt": job["texts"][at], "number": at} for batch in job["updates"] for at in batch]
 
     def reward(
@@ -108,6 +110,29 @@ def train(job: dict[str, Any], parent: Parent) -> None:
         callbacks=[_watch(job, parent)],
     )
     trainer.train()
+
+
+def generate_in_parts(model: Any, rows: int, pad: int) -> None:
+    """Let a model's ``generate`` complete so many rows at a time; TRL gives it all of an update.
+
+    Args:
+        model: of transformers. What it is given by row, such as tokens and masks, it is given as tensors.
+        rows: most that are completed together.
+        pad: token behind the rows of a part that has ended earlier than the longest.
+    """
+    import torch
+    from torch.nn import functional
+
+    whole = model.generate
+
+    def generate(**inputs: Any) -> torch.Tensor:
+        by_row = {name: each.split(rows) for name, each in inputs.items() if isinstance(each, torch.Tensor)}
+        parts = [dict(zip(by_row, part, strict=True)) for part in zip(*by_row.values(), strict=True)]
+        done = [whole(**{**inputs, **part}) for part in parts]
+        longest = max(each.shape[1] for each in done)
+        return torch.cat([functional.pad(each, (0, longest - each.shape[1]), value=pad) for each in done])
+
+    model.generate = generate
 
 
 def _watch(job: dict[str, Any], parent: Parent) -> Any:

@@ -28,7 +28,7 @@ from es_lightning.cli.explain import explained
 from es_lightning.cli.given import Given, given
 from es_lightning.cli.long_help import HelpFormatter
 from es_lightning.cli.refusals import check_settings, refused_by_lightning, trainer_made
-from es_lightning.cli.run_folder import check_base_stays, remove_unchanged, stamps
+from es_lightning.cli.run_folder import check_base_stays, holds_baseline, remove_unchanged, stamps
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.datamodule import TaskDataModule
 from es_lightning.distributed.folder import is_first_rank
@@ -237,8 +237,18 @@ class CommandLine(LightningCLI):
                 check_start(checkpoint, resumes=self.subcommand == "fit")
         if config.overwrite:
             check_base_stays(config.model.base, root, "--trainer.default_root_dir")
+        if self.subcommand == "fit":
+            self._refuse_to_mix(config, root)
+
+    def _refuse_to_mix(self, config: Any, root: Path) -> None:
+        """Refuse a fit beside another run in the same folder."""
+        if holds_baseline(root) and (config.ckpt_path or not config.overwrite):
+            raise UsageError(
+                f"{root} holds a baseline, which a fit cannot go on with: replace it with --overwrite true "
+                "and no --ckpt_path, or choose another folder with --trainer.default_root_dir."
+            )
         resumes_or_replaces = config.overwrite or config.ckpt_path or self.resumes
-        if self.subcommand == "fit" and not resumes_or_replaces and (root / "config.yaml").exists():
+        if not resumes_or_replaces and (root / "config.yaml").exists():
             raise UsageError(
                 f"{root} already holds a run: resume it with --ckpt_path last, replace it with "
                 "--overwrite true, or choose another folder with --trainer.default_root_dir."

@@ -28,6 +28,11 @@ def holds_run(root: Path) -> bool:
     return any(os.path.lexists(root / name) for name in (CONFIG, JOURNAL, UPDATES))
 
 
+def holds_baseline(root: Path) -> bool:
+    """Whether the run in a folder is a baseline, which no fit can go on with."""
+    return os.path.lexists(root / UPDATES) and not os.path.lexists(root / JOURNAL)
+
+
 def check_base_stays(base: str, root: Path, option: str) -> None:
     """Refuse to replace a run by one that starts from a model of that run.
 

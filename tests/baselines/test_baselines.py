@@ -17,7 +17,7 @@ from es_lightning.baselines.child import Child, require_trl
 from es_lightning.baselines.files import UPDATES
 from es_lightning.baselines.same_prompts import texts_of
 from es_lightning.baselines.settings import METHODS, BaselineSettings
-from es_lightning.baselines.training import PolicyTraining, needed_bytes
+from es_lightning.baselines.training import PolicyTraining
 from es_lightning.cli import main
 from es_lightning.cli.baseline_command import BASELINE_SECTION
 from es_lightning.cli.opened import opened_with
@@ -187,6 +187,23 @@ def test_several_steps_on_the_same_completions_and_a_price_of_divergence(config:
     assert evaluated == [(0, "test"), (0, "val"), (2, "val"), (4, "val"), (4, "test")]
 
 
+@needs_trl
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_an_update_is_the_same_whatever_the_minibatch_also_of_samples_in_parts(
+    method: str, config: str, tmp_path: Path
+) -> None:
+    options = ["--baseline.method", method, "--baseline.updates", "1", "--baseline.generate_at_once", "5"]
+    for minibatch in ("16", "4"):
+        main(["baseline", "-c", config, *options, "--baseline.minibatch", minibatch, "--output", minibatch])
+    one, four = ([row for row in rows(tmp_path / each) if "train/loss" in row] for each in ("16", "4"))
+    assert [row["cost/rollouts"] for row in (*one, *four)] == [16, 16]
+    for name in ("cost/tokens", "reward/mean", "reward/std"):
+        assert one[0][name] == four[0][name], "both have sampled the same"
+    assert one[0]["train/grad_norm"] == pytest.approx(four[0]["train/grad_norm"], rel=1e-3)
+    assert one[0]["train/grad_norm"] > 0
+
+
 # Refusals
 
 
@@ -197,6 +214,7 @@ def test_several_steps_on_the_same_completions_and_a_price_of_divergence(config:
         ({"precision": "float16"}, "auto, float32, bfloat16"),
         ({"updates": 0}, "baseline.updates is 0"),
         ({"group": 1}, "at least 2"),
+        ({"generate_at_once": 0}, "baseline.generate_at_once is 0: give at least 1"),
         ({"lr": 0.0}, "baseline.lr is 0.0"),
         ({"temperature": 0.0}, "above 0"),
         ({"beta": -1.0}, "baseline.beta is -1.0"),
@@ -263,24 +281,6 @@ def test_a_trainer_that_fails_ends_in_a_sentence(tmp_path: Path, monkeypatch: py
         list(child.messages())
 
 
-def test_memory_that_is_too_small_is_refused_before_the_engine_starts(
-    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("es_lightning.cli.baseline.require_trl", lambda: None)
-    monkeypatch.setattr("es_lightning.cli.baseline.free_memory", lambda device: 1000)
-    monkeypatch.setattr(HFEngine, "start", lambda *_: pytest.fail("the engine was started"))
-    with pytest.raises(SystemExit) as stopped:
-        main(["baseline", "-c", config])
-    assert stopped.value.code == 2
-    assert "training takes at least 0.0 GB (115,264 parameters in float32" in capsys.readouterr().err
-
-
-def test_memory_grows_with_the_model_and_a_reference() -> None:
-    settings = BaselineSettings(minibatch=2)
-    assert needed_bytes(1000, settings, 10, 50) == 4 * (4 * 1000 + 3 * 2 * 10 * 50)
-    assert needed_bytes(1000, replace(settings, beta=0.1), 10, 50) == 4 * (5 * 1000 + 3 * 2 * 10 * 50)
-
-
 class Stopped(Exception):
     """The engine was told what to leave free; without a GPU, nothing more can be done."""
 
@@ -303,7 +303,7 @@ def test_the_engine_leaves_room_for_trl_on_the_gpu_that_both_use(
         for start in (parts.start, training.start):
             with pytest.raises(Stopped):
                 start()
-    assert told[1] - told[0] == training.needed > 16 * 115_264
+    assert told[1] - told[0] == training.needed.total > 16 * 115_264
 
 
 def test_trl_sees_the_gpu_of_the_engine_alone(
@@ -352,7 +352,8 @@ def test_samples_follow_the_seed_of_the_run_unless_told(
 def test_the_help_lists_every_option_with_its_default() -> None:
     told = dict(re.findall(r"^  --baseline\.(\w+) .*\((.*)\)$", BASELINE_SECTION, re.MULTILINE))
     assert told.pop("seed") == "that of --seed_everything"
-    defaults = {each.name: each.default for each in fields(BaselineSettings) if each.name != "seed"}
+    assert told.pop("generate_at_once") == "all of an update"
+    defaults = {each.name: each.default for each in fields(BaselineSettings) if each.default is not None}
     assert {name: type(defaults[name])(value) for name, value in told.items()} == defaults
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,9 @@ def content(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], *options: str, of: Callable[..., None] = baseline) -> str:
     with pytest.raises(SystemExit) as stopped:
-        baseline(*options)
+        of(*options)
     assert stopped.value.code == 2
     return capsys.readouterr().err
 
@@ -129,6 +130,27 @@ def test_what_cannot_start_replaces_nothing(
     monkeypatch.setattr(HFEngine, "start", lambda *_: pytest.fail("it cannot start"))
     with pytest.raises(pytest.fail.Exception):
         baseline(*again)
+    assert content(folder / "out") == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--ckpt_path", "last"],
+        ["--ckpt_path", "kept.ckpt"],
+        ["--ckpt_path", "kept.ckpt", "--overwrite", "true"],
+    ],
+)
+def test_no_fit_goes_on_with_a_baseline(
+    options: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("config.yaml", "updates.jsonl"):
+        write(folder / "out" / name, "of a baseline")
+    before = content(folder / "out")
+    monkeypatch.setattr("es_lightning.cli.refusals.check_start", lambda *_: None)  # of the kept checkpoint
+    message = refusal(capsys, *options, of=fit)
+    assert "out holds a baseline, which a fit cannot go on with: replace it with --overwrite" in message
     assert content(folder / "out") == before
 
 

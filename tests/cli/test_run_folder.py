@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from es_lightning.cli.run_folder import check_base_stays, holds_run, remove_unchanged, stamps
+from es_lightning.cli.run_folder import (
+    check_base_stays,
+    holds_baseline,
+    holds_run,
+    remove_unchanged,
+    stamps,
+)
 from es_lightning.errors import UsageError
 
 
@@ -60,6 +66,15 @@ def test_a_fit_and_a_baseline_are_runs_and_other_files_are_none(name: str, tmp_p
     assert not holds_run(tmp_path)
     write(tmp_path / name, "")
     assert holds_run(tmp_path)
+
+
+def test_a_folder_with_updates_and_no_journal_is_a_baselines(tmp_path: Path) -> None:
+    write(tmp_path / "config.yaml", "")
+    assert not holds_baseline(tmp_path)
+    write(tmp_path / "updates.jsonl", "")
+    assert holds_baseline(tmp_path)
+    write(tmp_path / "journal.jsonl", "")
+    assert not holds_baseline(tmp_path)
 
 
 def test_what_a_baseline_leaves_is_removed(tmp_path: Path) -> None:
