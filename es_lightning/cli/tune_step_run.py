@@ -189,7 +189,7 @@ def report(results: ProbeResults, now: Configured, folder: Path) -> StepAdvice:
 
     tables = np.stack([results.rewards(sigma)[0] for sigma in results.sigmas])
     probe = PairRewards(tuple(results.sigmas), results.centre, tables)
-    advice = advise(probe, now.population, now.batch, now.updates, now.antithetic, now.groups)
+    advice = advise(probe, now.population, now.batch, now.updates, now.antithetic, now.groups, now.sigma)
     place, gains, sigmas = folder / "report", gain_rows(advice), sigma_rows(advice)
     write_csv(place / "gain.csv", gains)
     write_csv(place / "sigma.csv", sigmas)
@@ -253,9 +253,15 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
     end = f"Beyond lr {largest.value:.2g} it gains nothing"
     if curve.gains_at_edge:
         end = f"It still gains at lr {largest.value:.2g}, the largest that was probed"
+    highest = advice.estimates.sigmas[advice.sweep.best]
+    stays = (
+        ""
+        if advice.sigma == highest
+        else f" It cannot be told from the config's {now.sigma:.3g}, which stays."
+    )
     words = [
-        f"sigma {advice.sigma:.3g} has the highest score, {score:.2f} (90 % interval of sigma {first:.3g} to "
-        f"{last:.3g}); the config has {now.sigma:.3g}.",
+        f"sigma {highest:.3g} has the highest score, {score:.2f} (90 % interval of sigma {first:.3g} to "
+        f"{last:.3g}); the config has {now.sigma:.3g}.{stays}",
         f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} (90 % interval "
         f"{best.low:.2g} to {best.high:.2g}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). "
         f"{end}.",
@@ -329,7 +335,8 @@ def numbers(advice: StepAdvice, now: Configured) -> dict[str, float]:
         for name, each in intervals.items()
         for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
     }
-    found |= {"sigma": advice.sigma, "score": sweep.scores[sweep.best], "p_value": sweep.p_value}
+    found |= {"sigma": advice.sigma, "highest_sigma": float(advice.estimates.sigmas[sweep.best])}
+    found |= {"score": sweep.scores[sweep.best], "p_value": sweep.p_value}
     found |= {"population": float(advice.population), "updates": float(advice.run.updates)}
     found |= {"configured_lr": now.lr, "configured_sigma": now.sigma}
     return {f"tune_step/{name}": value for name, value in found.items() if math.isfinite(value)}

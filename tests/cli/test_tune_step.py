@@ -222,6 +222,16 @@ def test_the_advice_is_yaml_that_a_fit_takes(tmp_path: Path) -> None:
     assert "Doubling 32 members" in told
 
 
+def test_a_sigma_that_stays_is_said_to_stay(tmp_path: Path) -> None:
+    probe, now = world(1, prompts=16, white=0.3).probe(SIGMAS, 24, 0), replace(NOW, sigma=0.05)
+    advice = report(results_of(probe, tmp_path), now, tmp_path)  # type: ignore[arg-type]
+    told = sentences(advice, now)[0]
+    assert told.startswith("sigma 0.1 has the highest score")
+    assert told.endswith("It cannot be told from the config's 0.05, which stays.")
+    assert numbers(advice, now)["tune_step/highest_sigma"] == 0.1
+    assert (tmp_path / "report" / "advised.yaml").read_text().startswith("model:\n  sigma: 0.05\n")
+
+
 def test_noise_is_called_noise(tmp_path: Path) -> None:
     rewards = np.random.default_rng(0).standard_normal((4, 24, 16))
     probe = PairRewards(SIGMAS, np.zeros(16), rewards)

@@ -29,7 +29,8 @@ class StepAdvice:
     """What a probe says about sigma, lr and N.
 
     Args:
-        sigma: the noise scale with the highest score.
+        sigma: the noise scale that is advised: the configured one where no other is better beyond doubt, else
+            that with the highest score.
         sweep: the comparison of the sigmas, with its p-value.
         estimates: at ``sigma``, what decides the gain; row 0 is the estimate.
         curves: of one update, one per population, ascending.
@@ -69,6 +70,7 @@ def advise(
     updates: int = 1,
     antithetic: bool = False,
     groups: Sequence[str] = (),
+    sigma: float | None = None,
     resamples: int = 400,
     seed: int = 0,
 ) -> StepAdvice:
@@ -81,6 +83,7 @@ def advise(
         updates: T of the run that is configured; another population makes as many rollouts.
         antithetic: whether the run's members come in pairs.
         groups: P names, the task of each prompt; empty if there is only one task.
+        sigma: the configured one; None if none is to be kept.
         resamples: of pairs and prompts, for the intervals.
         seed: seed of the resampling.
 
@@ -90,7 +93,7 @@ def advise(
     if len(probe.sigmas) < 3:
         raise UsageError(f"{len(probe.sigmas)} sigmas cannot be compared: give 3 or more.")
     sweep = judge([torch.from_numpy(table) for table in probe.rewards], batch, groups, seed)
-    found = moments(probe, sweep.best, batch, resamples, seed)
+    found = moments(probe, _kept(probe.sigmas, sigma, sweep), batch, resamples, seed)
     sizes = sorted({_whole(population * factor, antithetic) for factor in MULTIPLES})
     here = _whole(population, antithetic)
     curves = tuple(gain_curve(found, size, antithetic) for size in sizes)
@@ -108,6 +111,16 @@ def advise(
         pairs=probe.pairs,
         doubt=_doubt(sweep, next(c for c in curves if c.population == here), probe, found),
     )
+
+
+def _kept(sigmas: Sequence[float], configured: float | None, sweep: SweepVerdict) -> int:
+    """Return the position of the sigma that is advised.
+
+    Scores are often too close to be told apart, and the highest of several equal ones is luck.
+    """
+    first, last = sweep.between
+    likely = [at for at in range(first, last + 1) if sigmas[at] == configured]
+    return likely[0] if likely else sweep.best
 
 
 def _whole(population: float, antithetic: bool) -> int:

@@ -269,3 +269,11 @@ def test_noise_that_costs_more_than_it_tells_is_no_matter_of_chance() -> None:
     assert advice.sweep.p_value < 0.05
     assert "noise costs more than its directions tell at every sigma" in advice.doubt
     assert "smaller sigmas" in advice.doubt
+
+
+def test_the_configured_sigma_stays_where_no_other_is_told_from_it() -> None:
+    probe = world(1, prompts=16, white=0.3).probe(SIGMAS, 24, seed=0)
+    sweep = advise(probe, 16, 16, resamples=30).sweep
+    assert (sweep.best, sweep.between) == (1, (0, 1))
+    told = {sigma: advise(probe, 16, 16, sigma=sigma, resamples=30).sigma for sigma in (*SIGMAS, 0.123)}
+    assert told == {0.05: 0.05, 0.1: 0.1, 0.2: 0.1, 0.4: 0.1, 0.123: 0.1}, "0.123 was not probed"
