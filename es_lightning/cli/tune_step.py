@@ -30,9 +30,10 @@ def tune_step_parser() -> FitOptionsParser:
     parser = FitOptionsParser(
         "tune-step",
         "Which sigma, learning rate and population a fit should have: one short probe with antithetic pairs "
-        "at several sigmas, the expected gain of a z-scored update, and of a run of trainer.max_steps of them, "
-        "at every learning rate with its interval, and what it pays to double the population. It takes the options of fit as well, such as -c FILE. A "
-        "probe that was stopped goes on when its command is given again.",
+        "at several sigmas, the expected gain of a z-scored update, and of a run of trainer.max_steps of "
+        "them, at every learning rate with its interval, and what it pays to double the population. It takes "
+        "the options of fit as well, such as -c FILE. A probe that was stopped goes on when its command is "
+        "given again.",
     )
     parser.option("--pairs", type=int, default=24, help="antithetic pairs, the same at every sigma (24)")
     parser.option(
