@@ -83,6 +83,30 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
 
 
 @pytest.mark.slow
+def test_parts_that_are_asked_for_one_by_one_end_in_the_report_of_all(config: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(["curvature", "-c", config, "--output", str(whole)])
+    command = ["curvature", "-c", config, "--output", str(parts)]
+    pairs = ["--curvature.products", "0", "--curvature.hessian", "0", "--curvature.lanczos", "0"]
+    without_control = ["--curvature.control", "false"]
+    for asked, kinds in (
+        (pairs, set()),
+        (["--curvature.lanczos", "0"], {"autograd"}),
+        (["--curvature.lanczos", "2", *without_control], {"autograd", "common seeds"}),
+        (without_control, {"autograd", "common seeds"}),
+        ([], {"autograd", "common seeds", "permuted rewards"}),
+    ):
+        run([*command, *asked])
+        spectra = parts / "report" / "spectra.csv"
+        assert (set(pd.read_csv(spectra)["kind"]) if spectra.exists() else set()) == kinds
+    for name in ("pairs/candidates.parquet", "lanczos_seeds.jsonl", "lanczos_control.jsonl"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    for name in ("budget.csv", "directions.csv", "spectra.csv", "density.csv"):
+        tables = [pd.read_csv(folder / "report" / name) for folder in (whole, parts)]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.ddp
 def test_two_ranks_find_what_one_finds_and_go_on_with_its_steps(config: str, tmp_path: Path) -> None:

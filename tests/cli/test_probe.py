@@ -66,6 +66,15 @@ def test_a_stopped_probe_goes_on_to_the_same_table(folder: Path, tmp_path: Path)
     assert (there / TABLE).read_bytes() == (folder / TABLE).read_bytes()
 
 
+def test_a_probe_of_one_batch_goes_on_with_a_second(folder: Path, tmp_path: Path) -> None:
+    config, there = str(folder.parents[1] / "mine.yaml"), tmp_path / "there"
+    again(there, "--probe.batches", "1", config=config)
+    assert len(ProbeResults.read(there).table) == 12
+    again(there, config=config)
+    assert (there / TABLE).read_bytes() == (folder / TABLE).read_bytes()
+    assert "2 batches of 6 candidates" in (there / "report" / "report.md").read_text()
+
+
 def test_the_model_of_a_candidate_has_the_bits_and_the_rewards_of_the_probe(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +128,7 @@ def test_bad_input_ends_in_one_sentence(
         (["--probe.members", "3"], "a batch has 3 members"),
         (["--probe.prompts", "100000"], "split train has"),
         (["--probe.seed", "7"], "other settings (seed 1234, and not 7)"),
+        (["--probe.batches", "1"], "a probe of 2 batches, and 1 were asked for: give --probe.batches 2"),
         (["--model.sampling.max_tokens", "7"], "other settings (sampling"),
         (["--data.task.wrong_costs", "1"], "other settings (task_settings"),
     ],

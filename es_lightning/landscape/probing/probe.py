@@ -35,7 +35,7 @@ class ProbeSettings:
     Args:
         sigmas: noise scales, in units of the weights.
         members: candidates M of a batch at each sigma.
-        batches: independent batches S, between which results vary.
+        batches: independent batches S, between which results vary. A probe may be continued with more.
         prompts: number P of prompts, the same for all candidates.
         split: whose problems are taken: ``train`` (with the objective of ``data.objective``), ``val`` or
             ``test``.

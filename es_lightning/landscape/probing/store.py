@@ -1,7 +1,8 @@
 """What a probe has measured, on disk: lines that survive a kill, and a parquet file for analysis.
 
 ``probe.jsonl`` begins with the probe's settings. The second line holds the centre's rewards, and every line
-after it one candidate; ``candidates.parquet`` is made from it whenever the probe ends:
+after it one candidate; ``candidates.parquet`` is made from it whenever the probe ends. A probe that has ended
+goes on when more batches are asked for, and its table has those batches that were asked for when it was made:
 
     candidate  int64          running number, by batch, sigma and member
     sigma      float64        noise scale, in units of the weights
@@ -44,6 +45,8 @@ Share = Callable[[bytes], bytes]
 class ProbeStore:
     """The lines of a probe; a killed one goes on after its last whole chunk of candidates.
 
+    One that was asked for fewer batches goes on with those that are missing.
+
     Args:
         folder: of the probe; it is made.
         header: the settings, the model, the task and the prompts, as plain JSON.
@@ -77,12 +80,13 @@ class ProbeStore:
         """Return the lines of whole chunks, and read them."""
         header, centre, found = _parsed(lines, self.path)
         _require_same(self.folder, header, self.header)
+        first = to_json(self.header)
         if centre is None:
-            return lines[:1]
+            return [first]
         groups, rest = divmod(len(found), self.header["members"])
         whole = groups * self.header["members"] + rest // chunk * chunk
         self.centre, self.candidates = centre, found[:whole]
-        return lines[: 2 + whole]
+        return [first, *lines[1 : 2 + whole]]
 
     def add_centre(self, rewards: Array, checksum: str) -> None:
         """Write the centre's rewards, [P], and its checksum."""
@@ -164,7 +168,20 @@ def _parsed(
 
 
 def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse other settings, but for more batches, which come after those that are there.
+
+    Raises:
+        UsageError: a setting differs, or there would be fewer batches.
+    """
     differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    there, asked = old.get("batches"), new["batches"]
+    if differ == ["batches"] and isinstance(there, int):
+        if there < asked:
+            return
+        raise UsageError(
+            f"{folder} holds a probe of {there} batches, and {asked} were asked for: give --probe.batches "
+            f"{there} to go on with it, more to add some, or another folder."
+        )
     if differ:
         name = differ[0]
         raise UsageError(

@@ -174,6 +174,44 @@ def test_finished_chunks_are_not_evaluated_again(whole: Path, tmp_path: Path) ->
     assert sum(count for _, count in asked) == SMALL.total - 13
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_more_batches_go_on_with_a_probe_and_end_with_the_table_of_all(
+    ended: bool, whole: Path, tmp_path: Path
+) -> None:
+    like, asked = _chunks_of_three(), []
+
+    class Counting(KnownLandscape):
+        def members(self, members, sigma):
+            asked.extend(member.seed for member in members)
+            return super().members(members, sigma)
+
+    landscape = Counting(like.rewards, like.start, 3)
+    first = Probe(landscape, replace(SMALL, batches=1), tmp_path).run()
+    assert first.rewards(0.1).shape[:2] == (1, 10)
+    if not ended:  # killed in the second sigma of the only batch
+        (tmp_path / TABLE).unlink()
+        lines = (tmp_path / LINES).read_text().splitlines(keepends=True)
+        (tmp_path / LINES).write_text("".join(lines[: 2 + 16]))
+    asked.clear()
+    SMALL.check_begun(tmp_path)
+    Probe(landscape, SMALL, tmp_path).run()
+    assert len(asked) == 20 + (0 if ended else 4)
+    for name in (LINES, TABLE, ABOUT):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_fewer_batches_than_there_are_are_refused(whole: Path) -> None:
+    before = (whole / LINES).read_bytes()
+    message = (
+        "a probe of 2 batches, and 1 were asked for: give --probe.batches 2 to go on with it, more to add"
+    )
+    with pytest.raises(UsageError, match=message):
+        Probe(_chunks_of_three(), replace(SMALL, batches=1), whole).run()
+    with pytest.raises(UsageError, match="other settings"):
+        replace(SMALL, batches=3, seed=1).check_begun(whole)
+    assert (whole / LINES).read_bytes() == before
+
+
 def test_a_rank_on_another_machine_goes_on_where_rank_0_does(whole: Path, tmp_path: Path) -> None:
     lines = (whole / LINES).read_text().splitlines()
     like, asked = _chunks_of_three(), []
