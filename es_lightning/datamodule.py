@@ -39,6 +39,8 @@ class TaskDataModule(pl.LightningDataModule):
         objective: what training makes larger: ``reward``, the task's own; or ``log_likelihood``, that of the
             task's right answers, in nats per token (see ``es_lightning.tasks.LogLikelihood``). Validation
             and test are the task's own either way.
+        test_with_val: evaluate the test problems along with every validation of a fit or a baseline, on the
+            same model, so that runs have a test reward at equal cost. Nothing is chosen by it.
         draw: which training prompts a generation gets, if it does not get all: ``passes`` goes through the
             shuffled training split, again and again; ``independent`` draws anew in every generation, among
             all; ``fixed`` gives every generation the same ones.
@@ -58,6 +60,7 @@ class TaskDataModule(pl.LightningDataModule):
         grading: Grading | None = None,
         drop_long_prompts: bool = False,
         objective: Objective = "reward",
+        test_with_val: bool = False,
         draw: Literal["passes", "independent", "fixed"] = "passes",
     ) -> None:
         super().__init__()
@@ -75,6 +78,7 @@ class TaskDataModule(pl.LightningDataModule):
         if draw not in ("passes", "independent", "fixed"):
             raise UsageError(f"data.draw is {draw}: give passes, independent or fixed.")
         self.draw, self.seed, self.drop_long_prompts = draw, seed, drop_long_prompts
+        self.test_with_val = test_with_val
         self.dropped: dict[str, int] = {}
         """By split, how many problems were left out because they are too long."""
         self._prompts: dict[str, list[Prompt]] = {}
@@ -105,10 +109,20 @@ class TaskDataModule(pl.LightningDataModule):
         else:
             validates = self.trainer is None or bool(self.trainer.limit_val_batches)
             needed = ["train", "val"] if validates else ["train"]
+            if self.test_with_val:
+                self._require_validations(validates)
+                needed.append("test")
         for split in needed:
             self.prompts(split)
         optional = ["val", "test"] if stage == "fit" else []  # callbacks may evaluate them during a fit
         return needed + [split for split in optional if split not in needed and self.has(split)]
+
+    def _require_validations(self, validates: bool) -> None:
+        if not validates:
+            raise UsageError(
+                "data.test_with_val asks for a test at every validation, and trainer.limit_val_batches is 0: "
+                "leave one of them out."
+            )
 
     def teardown(self, stage: str) -> None:
         """End the grading processes."""

@@ -47,7 +47,7 @@ from es_lightning.evaluation.centre_place import CentrePlace, case_of
 from es_lightning.evaluation.costs import CostMeter
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
-from es_lightning.evaluation.metrics import evaluation_means, record_metrics
+from es_lightning.evaluation.metrics import evaluation_means, held_out_means, record_metrics
 from es_lightning.evaluation.reach import require_thin
 from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.history import History
@@ -559,6 +559,10 @@ class EvolutionStrategies(pl.LightningModule):
         if self.drift.isnan():
             self.drift.fill_(drift(self.base_model.weights, self.centre, self.rollouts.shards))
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
+        if self.data.test_with_val and self._records:
+            tested = self.evaluator.evaluate(self.data.prompts("test"))
+            self.log_dict(held_out_means(tested), batch_size=len(tested.prompts))
+            self.record_evaluation("test", tested)
         return self._log_means("val", prompts)
 
     def on_validation_epoch_end(self) -> None:
@@ -593,9 +597,14 @@ class EvolutionStrategies(pl.LightningModule):
             split: ``val`` or ``test``.
             evaluation: of the centre as it is now.
         """
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+        if self._records:
             step, costs = self.generation, self.costs.up_to(self.history.lines)
             self.history.evaluations.add(recorded(evaluation, split, step, self.checksum(), costs))
+
+    @property
+    def _records(self) -> bool:
+        """Whether evaluations belong to a fit."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     # Steering -------------------------------------------------------------------------------------
 

@@ -109,6 +109,18 @@ def test_an_empty_split_is_named() -> None:
         TaskDataModule(Numbers()).prompts("test")
 
 
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [(1.0, "task Numbers has no problems in split 'test'"), (0, "trainer.limit_val_batches is 0: leave one")],
+)
+def test_tests_at_validations_need_both(limit: float, message: str) -> None:
+    data = TaskDataModule(Numbers(), 4, test_with_val=True)
+    data.trainer = SimpleNamespace(limit_val_batches=limit)  # type: ignore[assignment]
+    with pytest.raises(UsageError, match=message):
+        data.splits_for("fit")
+    assert data.splits_for("validate") == ["val"]
+
+
 def test_more_prompts_than_there_are_is_refused() -> None:
     with pytest.raises(UsageError, match="11, but task Numbers has 10"):
         TaskDataModule(Numbers(), 11).batch(0)

@@ -1,6 +1,7 @@
 """Whole fits of the tiny model in this process: what a generation does, and what it leaves alone."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import DivergenceError, RewardError, UsageError
 from es_lightning.grading.scorer import Grading
 from es_lightning.journal.entry import JOURNAL, read_journal
+from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.records import Prompt
 from es_lightning.rollout import HFEngine, Sampling
 from es_lightning.task import Reward
@@ -195,6 +197,30 @@ def test_validation_means_are_those_of_the_centre(tmp_path: Path) -> None:
     assert len(evaluation.prompts) == 3
     assert float(metrics["val/reward"]) == pytest.approx(evaluation.reward, rel=1e-6)
     assert {"val/accuracy", "val/completion_tokens", "val/completion_chars"} <= set(metrics)
+
+
+def test_the_test_problems_are_evaluated_along_with_every_validation_of_a_fit(tmp_path: Path) -> None:
+    folders = tmp_path / "plain", tmp_path / "tested"
+    options = {"val_check_interval": 1}
+    for folder, along in zip(folders, (False, True), strict=True):
+        tuned = module()
+        data = TaskDataModule(Letters(), grading=Grading(workers=0), test_with_val=along)
+        trainer(folder, 3, **options).fit(tuned, data)
+    plain, tested = (read_evaluations(folder) for folder in folders)
+    assert [(row.step, row.split) for row in tested] == [
+        (step, split) for step in (1, 2, 3) for split in ("test", "val")
+    ]
+    assert [row for row in tested if row.split == "val"] == [
+        replace(row, cost=other.cost) for row, other in zip(plain, tested[1::2], strict=True)
+    ]
+    assert tested[-2].rewards == tuple(tuned.evaluate("test").rewards)
+    assert tested[-2].centre == tested[-1].centre == tuned.checksum()
+    assert tested[-2].cost == tested[-1].cost
+    assert float(tuned.trainer.callback_metrics["held_out/reward"]) == pytest.approx(
+        sum(tested[-2].rewards) / len(tested[-2].rewards)
+    )
+    trainer(tmp_path, 3).validate(tuned, data)
+    assert read_evaluations(folders[1]) == tested
 
 
 def test_metrics_of_the_population_are_logged(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class PolicyTraining:
         data, parts = self.parts.data, self.parts
         self.settings.check_batch(data.batch_size)
         for split in ("train", "val", "test"):
-            if split == "train" or data.has(split):
+            if split == "train" or data.has(split) or (split == "test" and data.test_with_val):
                 data.encode(
                     split,
                     lambda prompts: parts.rollouts.reserve(parts.base, prompts, None, data.drop_long_prompts),
@@ -250,7 +250,14 @@ class PolicyTraining:
         }
 
     def _validate(self, update: int, weights: Mapping[str, Tensor] | None) -> None:
-        if self.parts.data.has("val"):
+        """Evaluate on the validation problems, and on those of the test if that was asked for.
+
+        The tests of both ends are made anyway.
+        """
+        data = self.parts.data
+        if data.test_with_val and 0 < update < self.settings.updates:
+            self.evaluate("test", weights, update)
+        if data.has("val"):
             self._log(update, self.evaluate("val", weights, update))
 
     def evaluate(

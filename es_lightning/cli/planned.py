@@ -269,7 +269,7 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
         train=train,
         validations=times if val else 0,
         val=val,
-        evaluations=2 if held_out else 0,
+        evaluations=(2 * config.report.held_out + times * data.test_with_val) if held_out else 0,
         held_out=held_out,
         longest=problems.longest,
         new_tokens=problems.most,
@@ -282,7 +282,7 @@ def run_of(settings: FitSettings, problems: Problems, stored_bytes: int) -> Run:
 
 
 def _held_out(config: Namespace, data: TaskDataModule, problems: Problems) -> list[Batch]:
-    if not config.report.held_out:
+    if not config.report.held_out and not data.test_with_val:
         return []
     splits = ("test", "val")  # the second where there are no test problems
     found = (problems.batches(split, data.limits[split])[1] for split in splits)

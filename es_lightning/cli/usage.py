@@ -96,6 +96,7 @@ the task:
   --data.draw passes                    or independent, or fixed: which of them (passes)
   --data.val_prompts N                  validation problems (all)
   --data.test_prompts N                 test problems (all)
+  --data.test_with_val true             test them at every validation, not at both ends alone (false)
 
 watching:
   --trainer.callbacks+=CLASS            KLDrift, PopulationHealth, SigmaFinder, ... or a class of yours

@@ -95,8 +95,9 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
     ]
     if found.split != "test" and not all(at.test):
         notes.append(
-            "A test reward is there where all runs of an arm were tested at that very update. Fits and "
-            "baselines test at their two ends alone; elsewhere the validation reward is the held-out reward."
+            "A test reward is there where all runs of an arm were tested at that very update: runs with "
+            "data.test_with_val at every validation, others at their two ends alone. Elsewhere the "
+            "validation reward is the held-out reward."
         )
     return Table(f"At equal {unit}", head, rows, notes)
 

@@ -37,10 +37,13 @@ def train(job: dict[str, Any], parent: trl_process.Parent) -> None:
         parent.tell("update", update=update, seconds=float(update), peak=0, logs={"loss": 0.5})
         if how == "fails":
             sys.exit("no memory is left")
-    named = {name: each + 1e-3 * torch.randn_like(each) for name, each in base.load().named_parameters()}
-    path = Path(job["folder"]) / POLICY
-    save_file(named, path)
-    parent.ask("evaluate", update=len(job["updates"]), seconds=9.0, weights=str(path))
+        if update == len(job["updates"]) or update % job["evaluate_every"] == 0:
+            named = {
+                name: each + 1e-3 * torch.randn_like(each) for name, each in base.load().named_parameters()
+            }
+            path = Path(job["folder"]) / POLICY
+            save_file(named, path)
+            parent.ask("evaluate", update=update, seconds=update + 0.5, weights=str(path))
 
 
 if __name__ == "__main__":

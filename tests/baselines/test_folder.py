@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from es_lightning.baselines import child as child_module
 from es_lightning.cli import main
 from es_lightning.errors import RolloutError
+from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.journal.opening import open_centre
 from es_lightning.models import BaseModel
 from es_lightning.models.embedded import tiny_folder
@@ -91,6 +92,27 @@ def test_what_analyze_opens_has_every_bit_of_the_policy(
 
 
 @pytest.mark.slow
+def test_the_test_problems_are_evaluated_along_with_every_validation() -> None:
+    baseline("--data.test_with_val", "true", "--baseline.evaluate_every", "1", "--baseline.updates", "3")
+    rows = read_evaluations(Path("out"))
+    between = [(step, split) for step in (1, 2) for split in ("test", "val")]
+    assert [(row.step, row.split) for row in rows] == [
+        *((0, "test"), (0, "val")),
+        *between,
+        *((3, "val"), (3, "test")),
+    ]
+    by_step = {(row.step, row.split): row for row in rows}
+    for step in (1, 2, 3):
+        assert by_step[step, "test"].centre == by_step[step, "val"].centre
+        assert by_step[step, "test"].cost == by_step[step, "val"].cost
+    assert len({row.centre for row in rows}) == 4
+
+
+def test_a_baseline_cannot_test_along_without_test_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "--data.test_with_val", "true", "--data.task", "tests.helpers.letters.Bytes")
+    assert "Bytes has no problems in split 'test'" in said
+
+
 def test_a_run_is_replaced_when_asked_and_nothing_of_it_stays(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

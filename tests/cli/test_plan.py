@@ -138,6 +138,8 @@ def test_what_the_config_and_the_options_say_is_what_is_planned() -> None:
         28_672 * 6.2e9 / 7_615_616_512, rel=1e-3
     )  # as in Qwen2.5-7B
     assert plan.dollars == pytest.approx(16 * plan.seconds / 3600 * 3)
+    along, _ = made(*files, *options, "--device", "h200", "--params", "6.2B", "--data.test_with_val", "true")
+    assert (along.run.validations, along.run.evaluations) == (20, 22)
 
 
 def test_an_update_that_is_shared_is_shorter_on_a_fast_network() -> None:

@@ -11,6 +11,7 @@ SEEDS = ("seed_everything", "baseline.seed", "model.seed", "data.seed")
 
 # Where things are, what is shown, and what is left behind.
 _PLACES = ("config", "ckpt_path", "overwrite", "output", "checkpoint", "report")
+_MORE_TESTS = "data.test_with_val"
 _TRAINER = ("default_root_dir", "logger", "enable_", "log_every_n_steps")
 # Callbacks that change nothing of a training.
 _WATCHING = {
@@ -52,7 +53,7 @@ def seed_of(settings: Mapping[str, Any]) -> str | None:
 
 def _is_aside(name: str) -> bool:
     section, _, rest = name.partition(".")
-    if section in _PLACES or (section == "trainer" and rest.startswith(_TRAINER)):
+    if name == _MORE_TESTS or section in _PLACES or (section == "trainer" and rest.startswith(_TRAINER)):
         return True
     return section == "trainer" and rest.startswith("callbacks.") and rest.split(".")[1] in _WATCHING
 

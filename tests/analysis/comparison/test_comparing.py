@@ -142,7 +142,7 @@ def test_a_start_is_the_model_before_its_first_update_and_else_it_is_named(tmp_p
 
 def test_an_arm_without_a_test_at_equal_cost_is_told_of(found: Comparison) -> None:
     tables = {each.axis: budget_table(found, each) for each in found.budgets}
-    said_of = "Fits and baselines test at their two ends alone; elsewhere the validation reward"
+    said_of = "others at their two ends alone. Elsewhere the validation reward is the held-out reward"
     assert said_of in " ".join(tables["updates"].notes)
     assert said_of not in " ".join(tables["rollouts"].notes)
 
