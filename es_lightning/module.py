@@ -47,7 +47,7 @@ from es_lightning.evaluation.centre_place import CentrePlace, case_of
 from es_lightning.evaluation.costs import CostMeter
 from es_lightning.evaluation.engine_check import EngineCheck
 from es_lightning.evaluation.kl_penalty import KLMeter, KLPenalty
-from es_lightning.evaluation.metrics import evaluation_means, held_out_means, record_metrics
+from es_lightning.evaluation.metrics import evaluation_means, record_metrics
 from es_lightning.evaluation.reach import require_thin
 from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.history import History
@@ -560,9 +560,7 @@ class EvolutionStrategies(pl.LightningModule):
             self.drift.fill_(drift(self.base_model.weights, self.centre, self.rollouts.shards))
             self.log("geometry/drift", self.drift, batch_size=len(prompts))
         if self.data.test_with_val and self._records:
-            tested = self.evaluator.evaluate(self.data.prompts("test"))
-            self.log_dict(held_out_means(tested), batch_size=len(tested.prompts))
-            self.record_evaluation("test", tested)
+            self._log_means("test", self.data.prompts("test"))
         return self._log_means("val", prompts)
 
     def on_validation_epoch_end(self) -> None:

@@ -216,7 +216,7 @@ def test_the_test_problems_are_evaluated_along_with_every_validation_of_a_fit(tm
     assert tested[-2].rewards == tuple(tuned.evaluate("test").rewards)
     assert tested[-2].centre == tested[-1].centre == tuned.checksum()
     assert tested[-2].cost == tested[-1].cost
-    assert float(tuned.trainer.callback_metrics["held_out/reward"]) == pytest.approx(
+    assert float(tuned.trainer.callback_metrics["test/reward"]) == pytest.approx(
         sum(tested[-2].rewards) / len(tested[-2].rewards)
     )
     trainer(tmp_path, 3).validate(tuned, data)

@@ -123,8 +123,8 @@ class PolicyTraining:
             "task": self.parts.task.name,
             "updates": self.settings.updates,
             "held_out_split": held_out,
-            "held_out_before": before["val/reward"],
-            "held_out_after": after["val/reward"],
+            "held_out_before": before[f"{held_out}/reward"],
+            "held_out_after": after[f"{held_out}/reward"],
             "rollouts": self.costs.rollouts,
             "tokens": self.costs.tokens,
             "flops": self.costs.flops,
@@ -256,7 +256,7 @@ class PolicyTraining:
         """
         data = self.parts.data
         if data.test_with_val and 0 < update < self.settings.updates:
-            self.evaluate("test", weights, update)
+            self._log(update, self.evaluate("test", weights, update))
         if data.has("val"):
             self._log(update, self.evaluate("val", weights, update))
 
@@ -279,7 +279,7 @@ class PolicyTraining:
             found = parts.evaluator().evaluate(parts.data.prompts(split))
         digits = checksum(self._held().items())
         self.evaluations.add(recorded(found, split, update, digits, self.costs))
-        return evaluation_means(found, "val")
+        return evaluation_means(found, split)
 
     def _held(self) -> dict[str, Tensor]:
         return dict(self.centre.named_parameters())

@@ -35,12 +35,6 @@ def evaluation_means(evaluation: Evaluation, prefix: str) -> dict[str, float]:
     return found
 
 
-def held_out_means(evaluation: Evaluation) -> dict[str, float]:
-    """Return the mean reward of held-out problems, and the share of right answers where the task tells it."""
-    wanted = ("held_out/reward", "held_out/accuracy")
-    return {name: mean for name, mean in evaluation_means(evaluation, "held_out").items() if name in wanted}
-
-
 def prompt_means(evaluation: Evaluation, key: str) -> list[float]:
     """Average one number of an evaluation over each prompt's completions.
 

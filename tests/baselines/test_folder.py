@@ -20,7 +20,7 @@ from es_lightning.models import BaseModel
 from es_lightning.models.embedded import tiny_folder
 from es_lightning.rollout import HFEngine
 from tests.baselines import stand_in_for_trl
-from tests.tracking.test_mlflow_run import no_trace
+from tests.helpers.tracked import no_trace
 
 FIT = """
 model: {base: tiny, engine: {class_path: HFEngine, init_args: {dtype: float32}}, sampling: {max_tokens: 8}}

@@ -16,7 +16,7 @@ from es_lightning.datamodule import TaskDataModule
 from es_lightning.grading.scorer import Grading
 from es_lightning.tracking.logger import DurableMLFlowLogger
 from tests.helpers.fits import Letters, module, trainer
-from tests.tracking.test_mlflow_run import no_trace
+from tests.helpers.tracked import no_trace
 
 SEEDS, STEPS, MEMBERS = (0, 1), 6, 4
 

@@ -10,7 +10,8 @@ from mlflow.tracking import MlflowClient
 
 from es_lightning.cli import command_line as cli
 from es_lightning.tracking.parameters import deciding
-from tests.tracking.test_mlflow_run import SMOKE, no_trace
+from tests.helpers.tracked import no_trace
+from tests.tracking.test_mlflow_run import SMOKE
 
 LOGGER = "es_lightning.tracking.logger.DurableMLFlowLogger"
 

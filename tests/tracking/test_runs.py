@@ -16,7 +16,7 @@ from es_lightning.cli.compared_experiment import runs_of_experiment
 from es_lightning.errors import UsageError
 from es_lightning.tracking.runs import trainings
 from tests.helpers.compared_runs import baseline_folder, config, evaluation, fit_folder
-from tests.tracking.test_mlflow_run import no_trace
+from tests.helpers.tracked import no_trace
 
 CURVES = [[[0.1, 0.3], [0.2, 0.5]], [[0.0, 0.2], [0.4, 0.4]], [[0.1, 0.1], [0.3, 0.2]]]
 

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 from es_lightning.cli import entry
 from es_lightning.cli.run_loggers import logging_to, mlflow_logger
 from tests.helpers.ascent_journal import entries_of, write_journal
-from tests.tracking.test_mlflow_run import no_trace
+from tests.helpers.tracked import no_trace
 
 SMALL = "--dimension 20 --active 4 --soft 0.5 --steps 60 --runs 60 --mlflow"
 

@@ -11,7 +11,7 @@ from es_lightning.cli import entry
 from es_lightning.cli.compared_experiment import runs_of_experiment
 from es_lightning.cli.to_mlflow import put
 from tests.helpers.compared_runs import MACHINE, baseline_folder, config, evaluation, fit_folder
-from tests.tracking.test_mlflow_run import no_trace
+from tests.helpers.tracked import no_trace
 
 UPDATES = [{"reward/mean": 0.1, "cost/rollouts": 240, "val/reward": 0.25}, {"reward/mean": 0.3}]
 
