@@ -10,6 +10,7 @@ No model is run.
 import argparse
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,6 +55,13 @@ def of_noise(index: int, folder: Path) -> dict[str, bool]:
     noise = np.stack([landscape.noise(Member(0, seed, 1)) for seed in seeds])
     regression = explained(changes.mean(axis=1), signs[:, None] * noise, index)
     found["regression on coordinates"] = regression.p_value <= LEVEL
+    return found | of_direction(results, landscape, index, "shared direction")
+
+
+def of_direction(results: ProbeResults, landscape: KnownLandscape, index: int, name: str) -> dict[str, bool]:
+    """Return whether improving candidates seem to share a direction."""
+    changes, signs, seeds = results.at(SIGMA)
+    noise = np.stack([landscape.noise(Member(0, seed, 1)) for seed in seeds])
     (choose, score), *_ = halvings(PROMPTS, 1, index)
 
     def reward(weights: np.ndarray) -> float:
@@ -61,12 +69,12 @@ def of_noise(index: int, folder: Path) -> dict[str, bool]:
         return float((there - results.centre)[score].mean())
 
     chosen, scored = changes[:, choose].mean(axis=1), changes[:, score].mean(axis=1)
+    pairs = bool(results.header["antithetic"])
     try:
-        shared = shared_direction(chosen, scored, signs, SIGMA, reward, seed=index)
-        found["shared direction"] = shared.p_value <= LEVEL
+        shared = shared_direction(chosen, scored, signs, SIGMA, reward, seed=index, pairs=pairs)
+        return {name: shared.p_value <= LEVEL}
     except UsageError:
-        found["shared direction, refused"] = True  # too few candidates improve
-    return found
+        return {f"{name}, refused": True}  # too few candidates improve
 
 
 def main() -> None:
@@ -82,6 +90,9 @@ def main() -> None:
     for index in range(runs):
         with TemporaryDirectory() as folder:
             counts.update(of_noise(index, Path(folder) / "noise"))
+            pairs, landscape = Path(folder) / "pairs", known.pure_noise(PROMPTS, index)
+            results = Probe(landscape, replace(FEW, antithetic=True), pairs).run()
+            counts.update(of_direction(results, landscape, index, "shared direction of pairs"))
             settings = ProbeSettings(sigmas=(SIGMA,), members=240, batches=3, seed=index)
             _, linear = probed(known.linear(prompts=1), settings, Path(folder) / "linear")
         counts["Gaussian null of a linear reward"] += linear.curve.p_null <= LEVEL

@@ -159,6 +159,7 @@ def _shared(
             lambda weights: float(rewards(weights).mean() - base),
             settings.controls,
             settings.seed,
+            bool(results.header["antithetic"]),
         )
     except UsageError as error:
         log.warning("Sigma %g has no shared direction: %s", sigma, error)

@@ -106,9 +106,9 @@ class SharedDirection:
         controls: changes at the controls' directions there, [C].
         member_deviation: standard deviation of a member's change there; 0 where no member changes anything,
             as may be with few prompts that are right or wrong.
-        expected: sqrt(2 / pi) rho sqrt(K) member_deviation, with rho the correlation of the members'
-            changes on both halves; what the gain would be if all that the halves agree on were linear in
-            the noise.
+        expected: sqrt(2 / pi) rho sqrt(K') member_deviation, with rho the correlation of the members'
+            changes on both halves, and K' = K but for pairs that cancel; what the gain would be if all that
+            the halves agree on were linear in the noise.
     """
 
     improving: int
@@ -142,18 +142,44 @@ class SharedDirection:
         return self.deviations - half, self.deviations + half
 
 
-def mean_direction(chosen: npt.NDArray[np.bool_], signs: Array, sigma: float) -> Array:
-    """Return the weights over seeds of the mean of chosen members, at one member's norm, [M].
+def mean_direction(chosen: npt.NDArray[np.bool_], signs: Array, sigma: float, pairs: bool = False) -> Array:
+    """Return the weights over members of the mean of chosen ones, stretched to one member's norm, [M].
 
     The mean of K nearly orthogonal vectors sigma eps has norm sigma sqrt(D / K), so each weight is
-    sign * sigma / sqrt(K). Of two members of a pair that are both chosen, the noise cancels.
+    sign * sigma / sqrt(K). Of two members of a pair that are both chosen the noise cancels, and K is less.
+
+    Args:
+        chosen: which members, [M], not only whole pairs.
+        signs: +1 or -1 of each, [M].
+        sigma: noise scale.
+        pairs: whether members 2k and 2k + 1 have the same noise with opposite signs.
+    """
+    return np.where(chosen, signs, 0.0) * sigma / sqrt(_directions(chosen, pairs))
+
+
+def _directions(chosen: npt.NDArray[np.bool_], pairs: bool) -> int:
+    """Return how many different directions are left of the chosen members."""
+    return int((chosen[::2] != chosen[1::2]).sum() if pairs else chosen.sum())
+
+
+def permuted(
+    chosen: npt.NDArray[np.bool_], pairs: bool, generator: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Deal the choice out anew among members, which are alike if it tells nothing.
+
+    Pairs stay together and may be turned around: how often both members were chosen, or one of them, decides
+    the norm of the mean, and has to be the same in every control.
 
     Args:
         chosen: which members, [M].
-        signs: +1 or -1 of each, [M].
-        sigma: noise scale.
+        pairs: whether members 2k and 2k + 1 have the same noise with opposite signs.
+        generator: of the order.
     """
-    return np.where(chosen, signs, 0.0) * sigma / sqrt(chosen.sum())
+    if not pairs:
+        return generator.permutation(chosen)
+    both = generator.permutation(chosen.reshape(-1, 2))
+    turned = generator.random(len(both)) < 0.5
+    return np.where(turned[:, None], both[:, ::-1], both).ravel()
 
 
 def shared_direction(
@@ -164,12 +190,13 @@ def shared_direction(
     reward: Callable[[Array], float],
     controls: int = CONTROLS,
     seed: int = 0,
+    pairs: bool = False,
 ) -> SharedDirection:
     """Test (a): choose the improving members on some prompts, score their mean direction on others.
 
-    The controls are the same seeds with the choosing changes permuted among members: as many members, of
-    the same norm, whose choice tells nothing. Under the null hypothesis all of them are alike, so the
-    p-value is exact.
+    The controls are the same seeds with the choosing changes permuted among members, or among pairs and
+    within them: as many members, of the same norm, whose choice tells nothing. Under the null hypothesis all
+    of them are alike, so the p-value is exact.
 
     Args:
         on_choice: members' changes of the reward on the prompts that choose, [M].
@@ -179,23 +206,26 @@ def shared_direction(
         reward: from weights over the M seeds to the change of the reward on the prompts that score.
         controls: how many.
         seed: seed of the permutations.
+        pairs: whether members 2k and 2k + 1 have the same noise with opposite signs.
 
     Raises:
-        UsageError: there are too few controls, or fewer than 2 members improve, or all do.
+        UsageError: there are too few controls, or fewer than 2 members improve whose noise does not cancel,
+            or all do.
     """
     if controls < CONTROLS:
         raise UsageError(f"{controls} controls were asked for: give at least {CONTROLS}, for p below 0.05.")
     improves = on_choice > 0
-    count = int(improves.sum())
-    if not 2 <= count < len(improves):
+    count, left = int(improves.sum()), _directions(improves, pairs)
+    if left < 2 or count == len(improves):
+        opposite = f", {left} of them without their opposite" if pairs else ""
         raise UsageError(
-            f"{count} of {len(improves)} members improve on the prompts that choose: a shared direction "
-            f"needs "
-            "at least 2 that do, and one that does not. Measure more members, or another sigma."
+            f"{count} of {len(improves)} members improve on the prompts that choose{opposite}: a shared "
+            "direction needs at least 2 that do, and one that does not. Measure more members, or another "
+            "sigma."
         )
     generator = np.random.default_rng(seed)
-    drawn = [generator.permutation(improves) for _ in range(controls)]
-    gains = [reward(mean_direction(each, signs, sigma)) for each in (improves, *drawn)]
+    drawn = [permuted(improves, pairs, generator) for _ in range(controls)]
+    gains = [reward(mean_direction(each, signs, sigma, pairs)) for each in (improves, *drawn)]
     deviation = float(on_score.std(ddof=1))
     agreement = float(np.corrcoef(on_choice, on_score)[0, 1]) if deviation else 0.0
     return SharedDirection(
@@ -203,5 +233,5 @@ def shared_direction(
         gain=gains[0],
         controls=np.array(gains[1:]),
         member_deviation=deviation,
-        expected=sqrt(2 / pi) * max(agreement, 0.0) * sqrt(count) * deviation,
+        expected=sqrt(2 / pi) * max(agreement, 0.0) * sqrt(left) * deviation,
     )

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binom
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
-from es_lightning.landscape.curvature.degenerate import explained, mean_direction, shared_direction
+from es_lightning.landscape.curvature.degenerate import (
+    explained,
+    mean_direction,
+    permuted,
+    shared_direction,
+)
 
 NULLS = 200
 MOST = int(binom.ppf(0.9995, NULLS, 0.05))  # of 200 nulls at 0.05; more happens once in 2000 times
@@ -118,6 +125,56 @@ def test_a_plateau_shares_nothing() -> None:
         )
         hits += found.p_value <= 0.05
     assert hits <= MOST
+
+
+SIGNS = np.tile([1.0, -1.0], 40)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40), st.integers(0, 99))
+def test_every_control_of_pairs_has_as_many_of_each_kind_and_the_norm_of_one_member(
+    choices: list[tuple[bool, bool]], seed: int
+) -> None:
+    chosen = np.array(choices).ravel()
+    control = permuted(chosen, True, np.random.default_rng(seed))
+    kinds = [sorted(each.reshape(-1, 2).sum(axis=1).tolist()) for each in (chosen, control)]
+    assert kinds[0] == kinds[1]
+    if 1 in kinds[0]:
+        signs = SIGNS[: len(chosen)]
+        for each in (chosen, control):
+            net = mean_direction(each, signs, 0.1, pairs=True).reshape(-1, 2).sum(axis=1)
+            assert np.linalg.norm(net) == pytest.approx(0.1)
+
+
+def test_either_member_of_a_pair_is_as_likely_in_a_control() -> None:
+    generator, chosen = np.random.default_rng(0), SIGNS > 0
+    drawn = np.mean([permuted(chosen, True, generator) for _ in range(500)])
+    assert drawn == pytest.approx(0.5)
+    first = np.mean([permuted(chosen, True, generator)[::2].mean() for _ in range(500)])
+    assert first == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / (500 * 40)))
+
+
+def test_pairs_of_which_one_improves_share_nothing_where_only_the_norm_counts() -> None:
+    """A reward that rises with the distance finds a longer step; so all controls have to be as long."""
+    hits = 0
+    for seed in range(NULLS):
+        generator = np.random.default_rng(seed)
+        eps = generator.standard_normal((40, 400))
+        of_pair = generator.standard_normal(40)
+        on_choice = np.column_stack([of_pair, -of_pair]).ravel() + 0.1 * generator.standard_normal(80)
+
+        def reward(weights: Array, eps: Array = eps) -> float:
+            return float(np.linalg.norm(weights.reshape(-1, 2).sum(axis=1) @ eps))
+
+        # Another seed than that of eps, with which the permutations would be linked.
+        found = shared_direction(on_choice, on_choice, SIGNS, 0.1, reward, seed=seed + NULLS, pairs=True)
+        hits += found.p_value <= 0.05
+    assert hits <= MOST
+
+
+def test_pairs_that_both_improve_cancel_and_are_no_direction() -> None:
+    both = np.repeat([1.0, -1.0], [40, 40])
+    with pytest.raises(UsageError, match="40 of 80 members improve .*, 0 of them without their opposite"):
+        shared_direction(both, both, SIGNS, 0.1, lambda _: 0.0, pairs=True)
 
 
 @pytest.mark.parametrize(
