@@ -17,7 +17,7 @@ from es_lightning.analysis.accuracy import Accuracy, population_accuracy
 from es_lightning.callbacks.monitor import REDRAW_SECONDS, Evolving, evolving, title
 from es_lightning.errors import StorageError
 from es_lightning.evaluation.costs import seconds_of
-from es_lightning.evaluation.metrics import held_out_means
+from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.evaluations import EVALUATIONS
 from es_lightning.models.card import model_card
@@ -137,8 +137,11 @@ class RunReport(Callback):
             evaluation = module.evaluator.evaluate(prompts)
         module.rollouts.forget()
         module.record_evaluation(split, evaluation)
+        told = evaluation_means(evaluation, "held_out")
+        wanted = {"held_out/reward", "held_out/accuracy"}
+        metrics = {name: value for name, value in told.items() if name in wanted}
         for logger in trainer.loggers:
-            logger.log_metrics(held_out_means(evaluation), step=trainer.global_step)
+            logger.log_metrics(metrics, step=trainer.global_step)
         return held_out.result(evaluation) | {"split": split, "step": trainer.global_step}
 
     def _summary(self, module: Evolving) -> dict[str, Any]:

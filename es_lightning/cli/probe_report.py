@@ -174,12 +174,12 @@ def require_one_task(tables: Sequence[ProbeTable]) -> None:
 
 
 def _null_titles(summaries: Sequence[SigmaSummary]) -> Mapping[float, str]:
-    """Lines above the panels: sigma, and whether anything tells best-of-N from the null."""
+    """Lines above the panels: sigma, the share of exact zeros, and whether best-of-N is that of the null."""
     titles = {}
     for summary in summaries:
         p_null = summary.curve.p_null
-        against = "" if p_null is None else f", null: p = {p_null:.2g}"
-        titles[summary.sigma] = f"sigma {summary.sigma:g}{against}"
+        against = "" if p_null is None else f"; null: p = {p_null:.2g}"
+        titles[summary.sigma] = f"sigma {summary.sigma:g}\n{summary.statistics.zeros:.0%} the same{against}"
     return titles
 
 

@@ -53,7 +53,7 @@ def test_a_measurement_is_whole_and_a_killed_one_goes_on(
     [likely] = budget[(budget["objective"] == "log-likelihood") & (budget["sigma"] == 0.0003)].to_dict(
         "records"
     )
-    assert likely["odd_ratio_low"] < 1.2
+    assert likely["odd_ratio_low"] < 1 < likely["odd_ratio_high"]
     directions = pd.read_csv(report / "directions.csv")
     near = directions[directions["sigma"] == 0.0003]
     assert np.corrcoef(near["true_slope"], near["likelihood_slope"])[0, 1] > 0.99
@@ -155,7 +155,7 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
     [direction] = pd.read_csv(folder / "directions.csv").to_dict("records")
     assert direction["controls"] == 20
     assert direction["p_value"] <= 2 / 21
-    assert not (folder / "degenerate" / "truth").exists(), "the curvature run has taken the same steps"
+    assert (probe / "degenerate" / "truth").exists(), "a probe has taken no steps"
     assert direction["deviations"] > 1
     assert len(pd.read_csv(folder / "controls.csv")) == 20
     assert (folder / "degenerate.png").stat().st_size > 1000

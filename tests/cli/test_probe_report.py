@@ -88,6 +88,21 @@ def test_the_report_has_pictures_with_their_numbers_a_table_and_metrics(tmp_path
     assert "- sigma 0.5: best-of-N " in text
 
 
+def test_the_share_of_exact_zeros_and_the_null_stand_above_best_of_n(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("es_lightning.reports.probe_picture.best_of_n", lambda *given: drawn.extend(given))
+
+    def plateau(sigma: float) -> np.ndarray:
+        return np.where(linear(sigma) > sigma, 1.0, 0.0)
+
+    report([probed(tmp_path / "probe", plateau)], 20)
+    same = np.mean(plateau(0.5)[..., 0] == 0)
+    titles = drawn[2]
+    assert titles[0.5].startswith(f"sigma 0.5\n{same:.0%} the same; null: p = ")
+
+
 def test_noise_is_reported_as_no_gain(tmp_path: Path) -> None:
     folder = probed(tmp_path / "probe", coins, centre=np.arange(64) % 2.0)
     main(["probe", "--report", str(folder)])

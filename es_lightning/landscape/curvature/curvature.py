@@ -122,9 +122,9 @@ class Curvature:
 def curvature(pairs: Pairs, noise: float = 0.0, of_prompts: bool = False, seed: int = 0) -> Curvature:
     """Estimate slope and curvature, with bootstrap-t intervals over pairs.
 
-    By simulation on four spectra of participation ratio 6 to 50, intervals of nominal 95 % hold the truth in
-    91 to 96 % of cases with 128 pairs and in 89 to 96 % with 64. With 22 pairs it is 89 to 94 %, and 81 to
-    84 % where one eigenvalue dominates; percentiles of the plain bootstrap hold it in 62 % there.
+    By simulation on four spectra of participation ratio 6 to 50 (benchmarks/landscape_intervals.py),
+    intervals of nominal 95 % hold the truth in 92 to 97 % of cases with 128 pairs, in 87 to 96 % with 64 and
+    in 82 to 96 % with 22; least where one eigenvalue dominates.
 
     Args:
         pairs: the measured rewards.
