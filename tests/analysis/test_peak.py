@@ -63,6 +63,17 @@ def test_with_an_estimated_correlation_false_alarms_stay_below_what_is_stated(
     assert stats.binomtest(alarms, RUNS, 0.05, alternative="greater").pvalue > 0.001
 
 
+@pytest.mark.parametrize("rho", [0.75, 0.9, 0.95])
+def test_a_wandering_centre_that_is_measured_with_jitter_raises_no_more_alarms_than_stated(
+    rho: float,
+) -> None:
+    """Half of the variance AR(1), half white: with critical values of AR(1) alone it was 0.12 to 0.40."""
+    jitter = np.random.default_rng(21).standard_normal((RUNS, POINTS))
+    curves = np.sqrt(0.5) * (autoregressive((RUNS, POINTS), rho, 20) + jitter)
+    alarms = int(alarmed(curves, 0.05, None).any(axis=1).sum())
+    assert stats.binomtest(alarms, RUNS, 0.05, alternative="greater").pvalue > 0.001
+
+
 def test_a_steep_start_does_not_hide_how_correlated_the_noise_is() -> None:
     curves = autoregressive((RUNS, POINTS), 0.75, 12) + np.where(np.arange(POINTS) < 6, -100.0, 0.0)
     alarms = int(alarmed(curves, 0.05, None).any(axis=1).sum())
