@@ -31,7 +31,7 @@ SMOOTHED = 5
 
 
 def peak_of(folder: Path) -> int:
-    """Return the generation in the middle of the best stretch of validations.
+    """Return how many generations the centre in the middle of the best stretch of validations had seen.
 
     Args:
         folder: of a run that has ended.
@@ -71,7 +71,8 @@ def branch(population: int, kept: Path, kind: str) -> None:
     start = WORK / f"long-{population}-peak"
     if not start.exists():
         journal = ["--journal", str(kept / "journal.jsonl")]
-        run_command(["replay", *journal, "--generation", str(peak), "--output", str(start)])
+        # The centre after ``peak`` generations is that after generation peak - 1, which count from 0.
+        run_command(["replay", *journal, "--generation", str(peak - 1), "--output", str(start)])
     options = [
         "--model.base",
         str(start),

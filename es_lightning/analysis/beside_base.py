@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -33,11 +33,13 @@ class Pair:
         split: of the problems.
         base: of the base model.
         tuned: of the tuned one.
+        problems: their ids, in order; empty if nobody asks.
     """
 
     split: str
     base: Look
     tuned: Look
+    problems: Sequence[str] = ()
 
     @property
     def earned(self) -> Course:
@@ -136,9 +138,20 @@ def _row(part: str, of: str, quantity: str, change: float, **others: Any) -> Row
 
 
 def summary(pair: Pair) -> dict[str, Any]:
-    """Return a pair's numbers as plain JSON, named as ``Forgetting`` names them in its table."""
+    """Return a pair's numbers as plain JSON, named as ``Forgetting`` names them in its table.
+
+    ``by_problem`` is the change of the accuracy, or of the reward where there is none, by the problem's id.
+    """
     numbers = {"split": pair.split, "problems": len(pair.base.rewards), **_summary(pair.earned)}
-    return numbers if pair.solved is None else {**numbers, "accuracy": _summary(pair.solved)}
+    numbers |= {} if pair.solved is None else {"accuracy": _summary(pair.solved)}
+    return numbers | ({"by_problem": _by_problem(pair)} if pair.problems else {})
+
+
+def _by_problem(pair: Pair) -> dict[str, float]:
+    base, tuned = pair.base.rewards, pair.tuned.rewards
+    if pair.solved is not None:
+        base, tuned = pair.base.solved or (), pair.tuned.solved or ()
+    return {problem: b - a for problem, a, b in zip(pair.problems, base, tuned, strict=True)}
 
 
 def _summary(followed: Course) -> dict[str, Any]:

@@ -34,10 +34,11 @@ class BaselineSettings:
         group: completions of each prompt, G.
         lr: learning rate of AdamW.
         beta: price of a nat from the base model; above 0, a second copy of the base is held.
-        epsilon: clip of the probability ratio; it counts only where ``passes`` is above 1.
+        epsilon: clip of the probability ratio; it counts only where an update has several optimizer steps.
         temperature: of the sampled completions.
-        passes: optimizer steps on the same completions.
-        minibatch: completions of one backward pass; the gradient of an update is their mean.
+        passes: how often an update goes through its completions.
+        steps_per_pass: optimizer steps of a pass, each on its own share of the completions.
+        minibatch: completions of one backward pass; the gradient of a step is their mean.
         generate_at_once: completions that are sampled in one call; None samples all of an update together,
             and then the keys and values of all of them are held at the same time.
         max_grad_norm: gradients of a larger norm are scaled down.
@@ -59,6 +60,7 @@ class BaselineSettings:
     epsilon: float = 0.2
     temperature: float = 1.0
     passes: int = 1
+    steps_per_pass: int = 1
     minibatch: int = 16
     generate_at_once: int | None = None
     max_grad_norm: float = 1.0
@@ -76,6 +78,7 @@ class BaselineSettings:
             ("updates", 1),
             ("group", 2),
             ("passes", 1),
+            ("steps_per_pass", 1),
             ("minibatch", 1),
             ("generate_at_once", 1),
             ("evaluate_every", 1),
@@ -90,7 +93,7 @@ class BaselineSettings:
             raise UsageError(f"baseline.beta is {self.beta}: give 0 or more.")
 
     def check_batch(self, prompts: int) -> None:
-        """Refuse minibatches that do not divide an update's completions.
+        """Refuse minibatches that do not divide the completions of an optimizer step.
 
         Args:
             prompts: of an update.
@@ -98,12 +101,19 @@ class BaselineSettings:
         Raises:
             UsageError: the message says which numbers would do.
         """
-        completions = prompts * self.group
-        if completions % self.minibatch:
-            near = max(size for size in range(1, self.minibatch) if completions % size == 0)
+        completions, steps = prompts * self.group, self.steps_per_pass
+        if completions % steps:
+            near = max(number for number in range(1, steps) if completions % number == 0)
             raise UsageError(
-                f"baseline.minibatch is {self.minibatch}, which does not divide the {completions} "
-                f"completions of an update ({prompts} prompts, {self.group} each): give {near}, for example."
+                f"baseline.steps_per_pass is {steps}, which does not divide the {completions} completions of "
+                f"an update ({prompts} prompts, {self.group} each): give {near}, for example."
+            )
+        if completions // steps % self.minibatch:
+            near = max(size for size in range(1, self.minibatch) if completions // steps % size == 0)
+            raise UsageError(
+                f"baseline.minibatch is {self.minibatch}, which does not divide the {completions // steps} "
+                f"completions of an optimizer step ({prompts} prompts, {self.group} each, {steps} steps): "
+                f"give {near}, for example."
             )
 
     def sampled_at_once(self, prompts: int) -> int:
@@ -114,6 +124,11 @@ class BaselineSettings:
         """
         completions = prompts * self.group
         return min(self.generate_at_once or completions, completions)
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps of an update."""
+        return self.passes * self.steps_per_pass
 
     def halved(self, engine: torch.dtype) -> bool:
         """Whether samples and gradients are computed in bfloat16.
@@ -135,11 +150,12 @@ class BaselineSettings:
         return {
             **METHODS[self.method],
             "bf16": self.halved(engine),
-            "max_steps": self.updates * self.passes,
+            "max_steps": self.updates * self.optimizer_steps,
             "num_iterations": self.passes,
             "num_generations": self.group,
             "per_device_train_batch_size": self.minibatch,
-            "gradient_accumulation_steps": prompts * self.group // self.minibatch,
+            "gradient_accumulation_steps": prompts * self.group // self.minibatch // self.steps_per_pass,
+            "steps_per_generation": prompts * self.group // self.minibatch,
             "max_completion_length": max_tokens,
             "temperature": self.temperature,
             "learning_rate": self.lr,

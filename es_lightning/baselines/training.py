@@ -143,6 +143,7 @@ class PolicyTraining:
             "updates": self.batches,
             "method": settings.method,
             "options": settings.options(parts.data.batch_size, max_tokens, engine),
+            "steps": settings.optimizer_steps,
             "generate_at_once": settings.generate_at_once,
             "evaluate_every": settings.evaluate_every,
             "folder": str(self.folder),

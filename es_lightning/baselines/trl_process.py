@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from es_lightning.baselines.files import POLICY
+from es_lightning.system.memory import peak_bytes
 from es_lightning.system.processes import end_with_parent
 
 
@@ -139,7 +140,7 @@ def _watch(job: dict[str, Any], parent: Parent) -> Any:
     from safetensors.torch import save_file
     from transformers import TrainerCallback
 
-    passes, every = job["options"]["num_iterations"], job["evaluate_every"]
+    steps, every = job["steps"], job["evaluate_every"]
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Tells the parent of every update, and waits while it evaluates the policy."""
@@ -148,13 +149,13 @@ def _watch(job: dict[str, Any], parent: Parent) -> Any:
             self.begun = time.perf_counter()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-            update, rest = divmod(state.global_step, passes)
+            update, rest = divmod(state.global_step, steps)
             if rest or "loss" not in logs:
                 return
-            parent.tell("update", update=update, seconds=self.trained(), peak=_peak(), logs=logs)
+            parent.tell("update", update=update, seconds=self.trained(), peak=peak_bytes(), logs=logs)
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            update, rest = divmod(state.global_step, passes)
+            update, rest = divmod(state.global_step, steps)
             last = update == len(job["updates"])
             if rest or (update % every and not last):
                 return
@@ -170,17 +171,6 @@ def _watch(job: dict[str, Any], parent: Parent) -> Any:
             return time.perf_counter() - self.begun - parent.waited
 
     return Watch()
-
-
-def _peak() -> int:
-    """Return the most bytes of memory that this process has had: the accelerator's if there is one."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(parent: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from math import isfinite
@@ -239,12 +239,15 @@ class BesideBase:
             divergences=nats,
             divergence_prompts=len(self.asked),
             task=self._pair("task", self.split),
-            prior={name: self._pair(f"prior/{name}", self.prior.splits[name]) for name in self.prior.splits},
+            prior={
+                name: self._pair(f"prior/{name}", split, self.prior.prompts[name])
+                for name, split in self.prior.splits.items()
+            },
         )
 
-    def _pair(self, what: str, split: str) -> Pair:
+    def _pair(self, what: str, split: str, prompts: Sequence[Prompt] = ()) -> Pair:
         base, tuned = (Look(**self._known[f"{model}/{what}"]) for model in (BASE, TUNED))
-        return Pair(split, base, tuned)
+        return Pair(split, base, tuned, [prompt.id for prompt in prompts])
 
 
 def _is_row(row: Any) -> bool:

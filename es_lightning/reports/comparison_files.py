@@ -70,6 +70,9 @@ def numbers(found: Comparison) -> dict[str, Any]:
                 }
                 for at in found.budgets
             ],
+            "forgotten": {
+                task: [each and asdict(each) for each in of_arms] for task, of_arms in found.forgotten.items()
+            },
             "ends": {"split": found.ends[0], "reached": [_reached(each) for each in found.ends[1]]},
         }
     )

@@ -49,6 +49,7 @@ def tables_of(found: Comparison) -> list[Table]:
         end_table(found),
         stability_table(found),
         change_table(found),
+        forgetting_table(found),
         cost_table(found),
         settings_table(found),
     ]
@@ -156,8 +157,8 @@ def change_table(found: Comparison) -> Table:
     note = (
         "At the end of each run, mean over the runs that measured it. norm: of the change of the weights. "
         "sparsity: share of the weights that have changed by no more than that; ulp: that the base's dtype "
-        "cannot tell from the base. KL in nats per token. Forgetting: change of the reward on a prior task; "
-        "with a single run its interval is over problems."
+        "cannot tell from the base. KL in nats per token. Forgetting: change of the accuracy on a prior "
+        "task, or of the reward where it has none; with a single run its interval is over problems."
     )
     picked = [
         [arm.label, *(row[index] for index in known)] for arm, row in zip(found.arms, rows, strict=True)
@@ -198,6 +199,30 @@ def _forgotten(task: str) -> Callable[[Arm], str]:
         return signed(Estimate(change, change - Z * error, change + Z * error))
 
     return cell
+
+
+def forgetting_table(found: Comparison) -> Table:
+    """What has been forgotten of prior tasks, and how much less than by the first arm."""
+    rows = [
+        [
+            task,
+            arm.label,
+            signed(each.change.estimate),
+            *_versus(each.versus),
+        ]
+        for task, of_arms in found.forgotten.items()
+        for arm, each in zip(found.arms, of_arms, strict=True)
+        if each is not None
+    ]
+    problems = sorted({each.change.problems for arms in found.forgotten.values() for each in arms if each})
+    note = (
+        "Change of the accuracy since the base model, or of the reward where the task does not say what is "
+        "right. All models were asked the same problems in the same order: intervals are over the problems ("
+        f"{' or '.join(map(str, problems))}) and over the seeds, and differences are paired."
+    )
+    return Table(
+        "Forgetting, problem by problem", ("prior task", "arm", "change", *_DIFFERENCE), rows, [note]
+    )
 
 
 def cost_table(found: Comparison) -> Table:

@@ -4,6 +4,7 @@ import ctypes
 import resource
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 M_MMAP_THRESHOLD = -3  # glibc, malloc.h
 THRESHOLD = 4 * 2**20
@@ -29,7 +30,14 @@ def trim_heap() -> None:
 
 
 def peak_of_process() -> int:
-    """Return the most bytes of host memory that this process has had so far."""
+    """Return the most bytes of host memory that this process has had so far.
+
+    On Linux ``getrusage`` would count what the process that started this one had had by then.
+    """
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        if peaks := [line.split()[1] for line in lines if line.startswith("VmHWM:")]:
+            return int(peaks[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB: getrusage(2)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -1,5 +1,6 @@
 """The numbers of a tuned model beside its base, against SciPy's and those that the callbacks log."""
 
+from dataclasses import replace
 from math import isnan, nan
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_loggers_get_the_names_of_the_callbacks() -> None:
     assert named["test/reward_change_se"] == pytest.approx(stats.sem([1, 0, -0.5, 0.25]))
     assert (named["prior/a"], named["prior/a_change"], named["prior/accuracy_change"]) == (0, -0.5, -0.5)
     assert not any("minimum" in name for name in named), "there is no run along which it could fall"
+
+
+def test_changes_are_told_problem_by_problem_of_accuracy_where_there_is_one() -> None:
+    marked = pair([1.0, 0.0, -2.0], [0.0, 5.0, -1.0])
+    assert summary(replace(marked, problems=["a", "b", "c"]))["by_problem"] == {"a": -1, "b": 1, "c": 0}
+    rewarded = pair([1.0, 0.0], [0.0, 5.0], right=False)
+    assert summary(replace(rewarded, problems=["a", "b"]))["by_problem"] == {"a": -1, "b": 5}
 
 
 def test_one_problem_has_no_error_and_plain_json_says_so() -> None:

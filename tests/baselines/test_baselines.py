@@ -189,6 +189,26 @@ def test_several_steps_on_the_same_completions_and_a_price_of_divergence(config:
 
 @needs_trl
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_an_update_of_several_steps_samples_once_and_moves_further(
+    method: str, config: str, tmp_path: Path
+) -> None:
+    options = ["--baseline.method", method, "--baseline.updates", "2", "--baseline.minibatch", "2"]
+    moved = []
+    for steps in (1, 4):
+        more = ["--baseline.steps_per_pass", str(steps), "--output", str(steps)]
+        main(["baseline", "-c", config, *options, *more])
+        updates = [row for row in rows(tmp_path / str(steps)) if "train/loss" in row]
+        assert [(row["update"], row["cost/rollouts"]) for row in updates] == [(1, 16), (2, 32)]
+        base = dict(BaseModel("tiny").load().named_parameters())
+        trained = load_file(tmp_path / str(steps) / "model" / "model.safetensors")
+        moved.append(max(float((trained[name] - base[name]).abs().max()) for name in trained))
+    # AdamW moves a weight by about lr at a step: two steps, and eight.
+    assert moved[0] < 2.5e-3 < moved[1] < 9e-3
+
+
+@needs_trl
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_update_is_the_same_whatever_the_minibatch_also_of_samples_in_parts(
     method: str, config: str, tmp_path: Path
@@ -227,9 +247,20 @@ def test_settings_outside_their_range(changes: dict[str, Any], message: str) -> 
 
 
 def test_a_minibatch_that_does_not_divide_gets_a_suggestion() -> None:
-    with pytest.raises(UsageError, match="the 32 completions of an update .4 prompts, 8 each.: give 8"):
+    with pytest.raises(
+        UsageError, match="the 32 completions of an optimizer step .4 prompts, 8 each, 1 .*give 8"
+    ):
         BaselineSettings(minibatch=12).check_batch(4)
     BaselineSettings(minibatch=16).check_batch(4)
+    with pytest.raises(
+        UsageError, match="steps_per_pass is 3, .* the 32 completions of an update .*: give 2"
+    ):
+        BaselineSettings(steps_per_pass=3).check_batch(4)
+    with pytest.raises(
+        UsageError, match="the 8 completions of an optimizer step .4 prompts, 8 each, 4 .*give 8"
+    ):
+        BaselineSettings(steps_per_pass=4).check_batch(4)
+    BaselineSettings(steps_per_pass=4, minibatch=4).check_batch(4)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,6 @@ def test_the_process_samples_as_many_at_once_as_the_job_says(
     }
     job |= {"texts": TEXTS, "updates": [[0]], "method": "grpo", "folder": "out", "evaluate_every": 1}
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    job |= {"options": {"num_iterations": 1}, "generate_at_once": at_once}
+    job |= {"options": {}, "steps": 1, "generate_at_once": at_once}
     train(job, parent)
     assert rows == sampled

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +85,15 @@ def test_the_memory_peak_is_the_kernels() -> None:
     status = Path("/proc/self/status").read_text()
     kib = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
     assert peaks()["time/peak_memory_gib"] == pytest.approx(kib / 2**20, rel=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="getrusage inherits a peak on Linux alone")
+def test_the_memory_peak_of_a_child_is_its_own() -> None:
+    held = b"1" * (400 * 2**20)
+    told = "from es_lightning.system.memory import peak_of_process; print(peak_of_process())"
+    child = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True)
+    del held
+    assert int(child.stdout) < 200 * 2**20
 
 
 def test_an_accelerators_peak_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from es_lightning.analysis.comparison.agreement import check_agreement
 from es_lightning.analysis.comparison.arms import Arm, arms_of
 from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, last_within, never_meeting
 from es_lightning.analysis.comparison.differences import Difference, difference
+from es_lightning.analysis.comparison.forgotten import Forgotten, forgotten
 from es_lightning.analysis.comparison.hacking import KL_LIMIT, suspicions
 from es_lightning.analysis.comparison.runs import AXES, Evaluated, Run, curve_split
 from es_lightning.analysis.intervals import Array, Estimate, over
@@ -80,6 +81,7 @@ class Comparison:
         apart: why there is no budget of an axis, for each that has none.
         ends: split and, per arm, the last evaluation of each run on it; costs differ.
         stability: per arm.
+        forgotten: by prior task what each arm has forgotten of it, None where that was not measured.
         suspicions: per arm the runs that are suspected of a hacked reward, each with its signs.
     """
 
@@ -90,6 +92,7 @@ class Comparison:
     apart: dict[str, str]
     ends: tuple[str, tuple[Reached, ...]]
     stability: tuple[Stability, ...]
+    forgotten: dict[str, tuple[Forgotten | None, ...]]
     suspicions: tuple[dict[str, list[str]], ...]
 
     @property
@@ -133,6 +136,7 @@ def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float =
         apart=apart,
         ends=(last, _all_reached([[run.on(last)[-1] for run in arm.runs] for arm in arms])),
         stability=tuple(stability(arm, split) for arm in arms),
+        forgotten=forgotten(arms),
         suspicions=tuple(_suspicions(arm, split, kl_limit) for arm in arms),
     )
 

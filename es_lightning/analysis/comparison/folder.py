@@ -16,6 +16,7 @@ from es_lightning.analysis.comparison.tables import (
     TABLES,
     finals_of,
     forgotten_of,
+    prior_of,
     read_mapping,
     series_of,
 )
@@ -80,6 +81,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         series={**series_of(folder, evaluations[-1].step), **training.series},
         finals={**training.finals, **_peak(summary), **finals_of(folder)},
         forgotten=forgotten_of(folder),
+        prior=prior_of(folder),
         machine=training.machine,
         checksum=summary.get("centre_checksum"),
     )

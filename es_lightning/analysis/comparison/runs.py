@@ -64,8 +64,9 @@ class Run:
         series: numbers by update: ``reward`` of training, its components ``reward/NAME``, ``norm`` of the
             change of the weights, and divergences from the base model, ``kl_...``.
         finals: numbers of the whole run, such as ``sparsity_1e-6`` and ``peak_bytes``.
-        forgotten: change of the reward on each prior task, and its standard error over problems, NaN if that
-            is not known.
+        forgotten: change of the accuracy on each prior task, or of the reward where it has none, and its
+            standard error over problems, NaN if that is not known.
+        prior: the same change by the problem's id, of the prior tasks whose problems are known.
         machine: what it ran on; empty if the folder does not tell.
         checksum: of the final weights; None if the folder does not tell.
     """
@@ -79,6 +80,7 @@ class Run:
     series: Mapping[str, Points] = field(default_factory=dict)
     finals: Mapping[str, float] = field(default_factory=dict)
     forgotten: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    prior: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     machine: str = ""
     checksum: str | None = None
 

@@ -127,7 +127,9 @@ def _finals(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def forgotten_of(folder: Path) -> dict[str, tuple[float, float]]:
-    """Return the change of each prior task's reward with its standard error, NaN where it has none.
+    """Return the change of each prior task's accuracy with its standard error, NaN where it has none.
+
+    The reward takes its place where the task does not say what is right.
 
     Raises:
         UsageError: the table is damaged.
@@ -138,8 +140,24 @@ def forgotten_of(folder: Path) -> dict[str, tuple[float, float]]:
         return forgotten or _changes(_analysis(folder).get("forgetting", {}))
 
 
+def prior_of(folder: Path) -> dict[str, dict[str, float]]:
+    """Return the same change of each prior task by its problems, as an analysis of the final model has it.
+
+    Raises:
+        UsageError: the table is damaged.
+    """
+    with _intact(folder / ANALYSIS):
+        tasks = _analysis(folder).get("forgetting", {})
+        return {name: _numbers(row["by_problem"]) for name, row in tasks.items() if row.get("by_problem")}
+
+
+def _numbers(changes: Mapping[str, Any]) -> dict[str, float]:
+    return {str(problem): float(change) for problem, change in changes.items()}
+
+
 def _changes(tasks: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {name: (float(row["change"]), _number(row.get("change_se"))) for name, row in tasks.items()}
+    told = {name: row.get("accuracy") or row for name, row in tasks.items()}
+    return {name: (float(row["change"]), _number(row.get("change_se"))) for name, row in told.items()}
 
 
 def _number(value: float | None) -> float:

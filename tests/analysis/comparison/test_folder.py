@@ -59,6 +59,19 @@ def test_an_analysis_of_its_final_model_stands_in_for_callbacks(
     assert run.series == ({"kl_tuned_base/Sums": [(4, 0.4)]} if is_of_final_model else {})
     assert run.finals == ({"norm": 3.0, "norm_relative": 0.02} if is_of_final_model else {})
     assert run.forgotten == ({"piqa": (-0.25, 0.1)} if is_of_final_model else {})
+    assert run.prior == {}
+
+
+def test_accuracy_tells_what_was_forgotten_where_a_task_has_one(tmp_path: Path) -> None:
+    folder = fit_folder(tmp_path / "es", CURVE)
+    (folder / "summary.json").write_text(json.dumps({"centre_checksum": "c0ffee"}))
+    row = {"change": 0.5, "change_se": 0.1, "accuracy": {"change": -0.5, "change_se": 0.2}}
+    tasks = {"kinds": row | {"by_problem": {"b": -1.0, "a": 0.0}}, "boolq": {"change": 0.25}}
+    (folder / "analysis.json").write_text(json.dumps(ANALYSIS | {"forgetting": tasks}))
+    run = read_run(folder)
+    assert run.forgotten["kinds"] == (-0.5, 0.2)
+    assert run.forgotten["boolq"][0] == 0.25
+    assert run.prior == {"kinds": {"b": -1.0, "a": 0.0}}
 
 
 def test_what_callbacks_have_measured_is_taken_first(tmp_path: Path) -> None:
