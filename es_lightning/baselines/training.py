@@ -108,14 +108,14 @@ class PolicyTraining:
         begin = {"baseline": vars(self.settings), "machine": machine()}
         self.rows = Lines(self.folder / UPDATES, [to_json(begin)])
         self.evaluations.open(self.folder, steps=0, resumes=False, writes=True)
-        before = self.evaluate(held_out)
+        before = self._test(held_out)
         self._validate(0, None)
         begun = perf_counter()
         with Child(self._job(), self.folder / LOG, seeing_only(self.parts.device)) as child:
             for message in child.messages():
                 getattr(self, f"_on_{message.pop('kind')}")(child, **message)
         self._weights = load_file(self.folder / POLICY)
-        after = self.evaluate(held_out, self._weights, self.settings.updates)
+        after = self._test(held_out, self._weights, self.settings.updates)
         digits = checksum(self._held().items())
         return {
             "baseline": vars(self.settings),
@@ -123,8 +123,8 @@ class PolicyTraining:
             "task": self.parts.task.name,
             "updates": self.settings.updates,
             "held_out_split": held_out,
-            "held_out_before": before[f"{held_out}/reward"],
-            "held_out_after": after[f"{held_out}/reward"],
+            "held_out_before": before,
+            "held_out_after": after,
             "rollouts": self.costs.rollouts,
             "tokens": self.costs.tokens,
             "flops": self.costs.flops,
@@ -249,6 +249,15 @@ class PolicyTraining:
             "reward/max": float(rewards.max()),
             "completion_tokens": sum(lengths) / len(lengths),
         }
+
+    def _test(self, split: str, weights: Mapping[str, Tensor] | None = None, update: int = 0) -> float:
+        """Evaluate the model of an end on held-out problems, log that as fits do, and return the reward."""
+        found = self.evaluate(split, weights, update)
+        ends = {f"held_out/{name}": f"{split}/{name}" for name in ("reward", "accuracy")}
+        told = {name: found[key] for name, key in ends.items() if key in found}
+        also = found if split == "test" and self.parts.data.test_with_val else {}
+        self._log(update, {**told, **also})
+        return found[f"{split}/reward"]
 
     def _validate(self, update: int, weights: Mapping[str, Tensor] | None) -> None:
         """Evaluate on the validation problems, and on those of the test if that was asked for.

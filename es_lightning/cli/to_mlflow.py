@@ -19,7 +19,7 @@ from es_lightning.cli.run_loggers import logging_to
 from es_lightning.errors import StorageError
 from es_lightning.evaluation.metrics import record_metrics
 from es_lightning.journal.entry import JOURNAL, read_journal
-from es_lightning.journal.evaluations import EVALUATIONS, read_evaluations
+from es_lightning.journal.evaluations import EVALUATIONS, RecordedEvaluation, read_evaluations
 from es_lightning.journal.schema import from_json, without_torn_end
 from es_lightning.system.files import read_lines
 from es_lightning.tracking.logger import DurableMLFlowLogger
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 DIGEST = "es.run_digest"
 """Tag with the SHA-256 of what a run has recorded, by which it is known again."""
-SPLITS = {"val": "val", "test": "held_out"}  # as fits name them
 PATIENCE_SECONDS = 300.0
 
 Metrics = Mapping[str, float]
@@ -144,11 +143,11 @@ def logged(folder: Path, run: Run) -> dict[int, dict[str, float]]:
 def _from_files(folder: Path, run: Run) -> Iterator[tuple[int, Metrics]]:
     is_fit = (folder / JOURNAL).is_file()
     yield from _of_generations(folder) if is_fit else _of_updates(folder)
-    last = 0
-    for row in read_evaluations(folder):
-        split, last = SPLITS.get(row.split, row.split), max(last, row.step)
-        rewards = {f"{split}/reward": fsum(row.rewards) / len(row.rewards)}
-        yield row.step, {f"{split}/{name}": value for name, value in row.scores.items()} | rewards
+    last, evaluated = 0, read_evaluations(folder)
+    for row, groups in zip(evaluated, _groups(evaluated, _tests_along(folder)), strict=True):
+        last = max(last, row.step)
+        scores = {**row.scores, "reward": fsum(row.rewards) / len(row.rewards)}
+        yield row.step, {f"{group}/{name}": value for group in groups for name, value in scores.items()}
         if is_fit and row.step:  # a generation's costs have its own number, which counts from 0
             yield row.step - 1, row.cost.metrics()
     for name, points in run.series.items():
@@ -161,6 +160,23 @@ def _from_files(folder: Path, run: Run) -> Iterator[tuple[int, Metrics]]:
     for task, (change, error) in run.forgotten.items():
         errors = {} if isnan(error) else {f"prior/{task}_change_se": error}
         yield last, {f"prior/{task}_change": change, **errors}
+
+
+def _tests_along(folder: Path) -> bool:
+    """Whether a run has evaluated the test problems along with every validation."""
+    return bool((read_config(folder / "config.yaml").get("data") or {}).get("test_with_val"))
+
+
+def _groups(rows: Sequence[RecordedEvaluation], along: bool) -> Iterator[list[str]]:
+    """Name evaluations as runs do: the first and the last test are held out, those of validations tests."""
+    tested = [row.step for row in rows if row.split == "test"]
+    validated = {row.step for row in rows if row.split == "val"}
+    for row in rows:
+        if row.split != "test":
+            yield [row.split]
+            continue
+        is_end = row.step in (tested[0], tested[-1])
+        yield ["held_out"] * is_end + ["test"] * (along and row.step in validated)
 
 
 def _of_generations(folder: Path) -> Iterator[tuple[int, Metrics]]:

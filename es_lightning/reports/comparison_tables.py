@@ -41,6 +41,13 @@ class Table:
     notes: Sequence[str] = ()
 
 
+FORMULAS = (
+    "Operations are counted by formulas, whatever a run really does: 2 N B P L for a generation, and "
+    "14 B G P L for a policy update, which has two passes and a reference model in it. One pass without a "
+    "reference model is 8 B G P L."
+)
+
+
 def tables_of(found: Comparison) -> list[Table]:
     """Return all tables that have a row, in the order of a report."""
     every = [
@@ -93,6 +100,7 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
         f"The budget is {number(at.budget)} {unit}: the least that a run had spent at its last {held_out} "
         f"evaluation. A run counts with its last {held_out} evaluation at or before it.",
         *_paired(at.reached),
+        *([FORMULAS] if at.axis == "flops" else []),
     ]
     if found.split != "test" and not all(at.test):
         notes.append(
@@ -235,7 +243,11 @@ def cost_table(found: Comparison) -> Table:
         machines = dict.fromkeys(run.machine for run in arm.runs if run.machine)
         rows.append([arm.label, *spans, _range(peaks), "; ".join(machines) or "unknown"])
     head = ["arm", *(UNITS[axis] for axis in AXES), "peak memory, GiB", "machine"]
-    note = "Until a run's last evaluation, validations not counted. Seconds are those of the machine."
+    note = (
+        "Until a run's last evaluation, validations not counted. Seconds are those of the machine. Memory: "
+        "of a fit that of its process, engine and cache included; of a baseline that of TRL's process alone, "
+        "beside which stands the engine that evaluates. With a GPU only the GPU's memory is counted."
+    )
     return Table("Cost of the whole run", head, rows, [note])
 
 

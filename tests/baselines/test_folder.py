@@ -106,6 +106,13 @@ def test_the_test_problems_are_evaluated_along_with_every_validation() -> None:
         assert by_step[step, "test"].centre == by_step[step, "val"].centre
         assert by_step[step, "test"].cost == by_step[step, "val"].cost
     assert len({row.centre for row in rows}) == 4
+    told = [json.loads(line) for line in (Path("out") / "updates.jsonl").read_text().splitlines()]
+    logged = {
+        name: {row["update"]: row[name] for row in told if name in row}
+        for name in ("test/reward", "held_out/reward")
+    }
+    rewards = {step: by_step[step, "test"].scores["reward"] for step in range(4)}
+    assert logged == {"test/reward": rewards, "held_out/reward": {step: rewards[step] for step in (0, 3)}}
 
 
 def test_a_baseline_cannot_test_along_without_test_problems(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,19 @@ def test_fits_and_baselines_are_found_there_as_in_their_folders(uri: str, tmp_pa
     assert [run.data.tags["hardware"] for run in runs] == [MACHINE, MACHINE]
 
 
+@pytest.mark.parametrize("along", [True, False])
+def test_tests_are_named_as_runs_name_them(along: bool, uri: str, tmp_path: Path) -> None:
+    tested = [evaluation(step, [0.1 * step], "test") for step in ((0, 1, 2) if along else (0, 2))]
+    rows = [tested[0], *(evaluation(step, [0.2]) for step in (1, 2)), *tested[1:]]
+    fit_folder(tmp_path / "es", rows, config(**{"data.test_with_val": along}), trained=[0.1, 0.4])
+    with no_trace():
+        put(["es"], "mine")
+        found = histories(uri, "mine")["es"]
+    assert found["held_out/reward"] == [(0, 0.0), (2, pytest.approx(0.2))]
+    of_validations = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2))]
+    assert found.get("test/reward") == (of_validations if along else None)
+
+
 def test_a_run_that_is_there_is_left_out_and_one_that_went_on_is_not(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
