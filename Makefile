@@ -25,7 +25,7 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
-.PHONY: help install model demo ui smoke test test-slow test-all families check lint types layers format hooks lock wheel-test \
+.PHONY: help install model demo ui smoke test test-slow test-trl test-all families check lint types layers format hooks lock wheel-test \
   wheel-test-full bench bench-all results reproduce-gpu gpu-check clean
 
 help: ## Show this list
@@ -81,6 +81,10 @@ test: model ## Run the quick tests
 
 test-slow: model ## Run the slow tests that strike ranks and servers, start vLLM, or compare fits
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not long and (ddp or faults or vllm or compared)" $(ARGS)
+
+test-trl: model ## Install TRL, and run the tests that train policies with it
+	$(BIN)/python -m pip install --quiet -e '.[baselines]'
+	$(BIN)/python -m pytest $(PARALLEL) -m trl tests/baselines $(ARGS)
 
 test-all: model ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,6 @@ from tests.helpers.fits import Letters, fit
 ROOT = Path(__file__).parents[2]
 SECTIONS = {"baseline": BaselineSettings}
 HAS_TRL = importlib.util.find_spec("trl") is not None
-needs_trl = pytest.mark.skipif(not HAS_TRL, reason="TRL is not installed: es-lightning[baselines]")
 CONFIG = """
 model: {base: tiny, engine: {class_path: HFEngine, init_args: {dtype: float32}}, sampling: {max_tokens: 8}}
 data:
@@ -43,6 +43,13 @@ data:
 trainer: {accelerator: cpu, devices: 1, logger: false}
 baseline: {updates: 3, group: 4, minibatch: 8, lr: 0.001, evaluate_every: 2}
 """
+
+
+def needs_trl(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that trains with TRL, and skip it where there is none."""
+    reason = "TRL is not installed: make test-trl"
+    marked = pytest.mark.skipif(not HAS_TRL, reason=reason)(test)
+    return pytest.mark.trl(pytest.mark.slow(marked))  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -121,7 +128,6 @@ def test_completions_of_other_prompts_or_in_another_order_are_not_graded(
 
 
 @needs_trl
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_policy_learns_what_it_must(method: str, config: str, tmp_path: Path) -> None:
     options = ["--baseline.method", method, "--baseline.updates", "30", "--baseline.group", "16"]
@@ -151,7 +157,6 @@ def test_a_policy_learns_what_it_must(method: str, config: str, tmp_path: Path) 
 
 
 @needs_trl
-@pytest.mark.slow
 def test_in_bfloat16_a_policy_learns_as_well_and_its_weights_stay_float32(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +180,6 @@ def test_in_bfloat16_a_policy_learns_as_well_and_its_weights_stay_float32(
 
 
 @needs_trl
-@pytest.mark.slow
 def test_several_steps_on_the_same_completions_and_a_price_of_divergence(config: str, tmp_path: Path) -> None:
     options = ["--baseline.passes", "2", "--baseline.beta", "0.01", "--baseline.updates", "4"]
     main(["baseline", "-c", config, *options, "--data.prompts_per_generation", "2", "--output", "out"])
@@ -188,7 +192,6 @@ def test_several_steps_on_the_same_completions_and_a_price_of_divergence(config:
 
 
 @needs_trl
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
 def test_an_update_of_several_steps_samples_once_and_moves_further(
     method: str, config: str, tmp_path: Path
@@ -208,7 +211,6 @@ def test_an_update_of_several_steps_samples_once_and_moves_further(
 
 
 @needs_trl
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_an_update_is_the_same_whatever_the_minibatch_also_of_samples_in_parts(
     method: str, config: str, tmp_path: Path
