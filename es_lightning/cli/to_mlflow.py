@@ -7,13 +7,13 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from math import fsum, isnan
+from math import fsum
 from pathlib import Path
 from typing import Any
 
 from es_lightning.analysis.comparison.folder import FILES, UPDATES, read_config, read_run
 from es_lightning.analysis.comparison.runs import Run
-from es_lightning.analysis.comparison.tables import ANALYSIS, SUMMARY, read_mapping
+from es_lightning.analysis.comparison.tables import ANALYSIS, SUMMARY, prior_metrics, read_mapping
 from es_lightning.cli.compared import matching
 from es_lightning.cli.run_loggers import logging_to
 from es_lightning.errors import StorageError
@@ -157,9 +157,7 @@ def _from_files(folder: Path, run: Run) -> Iterator[tuple[int, Metrics]]:
     ends = {f"held_out/{when}": summary.get(f"held_out_{when}") for when in ("before", "after")}
     yield last, {name: value for name, value in ends.items() if value is not None}
     yield last, {f"geometry/{name}": value for name, value in run.finals.items() if name != "peak_bytes"}
-    for task, (change, error) in run.forgotten.items():
-        errors = {} if isnan(error) else {f"prior/{task}_change_se": error}
-        yield last, {f"prior/{task}_change": change, **errors}
+    yield last, prior_metrics(folder)
 
 
 def _tests_along(folder: Path) -> bool:

@@ -43,7 +43,8 @@ def test_fits_and_baselines_are_found_there_as_in_their_folders(uri: str, tmp_pa
     (tmp_path / "es" / "summary.json").write_text(json.dumps(ended), encoding="utf-8")
     analysis = {"centre_checksum": "x", "task": "Sums", "divergence": {"kl_base_tuned": 0.2}}
     analysis |= {"geometry": {"metrics": {"geometry/norm": 3.0}}}
-    analysis |= {"forgetting": {"kinds": {"change": -0.5, "change_se": None}}}
+    kinds = {"change": -0.5, "change_se": None, "accuracy": {"change": 0.25, "change_se": 0.1}}
+    analysis |= {"forgetting": {"kinds": kinds}}
     (tmp_path / "es" / "analysis.json").write_text(json.dumps(analysis), encoding="utf-8")
     baseline_folder(tmp_path / "grpo", evaluations, UPDATES)
     with no_trace():
@@ -58,6 +59,8 @@ def test_fits_and_baselines_are_found_there_as_in_their_folders(uri: str, tmp_pa
     assert (es["kl_base_tuned/Sums"], es["geometry/norm"]) == ([(2, 0.2)], [(2, 3.0)])
     assert es["prior/kinds_change"] == [(2, -0.5)]
     assert "prior/kinds_change_se" not in es
+    assert es["prior/kinds_accuracy_change"] == [(2, 0.25)]
+    assert es["prior/kinds_accuracy_change_se"] == [(2, 0.1)]
     assert grpo["reward/mean"] == [(1, 0.1), (2, 0.3)]
     assert (grpo["cost/rollouts"], grpo["val/reward"]) == ([(1, 240)], [(0, 0.25), (1, 0.25), (2, 0.75)])
     assert [(run.method, run.seed, len(run.evaluations)) for run in compared] == [

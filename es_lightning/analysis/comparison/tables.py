@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from es_lightning.analysis.beside_base import PER_TOKEN
 from es_lightning.analysis.comparison.runs import Points
@@ -14,6 +14,7 @@ from es_lightning.errors import UsageError
 from es_lightning.journal.schema import from_json
 from es_lightning.system.text import metric_name
 
+T = TypeVar("T")
 SUMMARY = "summary.json"
 GEOMETRY, DIVERGENCE, FORGETTING = (
     "tables/update_geometry.json",
@@ -134,10 +135,35 @@ def forgotten_of(folder: Path) -> dict[str, tuple[float, float]]:
     Raises:
         UsageError: the table is damaged.
     """
+    return _of_prior(folder, _changes)
+
+
+def prior_metrics(folder: Path) -> dict[str, float]:
+    """Return the changes of prior tasks by the names under which ``Forgetting`` logs them.
+
+    Raises:
+        UsageError: the table is damaged.
+    """
+    return _of_prior(folder, _named)
+
+
+def _of_prior(folder: Path, read: Callable[[Mapping[str, Any]], dict[str, T]]) -> dict[str, T]:
+    """Read what the callback has left of prior tasks, or an analysis of the final model."""
     with _intact(folder / FORGETTING):
-        forgotten = _changes(read_mapping(folder / FORGETTING))
+        of_callback = read(read_mapping(folder / FORGETTING))
     with _intact(folder / ANALYSIS):
-        return forgotten or _changes(_analysis(folder).get("forgetting", {}))
+        return of_callback or read(_analysis(folder).get("forgetting", {}))
+
+
+def _named(tasks: Mapping[str, Any]) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for task, row in tasks.items():
+        quantities = {"": row, "_accuracy": row.get("accuracy") or {}}
+        for quantity, numbers in quantities.items():
+            for name in ("change", "change_se"):
+                if (value := numbers.get(name)) is not None:
+                    named[f"prior/{task}{quantity}_{name}"] = float(value)
+    return named
 
 
 def prior_of(folder: Path) -> dict[str, dict[str, float]]:
