@@ -1,11 +1,12 @@
-"""Rise and decay: 200 generations at N = 4 and 16, and from each peak two branches, shuffled and annealed.
+"""Rise and decay: 200 generations at N = 4 and 16, and from each peak three branches: on, shuffled, annealed.
 
     python -m results.long_runs                    everything that is missing
     python -m results.long_runs --populations 4    one of the two
 
 If the decay is diffusion, a run whose rewards are shuffled from the peak on falls at least as fast as the
-one that goes on, and one whose noise and step shrink does not fall. A run works in runs/results/NAME, and
-its files are kept in results/runs/NAME.
+one that goes on, and one whose noise and step shrink does not fall. All three begin at the same centre, as it
+was exported, with the same new noise, so that they differ in nothing else. The run itself went on from a
+float32 centre. A run works in runs/results/NAME, and its files are kept in results/runs/NAME.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from results.suite import HERE, keep, run_command
 log = logging.getLogger("results")
 
 GENERATIONS, SEED = 200, 0
-POPULATIONS, BRANCHES = (4, 16), ("shuffled", "annealed")
+POPULATIONS, BRANCHES = (4, 16), ("on", "shuffled", "annealed")
 WORK, KEPT = Path("runs/results"), HERE / "runs"
 CONFIG = HERE / "long" / "run.yaml"
 SMOOTHED = 5
@@ -81,11 +82,12 @@ def branch(population: int, kept: Path, kind: str) -> None:
         "--seed_everything",
         str(SEED + 1),
     ]
-    config = HERE / "long" / "annealed.yaml" if kind == "annealed" else HERE / "arms" / "shuffled.yaml"
+    configs = {"shuffled": HERE / "arms" / "shuffled.yaml", "annealed": HERE / "long" / "annealed.yaml"}
     if kind == "annealed":
         options += ["--model.lr_scheduler.init_args.T_max", str(left)]
         options += ["--model.sigma_schedule.init_args.generations", str(left)]
-    fit(name, population, "-c", str(config), *options)
+    files = ["-c", str(configs[kind])] if kind in configs else []
+    fit(name, population, *files, *options)
 
 
 def main() -> None:

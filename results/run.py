@@ -66,7 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m results.run", description=str(__doc__).split("\n")[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--arms", nargs="+", choices=ARMS, help="all, and es alone of hackable, if not given")
-    parser.add_argument("--seeds", nargs="+", type=int, help="0 to 2, and to 4 of es and grpo, if not given")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="0 to 2 if not given; to 4 of es and grpo, but not of hackable"
+    )
     parser.add_argument("--list", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     quiet()

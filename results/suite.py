@@ -132,6 +132,8 @@ class Run:
             run_command(self.training())
             keep(self.folder, self.kept, *FILES, "summary.json")
         if not self.analysed:
+            if not self.folder.exists():  # of a fresh clone; a journal makes the model again
+                shutil.copytree(self.kept, self.folder)
             run_command(self.analysis())
             keep(self.folder, self.kept, *ANALYSIS)
 

@@ -1,6 +1,7 @@
 """The runs behind docs/results.md: every command is one that the command line takes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -217,6 +218,11 @@ def test_a_stopped_run_goes_on_and_one_that_has_ended_is_kept(
     assert kept == {"journal.jsonl", "summary.json", "evaluations.jsonl", "analysis.json"}
     each.complete()
     assert called == wanted, "nothing is done twice"
+    (each.kept / "analysis.json").unlink()
+    shutil.rmtree(each.folder)  # as in a fresh clone
+    each.complete()
+    assert called[2:] == [each.analysis()]
+    assert (each.folder / "journal.jsonl").exists(), "the model is made again from it"
 
 
 # Long runs
@@ -275,7 +281,7 @@ def test_branches_start_at_the_peak_and_end_with_the_run(
     monkeypatch.setattr(long_runs, "run_command", stands_in)
     monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
     long_runs.main()
-    assert [each[0] for each in called] == ["fit", "replay", "fit", "fit"]
+    assert [each[0] for each in called] == ["fit", "replay", "fit", "fit", "fit"]
     peak = 154
     assert called[1][called[1].index("--generation") + 1] == "153", "generations count from 0"
     for arguments in called[2:]:
@@ -285,7 +291,7 @@ def test_branches_start_at_the_peak_and_end_with_the_run(
     assert config.model.sigma_schedule.init_args.generations == 46
     monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
     long_runs.main()
-    assert len(called) == 4, "nothing is done twice"
+    assert len(called) == 5, "nothing is done twice"
 
 
 def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
