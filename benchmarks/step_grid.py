@@ -42,7 +42,7 @@ log = logging.getLogger("step_grid")
 
 LRS = (0.003, 0.006, 0.012, 0.024, 0.048)
 MEASURES = {"reward": "reward", "nats": "log-likelihood, nats per token"}
-LINES = "grid.jsonl"
+LINES, TABLE = "grid.jsonl", "grid.csv"
 
 
 class HeldOut(Task):
@@ -144,7 +144,12 @@ def measured(parts: Parts, folder: Path, lrs: Sequence[float], options: argparse
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """Return per seed and learning rate the gains over the base model, and write them as CSV."""
+    """Return per seed and learning rate the gains over the base model, and write them as CSV.
+
+    A folder that has the CSV alone is one of which the rewards of single problems were not kept.
+    """
+    if not (folder / LINES).exists():
+        return pd.read_csv(folder / TABLE)
     rows = [json.loads(line) for line in read_lines(folder / LINES)]
     base = next(row for row in rows if row["lr"] == 0)
     gains = [
@@ -154,7 +159,7 @@ def table(folder: Path) -> pd.DataFrame:
         if row["lr"] > 0
     ]
     frame = pd.DataFrame(gains)
-    frame.to_csv(folder / "grid.csv", index=False)
+    frame.to_csv(folder / TABLE, index=False)
     return frame
 
 
@@ -175,6 +180,7 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
         log.info("%s, %d seeds, measured best lr %g", measure, int(by_lr.count().min()), mean.idxmax())
         found = predicted(advised.get(measure), int(frame["n"].iloc[0]))
         if found is not None:
+            found.to_csv(folder / f"expected_{measure}.csv", index=False)
             axes.fill_between(
                 found["lr"], found["gain_low"], found["gain_high"], color=PALETTE[0], alpha=0.13, lw=0
             )
