@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,11 @@ def _said(row: Row) -> str:
             f"average, {chance}. No candidate changes what these prompts earn, so there is no unit to "
             "compare with."
         )
-    return (
-        f"{start} direction earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations "
-        f"({row['low']:.2f} to {row['high']:.2f}) above {controls}, {chance}; {row['expected']:.2f} would be "
-        "all that the halves agree on."
-    )
+    told = f"{start} direction earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations"
+    agreed = f"{row['expected']:.2f} would be all that the halves agree on."
+    if isnan(row["low"]):
+        return f"{told} above {controls}, which earn the same as one another, {chance}; {agreed}"
+    return f"{told} ({row['low']:.2f} to {row['high']:.2f}) above {controls}, {chance}; {agreed}"
 
 
 def _regressed(row: Row) -> str:

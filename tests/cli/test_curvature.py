@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from es_lightning.cli import degenerate_report
 from es_lightning.cli.entry import run
 from es_lightning.errors import UsageError
+from es_lightning.landscape.curvature.degenerate import SharedDirection
 from es_lightning.landscape.curvature.measured_pairs import of_objective
 from es_lightning.landscape.curvature.truth import FILE
 from es_lightning.landscape.probing.results import LINES, ProbeResults
@@ -191,6 +193,14 @@ def test_the_pairs_of_a_curvature_run_are_tested_for_degenerate_updates(tmp_path
     run(["curvature", "-c", str(config), "--output", str(bare), "--curvature.pairs", "4"])
     with pytest.raises(UsageError, match=r"bare has no rewards prompt by prompt.*curvature.rewards false"):
         run(["degenerate", "-c", str(config), "--probe", str(bare)])
+
+
+def test_a_direction_whose_controls_are_all_alike_has_no_interval_in_words() -> None:
+    found = SharedDirection(35, 0.0625, np.zeros(20), 0.0179, 0.02)
+    row = degenerate_report._direction_row(0.002, found)
+    said = degenerate_report._said(row)
+    assert "earns +0.0625, 3.49 member deviations above 20 directions of permuted rewards, which earn" in said
+    assert "nan" not in said
 
 
 @pytest.mark.parametrize(

@@ -131,13 +131,13 @@ class SharedDirection:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of ``deviations``: by the spread of the controls, Student's t."""
+        """95 % interval of ``deviations`` by the spread of the controls, Student's t; nan without one."""
         from scipy.stats import t
 
-        if not self.member_deviation:
+        count, spread = len(self.controls), float(self.controls.std(ddof=1))
+        if not (self.member_deviation and spread):
             return nan, nan
-        count = len(self.controls)
-        error = self.controls.std(ddof=1) * sqrt(1 + 1 / count) / self.member_deviation
+        error = spread * sqrt(1 + 1 / count) / self.member_deviation
         half = float(t.ppf(0.975, count - 1)) * error
         return self.deviations - half, self.deviations + half
 

@@ -186,6 +186,16 @@ def test_what_cannot_be_tested_is_refused(on_choice: float, controls: int, words
 
 
 @pytest.mark.filterwarnings("error")
+def test_controls_that_all_earn_the_same_have_no_interval() -> None:
+    on_choice = np.array([1.0, 1.0, 0.0, -1.0] * 5)
+    gains = iter([0.5] + [0.0] * 20)
+    found = shared_direction(on_choice, on_choice, np.ones(20), 0.1, lambda _: next(gains))
+    assert found.deviations == pytest.approx(0.5 / on_choice.std(ddof=1))
+    assert np.isnan(found.interval).all()
+    assert found.p_value == pytest.approx(1 / 21)
+
+
+@pytest.mark.filterwarnings("error")
 def test_members_that_change_nothing_on_the_scoring_prompts_give_no_unit() -> None:
     on_choice = np.array([1.0, 1.0, 0.0, -1.0] * 5)
     found = shared_direction(on_choice, np.zeros(20), np.ones(20), 0.1, lambda weights: float(weights[0]))
