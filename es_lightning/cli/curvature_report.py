@@ -198,9 +198,11 @@ def _low(found: Curvature, measured: Measured) -> str:
     high = found.participation.high
     if not np.isfinite(high):
         return "nothing is left of tr H^2 beside noise, so its dimension is not known."
-    sure = _converged(measured)
-    if _mixed(sure):
-        most = min(squares_shared(sure, found.trace_square.high)[1], measured.dimension)
+    outermost, inside = measured.truth.sure
+    sure = np.concatenate([outermost, inside])
+    if _mixed(outermost):
+        shared = squares_shared(outermost, found.trace_square.high, inside)
+        most = min(shared[1], measured.dimension)
         what = f"at most {most:.3g} directions share tr H^2 within its interval, whatever their signs"
     elif len(sure):
         most, what = (
@@ -213,12 +215,6 @@ def _low(found: Curvature, measured: Measured) -> str:
     if most < LOW * measured.dimension:
         return f"a low curvature dimension is seen: {share}."
     return f"a low curvature dimension is not seen: {share}."
-
-
-def _converged(measured: Measured) -> Array:
-    """Return the eigenvalues that autograd is sure of, the largest first."""
-    values, converged = measured.truth.top
-    return values[converged]
 
 
 def _mixed(eigenvalues: Array) -> bool:
@@ -241,7 +237,7 @@ def _of_eigenvalues(measured: Measured) -> str:
     if not len(values):
         return "## Eigenvalues by autograd\n\nNo Lanczos steps were asked for (curvature.hessian)."
     found = curvature(measured.pairs(min(measured.settings.sigmas), LIKELIHOOD))
-    sure = _converged(measured)
+    sure = values[truth.top[1]]
     share = float((sure**2).sum() / found.trace_square.value) if found.trace_square.value > 0 else np.nan
     listed = ", ".join(f"{value:.4g}" for value in sure[:10])
     return (
@@ -249,17 +245,18 @@ def _of_eigenvalues(measured: Measured) -> str:
         f"{len(values)} Lanczos steps on true products: {len(sure)} eigenvalues have converged: {listed}. "
         f"Their squares are {share:.0%} of tr H^2 as the pairs have it at the smallest sigma. "
         f"The operator's asymmetry is {truth.krylov.asymmetry if truth.krylov else 0:.2g}."
-        f"{_shared(sure, found)}"
+        f"{_shared(*truth.sure, found)}"
     )
 
 
-def _shared(outermost: Array, found: Curvature) -> str:
+def _shared(outermost: Array, inside: Array, found: Curvature) -> str:
     """Say how many directions share the squared curvature, where eigenvalues of both signs are known."""
     if not (_mixed(outermost) and np.isfinite(found.trace_square.high)):
         return ""
     square = found.trace_square
-    few, many = squares_shared(outermost, square.value)
-    least, most = squares_shared(outermost, square.low)[0], squares_shared(outermost, square.high)[1]
+    few, many = squares_shared(outermost, square.value, inside)
+    least = squares_shared(outermost, square.low, inside)[0]
+    most = squares_shared(outermost, square.high, inside)[1]
     return (
         "\n\nEigenvalues have both signs, and cancel in the signed participation ratio. Whatever the signs, "
         f"(tr H^2)^2 / tr H^4 is {few:.3g} to {many:.3g} with this tr H^2, and {least:.3g} to {most:.3g} "

@@ -124,7 +124,7 @@ def _said(row: Row) -> str:
             "compare with."
         )
     told = f"{start} direction earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations"
-    agreed = f"{row['expected']:.2f} would be all that the halves agree on."
+    agreed = f"{row['expected']:.2f} would be theirs if changes were linear in the noise."
     if isnan(row["low"]):
         return f"{told} above {controls}, which earn the same as one another, {chance}; {agreed}"
     return f"{told} ({row['low']:.2f} to {row['high']:.2f}) above {controls}, {chance}; {agreed}"

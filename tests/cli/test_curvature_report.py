@@ -60,9 +60,7 @@ def low(eigenvalues: list[float], ratio_high: float, square_high: float) -> str:
     found: Any = SimpleNamespace(
         participation=SimpleNamespace(high=ratio_high), trace_square=SimpleNamespace(high=square_high)
     )
-    measured: Any = SimpleNamespace(
-        dimension=10_000, truth=SimpleNamespace(top=(values, np.ones(len(values), dtype=bool)))
-    )
+    measured: Any = SimpleNamespace(dimension=10_000, truth=SimpleNamespace(sure=(values, np.zeros(0))))
     return _low(found, measured)
 
 

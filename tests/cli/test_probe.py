@@ -128,7 +128,7 @@ def test_bad_input_ends_in_one_sentence(
         (["--probe.members", "3"], "a batch has 3 members"),
         (["--probe.prompts", "100000"], "split train has"),
         (["--probe.seed", "7"], "other settings (seed 1234, and not 7)"),
-        (["--probe.batches", "1"], "a probe of 2 batches, and 1 were asked for: give --probe.batches 2"),
+        (["--probe.batches", "1"], "2 batches of a probe, and 1 were asked for: give --probe.batches 2"),
         (["--model.sampling.max_tokens", "7"], "other settings (sampling"),
         (["--data.task.wrong_costs", "1"], "other settings (task_settings"),
     ],

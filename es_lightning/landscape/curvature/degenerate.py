@@ -6,8 +6,9 @@ direction cannot see it: its expected z is rho^2 sqrt(M_A M_B / D), 0.01 for 240
 dimensions.
 
 (a) ``shared_direction``: the mean of the K improving members, stretched to one member's norm. If what they
-    share is linear, it earns about sqrt(2 / pi) rho sqrt(K) standard deviations of a member's reward, with
-    rho the correlation of the members' changes on both halves of the prompts.
+    share is linear, it earns sqrt(K) times what one of them earns on average above all members: for normal
+    changes about sqrt(2 / pi) rho sqrt(K) standard deviations of a member's reward, with rho the correlation
+    of the members' changes on both halves of the prompts.
 (b) ``explained``: how much of the members' changes the coordinates eps^T U explain.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import nan, pi, sqrt
+from math import nan, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -106,9 +107,8 @@ class SharedDirection:
         controls: changes at the controls' directions there, [C].
         member_deviation: standard deviation of a member's change there; 0 where no member changes anything,
             as may be with few prompts that are right or wrong.
-        expected: sqrt(2 / pi) rho sqrt(K') member_deviation, with rho the correlation of the members'
-            changes on both halves, and K' = K but for pairs that cancel; what the gain would be if all that
-            the halves agree on were linear in the noise.
+        expected: what the gain over the controls would be if changes were linear in the noise, from those of
+            the improving members on the prompts that score.
     """
 
     improving: int
@@ -226,12 +226,27 @@ def shared_direction(
     generator = np.random.default_rng(seed)
     drawn = [permuted(improves, pairs, generator) for _ in range(controls)]
     gains = [reward(mean_direction(each, signs, sigma, pairs)) for each in (improves, *drawn)]
-    deviation = float(on_score.std(ddof=1))
-    agreement = float(np.corrcoef(on_choice, on_score)[0, 1]) if deviation else 0.0
     return SharedDirection(
         improving=count,
         gain=gains[0],
         controls=np.array(gains[1:]),
-        member_deviation=deviation,
-        expected=sqrt(2 / pi) * max(agreement, 0.0) * sqrt(left) * deviation,
+        member_deviation=float(on_score.std(ddof=1)),
+        expected=_if_linear(on_score, improves, pairs),
     )
+
+
+def _if_linear(changes: Array, chosen: npt.NDArray[np.bool_], pairs: bool) -> float:
+    """Return what the mean direction of chosen members earns above any other if changes are linear.
+
+    A linear change is that of the direction, so it is the sum of the members' over sqrt(K). Of pairs the odd
+    parts are linear; of single members the mean of all takes off what is even.
+
+    Args:
+        changes: of the members, [M], on prompts that did not choose.
+        chosen: which members, [M].
+        pairs: whether members 2k and 2k + 1 have the same noise with opposite signs.
+    """
+    if pairs:
+        net = chosen[::2].astype(np.float64) - chosen[1::2]
+        return float(net @ (changes[::2] - changes[1::2]) / 2 / sqrt(_directions(chosen, pairs)))
+    return float(sqrt(chosen.sum()) * (changes[chosen].mean() - changes.mean()))

@@ -55,6 +55,19 @@ class Truth:
         order = np.argsort(-np.abs(values))
         return values[order], self.krylov.converged[order]
 
+    @property
+    def sure(self) -> tuple[Array, Array]:
+        """Converged Ritz values, largest first: from either end inwards up to the first gap, and the rest.
+
+        Between two that have converged there may be eigenvalues that have not been found.
+        """
+        values, converged = self.top
+        gapless = np.zeros(len(values), dtype=bool)
+        for sign in (-1, 1):
+            own = np.flatnonzero(values * sign > 0)
+            gapless[own[np.logical_and.accumulate(converged[own])]] = True
+        return values[gapless], values[converged & ~gapless]
+
     def along_top(self, count: int) -> Array:
         """Return eps^T u of each seed and the ``count`` Ritz vectors u of largest size, [K, count]."""
         if self.krylov is None:
@@ -64,19 +77,21 @@ class Truth:
         return np.asarray(self.coordinates @ vectors[:, order])
 
 
-def squares_shared(outermost: Array, trace_square: float) -> tuple[float, float]:
+def squares_shared(outermost: Array, trace_square: float, inside: Array | None = None) -> tuple[float, float]:
     """Return bounds of (tr H^2)^2 / tr H^4, the number of directions that share the squared curvature.
 
     Signs do not matter to it. With the outermost eigenvalues known, sum l^4 is at least theirs, and the rest
     of tr H^2 adds at most b^2 times itself, where b bounds the size of all other eigenvalues.
 
     Args:
-        outermost: eigenvalues from both ends inwards, [k], at least one of each sign.
+        outermost: eigenvalues from both ends inwards without a gap, [k], at least one of each sign.
         trace_square: tr H^2.
+        inside: others that are known; None for none.
     """
-    known, square = float((outermost**4).sum()), max(trace_square, float((outermost**2).sum()))
+    every = outermost if inside is None else np.concatenate([outermost, inside])
+    known, square = float((every**4).sum()), max(trace_square, float((every**2).sum()))
     inner_bound = max(np.abs(outermost[outermost * sign > 0]).min() for sign in (-1, 1))
-    most = known + inner_bound**2 * (square - float((outermost**2).sum()))
+    most = known + inner_bound**2 * (square - float((every**2).sum()))
     return square**2 / most, square**2 / known
 
 

@@ -79,7 +79,7 @@ class ProbeStore:
     def _kept(self, lines: list[str], chunk: int) -> list[str]:
         """Return the lines of whole chunks, and read them."""
         header, centre, found = _parsed(lines, self.path)
-        _require_same(self.folder, header, self.header)
+        _require_same(self.folder, header, self.header, found)
         first = to_json(self.header)
         if centre is None:
             return [first]
@@ -144,8 +144,8 @@ def check_begun(folder: Path, settings: Mapping[str, Any]) -> None:
         UsageError: the probe there is another, or its file is damaged.
     """
     if lines := read_lines(folder / LINES):
-        header = _parsed(lines, folder / LINES)[0]
-        _require_same(folder, {name: header.get(name) for name in settings}, settings)
+        header, _, found = _parsed(lines, folder / LINES)
+        _require_same(folder, {name: header.get(name) for name in settings}, settings, found)
 
 
 def _parsed(
@@ -167,19 +167,21 @@ def _parsed(
     return header, centre, found
 
 
-def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse other settings, but for more batches, which come after those that are there.
+def _require_same(
+    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], found: Sequence[Candidate]
+) -> None:
+    """Refuse other settings, but for another number of batches, unless fewer are asked for than were begun.
 
     Raises:
         UsageError: a setting differs, or there would be fewer batches.
     """
     differ = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    there, asked = old.get("batches"), new["batches"]
-    if differ == ["batches"] and isinstance(there, int):
-        if there < asked:
+    there, asked = 1 + max((each.batch for each in found), default=-1), new["batches"]
+    if differ == ["batches"]:
+        if there <= asked:
             return
         raise UsageError(
-            f"{folder} holds a probe of {there} batches, and {asked} were asked for: give --probe.batches "
+            f"{folder} holds {there} batches of a probe, and {asked} were asked for: give --probe.batches "
             f"{there} to go on with it, more to add some, or another folder."
         )
     if differ:

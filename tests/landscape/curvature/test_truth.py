@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from es_lightning.landscape.curvature.lanczos import CONVERGED, lanczos
+from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.curvature.lanczos import CONVERGED, Krylov, lanczos
 from es_lightning.landscape.curvature.truth import Truth, squares_shared
 
 
@@ -25,6 +27,15 @@ def test_a_converged_ritz_value_is_as_near_to_an_eigenvalue_as_it_says(seed: int
         assert np.abs(eigenvalues - value).min() <= CONVERGED * abs(value) + 1e-9
 
 
+class Known(Truth):
+    """Of five values, 3 has not converged."""
+
+    @property
+    def top(self) -> tuple[Array, NDArray[np.bool_]]:
+        values = super().top[0]
+        return values, values != 3.0
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 8), st.integers(1, 8))
 def test_the_bounds_hold_whatever_lies_inside(seed: int, above: int, below: int) -> None:
@@ -33,6 +44,20 @@ def test_the_bounds_hold_whatever_lies_inside(seed: int, above: int, below: int)
     outermost = np.concatenate([eigenvalues[:below], eigenvalues[-above:]])
     low, high = squares_shared(outermost, float(square))
     assert low * (1 - 1e-9) <= square**2 / fourth <= high * (1 + 1e-9)
+
+
+def test_what_is_known_beyond_a_gap_bounds_nothing() -> None:
+    """-4 and 2 were found beside 5 and -6, and 3 between them was not: others may be as large as 5."""
+    krylov = Krylov(np.diag([5.0, -6.0, 3.0, -4.0, 2.0]), 5)
+    truth = Known(1.0, np.zeros(1), np.zeros(1), krylov, np.zeros((1, 5)))
+    outermost, inside = truth.sure
+    assert outermost.tolist() == [-6.0, 5.0, -4.0]
+    assert inside.tolist() == [2.0]
+    low, high = squares_shared(outermost, 90.0, inside)
+    fourth = 6**4 + 5**4 + 4**4 + 2**4
+    assert high == pytest.approx(90**2 / fourth)
+    assert low == pytest.approx(90**2 / (fourth + 5**2 * (90 - 81)))
+    assert low < 90**2 / (fourth + 3**4) < high, "the truth, with 3"
 
 
 def test_equal_eigenvalues_share_alike() -> None:

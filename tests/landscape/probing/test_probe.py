@@ -200,10 +200,33 @@ def test_more_batches_go_on_with_a_probe_and_end_with_the_table_of_all(
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_a_probe_killed_while_it_grows_is_still_the_smaller_one_and_grows_on(
+    whole: Path, tmp_path: Path
+) -> None:
+    Probe(_chunks_of_three(), replace(SMALL, batches=1), tmp_path).run()
+    small = (tmp_path / TABLE).read_bytes()
+    lines = (whole / LINES).read_text().splitlines(keepends=True)
+    (tmp_path / LINES).write_text("".join(lines[: 2 + 20 + 7]))  # killed in the second batch
+    assert ProbeResults.read(tmp_path).rewards(0.1).shape[:2] == (1, 10)
+    assert (tmp_path / TABLE).read_bytes() == small
+    Probe(_chunks_of_three(), SMALL, tmp_path).run()
+    assert (tmp_path / TABLE).read_bytes() == (whole / TABLE).read_bytes()
+
+
+def test_batches_that_were_asked_for_and_not_begun_may_be_taken_back(whole: Path, tmp_path: Path) -> None:
+    Probe(_chunks_of_three(), SMALL, tmp_path).run()
+    lines = (tmp_path / LINES).read_text().splitlines(keepends=True)
+    lines[0] = lines[0].replace('"batches":2', '"batches":30')
+    (tmp_path / LINES).write_text("".join(lines))
+    SMALL.check_begun(tmp_path)
+    Probe(_chunks_of_three(), SMALL, tmp_path).run()
+    assert (tmp_path / TABLE).read_bytes() == (whole / TABLE).read_bytes()
+
+
 def test_fewer_batches_than_there_are_are_refused(whole: Path) -> None:
     before = (whole / LINES).read_bytes()
     message = (
-        "a probe of 2 batches, and 1 were asked for: give --probe.batches 2 to go on with it, more to add"
+        "2 batches of a probe, and 1 were asked for: give --probe.batches 2 to go on with it, more to add"
     )
     with pytest.raises(UsageError, match=message):
         Probe(_chunks_of_three(), replace(SMALL, batches=1), whole).run()
