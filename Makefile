@@ -25,8 +25,8 @@ STAMP := $(VENV)/.installed-$(EXTRA)
 LOCK := requirements/cpu.lock
 UNWANTED := torchvision torchaudio torchcodec
 
-.PHONY: help install model demo ui smoke test test-slow test-trl test-all families check lint types layers format hooks lock wheel-test \
-  wheel-test-full bench bench-all results reproduce-gpu gpu-check clean
+.PHONY: help install model demo ui smoke test test-slow test-trl test-all families check lint types layers format hooks lock \
+  wheel-test wheel-test-full bench bench-all results reproduce-gpu gpu-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

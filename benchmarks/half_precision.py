@@ -31,7 +31,7 @@ log = logging.getLogger("half_precision")
 
 HALF = torch.bfloat16
 LRS = (0.0005, 0.002, 0.012)
-"""That of arXiv 2509.24372, that of its z-scores at twice the sigma, and the demo's."""
+"""That of arXiv 2509.24372, one between, and the demo's."""
 WAYS = ("rounded", "in place")
 
 

@@ -11,7 +11,7 @@ PROBE_SECTION = """
 options of the probe, in a config below `probe:` (defaults in brackets):
   --probe.sigmas [X,X,...]   noise scales, in units of the weights ([0.001,0.002,0.004,0.008])
   --probe.members M          candidates of a batch at each sigma (240)
-  --probe.batches S          independent batches (3); more than a finished probe has go on with it
+  --probe.batches S          independent batches (3); a larger S goes on with a finished probe
   --probe.prompts P          prompts, the same for all candidates (64)
   --probe.split NAME         train, val or test (train)
   --probe.pool_seed INT      which of the split's problems are taken (0)
