@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from es_lightning.analysis.comparison.comparing import Comparison, Reached
+from es_lightning.reports.comparison_cells import markdown
 from es_lightning.reports.comparison_page import flags, lines, method, page, title
 from es_lightning.reports.comparison_picture import pictures_of
-from es_lightning.reports.comparison_tables import markdown, tables_of
+from es_lightning.reports.comparison_tables import tables_of
 from es_lightning.system.files import replacing
 
 PAGE, TABLE, NUMBERS, FIGURES = "report.html", "report.md", "numbers.json", "figures"

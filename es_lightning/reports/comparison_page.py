@@ -12,8 +12,9 @@ from es_lightning.analysis.comparison.hacking import KL_LIMIT
 from es_lightning.analysis.comparison.runs import Evaluated, Run
 from es_lightning.analysis.intervals import Estimate
 from es_lightning.journal.evaluations import Sample
+from es_lightning.reports.comparison_cells import Table, signed
 from es_lightning.reports.comparison_picture import Drawn
-from es_lightning.reports.comparison_tables import SPLITS, UNITS, Table, signed
+from es_lightning.reports.comparison_tables import SPLITS, UNITS
 from es_lightning.reports.rollout_page import excerpt, templates
 
 SAMPLES = 8

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from math import isfinite, nan
-
-import numpy as np
 
 from es_lightning.analysis.comparison.arms import Arm, differing
 from es_lightning.analysis.comparison.budgets import UPDATES, spent
 from es_lightning.analysis.comparison.comparing import AtBudget, Comparison, Reached
-from es_lightning.analysis.comparison.differences import Difference
 from es_lightning.analysis.comparison.runs import AXES, Run, divergence_name
-from es_lightning.analysis.intervals import Estimate, Z, over
+from es_lightning.analysis.intervals import Estimate, Z
+from es_lightning.reports.comparison_cells import (
+    DIFFERENCE,
+    NONE,
+    TEST_DIFFERENCE,
+    Table,
+    number,
+    over_seeds,
+    signed,
+    span,
+    versus,
+)
 
-NONE = "-"
 SPLITS = {"val": "validation", "test": "test"}
 UNITS = {"rollouts": "rollouts", "tokens": "generated tokens", "seconds": "seconds", "flops": "FLOPs"}
 UNITS |= {UPDATES: "updates"}
-CELL = 200
-"""Characters of a cell in Markdown."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Args:
-        title: above it.
-        head: names of the columns.
-        rows: a text for each column.
-        notes: below it, what the numbers are.
-    """
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 FORMULAS = (
@@ -87,14 +73,14 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
     """Rewards at equal cost."""
     held_out, unit, several = SPLITS[found.split], UNITS[at.axis], len(found.arms) > 1
     has_test = found.split != "test" and any(at.test)
-    head = ["arm", f"{held_out} reward", *_DIFFERENCE[: 3 * several], f"{unit} spent"]
-    head += ["test reward", *_TEST_DIFFERENCE[:several]] if has_test else []
+    head = ["arm", f"{held_out} reward", *DIFFERENCE[: 3 * several], f"{unit} spent"]
+    head += ["test reward", *TEST_DIFFERENCE[:several]] if has_test else []
     rows = []
     for arm, reached, test in zip(found.arms, at.reached, at.test, strict=True):
-        row = [arm.label, str(reached.reward), *_versus(reached.versus)[: 3 * several]]
+        row = [arm.label, str(reached.reward), *versus(reached.versus)[: 3 * several]]
         row.append(_spent(reached, at.axis))
         if has_test:
-            row += [str(test.reward), *_versus(test.versus)[:several]] if test else [NONE] * (1 + several)
+            row += [str(test.reward), *versus(test.versus)[:several]] if test else [NONE] * (1 + several)
         rows.append(row)
     notes = [
         f"The budget is {number(at.budget)} {unit}: the least that a run had spent at its last {held_out} "
@@ -115,12 +101,12 @@ def end_table(found: Comparison) -> Table:
     """Rewards at the end, whatever they have cost."""
     split, ends = found.ends
     width = 3 * (len(found.arms) > 1)
-    head = ["arm", f"{SPLITS[split]} reward", *_DIFFERENCE[:width]]
+    head = ["arm", f"{SPLITS[split]} reward", *DIFFERENCE[:width]]
     rows = [
         [
             arm.label,
             str(each.reward),
-            *_versus(each.versus)[:width],
+            *versus(each.versus)[:width],
             *(_spent(each, axis) for axis in (*AXES, UPDATES)),
         ]
         for arm, each in zip(found.arms, ends, strict=True)
@@ -216,7 +202,7 @@ def forgetting_table(found: Comparison) -> Table:
             task,
             arm.label,
             signed(each.change.estimate),
-            *_versus(each.versus),
+            *versus(each.versus),
         ]
         for task, of_arms in found.forgotten.items()
         for arm, each in zip(found.arms, of_arms, strict=True)
@@ -228,9 +214,7 @@ def forgetting_table(found: Comparison) -> Table:
         "right. All models were asked the same problems in the same order: intervals are over the problems ("
         f"{' or '.join(map(str, problems))}) and over the seeds, and differences are paired."
     )
-    return Table(
-        "Forgetting, problem by problem", ("prior task", "arm", "change", *_DIFFERENCE), rows, [note]
-    )
+    return Table("Forgetting, problem by problem", ("prior task", "arm", "change", *DIFFERENCE), rows, [note])
 
 
 def cost_table(found: Comparison) -> Table:
@@ -238,10 +222,10 @@ def cost_table(found: Comparison) -> Table:
     rows = []
     for arm in found.arms:
         lasts = [run.evaluations[-1] for run in arm.runs]
-        spans = [_range([each.spent(axis) for each in lasts]) for axis in AXES]
+        spans = [span([each.spent(axis) for each in lasts]) for axis in AXES]
         peaks = [run.finals["peak_bytes"] / 2**30 for run in arm.runs if "peak_bytes" in run.finals]
         machines = dict.fromkeys(run.machine for run in arm.runs if run.machine)
-        rows.append([arm.label, *spans, _range(peaks), "; ".join(machines) or "unknown"])
+        rows.append([arm.label, *spans, span(peaks), "; ".join(machines) or "unknown"])
     head = ["arm", *(UNITS[axis] for axis in AXES), "peak memory, GiB", "machine"]
     note = (
         "Until a run's last evaluation, validations not counted. Seconds are those of the machine. Memory: "
@@ -263,28 +247,6 @@ def _setting(arm: Arm, name: str) -> str:
     return " / ".join(values)
 
 
-# Cells ----------------------------------------------------------------------------------------------
-
-_DIFFERENCE = ("better than the first by", "error over problems", "error over seeds")
-_TEST_DIFFERENCE = ("better than the first by, test",)
-
-
-def number(value: float) -> str:
-    """Return a number with four digits, or whole if it is large; a dash for none."""
-    if not isfinite(value):
-        return NONE
-    return f"{value:.3g}" if abs(value) >= 1e8 else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-def _versus(difference: Difference | None) -> list[str]:
-    """Return the difference with its interval, and the standard errors of its two sources."""
-    if difference is None:
-        return [NONE] * 3
-    errors = (difference.problems_error, difference.seeds_error)
-    told = [f"{error:.3g}" if isfinite(error) else NONE for error in errors]
-    return [signed(difference.estimate), *told]
-
-
 def _paired(rows: Sequence[Reached]) -> list[str]:
     """Say over how many problems differences are paired."""
     problems = {each.versus.problems for each in rows if each.versus is not None}
@@ -292,62 +254,5 @@ def _paired(rows: Sequence[Reached]) -> list[str]:
     return [f"Differences are paired over {counts} problems."] if problems else []
 
 
-def signed(estimate: Estimate) -> str:
-    """Return a difference with its sign and interval."""
-    if not isfinite(estimate.low):
-        return f"{estimate.value:+.4g}"
-    return f"{estimate.value:+.4g} ({estimate.low:+.4g} to {estimate.high:+.4g})"
-
-
 def _spent(reached: Reached, axis: str) -> str:
-    return _range([spent(each, axis) for each in reached.evaluations])
-
-
-def _range(values: Sequence[float]) -> str:
-    """Return a number, or the smallest and the largest of several."""
-    ends = list(dict.fromkeys(number(pick(values)) for pick in (min, max))) if values else [NONE]
-    return " to ".join(ends)
-
-
-def over_seeds(values: Iterable[float]) -> str:
-    """Return the mean of those values that are known, with its interval over seeds."""
-    known = [value for value in values if isfinite(value)]
-    return str(over(np.array(known), "seeds")) if known else NONE
-
-
-# Markdown -------------------------------------------------------------------------------------------
-
-
-def markdown(title: str, lines: Sequence[str], tables: Sequence[Table]) -> str:
-    """Write tables as Markdown.
-
-    Args:
-        title: of the whole.
-        lines: paragraphs before the tables.
-        tables: their cells are escaped.
-    """
-    return (
-        "\n\n".join([f"# {plain(title)}", *map(plain, lines), *(_markdown(each) for each in tables)]) + "\n"
-    )
-
-
-def _markdown(table: Table) -> str:
-    rule = ["---", *("---:" for _ in table.head[1:])]
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in _cells(table, rule))
-    return "\n\n".join([f"## {plain(table.title)}", rows, *map(plain, table.notes)])
-
-
-def _cells(table: Table, rule: Sequence[str]) -> Iterator[Sequence[str]]:
-    yield [plain(cell) for cell in table.head]
-    yield rule
-    yield from ([plain(cell) for cell in row] for row in table.rows)
-
-
-def plain(text: str) -> str:
-    """Return a text of others so that Markdown shows it as it is, on one line.
-
-    No character of it makes a table, a link, a picture or HTML.
-    """
-    line = "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
-    line = line if len(line) <= CELL or " " in line[CELL:] else f"{line[:CELL]}..."
-    return re.sub(r"([\\`*_{}\[\]<>#|~!&])", r"\\\1", line)
+    return span([spent(each, axis) for each in reached.evaluations])

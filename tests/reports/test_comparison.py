@@ -10,9 +10,10 @@ import pytest
 
 from es_lightning.analysis.comparison.comparing import Comparison, compare
 from es_lightning.analysis.comparison.folder import read_run
+from es_lightning.reports.comparison_cells import Table, markdown, plain
 from es_lightning.reports.comparison_files import numbers, write
 from es_lightning.reports.comparison_picture import pictures_of
-from es_lightning.reports.comparison_tables import Table, markdown, plain, tables_of
+from es_lightning.reports.comparison_tables import tables_of
 from tests.helpers.compared_runs import baseline_folder, config, evaluation, fit_folder
 from tests.reports.test_rollout_page import ATTRIBUTES, HOSTILE, TAGS, Reader
 
