@@ -1,18 +1,14 @@
-"""Tables of numbers for a terminal or a pipe, and as CSV."""
+"""Tables of numbers for a terminal or a pipe."""
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-from es_lightning.system.files import replacing
 
 WIDTH = 130  # of the text in a pipe
 
@@ -54,21 +50,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return "-" if value != value else f"{value:.4g}"  # nan is what was not found
     return str(value)
-
-
-def write_csv(path: Path, rows: Rows) -> None:
-    """Write rows as CSV, with every digit of their numbers.
-
-    Args:
-        path: the file, which is replaced as a whole.
-        rows: each with the same keys.
-
-    Raises:
-        StorageError: the disk is full or the folder cannot be written.
-    """
-    text = StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
