@@ -53,8 +53,9 @@ class Forgetting(Periodic, Monitor):
       the task says what is right;
     - for both of them ``_change``, the change since the base model, and ``_change_se``, its standard error
       from the differences problem by problem, far smaller than that of two separate means;
-    - ``_minimum``, the lowest value so far, which the last one may hide, and ``_null_minimum``, what the
-      lowest would be by chance if nothing were forgotten: the more looks, the lower.
+    - ``_minimum``, the lowest value so far, which the last one may hide, and ``_minimum_p``, its p-value;
+    - ``_null_minimum``, what the lowest would be on average by chance if nothing were forgotten, and
+      ``_null_bound``, what it would be below in 5 of 100 such runs: the more looks, the lower.
 
     ``prior/accuracy`` and its companions are the mean over the tasks that say what is right. ``prior/mean``
     is the mean reward if there is one task, or if all rewards are 0 or 1; unlike units are not averaged.

@@ -8,7 +8,7 @@ from math import nan
 from typing import Any
 
 from es_lightning.analysis.course import Course, course, mean_course
-from es_lightning.analysis.forgetting import Look, measured, solved_course
+from es_lightning.analysis.forgetting import ALONG_A_RUN, Look, measured, solved_course
 from es_lightning.analysis.geometry import metrics
 
 Row = dict[str, Any]
@@ -180,9 +180,8 @@ def named_metrics(found: Found, task: str) -> dict[str, float]:
             named |= {} if told["change_se"] is None else {f"{key}_change_se": told["change_se"]}
     if found.prior:
         before = {name: pair.base for name, pair in found.prior.items()}
-        named |= _without_lowest(
-            measured(before, {name: [pair.tuned] for name, pair in found.prior.items()}, [])
-        )
+        prior = measured(before, {name: [pair.tuned] for name, pair in found.prior.items()}, [])
+        named |= {name: value for name, value in prior.items() if not name.endswith(ALONG_A_RUN)}
     return named
 
 
@@ -193,8 +192,3 @@ def _kl_named(divergences: Mapping[str, float], task: str) -> dict[str, float]:
         end = next((each for each in ends if name.endswith(each)), "")
         named[f"{name.removesuffix(end)}/{task}{end}"] = value
     return named
-
-
-def _without_lowest(prior: Mapping[str, float]) -> dict[str, float]:
-    """Leave out the lowest value and its null, which mean something along a run alone."""
-    return {name: value for name, value in prior.items() if not name.endswith("_minimum")}

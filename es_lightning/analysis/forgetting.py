@@ -11,8 +11,10 @@ from es_lightning.analysis.course import Course, course, mean_course
 from es_lightning.records import Evaluation
 
 Rows = Sequence[Mapping[str, float]]
-NAMES = ("", "_minimum", "_null_minimum", "_change", "_change_se")
+NAMES = ("", "_minimum", "_null_minimum", "_null_bound", "_minimum_p", "_change", "_change_se")
 """What follows a quantity's name in its metrics."""
+ALONG_A_RUN = ("_minimum", "_null_minimum", "_null_bound", "_minimum_p")
+"""Those that mean something along a run alone: its lowest value, and what chance makes of it."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ def numbers(key: str, followed: Course, rows: Rows) -> dict[str, float]:
     value = followed.base + change
     lowest = min([value, followed.base, *(row[key] for row in rows if key in row)])
     metrics = {key: value, f"{key}_minimum": lowest, f"{key}_change": change}
-    error, null = followed.error(), followed.lowest_by_chance()
-    if error is not None and null is not None:
+    error, null, bound = followed.error(), followed.lowest_by_chance(), followed.lowest_bound()
+    if error is not None and null is not None and bound is not None:
         metrics |= {f"{key}_change_se": error, f"{key}_null_minimum": null[0]}
+        metrics |= {f"{key}_null_bound": bound, f"{key}_minimum_p": null[1]}
     return metrics
 
 

@@ -21,6 +21,10 @@ COVERAGE = 0.9
 """Stated coverage of the intervals."""
 NEARLY_1 = 1 - 1e-9
 """Largest size of a score for Fisher's z, which is infinite at 1."""
+SMOOTHED = 5
+"""Sigmas from which on the choice is by smoothed scores: of three, smoothing leaves a peak in the middle a
+sixth of its height above the others (1/2 - 1/3), and can move it to an end.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,21 @@ class SweepVerdict:
     """The result of a sweep.
 
     Args:
-        scores: score of each sigma, smoothed over its neighbours, at most 1.
+        scores: score of each sigma, at most 1.
         low: lower end of each score's 90 % interval, over the choice of pairs.
         high: upper end of each score's 90 % interval.
+        smooth: the scores, each averaged with its neighbours, where the choice is by these; empty if there
+            are fewer than ``SMOOTHED`` sigmas.
         p_value: how often directions would look as consistent from sigma to sigma, and from prompt to prompt,
             by chance alone.
-        best: position of the sigma with the highest score.
+        best: position of the sigma with the highest score, smoothed where there are smoothed scores.
         between: 5th and 95th percentile of that position when the pairs are resampled.
     """
 
     scores: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    smooth: tuple[float, ...]
     p_value: float
     best: int
     between: tuple[int, int]
@@ -52,7 +59,12 @@ class SweepVerdict:
     @property
     def is_significant(self) -> bool:
         """Whether they are, and the best score is above 0."""
-        return self.is_beyond_chance and self.scores[self.best] > 0
+        return self.is_beyond_chance and self.best_score > 0
+
+    @property
+    def best_score(self) -> float:
+        """The score that the choice was made by, at ``best``."""
+        return (self.smooth or self.scores)[self.best]
 
 
 def score(rewards: Tensor, batch: int, groups: Sequence[str] = ()) -> Tensor:
@@ -108,6 +120,15 @@ def smoothed(scores: Tensor) -> Tensor:
     return total / weight
 
 
+def compared(scores: Tensor) -> Tensor:
+    """Return what the choice is made by: the scores of a few sigmas, the smoothed ones of more.
+
+    Args:
+        scores: [..., S], in order of sigma.
+    """
+    return smoothed(scores) if scores.shape[-1] >= SMOOTHED else scores
+
+
 def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), seed: int = 0) -> SweepVerdict:
     """Compare the sigmas.
 
@@ -123,7 +144,7 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
     pairs = rewards[0].shape[0] // 2
     scores = _scores_of(rewards, torch.arange(pairs), batch, groups)
     drawn = torch.randint(pairs, (RESAMPLES, pairs), generator=generator)
-    again = _scores_of(rewards, drawn, batch, groups)
+    again = compared(_scores_of(rewards, drawn, batch, groups))
     others = torch.tensor([[k for k in range(pairs) if k != left_out] for left_out in range(pairs)])
     low, high = interval(scores, _scores_of(rewards, others, batch, groups))
     bounds = torch.tensor([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], dtype=torch.float64)
@@ -132,8 +153,9 @@ def judge(rewards: Sequence[Tensor], batch: int, groups: Sequence[str] = (), see
         scores=tuple(scores.tolist()),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
+        smooth=tuple(smoothed(scores).tolist()) if len(scores) >= SMOOTHED else (),
         p_value=_p_value(rewards, generator),
-        best=int(scores.argmax()),
+        best=int(compared(scores).argmax()),
         between=(int(first), int(last)),
     )
 
@@ -164,7 +186,7 @@ def interval(scores: Tensor, without_one: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scores_of(rewards: Sequence[Tensor], pairs: Tensor, batch: int, groups: Sequence[str]) -> Tensor:
-    """Compute the smoothed scores of choices of pairs, float64 [..., S].
+    """Compute the scores of choices of pairs, float64 [..., S].
 
     Args:
         rewards: per sigma [2 K, P], in order of sigma.
@@ -173,7 +195,7 @@ def _scores_of(rewards: Sequence[Tensor], pairs: Tensor, batch: int, groups: Seq
         groups: the task of each prompt.
     """
     members = torch.stack([2 * pairs, 2 * pairs + 1], dim=-1).flatten(-2)
-    return smoothed(torch.stack([score(table[members], batch, groups) for table in rewards], dim=-1))
+    return torch.stack([score(table[members], batch, groups) for table in rewards], dim=-1)
 
 
 def _p_value(rewards: Sequence[Tensor], generator: torch.Generator) -> float:

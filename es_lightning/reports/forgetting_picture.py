@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 POINTS = 100  # percentage points per share
 MEAN = "prior/accuracy"
+LEAST_P = 0.001  # 4000 draws tell no smaller one
 
 
 def picture(title: str, rows: Rows, tasks: Sequence[str]) -> Figure:
@@ -46,7 +47,8 @@ def picture(title: str, rows: Rows, tasks: Sequence[str]) -> Figure:
 def draw_accuracy(axes: Axes, rows: Rows, tasks: Sequence[str]) -> None:
     """A curve of the change of accuracy per task, and of their mean, with one standard error around each.
 
-    The dotted line is what the lowest value so far would be by chance; with several tasks, of their mean.
+    In 5 of 100 runs that forget nothing some look so far is below the dotted line; with several tasks, of
+    their mean.
 
     Args:
         axes: empty.
@@ -60,11 +62,11 @@ def draw_accuracy(axes: Axes, rows: Rows, tasks: Sequence[str]) -> None:
     if several:
         _accuracy_curve(axes, rows, MEAN, "mean", plots.INK, 2.0)
     key = MEAN if several else f"prior/{tasks[0]}_accuracy"
-    lowest = [row for row in rows if f"{key}_null_minimum" in row]
-    if lowest:
-        steps = [row["generation"] for row in lowest]
-        bounds = [row[f"{key}_null_minimum"] - row[key] + row[f"{key}_change"] for row in lowest]
-        label = "lowest by chance" + " (mean)" * several
+    bounded = [row for row in rows if f"{key}_null_bound" in row]
+    if bounded:
+        steps = [row["generation"] for row in bounded]
+        bounds = [row[f"{key}_null_bound"] - row[key] + row[f"{key}_change"] for row in bounded]
+        label = "lowest look by chance, 5 % quantile" + " (of the mean)" * several
         axes.plot(steps, [POINTS * each for each in bounds], color=plots.INK, ls=":", lw=1.2, label=label)
     axes.set_title("prior tasks, same problems as the base model")
     axes.set_xlabel("generations done")
@@ -73,16 +75,15 @@ def draw_accuracy(axes: Axes, rows: Rows, tasks: Sequence[str]) -> None:
 
 
 def _accuracy_curve(axes: Axes, rows: Rows, key: str, name: str, color: str | None, width: float) -> None:
-    """Draw changes in points, and say how low they were, and how low they would be by chance."""
+    """Draw changes in points, and say how low they were, and the chance of that if nothing is forgotten."""
     points = [row for row in rows if f"{key}_change" in row]
     steps = [row["generation"] for row in points]
     changes = [POINTS * row[f"{key}_change"] for row in points]
     errors = [POINTS * row.get(f"{key}_change_se", 0.0) for row in points]
     label = f"{name}: lowest {min(changes):+.1f}"
-    if f"{key}_null_minimum" in points[-1]:
-        last = points[-1]
-        chance = POINTS * (last[f"{key}_null_minimum"] - last[key] + last[f"{key}_change"])
-        label += f", by chance {chance:+.1f}"
+    if f"{key}_minimum_p" in points[-1]:
+        p_value = points[-1][f"{key}_minimum_p"]
+        label += f", p = {p_value:.2g}" if p_value >= LEAST_P else f", p < {LEAST_P:g}"
     [line] = axes.plot(steps, changes, lw=width, marker="o", ms=3, label=label, color=color)
     low = [change - error for change, error in zip(changes, errors, strict=True)]
     high = [change + error for change, error in zip(changes, errors, strict=True)]

@@ -62,6 +62,21 @@ def test_false_alarms_come_no_more_often_than_stated(kind: str, few_signs: None)
     assert stats.binomtest(alarms, runs, rate, alternative="greater").pvalue > 0.001
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [16, 64])
+def test_false_alarms_come_no_more_often_than_the_default_rate(
+    prompts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paired_peak, "ASSIGNMENTS", 1000)
+    runs, flat = 400, np.full(60, 0.5)
+    kinds = (0.0, 0.2), (0.2, 0.1)  # jitter, and a walk of each prompt with jitter
+    alarms = sum(
+        first_alarm(graded_rewards(flat, prompts, *kinds[seed % 2], seed)) < len(flat) for seed in range(runs)
+    )
+    assert stats.binomtest(alarms, runs, 0.05, alternative="greater").pvalue > 0.001
+    assert alarms > 0, "a test that never raises one keeps every rate"
+
+
 def test_the_rate_is_spent_as_stated_where_all_looks_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     # Jitter alone: many nearly independent looks, so that what has been spent shows.
     monkeypatch.setattr(paired_peak, "ASSIGNMENTS", 1000)
@@ -148,18 +163,41 @@ def decaying(runs: int) -> np.ndarray:
     return toy.simulate(500, runs, 4)[:, 5::5]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("jitter", [0.04, 0.08, 0.16])
-def test_the_delay_is_about_a_third_of_the_curve_tests(jitter: float, few_signs: None) -> None:
-    curves = decaying(40)
+def delays(prompts: int, jitter: float | None, runs: int) -> tuple[float, float]:
+    """Median generations from the peak to the first alarm, by prompts and by the curve.
+
+    A run without an alarm counts as one with an alarm after its end. Rewards without jitter are 0 and 1.
+    """
     paired, curve = [], []
-    for seed, true in enumerate(curves):
-        rewards = graded_rewards(true, 64, 0.1, jitter, seed)
+    for seed, true in enumerate(decaying(runs)):
+        if jitter is None:
+            rewards = solved(np.clip(true, 0, 1), prompts, seed)
+        else:
+            rewards = graded_rewards(true, prompts, 0.1, jitter, seed)
         paired.append(5 * (first_alarm(rewards) + 1) - 24)
         means, test = rewards.mean(axis=1).tolist(), PeakTest(0.05, len(true))
-        alarm = next((n for n in range(9, len(true) + 1) if test(means[:n]).alarm), len(true))
+        alarm = next((n for n in range(9, len(true) + 1) if test(means[:n]).alarm), len(true) + 1)
         curve.append(5 * alarm - 24)
-    assert np.median(paired) <= 0.4 * np.median(curve)
+    return float(np.median(paired)), float(np.median(curve))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jitter", "share"), [(0.04, 0.27), (0.08, 0.35), (0.16, 0.30)])
+def test_the_median_delay_is_the_share_of_the_curve_tests_that_the_page_has(
+    jitter: float, share: float, few_signs: None
+) -> None:
+    paired, curve = delays(64, jitter, 40)
+    assert paired / curve == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.slow
+def test_64_prompts_of_0_and_1_miss_a_third_of_the_curve_tests_delay_and_256_come_near(
+    few_signs: None,
+) -> None:
+    few, curve = delays(64, None, 60)
+    assert few / curve > 0.5
+    many, curve = delays(256, None, 60)
+    assert many / curve == pytest.approx(0.38, abs=0.1)
 
 
 def test_the_watch_goes_on_after_a_checkpoint_as_if_there_had_been_none() -> None:

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from scipy.stats import t as student
 from torch import Tensor
 
 from es_lightning.analysis.sigma_sweep import interval, judge, score, smoothed
+from tests.helpers.quadratics import World, world
 
 PAIRS, PROMPTS = 8, 16
 SLOPES = np.array([0.2, 0.6, 0.9])  # share of the odd part in the variance of the members' true rewards
@@ -52,7 +54,7 @@ def curved(rng: Any, sweeps: int, pairs: int) -> list[Tensor]:
 
 
 def scores(tables: list[Tensor]) -> Tensor:
-    return smoothed(torch.stack([score(table, PROMPTS) for table in tables], dim=-1))
+    return torch.stack([score(table, PROMPTS) for table in tables], dim=-1)
 
 
 @pytest.mark.parametrize(("make", "least"), [(gaussian, 0.88), (binomial, 0.88), (curved, 0.85)])
@@ -87,3 +89,66 @@ def test_a_reward_without_noise_has_an_interval_of_no_width() -> None:
     assert verdict.scores == pytest.approx((1.0,) * 3)
     assert (verdict.low, verdict.high) == (pytest.approx((1.0,) * 3), pytest.approx((1.0,) * 3))
     assert judge([torch.ones(8, 4)] * 3, 4).high == (0.0,) * 3
+
+
+def of_correlation(correlation: float, pairs: int = 400) -> Tensor:
+    """Members whose pairs have this correlation, on prompts that are alike: the score is its negative."""
+    normal = np.random.default_rng(0).normal(size=(2, pairs))
+    normal -= normal.mean(1, keepdims=True)
+    first = normal[0] / normal[0].std()
+    rest = normal[1] - first * (first @ normal[1]) / pairs
+    second = correlation * first + (1 - correlation**2) ** 0.5 * rest / rest.std()
+    return interleaved(*(each[:, None].repeat(2, 1) for each in (first, second)))
+
+
+@pytest.mark.parametrize("wanted", [[0.235, 0.361, 0.297], [0.2, 0.5, 0.4, 0.45]])
+def test_few_sigmas_are_chosen_by_their_own_scores(wanted: list[float]) -> None:
+    verdict = judge([of_correlation(-each) for each in wanted], 2)
+    assert verdict.scores == pytest.approx(wanted, abs=0.01)  # the odd part has its mean in it
+    assert (verdict.best, verdict.smooth) == (1, ())
+    assert verdict.best_score == verdict.scores[1]
+    smooth = np.convolve(wanted, [1, 2, 1], "same") / np.convolve(np.ones(len(wanted)), [1, 2, 1], "same")
+    assert smooth.argmax() != 1, "the smoothed scores have their peak elsewhere"
+
+
+def test_many_sigmas_are_chosen_by_smoothed_scores_beside_their_own() -> None:
+    wanted = [0.1, 0.6, 0.1, 0.4, 0.45, 0.4]
+    verdict = judge([of_correlation(-each) for each in wanted], 2)
+    smooth = np.convolve(wanted, [1, 2, 1], "same") / np.convolve(np.ones(6), [1, 2, 1], "same")
+    assert verdict.scores == pytest.approx(wanted, abs=0.01)
+    assert verdict.smooth == pytest.approx(smooth, abs=0.01)
+    assert verdict.best == smooth.argmax() == 4
+    assert verdict.best_score == verdict.smooth[4]
+    assert all(
+        low < own < high for low, own, high in zip(verdict.low, verdict.scores, verdict.high, strict=True)
+    )
+
+
+def true_scores(truth: World, sigmas: tuple[float, ...]) -> list[float]:
+    """(o - e) / Var(R) of a quadratic, from its slope and its curvature."""
+    return [
+        float(s**2 * truth.slope @ truth.slope - 0.5 * s**4 * (truth.curvature**2).sum()) / truth.variance(s)
+        for s in sigmas
+    ]
+
+
+def test_the_interval_of_the_place_holds_the_best_of_three_sigmas() -> None:
+    sigmas, held, probes = (0.1, 0.2, 0.4), 0, 60
+    for seed in range(probes):
+        truth = world(seed, dimension=60, own=0.3, white=2.0)
+        tables = map(torch.from_numpy, truth.probe(sigmas, PAIRS, seed).rewards)
+        first, last = judge(list(tables), truth.prompts, seed=seed).between
+        held += first <= int(np.argmax(true_scores(truth, sigmas))) <= last
+    assert held >= binom.ppf(1e-3, probes, 0.9)
+
+
+def test_the_own_scores_of_three_sigmas_choose_no_worse_than_smoothed_ones() -> None:
+    """In the gain of the best step at the chosen sigma, of which smoothing loses some."""
+    more, probes = [], 150
+    for seed in range(probes):
+        truth, sigmas = world(seed, dimension=60, own=0.3, white=1.0), (0.1, 0.2, 0.4)
+        tables = map(torch.from_numpy, truth.probe(sigmas, 24, seed).rewards)
+        own = torch.stack([score(table, truth.prompts) for table in tables])
+        gains = np.array([truth.first_order(s) * truth.best_lr(s, 16) for s in sigmas])
+        more.append(gains[int(own.argmax())] - gains[int(smoothed(own).argmax())])
+    assert np.mean(more) > 2 * np.std(more) / probes**0.5
