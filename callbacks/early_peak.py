@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
@@ -16,7 +17,14 @@ from es_lightning.callbacks.monitor import Monitor, averages, evaluation_of, evo
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.metrics import evaluation_means, prompt_means
 from es_lightning.reports import plots
-from es_lightning.reports.peak_picture import draw_curve, draw_prediction, draw_test, explain, stack
+from es_lightning.reports.peak_picture import (
+    draw_curve,
+    draw_prediction,
+    draw_test,
+    explain,
+    smoothed_parts,
+    stack,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +42,7 @@ class EarlyPeak(Monitor):
     A metric of the validation, with 16 prompts or more, is compared prompt by prompt. An alarm then says that
     the present centre is worse than the one at the peak on this task, at ``false_alarm_rate``. Of any other
     metric the curve is tested, which takes longer and assumes more (``es_lightning.analysis.peak``). Values
-    by prompt and alarms are written into tables/early_peak.json.
+    by prompt, what the test said of them, and alarms are written into tables/early_peak.json.
 
     Logs health/peak_generation and health/peak_reward (the best stretch so far), health/peak_statistic and
     health/peak_critical (there is an alarm where the first exceeds the second), and health/predicted_peak
@@ -44,8 +52,8 @@ class EarlyPeak(Monitor):
         monitor: any metric that exists when a validation ends, or ``reward/mean`` for the population's mean
             reward in each generation. List the callback that measures it above this one.
         mode: ``max`` if high values are good, ``min`` if low ones are.
-        false_alarm_rate: chance of any alarm in a whole run whose reward never falls, 0.001 to 0.5; after
-            going back to a peak, a new test begins with the same rate.
+        false_alarm_rate: chance of any alarm in a whole run whose reward never falls, 0.001 to 0.5: of its
+            first alarm. Going back to a peak begins a new test, with the same rate.
         patience: generations that must lie between the peak and an action.
         smoothing: points of the shortest stretches that are compared; odd, at least 3.
         min_points: points before which there is no alarm.
@@ -263,10 +271,22 @@ class EarlyPeak(Monitor):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         known = any(self.watch.prompts)
         names = [prompt.id for prompt in tuning(pl_module).data.prompts("val")] if known else []
-        pairs = zip(self.watch.points, self.watch.prompts, strict=True)
-        rows = [{"generation": at, "value": value, "prompts": row} for (at, value), row in pairs]
+        pairs = zip(self._judged(), self.watch.prompts, strict=True)
+        rows = [{**point, "prompts": row} for point, row in pairs]
         content = {"monitor": self.monitor, "prompts": names, "points": rows, "alarms": self.watch.alarms}
         write_table(trainer, "early_peak.json", content)
+
+    def _judged(self) -> list[dict[str, float]]:
+        """Join each point with what test and fit said after it."""
+        told = {row["generation"]: row for row in self.rows}
+        return [{"generation": at, "value": value} | told.get(at, {}) for at, value in self.watch.points]
+
+    def numbers(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Return points with the smoothed curve and what test and fit say, and the alarms."""
+        parts = smoothed_parts(self.watch.points, self.watch.alarms, self.watch.settings["smallest"])
+        curve = {at: value for part in parts for at, value in part}
+        rows = [{**row, "smoothed": curve.get(row["generation"])} for row in self._judged()]
+        return {"": rows, "_alarms": self.watch.alarms}
 
     def state_dict(self) -> dict[str, Any]:
         """Points and decisions so far, for a resumed run."""

@@ -44,6 +44,30 @@ def explain(above: Axes, below: Axes, rate: float, points: int | None) -> None:
         axes.legend()
 
 
+def smoothed_parts(
+    points: Sequence[Sequence[float]], alarms: Sequence[Mapping[str, Any]], window: int
+) -> list[list[tuple[float, float]]]:
+    """Smooth the curve of each stretch between two alarms that ended a test.
+
+    Args:
+        points: generation and value of each measurement.
+        alarms: generation and action of each alarm.
+        window: points that the curve is smoothed over.
+
+    Returns:
+        Per stretch generations and smoothed values; none where there are too few points.
+    """
+    times, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    edges = [-np.inf, *(alarm["generation"] for alarm in alarms if alarm["action"] != "mark"), np.inf]
+    parts = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        part = (times > low) & (times <= high)
+        curve = smoothed(values[part], window) if part.sum() > window else values[:0]
+        at = [middle(first, window) for first in range(len(curve))]
+        parts.append(list(zip(times[part][at].tolist(), curve.tolist(), strict=True)))
+    return parts
+
+
 @style()
 def draw_curve(
     axes: Axes, points: Sequence[Sequence[float]], alarms: Sequence[Mapping[str, Any]], window: int
@@ -58,19 +82,15 @@ def draw_curve(
     """
     times, values = np.array(points, dtype=np.float64).T
     axes.plot(times, values, ".", color=QUIET, ms=5, label="measured")
-    edges = [-np.inf, *(alarm["generation"] for alarm in alarms if alarm["action"] != "mark"), np.inf]
-    drawn: list[tuple[float, float]] = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        part = (times > low) & (times <= high)
-        if part.sum() > window:
-            curve = smoothed(values[part], window)
-            at = [middle(first, window) for first in range(len(curve))]
-            label = f"smoothed, {window} points" if low == edges[0] else None
-            axes.plot(times[part][at], curve, color=ACCENT, lw=1.8, label=label)
-            drawn += zip(times[part][at].tolist(), curve.tolist(), strict=True)
+    parts = smoothed_parts(points, alarms, window)
+    for number, part in enumerate(parts):
+        if part:
+            label = None if number else f"smoothed, {window} points"
+            axes.plot(*zip(*part, strict=True), color=ACCENT, lw=1.8, label=label)
+    drawn = {at: value for part in parts for at, value in part}
     for number, alarm in enumerate(alarms):
         labels = ("peak", "alarm") if number == 0 else (None, None)
-        level = dict(drawn).get(alarm["peak"], alarm["level"])
+        level = drawn.get(alarm["peak"], alarm["level"])
         axes.plot(alarm["peak"], level, "*", color=GREEN, ms=13, mec="white", label=labels[0])
         axes.axvline(alarm["generation"], color=RED, lw=1.2, ls="--", label=labels[1])
         axes.annotate(
