@@ -18,6 +18,9 @@ class Task(ABC):
     failure_reward = 0.0
     """Reward of a completion whose grading failed, unless the run sets another: at most the worst reward."""
 
+    largest_reward: float | None = None
+    """The most that a completion of any problem earns, where that is certain; None if it is not known."""
+
     batched = False
     """Whether all completions of a batch are graded in one call of ``rewards``."""
 

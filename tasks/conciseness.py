@@ -63,6 +63,8 @@ class Conciseness(Task):
         {'reward': -7.0, 'accuracy': 1.0}
     """
 
+    largest_reward = 0.0
+
     def __init__(self, variant: str = "questions", wrong_costs: float = 0.0) -> None:
         if variant not in ("questions", "paper"):
             raise UsageError(f"variant must be questions or paper, not {variant!r}.")

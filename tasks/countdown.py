@@ -83,6 +83,8 @@ class Countdown(Task):
         UsageError: an option is out of range, or a line of the file is not a problem; the message names it.
     """
 
+    largest_reward = 1.1
+
     def __init__(
         self,
         n_train: int = 200,

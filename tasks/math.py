@@ -162,6 +162,8 @@ class MathTask(RowTask):
         UsageError: an option has none of the values above.
     """
 
+    largest_reward = 1.0
+
     def __init__(
         self,
         dataset: str = "gsm8k",

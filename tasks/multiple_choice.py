@@ -82,7 +82,7 @@ class MultipleChoice(RowTask):
         super().__init__(data, FORMATS[dataset].source, n_train, n_val, n_test)
         self.normalise = normalise or FORMATS[dataset].normalise
         self.chat = mode == "generate" if chat is None else chat
-        self.failure_reward = _WORST if dense else 0.0
+        self.failure_reward, self.largest_reward = (_WORST, 0.0) if dense else (0.0, 1.0)
 
     @property
     def name(self) -> str:

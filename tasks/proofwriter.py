@@ -68,7 +68,7 @@ class ProofWriter(RowTask):
         if depths is not None and (not depths or not all(type(d) is int and d >= 0 for d in depths)):
             raise UsageError(f"depths must list whole numbers from 0, such as [3, 5], not {list(depths)}.")
         self.chat = chat
-        self.format_reward = format_reward
+        self.format_reward, self.largest_reward = format_reward, 1.0 + format_reward
         self.depths = None if depths is None else frozenset(depths)
 
     def key(self, row: Row) -> str:

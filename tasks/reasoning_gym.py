@@ -62,6 +62,8 @@ class ReasoningGym(Task):
         UsageError: there is no such data set, it has no such option, or a value is out of range.
     """
 
+    largest_reward = 1.0
+
     def __init__(
         self,
         dataset: str = "mini_sudoku",

@@ -46,6 +46,8 @@ class Sums(Task):
         {'reward': 1.0, 'accuracy': 1.0}
     """
 
+    largest_reward = 1.0
+
     def __init__(
         self, largest: int = 19, terms: int = 2, text: str = "What is {sum}?", chat: bool = True
     ) -> None:
