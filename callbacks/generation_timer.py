@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,11 @@ class GenerationTimer(Monitor):
         right.set_ylabel("tokens per second of wall time")
         figure.legend(loc="outside lower center", ncols=(len(PARTS) + 1) // 2)  # two rows: one is too wide
         return figure
+
+    def numbers(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Return the rows, with the seconds of each part."""
+        split = {row["generation"]: {f"time/{name}_s": row[name] for name in PARTS} for row in self.parts}
+        return {"": [{**row, **split.get(row["generation"], {})} for row in self.rows]}
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, for a resumed run."""

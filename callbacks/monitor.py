@@ -24,6 +24,7 @@ from es_lightning.journal.history import History
 from es_lightning.models import BaseModel
 from es_lightning.records import Evaluation, Generation, Prompt
 from es_lightning.reports import plots
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.system.files import replacing
 from es_lightning.tracking.artifacts import log_artifact, log_table
 
@@ -230,11 +231,39 @@ class Monitor(Callback):
             return
         if not now and time.monotonic() - self._drawn < REDRAW_SECONDS:
             return
-        path = Path(trainer.default_root_dir) / "plots" / self.picture
+        for path in self.save(trainer, Path(trainer.default_root_dir) / "plots" / self.picture):
+            log_artifact(trainer.loggers, path, "plots")
+        self._drawn = time.monotonic()
+
+    def save(self, trainer: pl.Trainer, path: Path) -> list[Path]:
+        """Write the picture, and beside it as CSV the numbers that it can be drawn from again.
+
+        Args:
+            trainer: the run's trainer.
+            path: PNG file; the tables have its name with another ending.
+
+        Returns:
+            The files.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+        """
         with plots.style():
             plots.save(self.figure(trainer), path)
-        log_artifact(trainer.loggers, path, "plots")
-        self._drawn = time.monotonic()
+        written = [path]
+        for ending, rows in self.numbers().items():
+            if rows:
+                written.append(path.with_name(f"{path.stem}{ending}.csv"))
+                write_csv(written[-1], rows)
+        return written
+
+    def numbers(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Return the tables beside the picture: rows by what follows the picture's name in that of the file.
+
+        The first one, without an ending, has a row per measurement. A monitor that draws more than its rows
+        adds to them.
+        """
+        return {"": self.rows}
 
     @abstractmethod
     def figure(self, trainer: pl.Trainer) -> Figure:

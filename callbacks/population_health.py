@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -130,13 +130,27 @@ class PopulationHealth(Monitor):
             axes.set_xlabel("generation")
         return figure
 
+    def numbers(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Return the rows, with the mean agreement up to each, and what it exceeds if it is not chance."""
+        added = {"mean": self._smoothed(), "bound": self._chance()}
+        known = {f"agreement_{name}": dict(zip(*curve, strict=True)) for name, curve in added.items()}
+        rows = [
+            {**row, **{f"health/{name}": curve.get(row["generation"]) for name, curve in known.items()}}
+            for row in self.rows
+        ]
+        return {"": rows}
+
+    def _smoothed(self) -> tuple[list[float], list[float]]:
+        """Return generations, and the mean agreement of the latest ``patience`` ones up to each."""
+        steps, values = self.column("health/agreement")
+        return steps, [fmean(values[max(0, i - self.patience + 1) : i + 1]) for i in range(len(values))]
+
     def _draw_agreement(self, axes: Axes) -> None:
         steps, values = self.column("health/agreement")
-        smooth = [fmean(values[max(0, i - self.patience + 1) : i + 1]) for i in range(len(values))]
         axes.axhline(0, color=plots.QUIET, lw=0.8)
         axes.plot(steps, values, color=plots.ACCENT, lw=0, marker="o", ms=2, alpha=0.5, label="a generation")
         label = f"mean of {self.patience}"
-        axes.plot(steps, smooth, color=plots.ACCENT, lw=1.6, label=label)
+        axes.plot(*self._smoothed(), color=plots.ACCENT, lw=1.6, label=label)
         axes.plot(*self._chance(), color=plots.INK, lw=1.0, ls=":", label="chance: 95 % of means are below")
         axes.set_ylim(max(-0.5, min([-0.1, *values]) - 0.03), min(0.95, max([0.55, *values]) + 0.05))
         axes.set_ylabel("agreement of prompt halves")

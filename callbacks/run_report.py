@@ -24,6 +24,7 @@ from es_lightning.models.card import model_card
 from es_lightning.records import Generation
 from es_lightning.reports import held_out
 from es_lightning.reports.accuracy_picture import accuracy_curve
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.plots import reward_curve
 from es_lightning.system.files import replacing
 from es_lightning.system.memory import peak_bytes
@@ -173,7 +174,14 @@ class RunReport(Callback):
         curves |= {"centre, validation": self.curve} if self.curve else {}
         path = Path(trainer.default_root_dir) / "plots" / "reward.png"
         reward_curve(path, self.history, curves, title(module), TRAINED[module.data.objective])
-        log_artifact(trainer.loggers, path, "plots")
+        if self.history:
+            write_csv(path.with_suffix(".csv"), self.history)
+        rows = [
+            {"curve": name, "generation": at, "reward": each} for name in curves for at, each in curves[name]
+        ]
+        if rows:
+            write_csv(path.with_name("reward_centre.csv"), rows)
+        self._log_picture(trainer, path)
         if self._says_what_is_right:
             validation = [(step, Accuracy(right, of)) for step, right, of in self.solved]
             rates = held_out.accuracies_of(self.before, self.after).values()
@@ -181,8 +189,14 @@ class RunReport(Callback):
             tested = [(end["step"], rate) for end, rate in ends if end and rate]
             path = path.with_name(ACCURACY_PICTURE)
             accuracy_curve(path, self.history, validation, tested, title(module))
-            log_artifact(trainer.loggers, path, "plots")
+            self._log_picture(trainer, path)
         self._drawn = time.monotonic()
+
+    def _log_picture(self, trainer: pl.Trainer, path: Path) -> None:
+        """Put a picture into MLflow's run, with the tables beside it."""
+        tables = (path.with_suffix(".csv"), path.with_name(f"{path.stem}_centre.csv"))
+        for each in (path, *(table for table in tables if table.exists())):
+            log_artifact(trainer.loggers, each, "plots")
 
     @rank_zero_only
     def _write(

@@ -22,6 +22,7 @@ from es_lightning.evaluation.metrics import evaluation_means
 from es_lightning.records import Member
 from es_lightning.reports import plots
 from es_lightning.reports.plots import ACCENT, INK, QUIET
+from es_lightning.reports.step_picture import draw_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,8 @@ class SigmaFinder(Monitor):
     variance over all members, and without what holds for single prompts only. It is a cautious estimate of
     ||E[Z eps]||^2, the share of the rewards' variance that is linear in the noise. This share decides what a
     step of given length gains (see ``es_lightning.analysis.sigma_sweep.score``). The score itself is no
-    share: it is minus the correlation of the two rewards of a pair, below 0 where curvature decides.
+    share: it is minus the correlation of the two rewards of a pair, below 0 where curvature decides. The
+    highest score is suggested: of 5 sigmas or more after each was averaged with its neighbours, 1 : 2 : 1.
 
     The sweep takes as long as ``num * 2 * pairs + 1`` members. A resumed run does not repeat it.
 
@@ -147,6 +149,8 @@ class SigmaFinder(Monitor):
     def _conclude(self, verdict: SweepVerdict) -> None:
         for row, score, low, high in zip(self.rows, verdict.scores, verdict.low, verdict.high, strict=True):
             row.update(score=score, score_low=low, score_high=high)
+        for row, smooth in zip(self.rows, verdict.smooth, strict=bool(verdict.smooth)):
+            row["smoothed"] = smooth
         sigmas = self._values("sigma")
         self.suggestion = sigmas[verdict.best] if verdict.is_significant else None
         self.found = {"p_value": verdict.p_value, "between": [sigmas[i] for i in verdict.between]}
@@ -196,9 +200,8 @@ class SigmaFinder(Monitor):
         title = f"{module.data.task.name} on {module.base_model.name}: {self.found['pairs']} pairs, "
         title += f"{self.found['prompts']} prompts; {verdict}, configured {self.found['configured']:.4g}"
         figure, [left, right] = plots.sheet(title, columns=2)
-        sigmas, scores, high = self._values("sigma"), self._values("score"), self._values("score_high")
-        left.fill_between(sigmas, self._values("score_low"), high, color=ACCENT, alpha=0.15, lw=0)
-        left.plot(sigmas, scores, color=ACCENT, lw=1.6, marker="o", ms=3.5, label="score, 90 % interval")
+        sigmas, high = self._values("sigma"), self._values("score_high")
+        draw_scores(left, self.rows, ACCENT)
         left.axhline(0, color=QUIET, lw=0.8)
         left.set_ylim(min(-0.05, *self._values("score_low")) - 0.03, max(0.1, *high) + 0.03)
         left.set_ylabel("score: minus the correlation of R+ and R-")

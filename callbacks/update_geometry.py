@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +202,24 @@ class UpdateGeometry(Periodic, Monitor):
         left.legend()
         _draw_layers(right, self.latest)
         return figure
+
+    def numbers(self) -> dict[str, Sequence[Mapping[str, Any]]]:
+        """Return the rows with the norm of the random walk, and how far each layer has moved."""
+        rows = [
+            row | {"geometry/random_walk": row["geometry/norm"] / row["geometry/norm_ratio"]}
+            if "geometry/norm_ratio" in row
+            else row
+            for row in self.rows
+        ]
+        layers = sorted(self.latest["layers"], key=int)
+        moved = {layer: self.latest["layers"][layer]["groups"] for layer in layers}
+        named = [("", self.latest["groups"]), *moved.items()]  # no layer: the group in the whole model
+        found = [
+            {"layer": layer, "group": group, "norm_relative": cell["norm_relative"]}
+            for layer, groups in named
+            for group, cell in groups.items()
+        ]
+        return {"": rows, "_layers": found}
 
 
 def _tuned(module: Tuning, noise: Noise | None) -> list[str]:

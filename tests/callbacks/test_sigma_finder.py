@@ -233,7 +233,8 @@ def second_is_best(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def judged(tables: list[Tensor], *_: Any) -> SweepVerdict:
         sweeps.append(len(tables))
         size = len(tables)
-        return SweepVerdict((0.1, 0.5, *(0.1,) * (size - 2)), (0.0,) * size, (0.6,) * size, 0.01, 1, (0, 2))
+        scores = (0.1, 0.5, *(0.1,) * (size - 2))
+        return SweepVerdict(scores, (0.0,) * size, (0.6,) * size, (), 0.01, 1, (0, 2))
 
     monkeypatch.setattr(sigma_finder, "judge", judged)
     return sweeps
@@ -330,6 +331,15 @@ def test_dollars_in_a_folder_name_are_no_formula(tmp_path: Path) -> None:
     figure = finder.figure(tuned.trainer)
     plots.save(figure, tmp_path / "picture.png")  # matplotlib refuses _ as a formula
     assert "models/$a_$" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(("num", "smooths"), [(3, False), (5, True)])
+def test_rows_have_the_smoothed_score_where_it_chose(tmp_path: Path, num: int, smooths: bool) -> None:
+    finder = SigmaFinder(num=num, pairs=4, prompts=2, stop=True)
+    run(tmp_path, finder)
+    scores = torch.tensor([row["score"] for row in finder.rows], dtype=torch.float64)
+    told = [row["smoothed"] for row in finder.rows if "smoothed" in row]
+    assert told == (pytest.approx(smoothed(scores).tolist()) if smooths else [])
 
 
 def test_lr_stays_if_it_is_asked_to(tmp_path: Path, second_is_best: list[int]) -> None:
