@@ -14,10 +14,12 @@ import numpy as np
 from torch import nn
 
 from es_lightning.algorithm.noise import CorrelatedNoise, FilteredNoise, GaussianNoise, Noise, member_seed
-from es_lightning.cli.curvature_report import Measured, write_report
+from es_lightning.cli.curvature_measured import Measured
+from es_lightning.cli.curvature_report import write_report
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.probe import about_probe, config_name, teller
 from es_lightning.cli.run_loggers import loggers_for, logging_to
+from es_lightning.datamodule import TaskDataModule
 from es_lightning.errors import UsageError
 from es_lightning.evaluation.parts import Parts
 from es_lightning.landscape.curvature.budget import SampledHessian
@@ -40,7 +42,7 @@ from es_lightning.tracking.artifacts import log_artifact
 log = logging.getLogger(__name__)
 
 DENSE = ["--data.objective", "log_likelihood"]
-"""Gradients need an objective that has one."""
+"""Gradients need an objective that has one; ``of_reward`` takes it back."""
 REPORT = "report"
 """The report's folder in that of the run."""
 
@@ -55,6 +57,10 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
     parts, sections = opened_with([*arguments, *DENSE], {"curvature": CurvatureSettings})
     settings: CurvatureSettings = sections["curvature"]
     require_gaussian(parts.noise)
+    if settings.likelihood:
+        require_whole_centre(parts, "give --curvature.likelihood false")
+    else:
+        parts.data = of_reward(parts.data)
     folder = options.output or Path("runs") / f"curvature-{config_name(parts)}"
     check_writable(folder, "--output")
     writes = parts.ranks.rank == 0
@@ -62,15 +68,18 @@ def curvature(options: Namespace, arguments: Sequence[str]) -> None:
         until_end.enter_context(parts)
         if writes:
             until_end.callback(hold(folder, "--output"))
-        dense = settings.choose(parts.data.prompts("train"))
+        chosen = settings.choose(parts.data.prompts("train"))
         settings.probe().check_begun(folder / PAIRS)
-        prompts = dense + (replies(parts, dense) if settings.rewards else [])
+        both = settings.likelihood and settings.rewards
+        prompts = chosen + (replies(parts, chosen) if both else [])
         prompts = parts.rollouts.reserve(parts.base, prompts, None, False)
         centre = parts.start(min(2 * settings.pairs, members_at_once(parts)))
         results = measure_pairs(parts, centre, prompts, settings, folder / PAIRS, writes)
-        sampled = sampled_hessians(parts, centre, prompts[: len(dense)], settings, folder, writes)
+        sampled = sampled_hessians(parts, centre, prompts[: len(chosen)], settings, folder, writes)
         if writes:  # gradients are computed by one rank; the others have nothing left to do
-            truth = true_curvature(parts, centre, prompts[: len(dense)], settings, folder / TRUTH)
+            truth = None
+            if settings.likelihood:
+                truth = true_curvature(parts, centre, prompts[: len(chosen)], settings, folder / TRUTH)
             measured = Measured(parts.base.name, parts.task.name, settings, results, truth, sampled)
             asked = parts.config["trainer"].get("logger")
             with logging_to(loggers_for(asked, folder, "curvature"), {}) as loggers:
@@ -90,6 +99,32 @@ def require_gaussian(noise: Noise) -> None:
             f"curvature was asked for with {type(inner).__name__}, and its formulas hold for GaussianNoise "
             "alone: leave model.noise out."
         )
+
+
+def require_whole_centre(parts: Parts, otherwise: str) -> None:
+    """Refuse a centre that is divided among ranks, where autograd is needed.
+
+    Args:
+        parts: of the config.
+        otherwise: what else the user may do.
+
+    Raises:
+        UsageError: no rank holds all of it.
+    """
+    if parts.ranks.centre_shards > 1:
+        raise UsageError(
+            "gradients need the whole centre on one rank, and strategy.shard_centre divides it: leave "
+            f"shard_centre out, or {otherwise}."
+        )
+
+
+def of_reward(data: TaskDataModule) -> TaskDataModule:
+    """Return the same task with its own reward as the objective.
+
+    Args:
+        data: none of whose problems has been asked for.
+    """
+    return TaskDataModule(data.task, grading=data.scorer.grading)
 
 
 def replies(parts: Parts, dense: Sequence[Prompt]) -> list[Prompt]:
@@ -139,6 +174,8 @@ def sampled_hessians(
     space = SeedSpace(parts.evaluator(), centre, parts.noise, seeds, sigma, prompts)
     about: dict[str, Any] = asdict(settings) | {"base": parts.base.name, "sigma": sigma, "seeds": seeds}
     about |= {"prompts": [prompt.id for prompt in prompts]}
+    if settings.likelihood:  # files that are older than this setting do not have it
+        del about["likelihood"]
     for name in ("sigmas", "pairs", "products", "hessian", "lanczos", "control", "rewards"):
         del about[name]  # they change nothing here
     found = {}

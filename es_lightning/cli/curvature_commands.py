@@ -16,6 +16,7 @@ options of the measurement, in a config below `curvature:` (defaults in brackets
   --curvature.pool_seed INT     which of the problems are taken (0)
   --curvature.seed INT          of the pairs' noise (1234)
   --curvature.rewards false     do without the task's reward of the same members (true)
+  --curvature.likelihood false  measure the task's own reward alone: no right answers, no autograd (true)
   --curvature.products N        pairs whose curvature is computed by autograd as well (8)
   --curvature.hessian STEPS     Lanczos steps on true Hessian-vector products (20)
   --curvature.lanczos STEPS     Lanczos steps on those of evolution strategies (0)
@@ -45,8 +46,8 @@ def curvature(arguments: list[str]) -> None:
     parser = FitOptionsParser(
         "curvature",
         "Slope and curvature of the log-likelihood of a task's right answers, from antithetic pairs of "
-        "perturbations, beside what autograd knows of them; and the task's reward of the same members. A "
-        "measurement that was stopped goes on when its command is given again.",
+        "perturbations, beside what autograd knows of them; and the task's reward of the same members, or "
+        "that reward alone. A measurement that was stopped goes on when its command is given again.",
         CURVATURE_SECTION,
     )
     parser.option("--output", type=Path, help="folder (runs/curvature-NAME, after the config)")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET, save, sheet, style
-from es_lightning.reports.probe_picture import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 SMALLEST = 1e-3
 """Of the largest eigenvalue, what is still drawn."""
+RATIO = ("odd_ratio", "Var(odd part) / ||g||²", 1.0)
+SQUARE = ("gradient_square", "||g||² from Var(odd part) (objective² / weight²)", None)
+"""Where no gradient is known to divide by."""
 SHOWN = (
-    ("odd_ratio", "Var(odd part) / ||g||²", 1.0),
     ("trace", "tr H (objective / weight²)", None),
     ("participation", "signed participation ratio", None),
 )
@@ -37,8 +39,10 @@ def budgets(path: Path, rows: Rows, title: str, all_rows: Rows) -> None:
     """
     from matplotlib.ticker import LogFormatter, ScalarFormatter
 
-    figure, panels = sheet(title, columns=len(SHOWN), width=10.0, height=3.4)
-    for axes, (name, label, expected) in zip(panels, SHOWN, strict=True):
+    known = any(row["odd_ratio"] is not None for row in rows)
+    shown = (RATIO if known else SQUARE, *SHOWN)
+    figure, panels = sheet(title, columns=len(shown), width=10.0, height=3.4)
+    for axes, (name, label, expected) in zip(panels, shown, strict=True):
         if expected is not None:
             axes.axhline(expected, color=QUIET, lw=1.0, ls="--", label="expected")
         for place, sigma in enumerate(sorted({row["sigma"] for row in rows})):
@@ -117,7 +121,7 @@ def _scatter(axes: Axes, rows: Rows, x: str, y: str, line: bool = True) -> None:
 
 
 @style()
-def density(path: Path, rows: Rows, title: str) -> None:
+def density(path: Path, rows: Rows, title: str, unit: str = "nats") -> None:
     """Draw how many eigenvalues there are per unit, one curve per way of finding them.
 
     The scale is logarithmic, and ends where a curve has a thousandth of what one eigenvalue gives at its
@@ -127,6 +131,7 @@ def density(path: Path, rows: Rows, title: str) -> None:
         path: PNG file to write; the rows are written beside it as CSV.
         rows: per way and point ``kind``, ``eigenvalue``, ``density`` and ``width``, that of the Gaussians.
         title: line above the picture.
+        unit: of the objective.
     """
     figure, [axes] = sheet(title, height=3.9)
     width = float(rows[0]["width"])
@@ -139,7 +144,7 @@ def density(path: Path, rows: Rows, title: str) -> None:
     axes.axhline(single, color=QUIET, lw=1.0, ls="--", label="one eigenvalue")
     axes.set_yscale("log")
     axes.set_ylim(single / 1000, 5 * max(row["density"] for row in rows))
-    axes.set_xlabel(f"eigenvalue (nats / weight²), smeared out by {width:.2g}")
+    axes.set_xlabel(f"eigenvalue ({unit} / weight²), smeared out by {width:.2g}")
     axes.set_ylabel("eigenvalues per unit")
     axes.legend()
     save(figure, path)
@@ -152,14 +157,16 @@ def _colors(rows: Rows) -> dict[str, str]:
 
 
 @style()
-def spectra(path: Path, rows: Rows, title: str) -> None:
-    """Draw eigenvalues by size and rank, one line per way of finding them.
+def spectra(path: Path, rows: Rows, title: str, unit: str = "nats") -> None:
+    """Draw eigenvalues by size and rank, one line per way of finding them, and the edge of sampling noise.
 
     Args:
         path: PNG file to write; the rows are written beside it as CSV.
-        rows: per eigenvalue ``kind``, ``rank``, ``value`` and ``converged``. Those that are nearly 0, as of
-            the bulk, are in the CSV alone.
+        rows: per eigenvalue ``kind``, ``rank``, ``value`` and ``converged``, and of those with common seeds
+            ``edge_low`` and ``edge_high``, between which noise reaches, if they are known. Those that are
+            nearly 0, as of the bulk, are in the CSV alone.
         title: line above the picture.
+        unit: of the objective.
     """
     figure, [axes] = sheet(title, height=3.9)
     for kind, color in _colors(rows).items():
@@ -178,12 +185,23 @@ def spectra(path: Path, rows: Rows, title: str) -> None:
                     color=color,
                     mfc=color if done else "white",
                 )
+    _edges(axes, rows)
     axes.set_yscale("log")
     sizes = [abs(row["value"]) for row in rows]
     if max(sizes) > 0:
         axes.set_ylim(bottom=max(min(sizes), SMALLEST * max(sizes)) / 1.5)
     axes.set_xlabel("rank by size (▲ positive, ▼ negative; filled: converged)")
-    axes.set_ylabel("|eigenvalue| (nats / weight²)")
+    axes.set_ylabel(f"|eigenvalue| ({unit} / weight²)")
     axes.legend()
     save(figure, path)
     write_csv(path.with_suffix(".csv"), rows)
+
+
+def _edges(axes: Axes, rows: Rows) -> None:
+    """Draw how far sampling noise of common seeds reaches, a line per sign."""
+    known = next((row for row in rows if row.get("edge_high") is not None), None)
+    if known is None:
+        return
+    for size, marker, line in ((known["edge_high"], "▲", "--"), (-known["edge_low"], "▼", ":")):
+        if size > 0:  # with a trace that is large beside the noise, one of them is beyond 0
+            axes.axhline(size, color=QUIET, lw=1.2, ls=line, label=f"edge of sampling noise {marker}")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from es_lightning.cli import degenerate_report
+from es_lightning.cli.curvature import require_whole_centre
 from es_lightning.cli.entry import run
 from es_lightning.errors import UsageError
 from es_lightning.landscape.curvature.degenerate import SharedDirection
@@ -109,6 +111,35 @@ def test_parts_that_are_asked_for_one_by_one_end_in_the_report_of_all(config: st
 
 
 @pytest.mark.slow
+def test_a_task_without_right_answers_is_measured_on_its_reward_alone(tmp_path: Path) -> None:
+    path, folder = tmp_path / "tiny.yaml", tmp_path / "alone"
+    section = "curvature: {sigmas: [0.1], pairs: 4, prompts: 3, likelihood: false, lanczos: 2, seeds: 4}\n"
+    letters = "{class_path: tests.helpers.letters.Letters}"
+    path.write_text(TINY.replace("task: Sums", f"task: {letters}") + section)
+    run(["curvature", "-c", str(path), "--output", str(folder)])
+    results, report = ProbeResults.read(folder / "pairs"), folder / "report"
+    assert results.rewards(0.1).shape == (1, 8, 3)
+    budget = pd.read_csv(report / "budget.csv")
+    assert set(budget["objective"]) == {"reward"}
+    means = results.rewards(0.1)[0].mean(axis=1)
+    odd = (means[::2] - means[1::2]) / 0.2
+    bends = (means[::2] + means[1::2] - 2 * results.centre.mean()) / 0.01
+    [row] = budget.to_dict("records")
+    assert row["gradient_square"] == pytest.approx((odd**2).mean())
+    assert row["trace"] == pytest.approx(bends.mean())
+    assert not (folder / "truth").exists()
+    assert {each.name for each in report.glob("*.png")} == {"budget.png", "spectra.png", "density.png"}
+    text = (report / "verdict.md").read_text(encoding="utf-8")
+    assert "the task's own reward" in text
+    assert "autograd" not in text
+    with pytest.raises(UsageError, match="does not know the right answer"):
+        run(["curvature", "-c", str(path), "--output", str(folder), "--curvature.likelihood", "true"])
+    tested = ["degenerate", "-c", str(path), "--probe", str(folder)]
+    with pytest.raises(UsageError, match=r"alone has no log-likelihoods.*curvature.likelihood false"):
+        run([*tested, "--data.objective", "log_likelihood"])
+
+
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.ddp
 def test_two_ranks_find_what_one_finds_and_go_on_with_its_steps(config: str, tmp_path: Path) -> None:
@@ -157,6 +188,7 @@ def test_a_probe_is_tested_for_degenerate_updates(config: str, tmp_path: Path) -
     [direction] = pd.read_csv(folder / "directions.csv").to_dict("records")
     assert direction["controls"] == 20
     assert direction["p_value"] <= 2 / 21
+    assert set(regression["vectors"]) == {0, 2}
     assert (probe / "degenerate" / "truth").exists(), "a probe has taken no steps"
     assert direction["deviations"] > 1
     assert len(pd.read_csv(folder / "controls.csv")) == 20
@@ -204,9 +236,22 @@ def test_a_direction_whose_controls_are_all_alike_has_no_interval_in_words() -> 
 
 
 @pytest.mark.parametrize(
+    ("controls", "above", "hint"), [(20, 0, True), (20, 1, False), (98, 0, True), (99, 0, False)]
+)
+def test_a_p_at_the_floor_of_few_controls_is_a_hint(controls: int, above: int, hint: bool) -> None:
+    gains = np.linspace(0, 0.05, controls)
+    gains[:above] = 0.1
+    found = SharedDirection(35, 0.0625, gains, 0.0179, 0.02)
+    said = degenerate_report._said(degenerate_report._direction_row(0.002, found))
+    assert ("give --degenerate.controls 99" in said) == hint
+    assert ("candidates hint at a shared direction" in said) == hint
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--curvature.pairs", "3"], "at least 4"),
+        (["--curvature.likelihood", "false", "--curvature.rewards", "false"], "nothing would be measured"),
         (["--curvature.sigmas", "[0]"], "curvature.sigmas"),
         (["--curvature.lanczos", "9"], "more seeds than steps"),
         (["--model.noise", "RademacherNoise"], "GaussianNoise"),
@@ -220,6 +265,15 @@ def test_bad_input_is_refused_before_anything_starts(
         run(["curvature", "-c", config, "--output", str(tmp_path / "out"), *options])
     cause = caught.value if isinstance(caught.value, UsageError) else caught.value.__cause__
     assert isinstance(cause, UsageError)
+
+
+def test_a_divided_centre_is_refused_where_gradients_are_needed() -> None:
+    parts: Any = SimpleNamespace(ranks=SimpleNamespace(centre_shards=2))
+    with pytest.raises(
+        UsageError, match=r"strategy.shard_centre divides it.*give --curvature.likelihood false"
+    ):
+        require_whole_centre(parts, "give --curvature.likelihood false")
+    require_whole_centre(SimpleNamespace(ranks=SimpleNamespace(centre_shards=1)), "")  # type: ignore[arg-type]
 
 
 def test_a_probe_that_is_none_is_refused(config: str, tmp_path: Path) -> None:

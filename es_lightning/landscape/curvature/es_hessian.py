@@ -10,7 +10,7 @@ product is the weights
 The mean is the part g . v that the gradient adds to all of them; taking it off is the baseline of ES. For a
 quadratic reward b = K a with the symmetric N x N matrix K = C E^T H E C / N, E = [eps_1 .. eps_N] and
 C = 1 - 11^T / N. Its eigenvalues are those of H as N samples see it, right if N is well above H's effective
-rank, and
+rank (``edge`` tells which of them stand out of the samples' noise), and
 
     tr K ~= tr H,    tr K^2 ~= tr H^2 + (tr H)^2 / N,    so    1 / PR(K) ~= 1 / PR(H) + 1 / N.
 

@@ -30,6 +30,7 @@ Operator = Callable[[Tensor], Tensor]
 BREAKDOWN = 1e-10  # of the largest entry of T: what is left of a product in exact arithmetic is 0
 CONVERGED = 0.1
 """Of a Ritz value's size: with a smaller residual an eigenvalue is no further away than that."""
+EXHAUSTED = 1e-3  # of the largest Ritz value: what noise of measurements leaves of a product
 BLOCK, MANY_BLOCKS = 2**12, 2**16  # elements that are summed in single precision
 
 
@@ -56,6 +57,15 @@ class Krylov:
     def converged(self) -> NDArray[np.bool_]:
         """Whether each Ritz value is an eigenvalue and no mixture, [m]."""
         return np.asarray(self.residuals <= CONVERGED * np.abs(self.ritz[0]))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the Ritz values are all eigenvalues of A, but for those that are 0.
+
+        The last product leaves nothing outside the span of Q, of which a random start has a part in every
+        direction. That all have converged is not enough: one step does on eigenvalues that are nearly alike.
+        """
+        return bool(self.rest <= EXHAUSTED * float(np.abs(self.ritz[0]).max()))
 
     @property
     def asymmetry(self) -> float:
@@ -185,7 +195,7 @@ class Spectrum:
 
     @classmethod
     def of_values(cls, values: Array) -> Spectrum:
-        """Take values as all eigenvalues that are not 0: right once there are as many steps as the rank."""
+        """Take values as all eigenvalues that are not 0: right where the steps are ``Krylov.exhausted``."""
         return cls(np.sort(values), np.full(len(values), 1 / len(values)), len(values))
 
     @property
@@ -197,6 +207,14 @@ class Spectrum:
     def trace_square(self) -> float:
         """tr A^2 = D sum_k w_k ritz_k^2."""
         return float(self.dimension * self.weights @ self.values**2)
+
+    @property
+    def trace_square_error(self) -> float:
+        """Standard error of ``trace_square`` from one start, sqrt(2 tr A^4): of z^T A^2 z for Gaussian z.
+
+        tr A^4 is of the same start, which takes at least 3 steps.
+        """
+        return float(np.sqrt(2 * self.dimension * self.weights @ self.values**4))
 
     @property
     def participation(self) -> float:

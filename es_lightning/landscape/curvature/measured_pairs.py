@@ -25,20 +25,26 @@ def of_objective(pairs: ProbeResults, objective: str) -> ProbeResults:
     """Return what was measured under one objective.
 
     Args:
-        pairs: all that a curvature run has measured: by candidate the log-likelihood of P problems and, if it
-            was asked for, the reward of the same P.
+        pairs: all that a curvature run has measured: by candidate the log-likelihood of P problems, unless
+            that was left out, and the reward of the same P, if it was asked for.
         objective: ``reward`` or ``log_likelihood``.
 
     Returns:
         A probe of P prompts. Its table has no means over prompts, which were those of both objectives.
 
     Raises:
-        UsageError: there are no rewards.
+        UsageError: it was not measured under this objective.
     """
     from pyarrow.compute import list_slice
 
     count, ids = pairs.header["prompts"], pairs.header["prompt_ids"]
-    first = 0 if objective == "log_likelihood" else count
+    alone = has_rewards_alone(pairs)
+    if alone and objective == "log_likelihood":
+        raise UsageError(
+            f"{pairs.folder.parent} has no log-likelihoods, since it was measured with curvature.likelihood "
+            "false: test its rewards with --data.objective reward."
+        )
+    first = 0 if alone or objective == "log_likelihood" else count
     if first == len(ids):
         raise UsageError(
             f"{pairs.folder.parent} has no rewards prompt by prompt, since it was measured with "
@@ -51,6 +57,11 @@ def of_objective(pairs: ProbeResults, objective: str) -> ProbeResults:
     return replace(pairs, header=header, centre=pairs.centre[first : first + count], table=table)
 
 
+def has_rewards_alone(pairs: ProbeResults) -> bool:
+    """Tell whether a curvature run has measured the task's reward, and no log-likelihood."""
+    return bool(pairs.header.get("objective") == "reward")
+
+
 def problems_of_pairs(pairs: ProbeResults, task: Task) -> list[tuple[str, Mapping[str, Prompt]]]:
     """Return the id of each prompt of a curvature run, in its order, with the problems that it is one of.
 
@@ -59,9 +70,11 @@ def problems_of_pairs(pairs: ProbeResults, task: Task) -> list[tuple[str, Mappin
         task: whose reward and log-likelihood they are.
 
     Raises:
-        UsageError: the task knows no right answers.
+        UsageError: log-likelihoods were measured, and the task knows no right answers.
     """
     ids, count = pairs.header["prompt_ids"], pairs.header["prompts"]
-    right = {prompt.id: prompt for prompt in LogLikelihood(task).problems("train")}
     asked = {prompt.id: prompt for prompt in task.problems("train")}
+    if has_rewards_alone(pairs):
+        return [(each, asked) for each in ids]
+    right = {prompt.id: prompt for prompt in LogLikelihood(task).problems("train")}
     return [(each, right if place < count else asked) for place, each in enumerate(ids)]

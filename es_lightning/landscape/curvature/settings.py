@@ -25,6 +25,9 @@ class CurvatureSettings:
         seed: of the pairs' noise.
         rewards: whether replies are generated and graded by the same members as well, to compare the task's
             reward with the log-likelihood of its right answers.
+        likelihood: whether the log-likelihood of right answers is measured, which autograd knows as well.
+            Otherwise it is the task's own reward alone, of tasks without right answers too, and ``products``
+            and ``hessian`` do nothing.
         products: pairs whose true eps^T H eps is computed by autograd.
         hessian: Lanczos steps on true Hessian-vector products; 0 takes none.
         lanczos: Lanczos steps on the Hessian-vector products of evolution strategies; 0 takes none.
@@ -42,6 +45,7 @@ class CurvatureSettings:
     pool_seed: int = 0
     seed: int = 1234
     rewards: bool = True
+    likelihood: bool = True
     products: int = 8
     hessian: int = 20
     lanczos: int = 0
@@ -60,13 +64,17 @@ class CurvatureSettings:
         ):
             if getattr(self, name) < least:
                 raise UsageError(f"curvature.{name} is {getattr(self, name)}: give at least {least}.")
+        if not (self.likelihood or self.rewards):
+            raise UsageError(
+                "curvature.likelihood and curvature.rewards are both false, so nothing would be measured: "
+                "leave one of them out."
+            )
         if not self.step > 0:
             raise UsageError(f"curvature.step is {self.step:g}: give a number above 0.")
-        if self.lanczos and self.seeds <= self.lanczos:
+        if self.lanczos and self.seeds <= max(self.lanczos, 2):
             raise UsageError(
                 f"curvature.seeds is {self.seeds} for {self.lanczos} Lanczos steps: give more seeds than "
-                f"steps, "
-                "and more than twice the rank that you expect."
+                "steps, at least 3, and more than twice the rank that you expect."
             )
         self.probe()
 

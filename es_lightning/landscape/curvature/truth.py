@@ -68,13 +68,20 @@ class Truth:
             gapless[own[np.logical_and.accumulate(converged[own])]] = True
         return values[gapless], values[converged & ~gapless]
 
-    def along_top(self, count: int) -> Array:
-        """Return eps^T u of each seed and the ``count`` Ritz vectors u of largest size, [K, count]."""
+    def along_top(self, count: int) -> tuple[Array, int]:
+        """Return eps^T u of each seed and ``count`` Ritz vectors u, and how many of these have converged.
+
+        Converged ones come first, and each kind in descending order of size.
+
+        Returns:
+            [K, count], fewer columns where there are fewer vectors; and the number.
+        """
         if self.krylov is None:
-            return np.zeros((len(self.along), 0))
+            return np.zeros((len(self.along), 0)), 0
         values, _, vectors = self.krylov.ritz
-        order = np.argsort(-np.abs(values))[:count]
-        return np.asarray(self.coordinates @ vectors[:, order])
+        converged = self.krylov.converged
+        order = np.lexsort((-np.abs(values), ~converged))[:count]
+        return np.asarray(self.coordinates @ vectors[:, order]), int(converged[order].sum())
 
 
 def squares_shared(outermost: Array, trace_square: float, inside: Array | None = None) -> tuple[float, float]:

@@ -119,6 +119,31 @@ def test_an_invariant_subspace_ends_the_run() -> None:
     assert found.ritz[0] == pytest.approx([1, 2])
 
 
+@pytest.mark.parametrize(("steps", "exhausted"), [(4, False), (10, False), (11, True)])
+def test_steps_are_exhausted_once_they_have_found_the_rank(steps: int, exhausted: bool) -> None:
+    matrix = symmetric(np.concatenate([np.linspace(-9, -1, 10), np.zeros(50)]))
+    noisy = torch.from_numpy(matrix + 1e-7 * symmetric(np.linspace(-1, 1, 60), seed=1))
+    krylov = lanczos(lambda vector: noisy @ vector, start(60), steps)
+    assert krylov.exhausted == exhausted
+    ratio = SampledHessian(krylov, 60, 0).participation
+    own = np.linspace(-9, -1, 10)
+    if exhausted:  # 1 / PR(H) = 1 / PR(K) - 1 / N
+        assert 1 / ratio == pytest.approx((own**2).sum() / own.sum() ** 2 - 1 / 60, rel=1e-3)
+    else:
+        assert np.isnan(ratio)
+
+
+def test_the_error_of_tr_h2_from_one_start_is_its_spread_over_starts() -> None:
+    matrix = product(symmetric(np.concatenate([np.full(30, -8.0), np.full(20, 3.0), np.zeros(150)])))
+    each = [Spectrum.of([lanczos(matrix, start(200, seed), 4)]) for seed in range(200)]
+    squares = np.array([spectrum.trace_square for spectrum in each])
+    assert squares.mean() == pytest.approx(30 * 64 + 20 * 9, rel=4 * 0.27 / 200**0.5)
+    # The quadrature divides by the length of z, which takes (tr H^2)^2 / (D tr H^4) of the variance away.
+    shrunk = (1 - (30 * 64 + 20 * 9) ** 2 / (200 * (30 * 4096 + 20 * 81))) ** 0.5
+    stated = np.mean([spectrum.trace_square_error for spectrum in each]) * shrunk
+    assert squares.std() == pytest.approx(stated, rel=0.15)
+
+
 def test_a_matrix_that_is_not_symmetric_shows() -> None:
     matrix = np.random.default_rng(0).standard_normal((60, 60))
     assert lanczos(product(matrix), start(60), 12).asymmetry > 0.4

@@ -7,9 +7,16 @@ import pytest
 
 from es_lightning.errors import UsageError
 from es_lightning.landscape import known
-from es_lightning.landscape.curvature.measured_pairs import PAIRS, is_curvature_run, of_objective
+from es_lightning.landscape.curvature.measured_pairs import (
+    PAIRS,
+    is_curvature_run,
+    of_objective,
+    problems_of_pairs,
+)
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
 from es_lightning.landscape.probing.results import ProbeResults
+from es_lightning.tasks import LogLikelihood
+from tests.helpers.letters import Letters
 
 SETTINGS = ProbeSettings(sigmas=(0.1, 0.2), members=8, batches=1, prompts=3, antithetic=True, largest=1)
 
@@ -33,6 +40,20 @@ def test_each_objective_has_its_own_half_of_the_prompts(tmp_path: Path) -> None:
         np.testing.assert_array_equal(changes, whole.rewards(0.1)[0][:, own] - whole.centre[own])
         assert signs.tolist() == [1, -1] * 4
         assert seeds[::2] == seeds[1::2] == part.seeds
+
+
+def test_a_run_of_rewards_alone_has_no_log_likelihoods(tmp_path: Path) -> None:
+    landscape = known.quadratic(3, prompts=3, start=0.7)
+    about = {"prompt_ids": list("abc"), "objective": "reward"}
+    whole = Probe(landscape, SETTINGS, tmp_path / "mine" / PAIRS, about).run()
+    np.testing.assert_array_equal(of_objective(whole, "reward").rewards(0.2), whole.rewards(0.2))
+    with pytest.raises(UsageError, match=r"mine has no log-likelihoods.*curvature.likelihood false"):
+        of_objective(whole, "log_likelihood")
+    with pytest.raises(UsageError, match="does not know the right answer"):
+        LogLikelihood(Letters()).problems("train")
+    problems = problems_of_pairs(whole, Letters())
+    assert [each for each, _ in problems] == list("abc")
+    assert set(problems[0][1]) == {f"train/{index}" for index in range(Letters.count)}
 
 
 def test_a_run_without_rewards_says_what_it_lacks(tmp_path: Path) -> None:

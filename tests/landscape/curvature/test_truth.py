@@ -27,6 +27,21 @@ def test_a_converged_ritz_value_is_as_near_to_an_eigenvalue_as_it_says(seed: int
         assert np.abs(eigenvalues - value).min() <= CONVERGED * abs(value) + 1e-9
 
 
+def test_coordinates_are_along_converged_vectors_first() -> None:
+    # Weakly tied values; only the last one is far from converged: its vector is where the rest leaves.
+    krylov = Krylov(np.diag([2.0, -1.0, 5.0]), 100, rest=4.0)
+    table = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    truth = Truth(1.0, np.zeros(2), np.zeros(0), krylov, table)
+    assert truth.top[0].tolist() == [5.0, 2.0, -1.0]
+    along, converged = truth.along_top(2)
+    assert np.abs(along).tolist() == [[1.0, 2.0], [4.0, 5.0]], "2 and -1, and 5 has not converged"
+    assert converged == 2
+    along, converged = truth.along_top(9)
+    assert np.abs(along).tolist() == table.tolist()
+    assert converged == 2
+    assert Truth(1.0, np.zeros(2), np.zeros(0), None, table).along_top(2)[0].shape == (2, 0)
+
+
 class Known(Truth):
     """Of five values, 3 has not converged."""
 
