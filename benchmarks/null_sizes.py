@@ -4,7 +4,8 @@
     python benchmarks/null_sizes.py --runs 50
 
 Each run probes pure noise of 32 prompts with 60 candidates in 2 batches, and a linear reward with 240 in 3.
-No model is run.
+Then it rounds 240 normal changes in each of 3 batches to steps of a part of their standard deviation. No
+model is run.
 """
 
 import argparse
@@ -24,12 +25,15 @@ from es_lightning.landscape.known import KnownLandscape
 from es_lightning.landscape.probing.probe import Probe, ProbeSettings
 from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, summarise
+from es_lightning.landscape.statistics.best_of import SIZES
+from es_lightning.landscape.statistics.gaussian_null import gaussian_test
 from es_lightning.landscape.statistics.held_out import halvings
 from es_lightning.records import Member
 
 log = logging.getLogger("null_sizes")
 
 SIGMA, PROMPTS, LEVEL = 0.5, 32, 0.05
+STEPS = (0.18, 0.54, 0.72, 0.95)  # of changes, in standard deviations; 64 sums have 0.2 to 0.72
 FEW = ProbeSettings(sigmas=(SIGMA,), members=60, batches=2, largest=30)
 
 
@@ -47,8 +51,10 @@ def of_noise(index: int, folder: Path) -> dict[str, bool]:
     landscape = known.pure_noise(PROMPTS, index)
     results, summary = probed(landscape, FEW, folder)
     held, found = summary.held_out, {}
-    for size, low, chosen in zip(held.sizes, held.low, held.p_choice, strict=True):
+    numbers = zip(held.sizes, held.low, held.over_mean_low, held.p_choice, strict=True)
+    for size, low, over_mean, chosen in numbers:
         found[f"held-out gain of the best of {size}"] = bool(low > 0)
+        found[f"gain of the best of {size} over the mean"] = bool(over_mean > 0)
         found[f"choice of the best of {size}"] = bool(chosen <= LEVEL)
     found["Gaussian null"] = summary.curve.p_null <= LEVEL
     changes, signs, seeds = results.at(SIGMA)
@@ -77,6 +83,17 @@ def of_direction(results: ProbeResults, landscape: KnownLandscape, index: int, n
         return {f"{name}, refused": True}  # too few candidates improve
 
 
+def of_steps(index: int) -> dict[str, bool]:
+    """Return whether normal changes in coarse steps are taken for something else."""
+    generator, found = np.random.default_rng([index, 1]), {}
+    for ratio in STEPS:
+        spread = np.sqrt(1 / ratio**2 - 1 / 12)  # in steps, before they are rounded
+        changes = np.rint(generator.normal(generator.uniform(-1, 1), spread, (3, 240))) / 64
+        test = gaussian_test(changes, (2, *SIZES), index)
+        found[f"Gaussian null, steps of {ratio:g} deviations"] = test.p_value <= LEVEL
+    return found
+
+
 def main() -> None:
     """Count rejections over runs."""
     parser = argparse.ArgumentParser(
@@ -95,6 +112,7 @@ def main() -> None:
             counts.update(of_direction(results, landscape, index, "shared direction of pairs"))
             settings = ProbeSettings(sigmas=(SIGMA,), members=240, batches=3, seed=index)
             _, linear = probed(known.linear(prompts=1), settings, Path(folder) / "linear")
+        counts.update(of_steps(index))
         counts["Gaussian null of a linear reward"] += linear.curve.p_null <= LEVEL
         sizes.append(linear.curve.n90)
     for name, count in sorted(counts.items()):

@@ -22,6 +22,7 @@ from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.records import Prompt
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold
+from es_lightning.task import Task
 
 log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between two lines about progress
@@ -56,6 +57,7 @@ def probe(output: Path | None, arguments: Sequence[str]) -> None:
         centre = parts.start(members_expected(parts, settings.members))
         landscape = ModelLandscape(parts, centre, prompts)
         about = about_probe(parts, prompts, sum(each.numel() for each in centre.parameters()))
+        about["largest_reward"] = largest_reward(parts.task, prompts)
         results = Probe(landscape, settings, folder, about, writes).run(teller() if writes else None)
         if writes:
             with logging_to(loggers, _logged(results)):
@@ -85,6 +87,16 @@ def about_probe(parts: Parts, prompts: Sequence[Prompt], parameters: int) -> dic
         "prompt_ids": [prompt.id for prompt in prompts],
         "prompt_digest": digest(prompts),
     }
+
+
+def largest_reward(task: Task, prompts: Sequence[Prompt]) -> float | None:
+    """Return the most that a prompt can earn; None if it is not known.
+
+    Args:
+        task: of the probe.
+        prompts: those of the probe. One choice is the right answer, whose log-likelihood is the reward.
+    """
+    return 0.0 if all(len(prompt.choices) == 1 for prompt in prompts) else task.largest_reward
 
 
 def teller() -> Callable[[int, int], None]:

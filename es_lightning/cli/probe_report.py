@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 from es_lightning.cli.run_loggers import log_report_metrics, logged_before, logging_to
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.input import probe_tables
-from es_lightning.landscape.probing.protocols import protocol_rows
+from es_lightning.landscape.probing.protocols import SIZE, protocol_rows
 from es_lightning.landscape.probing.results import ProbeResults
-from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
+from es_lightning.landscape.probing.rows import (
+    change_rows,
+    comparison_rows,
+    curve_rows,
+    model_rows,
+    sigma_rows,
+)
 from es_lightning.landscape.probing.summary import (
     ProbeTable,
     SigmaSummary,
@@ -22,6 +28,7 @@ from es_lightning.landscape.probing.summary import (
     summarise,
 )
 from es_lightning.reports import probe_picture
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.probe_table import models_markdown, probe_markdown
 from es_lightning.system.files import replacing
 
@@ -45,6 +52,7 @@ METRICS = (
     "p_null",
     "n90",
     "held_out",
+    "over_mean",
     "seen",
 )
 """Columns of a sigma that MLflow gets as metrics, ``probe/improve/sigma_0.001``."""
@@ -83,10 +91,12 @@ def _report(
     loggers: Sequence[Sequence[Logger]],
 ) -> None:
     """Write the reports, each logged by the loggers of its folder."""
-    for folder, table, own in zip(folders, tables, loggers, strict=True):
+    summaries = [
         write_report(table, folder / FOLDER, largest, own)
+        for folder, table, own in zip(folders, tables, loggers, strict=True)
+    ]
     if len(tables) > 1:
-        write_comparison(tables, folders[0] / COMPARISON, loggers[0])
+        write_comparison(tables, summaries, folders[0] / COMPARISON, loggers[0])
 
 
 def write_report(
@@ -127,18 +137,29 @@ def write_report(
         folder / "changes.png", change_rows(summaries), shares, f"Changes of the reward, {about}"
     )
     probe_picture.improving(folder / "sigmas.png", rows, f"Which candidates improve, {about}")
+    of_protocols = _protocols([table], [summaries]) if len(table.centre) > 1 else []
+    if of_protocols:  # they need prompts to choose on, and others to judge on
+        write_csv(folder / "protocols.csv", of_protocols)
     offset = offset_of(summaries, table.pairs)
     verdicts = {summary.sigma: list(summary.verdict()) for summary in summaries}
-    text = probe_markdown(rows, verdicts, offset_words(offset))
+    text = probe_markdown(rows, verdicts, offset_words(offset), of_protocols)
     _write(folder, text, loggers, _metrics(rows) | ({} if offset is None else {"probe/offset": offset.value}))
     return summaries
 
 
-def write_comparison(tables: Sequence[ProbeTable], folder: Path, loggers: Sequence[Logger] = ()) -> None:
-    """Write p(improve) of several models under both published protocols: a table, a plot and a CSV file.
+def write_comparison(
+    tables: Sequence[ProbeTable],
+    summaries: Sequence[Sequence[SigmaSummary]],
+    folder: Path,
+    loggers: Sequence[Logger] = (),
+) -> None:
+    """Write what several models have beside one another: tables, two pictures and CSV files.
+
+    They are p(improve) under both published protocols, and changes and best-of-N with its null by sigma.
 
     Args:
         tables: rewards of the models.
+        summaries: of the sigmas of each.
         folder: where the files go; it is made.
         loggers: get the files as artifacts.
 
@@ -147,13 +168,16 @@ def write_comparison(tables: Sequence[ProbeTable], folder: Path, loggers: Sequen
         StorageError: the folder cannot be written.
     """
     require_one_task(tables)
-    rows = model_rows(protocol_rows(tables))
+    rows = _protocols(tables, summaries)
     if not any(not row["chosen"] for row in rows):
         log.warning("No sigma was probed on all models: the protocol of a fixed sigma is left out.")
     about = f", task {tables[0].task}" if tables[0].task else ""
     title = f"p(improve) by model, sigma fixed and chosen{about}"
     probe_picture.protocols(folder / "protocols.png", rows, title)
-    _write(folder, models_markdown(rows), loggers, {})
+    curves, sigmas = comparison_rows(tables, summaries)
+    probe_picture.best_by_model(folder / "best_of_n.png", curves, f"Best of N by model{about}")
+    write_csv(folder / "sigmas.csv", sigmas)
+    _write(folder, models_markdown(rows, sigmas), loggers, {})
 
 
 def require_one_task(tables: Sequence[ProbeTable]) -> None:
@@ -171,6 +195,14 @@ def require_one_task(tables: Sequence[ProbeTable]) -> None:
             f"the probes are of several tasks, {', '.join(tasks)}, whose p(improve) says nothing about the "
             "size of a model: report each task on its own."
         )
+
+
+def _protocols(
+    tables: Sequence[ProbeTable], summaries: Sequence[Sequence[SigmaSummary]]
+) -> list[dict[str, Any]]:
+    """Rows of both protocols, with the N that the tables of the report show."""
+    largest = min(summary.curve.largest for each in summaries for summary in each)
+    return model_rows(protocol_rows(tables, min(SIZE, largest)))
 
 
 def _null_titles(summaries: Sequence[SigmaSummary]) -> Mapping[float, str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET, save, sheet, style
-from es_lightning.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,22 +22,6 @@ COLUMNS = 3  # of panels, one per sigma
 MOST_BARS = 41
 TICKS = (1, 5, 10, 20, 30, 50, 100, 200)
 Rows = Sequence[Mapping[str, Any]]
-
-
-def write_csv(path: Path, rows: Rows) -> None:
-    """Write rows as CSV, in columns of the keys' names; a number keeps every bit, None is empty.
-
-    Args:
-        path: the file, which is replaced as a whole; its folder is made.
-        rows: with the same keys, one mapping per line.
-
-    Raises:
-        StorageError: the disk is full or the folder cannot be written.
-    """
-    from pandas import DataFrame
-
-    with replacing(path) as file:
-        DataFrame(list(rows)).to_csv(file, index=False)
 
 
 @style()
@@ -71,6 +55,38 @@ def best_of_n(path: Path, rows: Rows, titles: Mapping[float, str], title: str) -
         panel.set_xlabel("candidates N")
         panel.set_xticks([size for size in TICKS if size <= sizes[-1]])
     _label_first(panels, "change of the reward")
+    _legend_below(figure, panels[0])
+    save(figure, path)
+    write_csv(path.with_suffix(".csv"), rows)
+
+
+@style()
+def best_by_model(path: Path, rows: Rows, title: str) -> None:
+    """Draw best-of-N against N, a panel for each sigma and a line for each model, with its Gaussian null.
+
+    Args:
+        path: PNG file to write; the rows are written beside it as CSV.
+        rows: per model, sigma and N ``name``, ``sigma``, ``n``, ``best``, ``best_low``, ``best_high`` and
+            ``null``, the last four in units of reward.
+        title: line above the picture.
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    sigmas = sorted({row["sigma"] for row in rows})
+    largest = max(row["n"] for row in rows)
+    figure, panels = _panels(title, len(sigmas))
+    for panel, sigma in zip(panels, sigmas, strict=True):
+        for number, name in enumerate(names):
+            here = [row for row in rows if (row["name"], row["sigma"]) == (name, sigma)]
+            sizes, color = [row["n"] for row in here], PALETTE[number % len(PALETTE)]
+            _band(panel, here, "best", color)
+            panel.plot(sizes, _column(here, "best"), color=color, lw=1.8, label=name)
+            panel.plot(sizes, _column(here, "null"), color=color, lw=1.1, ls="--")
+        panel.plot([], [], color=INK, lw=1.1, ls="--", label="Gaussian nulls (bands: 95 %)")
+        panel.axhline(0, color=QUIET, lw=0.8)
+        panel.set_title(f"sigma {sigma:g}")
+        panel.set_xlabel("candidates N")
+        panel.set_xticks([size for size in TICKS if size <= largest])
+    _label_first(panels, "best of N, change of the reward")
     _legend_below(figure, panels[0])
     save(figure, path)
     write_csv(path.with_suffix(".csv"), rows)

@@ -52,6 +52,7 @@ def test_it_leaves_a_table_and_a_report(folder: Path) -> None:
     assert len(results.table) == 24
     assert results.header["model"] == "tiny"
     assert results.header["parameters"] == 115264
+    assert results.header["largest_reward"] == 0.0, "a reply of conciseness earns 0 at most"
     assert np.isfinite(results.rewards(0.05)).all()
     assert results.rewards(0.05).shape == (2, 6, 4)
     assert {path.name for path in (folder / "report").iterdir()} >= NAMES

@@ -76,7 +76,8 @@ def test_the_report_has_pictures_with_their_numbers_a_table_and_metrics(tmp_path
     folder, recorder = probed(tmp_path / "probe", linear, model="toy-1"), Recorder()
     report([folder], 20, [recorder])
     made = {path.name for path in (folder / "report").iterdir()}
-    assert made == {"report.md", *(f"{name}.{end}" for name in PICTURES for end in ("png", "csv"))}
+    pictures = {f"{name}.{end}" for name in PICTURES for end in ("png", "csv")}
+    assert made == {"report.md", "protocols.csv", *pictures}
     rows = read_csv(folder / "report" / "sigmas.csv").to_dict("records")
     assert [row["sigma"] for row in rows] == [0.5, 1.0]
     assert (rows[0]["name"], rows[0]["candidates"], rows[0]["largest_n"]) == ("toy-1", 40, 20)
@@ -86,6 +87,11 @@ def test_the_report_has_pictures_with_their_numbers_a_table_and_metrics(tmp_path
     assert text.startswith("# Probe of toy-1\n\ntask toy: 2 batches of 40 candidates")
     assert "best of 5 (null) | best of 10 (null) | best of 20 (null)" in text
     assert "- sigma 0.5: best-of-N " in text
+    assert "## Both published protocols" in text
+    protocols = read_csv(folder / "report" / "protocols.csv")
+    assert list(protocols["protocol"]) == ["fixed sigma", "fixed sigma", "sigma chosen per model"]
+    assert list(protocols["n"]) == [20] * 3
+    assert list(protocols["improve_all"][:2]) == [row["improve"] for row in rows]
 
 
 def test_the_share_of_exact_zeros_and_the_null_stand_above_best_of_n(
@@ -109,7 +115,24 @@ def test_noise_is_reported_as_no_gain(tmp_path: Path) -> None:
     lines = (folder / "report" / "report.md").read_text().splitlines()
     verdicts = [line for line in lines if line.startswith("- sigma")]
     assert len(verdicts) == 2
-    assert all(line.endswith("those that chose it): no gain is shown.") for line in verdicts)
+    assert all("those that chose it): no gain is shown; over the mean" in line for line in verdicts)
+    assert all(line.endswith(" there: no gain is shown.") for line in verdicts)
+
+
+def test_one_prompt_alone_has_no_protocols(tmp_path: Path) -> None:
+    folder = probed(tmp_path / "probe", lambda sigma: linear(sigma)[..., :1])
+    report([folder], 20, [])
+    assert not (folder / "report" / "protocols.csv").exists()
+    assert "protocols" not in (folder / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("known", [{}, {"largest_reward": 2.0}])
+def test_headroom_is_what_the_task_says(known: dict[str, float], tmp_path: Path) -> None:
+    folder = probed(tmp_path / "probe", lambda sigma: linear(sigma) - 1, centre=-1.0, **known)
+    report([folder], 20, [])
+    row = read_csv(folder / "report" / "sigmas.csv").to_dict("records")[0]
+    assert row["headroom"] == pytest.approx(3.0 if known else np.nan, nan_ok=True)
+    assert row["best_of_headroom"] == pytest.approx(row["best"] / 3 if known else np.nan, nan_ok=True)
 
 
 @pytest.mark.slow
@@ -120,12 +143,24 @@ def test_several_probes_are_compared_in_one_table(tmp_path: Path) -> None:
     ]
     report(folders)
     made = folders[0] / "comparison"
-    assert {path.name for path in made.iterdir()} == {"report.md", "protocols.png", "protocols.csv"}
+    pictures = {f"{name}.{end}" for name in ("protocols", "best_of_n") for end in ("png", "csv")}
+    assert {path.name for path in made.iterdir()} == {"report.md", "sigmas.csv", *pictures}
     rows = read_csv(made / "protocols.csv")
     assert list(rows["name"]) == ["small", "large"] * 3
     assert list(rows["protocol"]) == ["fixed sigma"] * 4 + ["sigma chosen per model"] * 2
     assert rows["gain"][1] == pytest.approx(2 * rows["gain"][0])
     assert list(rows["sigma"][4:]) == [1, 1], "a linear reward grows with sigma"
+    sigmas = read_csv(made / "sigmas.csv")
+    assert list(zip(sigmas["name"], sigmas["sigma"], strict=True)) == [
+        (name, sigma) for name in ("small", "large") for sigma in SIGMAS
+    ]
+    assert {"mean", "q_0.05", "q_0.5", "q_0.95", "best", "null", "best_of_headroom", "n90"} < set(sigmas)
+    assert sigmas["null"][2] == pytest.approx(2 * sigmas["null"][0])
+    curves = read_csv(made / "best_of_n.csv")
+    assert len(curves) == 2 * 2 * 40
+    assert set(curves["name"]) == {"small", "large"}
+    text = (made / "report.md").read_text()
+    assert "| model | sigma |" in text.replace("  ", "")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandas import read_csv
 
-from es_lightning.reports.probe_picture import bar_edges, changes, improving, protocols
+from es_lightning.reports.probe_picture import bar_edges, best_by_model, changes, improving, protocols
 from es_lightning.reports.probe_table import markdown
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -38,6 +38,25 @@ def test_models_stand_at_their_size_or_in_their_order(parameters: int | None, tm
     ]
     protocols(tmp_path / "protocols.png", rows, "title")
     assert (tmp_path / "protocols.png").read_bytes().startswith(PNG)
+
+
+def test_models_that_lack_a_sigma_are_drawn_beside_one_another(tmp_path: Path) -> None:
+    rows = [
+        {
+            "name": name,
+            "sigma": sigma,
+            "n": size,
+            "best": 0.1 * size,
+            "null": 0.1,
+            "best_low": low,
+            "best_high": 1,
+        }
+        for name, sigma in (("one", 0.001), ("one", 0.002), ("two", 0.002))
+        for size, low in ((1, 0.0), (2, None))
+    ]
+    best_by_model(tmp_path / "best.png", rows, "title")
+    assert (tmp_path / "best.png").read_bytes().startswith(PNG)
+    assert len(read_csv(tmp_path / "best.csv")) == 6
 
 
 @given(st.lists(st.integers(-300, 300), min_size=1, max_size=60), st.integers(1, 320))

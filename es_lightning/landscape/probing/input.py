@@ -36,6 +36,7 @@ def probe_table(results: ProbeResults, name: str) -> ProbeTable:
         centre=results.centre,
         rewards={sigma: results.rewards(sigma) for sigma in results.sigmas},
         pairs=header["antithetic"],
+        most=header.get("largest_reward"),
         parameters=header.get("parameters"),
         task=header.get("task", ""),
     )

@@ -11,8 +11,11 @@ from es_lightning.analysis.intervals import Estimate
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.probing.protocols import CHOSEN, ProtocolRow
 from es_lightning.landscape.probing.summary import ProbeTable, SigmaSummary, shown_size
+from es_lightning.landscape.statistics.held_out import HeldOutGain
 
 Row = dict[str, Any]
+GAINS = ("held_out", "held_out_low", "held_out_high", "over_mean", "over_mean_low", "over_mean_high")
+"""Columns of what the chosen gain on held-out prompts: over the centre, and over the mean candidate."""
 
 
 def curve_rows(summaries: Sequence[SigmaSummary], headroom: float | None) -> list[Row]:
@@ -36,11 +39,10 @@ def _curve(summary: SigmaSummary, headroom: float | None) -> Iterator[Row]:
         row["batch_error"] = _number(curve.batch_error[place])
         row |= {"batch_low": _number(low[place]), "batch_high": _number(high[place])}
         row["null"] = float(curve.null[place])
-        names = ("held_out", "held_out_low", "held_out_high", "prompt_error", "candidate_error", "seen")
-        row |= dict.fromkeys((*names, "p_choice"))
+        row |= dict.fromkeys((*GAINS, "prompt_error", "candidate_error", "seen", "p_choice"))
         if held_out is not None and size in held_out.sizes:
             at = held_out.sizes.index(size)
-            row |= _triple("held_out", held_out.gain, held_out.low, held_out.high, at)
+            row |= _gains(held_out, at)
             row["prompt_error"] = float(held_out.prompt_error[at])
             row["candidate_error"] = float(held_out.candidate_error[at])
             row["seen"] = float(held_out.seen[at])
@@ -87,14 +89,15 @@ def _sigma(table: ProbeTable, summary: SigmaSummary, headroom: float | None) -> 
     row["n"] = size
     row |= _triple("best", curve.best, curve.low, curve.high, size - 1)
     row["best_of_headroom"] = None if headroom is None else row["best"] / headroom
-    row |= {"null": float(curve.null[size - 1]), "p_null": curve.p_null, "largest_n": curve.largest}
+    row |= {"null": float(curve.null[size - 1]), "p_null": curve.p_null, "step": curve.step}
+    row["largest_n"] = curve.largest
     for each in curve.sizes:
         row |= {f"best_{each}": float(curve.best[each - 1]), f"null_{each}": float(curve.null[each - 1])}
     low, high = curve.n90_between or (None, None)
     row |= {"n90": curve.n90, "n90_low": low, "n90_high": high, "null_n90": curve.null_n90}
-    row |= dict.fromkeys(("held_out", "held_out_low", "held_out_high", "seen", "p_choice"))
+    row |= dict.fromkeys((*GAINS, "seen", "p_choice"))
     if held_out is not None and at is not None:
-        row |= _triple("held_out", held_out.gain, held_out.low, held_out.high, at)
+        row |= _gains(held_out, at)
         row["seen"] = float(held_out.seen[at])
         row["p_choice"] = None if held_out.p_choice is None else float(held_out.p_choice[at])
     return row | _estimate("dimension", summary.dimension)
@@ -114,8 +117,37 @@ def model_rows(rows: Sequence[ProtocolRow]) -> list[Row]:
         }
         | _estimate("improve", row.improve)
         | _estimate("gain", row.gain)
+        | {"sigma_all": row.sigma_all}
+        | _estimate("improve_all", row.improve_all)
+        | {"best_all": row.best_all}
         for row in rows
     ]
+
+
+def comparison_rows(
+    tables: Sequence[ProbeTable],
+    summaries: Sequence[Sequence[SigmaSummary]],
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows of several models, each with its name: by sigma and N, and by sigma.
+
+    Args:
+        tables: rewards of the models.
+        summaries: of the sigmas of each.
+    """
+    curves, sigmas = list[Row](), list[Row]()
+    for table, each in zip(tables, summaries, strict=True):
+        headroom = table.headroom()
+        about = {"name": table.name, "parameters": table.parameters}
+        curves += [about | row for row in curve_rows(each, headroom)]
+        sigmas += sigma_rows(table, each, headroom)
+    return curves, sigmas
+
+
+def _gains(held_out: HeldOutGain, at: int) -> Row:
+    over_mean = (held_out.over_mean, held_out.over_mean_low, held_out.over_mean_high)
+    return _triple("held_out", held_out.gain, held_out.low, held_out.high, at) | _triple(
+        "over_mean", *over_mean, at
+    )
 
 
 def _estimate(name: str, estimate: Estimate | None) -> Row:

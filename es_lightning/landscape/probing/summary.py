@@ -103,7 +103,7 @@ class SigmaSummary:
             return
         yield self._against_null()
         if self.held_out is not None:
-            yield self._chosen(self.held_out)
+            yield from _chosen(self.held_out)
         if self.statistics.zeros >= FEW:
             yield f"{self.statistics.zeros:.0%} of the candidates earn exactly what the centre earns"
 
@@ -114,17 +114,23 @@ class SigmaSummary:
         where = "above" if curve.above else "below"
         return f"best-of-N is {where} the Gaussian null (p = {curve.p_null:.2g}): the changes are not normal"
 
-    def _chosen(self, held_out: HeldOutGain) -> str:
-        at = shown_size(held_out)
-        gain, half = held_out.gain[at], held_out.high[at] - held_out.gain[at]
-        size = held_out.sizes[at]
-        words = f"the best of {size} gains {gain:+.4f} +- {half:.4f} on held-out prompts"
-        seen = f" ({held_out.seen[at]:+.4f} on those that chose it)"
-        if held_out.low[at] > 0:
-            return f"{words}{seen}: a gain"
-        if held_out.high[at] < 0:
-            return f"{words}{seen}: a loss"
-        return f"{words}{seen}: no gain is shown"
+
+def _chosen(held_out: HeldOutGain) -> Iterator[str]:
+    """Say what the chosen gain on held-out prompts, over the centre and over the mean candidate."""
+    at = shown_size(held_out)
+    value, high = held_out.gain[at], held_out.high[at]
+    told = f"{value:+.4f} +- {high - value:.4f} on held-out prompts ({held_out.seen[at]:+.4f} on those that"
+    verdict = _verdict(held_out.low[at], high)
+    yield f"the best of {held_out.sizes[at]} gains {told} chose it): {verdict}"
+    value, high = held_out.over_mean[at], held_out.over_mean_high[at]
+    verdict = _verdict(held_out.over_mean_low[at], high)
+    yield f"over the mean candidate it gains {value:+.4f} +- {high - value:.4f} there: {verdict}"
+
+
+def _verdict(low: float, high: float) -> str:
+    if low > 0:
+        return "a gain"
+    return "a loss" if high < 0 else "no gain is shown"
 
 
 def offset_of(summaries: Sequence[SigmaSummary], pairs: bool) -> Estimate | None:
@@ -148,8 +154,9 @@ def offset_words(offset: Estimate | None) -> str:
     return (
         f"Extrapolated to sigma 0, candidates earn {abs(offset.value):.4f} {better} than the centre "
         f"({offset.low:+.4f} to {offset.high:+.4f}), where a smooth reward would not change at all: some "
-        "answers tip at any touch, and the centre has one of several. Mean change and p(improve) of every "
-        "sigma are shifted by that, so compare sigmas with each other."
+        "answers tip at any touch, and the centre has one of several. Mean change, p(improve), best of N and "
+        "the held-out gain hold that offset at every sigma, so compare sigmas with each other. The gain over "
+        "the mean candidate is free of it."
     )
 
 

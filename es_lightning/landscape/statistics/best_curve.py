@@ -18,7 +18,7 @@ from es_lightning.landscape.statistics.best_of import (
     leave_one_out,
     order_weights,
 )
-from es_lightning.landscape.statistics.gaussian_null import gaussian_best_of, gaussian_n90, gaussian_test
+from es_lightning.landscape.statistics.gaussian_null import gaussian_test, null_of
 from es_lightning.landscape.statistics.intervals import jackknife_error, resampled
 
 REPLICATES = 300  # of N_90, each of them a whole curve
@@ -35,9 +35,11 @@ class BestCurve:
         high: upper end, [N_max].
         batch_error: standard error over batches, NaN if there is one, [N_max].
         batches: number of batches S.
-        null: the best of N normal changes with the same mean and standard deviation, [N_max].
+        null: the best of N normal changes with the same mean and standard deviation, in the steps of the
+            reward, [N_max].
         p_null: p-value of the hypothesis that the changes are normal; None if all changes are the same.
         above: whether the best of N_max is above the null's.
+        step: of the grid on which changes and null lie, in units of reward; None without steps that matter.
         n90: least N whose best reaches 0.9 of the best of N_max; None where that is no gain.
         n90_between: its 95 % interval, by the bootstrap of candidates; None where it is not known.
         null_n90: N_90 of the null.
@@ -51,6 +53,7 @@ class BestCurve:
     null: Array
     p_null: float | None
     above: bool
+    step: float | None
     n90: int | None
     n90_between: tuple[int, int] | None
     null_n90: int | None
@@ -115,11 +118,11 @@ def best_curve(changes: Array, largest: int, pairs: bool = False, seed: int = 0)
     by_batch = best_of_pairs(changes, sizes) if pairs else best_of(changes, sizes)
     best = by_batch.mean(axis=0)
     half = Z * _error(changes, sizes, pairs)
-    mean, deviation = float(changes.mean()), float(changes.std(ddof=1))
     # Members of one sign alone: those of both depend on one another.
     tested = [size for size in (2, *SIZES) if size < largest] + [largest]
     test = gaussian_test(changes[:, ::2] if pairs else changes, tested, seed)
-    null = gaussian_best_of(mean, deviation, sizes)
+    normal = null_of(changes)
+    null = normal.best_of(sizes)
     return BestCurve(
         best=best,
         low=best - half,
@@ -129,9 +132,10 @@ def best_curve(changes: Array, largest: int, pairs: bool = False, seed: int = 0)
         null=null,
         p_null=None if test is None else test.p_value,
         above=bool(best[-1] > null[-1]),
+        step=normal.step,
         n90=first_within(best),
         n90_between=_n90_between(changes, best, pairs, seed),
-        null_n90=gaussian_n90(mean, deviation, largest),
+        null_n90=first_within(null),
     )
 
 

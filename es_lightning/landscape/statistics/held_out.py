@@ -4,6 +4,9 @@ The best of N on the prompts that chose it is too high: with 5 % of 320 answers 
 way, the best of 30 shows +3.6 points where nothing has improved. On prompts that had no say the chosen
 gains what it is worth. All subsets of N candidates are averaged over exactly: candidate m is chosen with
 weight w_m (``choice_weights``), so the gain is sum_m w_m(A) x_m(B) with changes x on prompts B.
+
+Every change has the centre's own luck on those prompts in it, the same for all candidates
+(``centre_offset``). The gain over the mean candidate, sum_m (w_m(A) - 1 / M) x_m(B), is free of it.
 """
 
 from __future__ import annotations
@@ -57,6 +60,9 @@ class HeldOutGain:
         gain: change of the reward of the chosen, held out, [K].
         low: lower end of its 95 % interval, [K].
         high: upper end, [K].
+        over_mean: the gain minus the mean candidate's on the same prompts, free of the centre's luck, [K].
+        over_mean_low: lower end of its 95 % interval, [K].
+        over_mean_high: upper end, [K].
         seen: change of the same candidates on the half of the prompts that chose them, [K].
         prompt_error: standard error of the gain over prompts, [K].
         candidate_error: standard error over candidates, [K].
@@ -68,6 +74,9 @@ class HeldOutGain:
     gain: Array
     low: Array
     high: Array
+    over_mean: Array
+    over_mean_low: Array
+    over_mean_high: Array
     seen: Array
     prompt_error: Array
     candidate_error: Array
@@ -144,20 +153,35 @@ def gain_over(ways: Sequence[Way], sizes: Sequence[int], unit: int = 1, seed: in
     Raises:
         UsageError: M < N.
     """
-    batches, _, prompts = ways[0].changes.shape
-    by_prompt, seen = np.zeros((len(sizes), prompts)), np.zeros(len(sizes))
+    batches, candidates, prompts = ways[0].changes.shape
+    by_prompt, mean_by_prompt = np.zeros((len(sizes), prompts)), np.zeros(prompts)
+    seen = np.zeros(len(sizes))
     for way in ways:
         weights = _weights(way.means()[..., 0], sizes, unit)
         gains = np.einsum("skm,smp->kp", weights, way.changes) / batches
         by_prompt[:, way.measured_on] += 2 * gains[:, way.measured_on] / len(ways)
+        means = way.changes.sum(axis=(0, 1)) / (batches * candidates)
+        mean_by_prompt[way.measured_on] += 2 * means[way.measured_on] / len(ways)
         seen += gains[:, way.chosen_on].mean(axis=1) / len(ways)
-    gain = by_prompt.mean(axis=1)
-    prompt_error = by_prompt.std(axis=1, ddof=1) / sqrt(prompts)
+    both = np.stack([by_prompt, by_prompt - mean_by_prompt])
     tables = np.stack([way.means() for way in ways], axis=-1)
     replicates = resampled(tables, lambda sets: _gains(sets, sizes, unit), unit, REPLICATES, seed)
-    candidate_error = replicates.std(axis=0, ddof=1)
+    prompt_error, candidate_error = both.std(axis=-1, ddof=1) / sqrt(prompts), replicates.std(axis=0, ddof=1)
+    value = both.mean(axis=-1)
     half = t_quantile(prompts - 1) * np.hypot(prompt_error, candidate_error)
-    return HeldOutGain(tuple(sizes), gain, gain - half, gain + half, seen, prompt_error, candidate_error)
+    low, high = value - half, value + half
+    return HeldOutGain(
+        sizes=tuple(sizes),
+        gain=value[0],
+        low=low[0],
+        high=high[0],
+        over_mean=value[1],
+        over_mean_low=low[1],
+        over_mean_high=high[1],
+        seen=seen,
+        prompt_error=prompt_error[0],
+        candidate_error=candidate_error[0],
+    )
 
 
 def _weights(values: Array, sizes: Sequence[int], unit: int) -> Array:
@@ -169,11 +193,15 @@ def _weights(values: Array, sizes: Sequence[int], unit: int) -> Array:
 
 
 def _gains(tables: Array, sizes: Sequence[int], unit: int) -> Array:
-    """Gain of the chosen, averaged over batches and ways: [R, S, M, 2, ways] to [R, K]."""
+    """Gain of the chosen, averaged over batches and ways: [R, S, M, 2, ways] to [R, 2, K].
+
+    The first is that over the centre, the second that over the mean candidate.
+    """
     chosen_on, measured_on = np.moveaxis(tables, (3, 2), (0, -1))  # [R, S, ways, M] each
     weights = _weights(chosen_on, sizes, unit)
     gains = np.einsum("rswkm,rswm->rk", weights, measured_on)
-    return np.asarray(gains / (chosen_on.shape[1] * chosen_on.shape[2]))
+    gains = gains / (chosen_on.shape[1] * chosen_on.shape[2])
+    return np.stack([gains, gains - measured_on.mean(axis=(1, 2, 3))[:, None]], axis=1)
 
 
 def _p_choice(tables: Array, sizes: Sequence[int], unit: int, seed: int) -> Array:

@@ -223,6 +223,16 @@ def test_batches_that_were_asked_for_and_not_begun_may_be_taken_back(whole: Path
     assert (tmp_path / TABLE).read_bytes() == (whole / TABLE).read_bytes()
 
 
+def test_a_probe_from_before_the_largest_reward_was_kept_goes_on_with_it(tmp_path: Path) -> None:
+    Probe(_chunks_of_three(), replace(SMALL, batches=1), tmp_path, {"task": "known"}).run()
+    about = {"task": "known", "largest_reward": 1.0}
+    more = Probe(_chunks_of_three(), SMALL, tmp_path, about).run()
+    assert len(more.table) == 40
+    assert ProbeResults.read(tmp_path).header["largest_reward"] == 1.0
+    with pytest.raises(UsageError, match=r"other settings \(largest_reward 1\.0, and not 2\.0\)"):
+        Probe(_chunks_of_three(), SMALL, tmp_path, about | {"largest_reward": 2.0}).run()
+
+
 def test_fewer_batches_than_there_are_are_refused(whole: Path) -> None:
     before = (whole / LINES).read_bytes()
     message = (

@@ -7,6 +7,7 @@ from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.protocols import CHOSEN, FIXED, protocol_rows
 from es_lightning.landscape.probing.rows import change_rows, curve_rows, model_rows, sigma_rows
 from es_lightning.landscape.probing.summary import ProbeTable, offset_of, offset_words, summarise
+from es_lightning.landscape.statistics.best_of import best_of
 
 SHAPE = (2, 120, 32)  # batches, candidates, prompts
 
@@ -38,15 +39,17 @@ def test_a_linear_reward_improves_half_and_looks_like_the_null() -> None:
     assert curve.best == pytest.approx(curve.null, rel=0.06)
     assert found.held_out is not None
     assert found.held_out.gain == pytest.approx(found.held_out.seen)  # all prompts agree
-    first, second = found.verdict()
+    first, second, third = found.verdict()
     assert first.startswith("best-of-N looks like the Gaussian null (p = 0.")
     assert second.endswith(": a gain")
+    assert third.startswith("over the mean candidate it gains +")
+    assert third.endswith(" there: a gain")
 
 
 def test_noise_is_no_gain() -> None:
     (found,) = summarise(table(only=noise(0)))
     assert found.curve.low[29] > 0, "on the prompts that chose it, the best of 30 gains"
-    assert list(found.verdict())[1].endswith(": no gain is shown")
+    assert all(words.endswith(": no gain is shown") for words in list(found.verdict())[1:])
 
 
 def test_a_centre_that_is_not_like_its_neighbours_is_told() -> None:
@@ -57,6 +60,7 @@ def test_a_centre_that_is_not_like_its_neighbours_is_told() -> None:
     words = offset_words(offset)
     assert words.startswith("Extrapolated to sigma 0, candidates earn 0.1")
     assert " more than the centre (+0.0" in words
+    assert words.endswith("The gain over the mean candidate is free of it.")
     smooth = summarise(table(small=linear(), large=2 * linear()))
     assert offset_words(offset_of(smooth, pairs=False)) == ""
     assert offset_of(smooth[:1], pairs=False) is None
@@ -85,7 +89,7 @@ def test_a_sigma_that_changes_nothing_says_so_and_others_go_on() -> None:
         "no candidate changed the reward: sigma is too small, or the reward too coarse"
     ]
     assert small.curve.p_null is None
-    assert len(list(large.verdict())) == 2
+    assert len(list(large.verdict())) == 3
 
 
 def test_pairs_of_a_quadratic_tell_its_dimension() -> None:
@@ -156,7 +160,10 @@ def test_rows_hold_the_numbers_of_the_summary() -> None:
     assert len(changes) == 240
     last = {"sigma": 0.001, "batch": 1, "candidate": 119, "change": summaries[0].changes[1, 119]}
     assert changes[-1] == last
+    assert [row["over_mean"] for row in rows[:2]] == pytest.approx([0, summaries[0].held_out.over_mean[1]])
     (row,) = sigma_rows(probed, summaries, 2.0)
+    assert row["over_mean"] == pytest.approx(row["held_out"] - row["mean"])
+    assert row["step"] is None
     assert (row["prompts"], row["n90"], row["dimension"]) == (32, summaries[0].curve.n90, None)
 
 
@@ -173,6 +180,31 @@ def test_the_fixed_sigma_is_common_and_the_chosen_one_is_the_best() -> None:
     assert rows[0].improve.value == (small.rewards[0.002][..., 0] > 0).mean()
     assert (rows[0].improve, rows[0].gain) == (rows[2].improve, rows[2].gain)
     assert [row["line"] for row in model_rows(rows)][::2] == ["sigma 0.002 for all", CHOSEN]
+
+
+def test_the_null_of_coarse_rewards_has_their_steps() -> None:
+    rewards = (np.random.default_rng(7).random(SHAPE) < 0.1).astype(float)
+    probed = table(only=rewards)
+    (found,) = summarise(probed)
+    assert found.curve.step == pytest.approx(1 / 32)
+    (row,) = sigma_rows(probed, [found], 1.0)
+    assert row["step"] == pytest.approx(1 / 32)
+    assert row["null"] == pytest.approx(found.curve.null[29])
+
+
+def test_one_model_has_both_protocols_on_held_out_and_on_all_prompts() -> None:
+    probed = table(small=noise(0), large=2 * noise(1))
+    rows = protocol_rows([probed], size=20)
+    assert [(row.protocol, row.sigma_all) for row in rows] == [
+        (FIXED, 0.001),
+        (FIXED, 0.002),
+        (CHOSEN, 0.002),
+    ]
+    for row in rows:
+        changes = probed.rewards[row.sigma_all].mean(axis=-1)
+        assert row.improve_all.value == (changes > 0).mean()
+        assert row.best_all == pytest.approx(best_of(changes, [20]).mean())
+    assert rows[0].gain.value < 0.3 * rows[0].best_all, "on the prompts that chose it, noise gains"
 
 
 @pytest.mark.slow

@@ -46,6 +46,36 @@ def test_normal_changes_are_taken_for_what_they_are_whatever_their_size() -> Non
     assert 1 <= rejected <= 19  # 200 x 0.05 +- 3 standard deviations
 
 
+@pytest.mark.parametrize("ratio", [0.72, 0.95])
+def test_normal_changes_in_coarse_steps_are_taken_for_what_they_are(ratio: float) -> None:
+    """Beside samples without steps all of them would be called something else."""
+    rejected = 0
+    for seed in range(50):
+        generator = np.random.default_rng([seed, 1])  # not the stream of the test
+        spread = np.sqrt(1 / ratio**2 - 1 / 12)  # in steps, before rounding (Sheppard)
+        changes = np.rint(generator.normal(generator.uniform(-1, 1), spread, (3, 240))) / 64
+        test = gaussian_test(changes, (2, *SIZES), seed)
+        assert test is not None
+        assert test.step == pytest.approx(1 / 64)
+        rejected += test.differs
+    assert rejected <= 8  # 50 x 0.05 + 3.6 standard deviations
+
+
+def test_other_changes_in_coarse_steps_are_not_normal() -> None:
+    test = gaussian_test(np.rint(np.random.default_rng(0).exponential(1.2, (3, 240))) / 64, SIZES)
+    assert test is not None
+    assert test.p_value < 0.01
+    assert test.deviations[-1] > test.high[-1]
+
+
+def test_few_changes_tell_nothing() -> None:
+    changes = np.zeros((1, 30))
+    changes[0, 4] = 1 / 64
+    test = gaussian_test(changes, [5, 20])
+    assert test is not None
+    assert test.p_value > 0.3
+
+
 def test_other_changes_are_not_normal() -> None:
     generator = np.random.default_rng(0)
     skew = gaussian_test(generator.exponential(size=(3, 240)), SIZES)

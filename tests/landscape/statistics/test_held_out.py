@@ -38,6 +38,7 @@ def test_the_gain_is_the_mean_over_all_subsets_both_ways() -> None:
         totals.append(np.mean(gains) * len(measured_on) / 9)  # every prompt counts once
     found = gain_over([Way(rewards - centre, one, other), Way(rewards - centre, other, one)], [3])
     assert found.gain[0] == pytest.approx(sum(totals), abs=1e-12)
+    assert found.over_mean[0] == pytest.approx(sum(totals) - changes.mean(), abs=1e-12)
 
 
 def test_the_best_of_one_is_any_candidate() -> None:
@@ -46,6 +47,18 @@ def test_the_best_of_one_is_any_candidate() -> None:
     assert found.gain[0] == pytest.approx((rewards - centre).mean(), abs=1e-12)
     assert found.p_choice is not None
     assert found.p_choice[0] == 1
+    ends = (found.over_mean[0], found.over_mean_low[0], found.over_mean_high[0])
+    assert ends == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+def test_the_gain_over_the_mean_candidate_is_free_of_the_luck_of_the_centre(unit: int) -> None:
+    rewards, centre = flips(5, (2, 20, 16), rate=0.3)
+    other = np.arange(16) % 4 == 0  # a centre that earns less, and on other prompts
+    found, beside = (chosen_gain(rewards, each, [5], unit=unit) for each in (centre, other))
+    assert abs(found.gain[0] - beside.gain[0]) > 0.01
+    for name in ("over_mean", "over_mean_low", "over_mean_high"):
+        assert getattr(beside, name) == pytest.approx(getattr(found, name), abs=1e-12)
 
 
 def test_pairs_choose_among_members_of_one_sign() -> None:
@@ -58,13 +71,15 @@ def test_pairs_choose_among_members_of_one_sign() -> None:
 @pytest.mark.parametrize("noise", [flips, redrawn])
 @pytest.mark.slow
 def test_pure_noise_finds_nothing(noise: type(flips)) -> None:
-    gains = choices = 0
+    gains = over_mean = choices = 0
     for seed in range(200):
         found = chosen_gain(*noise(seed, (1, 40, 16)), [10], splits=1)
         assert found.p_choice is not None
         gains += found.low[0] > 0
+        over_mean += found.over_mean_low[0] > 0
         choices += found.p_choice[0] <= 0.05
     assert gains <= 10  # a size of at most 0.05
+    assert over_mean <= 10
     assert choices <= 19  # exact: 200 x 0.05 +- 3 standard deviations
 
 
@@ -77,6 +92,7 @@ def test_pure_noise_finds_nothing_at_the_size_of_a_probe() -> None:
         turned = np.random.default_rng(1000 + seed).random((3, 120, 64)) < 0.05
         runs.append(chosen_gain(np.abs(centre - turned), centre, [5, 30, 50]))
     assert (np.sum([found.low > 0 for found in runs], axis=0) <= 10).all()
+    assert (np.sum([found.over_mean_low > 0 for found in runs], axis=0) <= 10).all()
     gains = np.array([found.gain for found in runs])
     assert (np.abs(gains.mean(axis=0)) < 4 * gains.std(axis=0) / np.sqrt(len(runs))).all()
     errors = np.mean([np.hypot(found.prompt_error, found.candidate_error) for found in runs], axis=0)
