@@ -3,6 +3,9 @@
     python benchmarks/step_grid.py -c configs/demo.yaml --folder runs/step-grid --seeds 6
     python benchmarks/step_grid.py --folder runs/step-grid --only_report --reward runs/tune-reward
 
+Where of a grid or of a map the table alone was kept, it is enough: grid.csv in the folder, and a CSV file of
+expected gains in place of the tune-step.
+
 Each seed is a generation of its own: the config's population on the config's prompts, z-scored, and the
 update that a fit would make from it. All learning rates of a seed share the direction, so they are compared
 on the same luck. The gain is measured on held-out problems (val and test), in the task's reward and in the
@@ -22,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import t
 from torch import Tensor, nn
 
 from es_lightning.algorithm.population import Population
@@ -168,16 +172,19 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
 
     Args:
         frame: of ``table``.
-        advised: measure -> a finished tune-step folder for it; without any, all measures are shown alone.
+        advised: measure -> what ``predicted`` reads; without any, all measures are shown alone.
         folder: where the picture goes.
     """
     shown = {name: label for name, label in MEASURES.items() if name in advised or not advised}
     figure, panels = sheet("One update: measured on held-out problems, and expected", columns=len(shown))
     for axes, (measure, label) in zip(panels, shown.items(), strict=True):
         by_lr = frame.groupby("lr")[measure]
-        mean, error = by_lr.mean(), by_lr.std() / by_lr.count() ** 0.5
-        axes.errorbar(mean.index, mean, 1.96 * error, color=PALETTE[1], marker="o", ms=4, label="measured")
-        log.info("%s, %d seeds, measured best lr %g", measure, int(by_lr.count().min()), mean.idxmax())
+        mean, seeds = by_lr.mean(), by_lr.count()
+        error = by_lr.std() / seeds**0.5
+        reach = error * t.ppf(0.975, seeds - 1)  # nan for one seed, which has no error
+        told = f"measured, {seeds.min()} generations, 95 % interval (Student's t)"
+        axes.errorbar(mean.index, mean, reach, color=PALETTE[1], marker="o", ms=4, capsize=3, label=told)
+        log.info("%s, %d seeds, measured best lr %g", measure, seeds.min(), mean.idxmax())
         found = predicted(advised.get(measure), int(frame["n"].iloc[0]))
         if found is not None:
             found.to_csv(folder / f"expected_{measure}.csv", index=False)
@@ -185,12 +192,14 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
                 found["lr"], found["gain_low"], found["gain_high"], color=PALETTE[0], alpha=0.13, lw=0
             )
             axes.plot(found["lr"], found["gain"], color=PALETTE[0], label="expected by tune-step, 5 to 95 %")
-            axes.axvline(found["lr"][found["gain"].idxmax()], color=PALETTE[0], ls="--", lw=1.0)
+            best = found["lr"][found["gain"].idxmax()]
+            told = f"best lr expected, {best:.2g}"
+            axes.axvline(best, color=PALETTE[0], ls="--", lw=1.0, label=told)
         for lr in mean.index:
             curve = ([0.0], [np.nan]) if found is None else (found["lr"], found["gain"])
             expected = np.interp(lr, *curve, right=np.nan)
             log.info("  lr %g: %+.4f +- %.4f measured, %+.4f expected", lr, mean[lr], error[lr], expected)
-        reach = 2 * error.fillna(0.0)  # one seed alone has no error
+        reach = reach.fillna(0.0)
         bottom, top = float((mean - reach).min()), float((mean + reach).max() + 1e-9)
         axes.set_ylim(bottom - 0.3 * (top - bottom), top + 0.5 * (top - bottom))
         axes.axhline(0, color=QUIET, lw=0.8)
@@ -204,12 +213,18 @@ def compared(frame: pd.DataFrame, advised: Mapping[str, Path], folder: Path) -> 
     save(figure, folder / "step_grid.png")
 
 
-def predicted(folder: Path | None, population: int) -> pd.DataFrame | None:
-    """Return the expected gains of a population, from a finished tune-step."""
-    if folder is None:
+def predicted(source: Path | None, population: int) -> pd.DataFrame | None:
+    """Return the expected gains of one update of a population.
+
+    Args:
+        source: a finished tune-step, or a CSV file of its gains; None if there is none.
+        population: N.
+    """
+    if source is None:
         return None
-    frame = pd.read_csv(folder / "report" / "gain.csv")
-    return frame[(frame["population"] == population) & (frame["updates"] == 1)].reset_index(drop=True)
+    frame = pd.read_csv(source / "report" / "gain.csv" if source.is_dir() else source)
+    once = frame[frame["updates"] == 1] if "updates" in frame else frame  # an early map had no runs
+    return once[once["population"] == population].reset_index(drop=True)
 
 
 def main() -> None:
@@ -220,8 +235,8 @@ def main() -> None:
     parser.add_argument("--lrs", type=float, nargs="+", default=LRS)
     parser.add_argument("--prompts", type=int, help="held-out problems (all)")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing new after this")
-    parser.add_argument("--reward", type=Path, help="a finished tune-step for the reward")
-    parser.add_argument("--nats", type=Path, help="a finished tune-step for the log-likelihood")
+    parser.add_argument("--reward", type=Path, help="tune-step's folder or gains for the reward")
+    parser.add_argument("--nats", type=Path, help="the same for the log-likelihood")
     parser.add_argument("--only_report", action="store_true", help="measure nothing")
     options, rest = parser.parse_known_args()
     quiet()

@@ -33,7 +33,8 @@ from es_lightning.evaluation.analyze_settings import AnalyzeSettings
 from es_lightning.evaluation.beside_base import BesideBase
 from es_lightning.journal.entry import JOURNAL
 from es_lightning.journal.opening import EXPORT, open_centres
-from es_lightning.reports.toy_table import show, write_csv
+from es_lightning.reports.csv_file import write_csv
+from es_lightning.reports.toy_table import show
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from es_lightning.cli.curvature import require_whole_centre
 from es_lightning.cli.degenerate_report import write_report
 from es_lightning.cli.opened import opened_with
 from es_lightning.cli.run_loggers import loggers_for, logging_to
@@ -65,6 +66,8 @@ def degenerate(options: Namespace, arguments: Sequence[str]) -> None:
             until_end.callback(hold(folder, "--output"))
         prompts = _prompts(parts, whole, results, curved)
         right = _with_answers(parts, prompts)
+        if right is not None:
+            require_whole_centre(parts, "take a task without right answers")
         centre = parts.start(members=parts.ranks.lane.count)
         if results.header["noise"] != parts.noise.identity:
             raise UsageError(f"{options.probe} was made with other noise: give the config that made it.")

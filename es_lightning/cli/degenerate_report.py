@@ -21,6 +21,8 @@ from es_lightning.system.files import replacing
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+MANY_CONTROLS = 99
+"""With as many p can be 0.01; the least that are taken leave it at 0.048, which one look in 20 gives."""
 
 
 def write_report(
@@ -77,9 +79,8 @@ def _regressions(
     changes, signs, seeds = results.at(sigma)
     means, places = changes.mean(axis=1), {seed: index for index, seed in enumerate(results.seeds)}
     own = np.array([places[seed] for seed in seeds])
-    linear = np.column_stack(
-        [truth.along / np.sqrt(truth.gradient_square), truth.along_top(settings.vectors)]
-    )
+    top, converged = truth.along_top(settings.vectors)
+    linear = np.column_stack([truth.along / np.sqrt(truth.gradient_square), top])
     if results.header["antithetic"]:
         odd, even, own = (means[::2] - means[1::2]) / 2, (means[::2] + means[1::2]) / 2, own[::2]
         kinds = [("gradient", odd, linear[own, :1]), ("gradient and Hessian vectors", odd, linear[own])]
@@ -93,6 +94,8 @@ def _regressions(
             "sigma": sigma,
             "coordinates": name,
             "count": coordinates.shape[1],
+            "vectors": 0 if name == "gradient" else top.shape[1],
+            "converged": 0 if name == "gradient" else converged,
             "members": len(values),
         }
         try:
@@ -115,24 +118,32 @@ def _direction_row(sigma: float, found: SharedDirection) -> Row:
 
 def _said(row: Row) -> str:
     verdict = "share a direction" if row["p_value"] < 0.05 else "share no direction that is seen"
+    hint = ""
+    if row["controls"] < MANY_CONTROLS and row["p_value"] <= 1 / (row["controls"] + 1):
+        verdict = "hint at a shared direction"
+        hint = (
+            f" p is at the floor of {row['controls']} controls: give --degenerate.controls {MANY_CONTROLS} "
+            "for more than a hint."
+        )
     start = f"- sigma {row['sigma']:g}: the {row['improving']} improving candidates {verdict}. Their mean"
     controls, chance = f"{row['controls']} directions of permuted rewards", f"p = {row['p_value']:.3f}"
     if not row["member_deviation"]:
         return (
             f"{start} direction earns {row['gain']:+.4g}, and {controls} earn {row['control']:+.4g} on "
             f"average, {chance}. No candidate changes what these prompts earn, so there is no unit to "
-            "compare with."
+            f"compare with.{hint}"
         )
     told = f"{start} direction earns {row['gain']:+.4g}, {row['deviations']:.2f} member deviations"
-    agreed = f"{row['expected']:.2f} would be theirs if changes were linear in the noise."
+    agreed = f"{row['expected']:.2f} would be theirs if changes were linear in the noise.{hint}"
     if isnan(row["low"]):
         return f"{told} above {controls}, which earn the same as one another, {chance}; {agreed}"
     return f"{told} ({row['low']:.2f} to {row['high']:.2f}) above {controls}, {chance}; {agreed}"
 
 
 def _regressed(row: Row) -> str:
+    known = f", {row['converged']} of {row['vectors']} vectors have converged" if row["vectors"] else ""
     return (
-        f"- sigma {row['sigma']:g}, {row['coordinates']} ({row['count']}): R^2 {row['share']:.3f} (adjusted "
-        f"{row['adjusted']:.3f}), permuted {row['null_mean']:.3f} (95th percentile {row['null_95']:.3f}), "
-        f"p = {row['p_value']:.3f}, {row['members']} rows."
+        f"- sigma {row['sigma']:g}, {row['coordinates']} ({row['count']}{known}): R^2 {row['share']:.3f} "
+        f"(adjusted {row['adjusted']:.3f}), permuted {row['null_mean']:.3f} (95th percentile "
+        f"{row['null_95']:.3f}), p = {row['p_value']:.3f}, {row['members']} rows."
     )

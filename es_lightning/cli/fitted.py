@@ -13,8 +13,9 @@ from es_lightning.errors import UsageError
 from es_lightning.journal.entry import JOURNAL, read_journal
 from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.landscape.theory.fitted_run import FittedRun, fitted_run
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.toy_picture import fitted_curve
-from es_lightning.reports.toy_table import show, write_csv
+from es_lightning.reports.toy_table import show
 
 log = logging.getLogger(__name__)
 

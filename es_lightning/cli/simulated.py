@@ -20,7 +20,8 @@ from es_lightning.landscape.theory.toy import (
     rise_and_decay,
 )
 from es_lightning.reports import toy_picture
-from es_lightning.reports.toy_table import show, write_csv
+from es_lightning.reports.csv_file import write_csv
+from es_lightning.reports.toy_table import show
 
 log = logging.getLogger(__name__)
 

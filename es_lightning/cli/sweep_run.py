@@ -17,8 +17,9 @@ from es_lightning.cli.run_loggers import logging_to
 from es_lightning.cli.short_names import read_short_names, with_full_names
 from es_lightning.cli.sweep_logging import SweepLog
 from es_lightning.errors import UsageError
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.sweep_picture import sweep_picture
-from es_lightning.reports.toy_table import show, write_csv
+from es_lightning.reports.toy_table import show
 from es_lightning.sweeps.results import Rows, best_row
 from es_lightning.sweeps.settings import SweepSettings
 from es_lightning.sweeps.space import Value

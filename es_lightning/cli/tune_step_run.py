@@ -24,8 +24,8 @@ from es_lightning.landscape.probing.results import ProbeResults
 from es_lightning.landscape.steps.gain import Estimate, GainCurve
 from es_lightning.landscape.steps.pair_rewards import PairRewards
 from es_lightning.landscape.steps.step_rows import gain_rows, population_rows, sigma_rows
-from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise
-from es_lightning.reports.probe_picture import write_csv
+from es_lightning.landscape.steps.step_size import PAYS, StepAdvice, advise, pays
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.step_picture import step_map
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
@@ -247,40 +247,69 @@ def sentences(advice: StepAdvice, now: Configured) -> list[str]:
     if advice.doubt:
         return [f"tune-step: {advice.doubt}", *luck]
     first, last = (advice.estimates.sigmas[at] for at in advice.sweep.between)
-    curve, run, score = advice.curve, advice.run, advice.sweep.scores[advice.sweep.best]
+    curve, score = advice.curve, advice.sweep.best_score
     best, largest, gain = curve.best_lr, curve.largest_lr, curve.best_gain
     edge = "at least " if curve.at_edge else ""
     end = f"Beyond lr {largest.value:.2g} it gains nothing"
     if curve.gains_at_edge:
-        end = f"It still gains at lr {largest.value:.2g}, the largest that was probed"
+        end = f"It gains up to lr {largest.value:.2g} at least, where the probe ends"
     highest = advice.estimates.sigmas[advice.sweep.best]
+    smoothed = "smoothed " if advice.sweep.smooth else ""
     stays = (
         ""
         if advice.sigma == highest
         else f" It cannot be told from the config's {now.sigma:.3g}, which stays."
     )
     words = [
-        f"sigma {highest:.3g} has the highest score, {score:.2f} (90 % interval of sigma {first:.3g} to "
-        f"{last:.3g}); the config has {now.sigma:.3g}.{stays}",
-        f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} (90 % interval "
-        f"{best.low:.2g} to {best.high:.2g}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). "
-        f"{end}.",
-        _of_run(run, now),
+        f"sigma {highest:.3g} has the highest {smoothed}score, {score:.2f} (90 % interval of sigma "
+        f"{first:.3g} to {last:.3g}); the config has {now.sigma:.3g}.{stays}",
+        f"With {curve.population} members an update gains most at lr {edge}{best.value:.2g} "
+        f"({_interval(curve)}), {gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}). {end}.",
+        _of_run(advice.run, now),
     ]
-    sizes = dict.fromkeys((now.population, advice.population))
-    return [*words, *luck, *(_doubling(advice, size) for size in sizes)]
+    sizes = dict.fromkeys((now.population, advice.population, advice.population // 2))
+    doubled = [curve for size in sizes for curve in advice.curves if curve.population == size]
+    return [*words, *luck, *map(_doubling, doubled), *_of_runs(advice, now)]
+
+
+def _interval(curve: GainCurve) -> str:
+    """Write the interval of the best learning rate, which may end where the probe does."""
+    lr = curve.best_lr
+    more = " or more" if lr.high >= curve.lr[-1] else ""
+    return f"90 % interval {lr.low:.2g} to {lr.high:.2g}{more}"
 
 
 def _of_run(run: GainCurve, now: Configured) -> str:
     """Say which learning rate a run should have."""
-    lr, gain = run.best_lr, run.best_gain
-    edge = ", the largest of which the probe can tell" if run.at_edge else ""
+    gain, edge = run.best_gain, "at least " if run.at_edge else ""
     return (
         f"The noise of a run adds up: {run.updates} updates with {run.population} members, the rollouts of "
-        f"the config, gain most at lr {lr.value:.2g} (90 % interval {lr.low:.2g} to {lr.high:.2g}){edge}, "
+        f"the config, gain most at lr {edge}{run.best_lr.value:.2g} ({_interval(run)}), "
         f"{gain.value:+.3g} ({gain.low:+.2g} to {gain.high:+.2g}); the config has {now.updates} updates with "
         f"{now.population} members and lr {now.lr:.2g}."
     )
+
+
+def _of_runs(advice: StepAdvice, now: Configured) -> list[str]:
+    """Say whether runs of as many rollouts tell populations apart by what they gain."""
+    pairs = zip(advice.runs, advice.run_ratios, strict=True)
+    equal = [(run, ratio) for run, ratio in pairs if math.isfinite(ratio.value)]
+    if len(equal) < 2:
+        return []
+    told = [
+        f"{run.population} members gain {ratio.value:.3f} times ({ratio.low:.3f} to {ratio.high:.3f})"
+        for run, ratio in equal
+        if ratio.high < 1 or ratio.low > 1
+    ]
+    if told:
+        return [f"Of runs of as many rollouts, those with {', '.join(told)} what the config's gain."]
+    sizes = [run.population for run, _ in equal]
+    gains = [run.best_gain.value for run, _ in equal]
+    return [
+        f"Runs of as many rollouts with {sizes[0]} to {sizes[-1]} members gain {min(gains):+.3g} to "
+        f"{max(gains):+.3g}: a run's gain does not tell these populations from the config's "
+        f"{now.population}. The rule of {PAYS:g} is about single updates."
+    ]
 
 
 def _luck(advice: StepAdvice) -> list[str]:
@@ -296,19 +325,22 @@ def _luck(advice: StepAdvice) -> list[str]:
     ]
 
 
-def _doubling(advice: StepAdvice, size: int) -> str:
+def _doubling(curve: GainCurve) -> str:
     """Say what twice the members gain."""
-    curve = next((curve for curve in advice.curves if curve.population == size), advice.curve)
     more = curve.doubling
+    if math.isnan(more.value) and not curve.at_edge:
+        words = "members would gain cannot be told: with half as many no step gains."
+        return f"What {2 * curve.population} {words}"
     if math.isnan(more.value):
         return (
             f"What {2 * curve.population} members would gain cannot be told: the best step is larger than "
             "the noise that was probed. Give larger sigmas."
         )
-    verdict = "pays" if more.value >= PAYS else "does not pay"
+    verdict = {True: "that pays", False: "that does not pay", None: "it cannot be told whether that pays"}
     return (
         f"Doubling {curve.population} members multiplies the gain of the best update by {more.value:.2f} "
-        f"({more.low:.2f} to {more.high:.2f}) for twice the rollouts: it {verdict}, by the rule of {PAYS:g}."
+        f"({more.low:.2f} to {more.high:.2f}) for twice the rollouts: by the rule of {PAYS:g}, "
+        f"{verdict[pays(more)]}."
     )
 
 
@@ -336,9 +368,11 @@ def numbers(advice: StepAdvice, now: Configured) -> dict[str, float]:
         for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
     }
     found |= {"sigma": advice.sigma, "highest_sigma": float(advice.estimates.sigmas[sweep.best])}
-    found |= {"score": sweep.scores[sweep.best], "p_value": sweep.p_value}
+    found |= {"score": sweep.best_score, "p_value": sweep.p_value}
     found |= {"population": float(advice.population), "updates": float(advice.run.updates)}
     found |= {"configured_lr": now.lr, "configured_sigma": now.sigma}
+    bounds = {"lr": advice.run.at_edge, "update_lr": curve.at_edge, "largest_lr": curve.gains_at_edge}
+    found |= {f"{name}_at_least": float(bound) for name, bound in bounds.items()}
     return {f"tune_step/{name}": value for name, value in found.items() if math.isfinite(value)}
 
 

@@ -18,7 +18,8 @@ from es_lightning.baselines.voters import Voters, given_answers, held_out_prompt
 from es_lightning.cli.opened import opened
 from es_lightning.cli.run_loggers import loggers_for, logging_to
 from es_lightning.landscape.probing.results import Candidate, ProbeResults
-from es_lightning.reports.toy_table import show, write_csv
+from es_lightning.reports.csv_file import write_csv
+from es_lightning.reports.toy_table import show
 from es_lightning.system.files import replacing
 from es_lightning.system.folders import check_writable
 from es_lightning.system.lock import hold

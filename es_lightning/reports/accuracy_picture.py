@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from es_lightning.analysis.accuracy import Accuracy
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.plots import ACCENT, INK, PALETTE, save, sheet, style
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def accuracy_curve(
     """Draw the population's accuracy per generation, and that of the centre on problems it never trains on.
 
     Args:
-        path: PNG file to write.
+        path: PNG file to write; beside it are written ``accuracy.csv`` with the population's rows and
+            ``accuracy_centre.csv`` with the centre's, by the picture's own name.
         population: per generation ``generation`` and ``accuracy``; ``accuracy_best`` where it is known.
         validation: updates done, and the centre's accuracy on the validation split.
         held_out: the same before and after the run, on the held-out split.
@@ -55,6 +57,23 @@ def accuracy_curve(
     axes.set_ylabel("problems solved")
     axes.legend(loc="best")
     save(figure, path)
+    columns = ("generation", "accuracy", "accuracy_best")
+    write_csv(
+        path.with_suffix(".csv"), [{name: row[name] for name in columns if name in row} for row in population]
+    )
+    splits = {"validation": validation, "held out": held_out}
+    rows = [_row(split, *point) for split, points in splits.items() for point in points]
+    if rows:
+        write_csv(path.with_name(f"{path.stem}_centre.csv"), rows)
+
+
+def _row(split: str, step: float, accuracy: Accuracy) -> dict[str, Any]:
+    """Lay one point of the centre out with its interval."""
+    low, high = accuracy.interval()
+    return {"split": split, "generation": step, "problems": accuracy.of, "accuracy": accuracy.rate} | {
+        "low": low,
+        "high": high,
+    }
 
 
 def _centre(axes: Axes, points: Points, color: str, form: str, name: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from es_lightning.reports.csv_file import write_csv
 from es_lightning.reports.plots import ACCENT, INK, PALETTE, QUIET, save, sheet, style
-from es_lightning.reports.probe_picture import write_csv
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -32,7 +32,8 @@ def step_map(
         gains: per population, number of updates and learning rate ``population``, ``updates``, ``lr``,
             ``gain``, ``gain_low`` and ``gain_high``, gains in units of the reward; of up to four curves, the
             first of which has a band.
-        sigmas: per sigma ``sigma``, ``score``, ``score_low`` and ``score_high``.
+        sigmas: per sigma ``sigma``, ``score``, ``score_low`` and ``score_high``, and ``smoothed`` if the
+            choice was by that.
         chosen: ``lr`` and ``sigma`` that are advised; empty if none are.
         configured: ``lr`` and ``sigma`` of the config.
         title: line above the picture.
@@ -71,16 +72,7 @@ def step_map(
 def _score(axes: Axes, rows: Rows) -> None:
     sigmas = [row["sigma"] for row in rows]
     low, high = [row["score_low"] for row in rows], [row["score_high"] for row in rows]
-    axes.fill_between(sigmas, low, high, color=INK, alpha=0.13, lw=0)
-    axes.plot(
-        sigmas,
-        [row["score"] for row in rows],
-        color=INK,
-        lw=1.6,
-        marker="o",
-        ms=3.5,
-        label="score, 5 to 95 %",
-    )
+    draw_scores(axes, rows, INK)
     axes.axhline(0, color=QUIET, lw=0.8)
     axes.set_ylim(max(-0.6, min(-0.1, *low)), max(0.2, 1.1 * max(high)))
     axes.set_ylabel("score: (odd - even) / Var(R)")
@@ -88,3 +80,31 @@ def _score(axes: Axes, rows: Rows) -> None:
     axes.set_xscale("log")
     axes.set_xticks(sigmas, [f"{sigma:.2g}" for sigma in sigmas])
     axes.minorticks_off()
+
+
+def draw_scores(axes: Axes, rows: Rows, colour: str) -> None:
+    """Draw each sigma's own score with its interval, and the smoothed line if the choice was by that.
+
+    Args:
+        axes: to draw on.
+        rows: per sigma ``sigma``, ``score``, ``score_low`` and ``score_high``, and perhaps ``smoothed``.
+        colour: of both.
+    """
+    sigmas, scores = [row["sigma"] for row in rows], [row["score"] for row in rows]
+    # A score may be a rounding error outside of an interval of no width, and bars have to reach outwards.
+    below = [max(0.0, row["score"] - row["score_low"]) for row in rows]
+    above = [max(0.0, row["score_high"] - row["score"]) for row in rows]
+    axes.errorbar(
+        sigmas,
+        scores,
+        [below, above],
+        color=colour,
+        fmt="o",
+        ms=4,
+        lw=1.2,
+        capsize=3,
+        label="score, 90 % interval",
+    )
+    if "smoothed" in rows[0]:
+        smooth = [row["smoothed"] for row in rows]
+        axes.plot(sigmas, smooth, color=colour, lw=1.6, alpha=0.6, label="smoothed, 1 : 2 : 1")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,9 +27,10 @@ from es_lightning.cli.tune_step_run import (
 )
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.results import LINES, TABLE
+from es_lightning.landscape.steps.gain import UNKNOWN, Estimate
 from es_lightning.landscape.steps.pair_rewards import PairRewards
-from es_lightning.landscape.steps.step_size import advise
-from tests.helpers.quadratics import world
+from es_lightning.landscape.steps.step_size import PAYS, advise
+from tests.helpers.quadratics import World, world
 
 CONFIG = """
 model:
@@ -203,33 +205,81 @@ def results_of(probe: PairRewards, folder: Path) -> SimpleNamespace:
 
 
 def test_the_advice_is_yaml_that_a_fit_takes(tmp_path: Path) -> None:
-    truth, now = world(4, prompts=16, white=0.1), replace(NOW, population=32)
-    advice = report(results_of(truth.probe(SIGMAS, 60, 0), tmp_path), now, tmp_path)  # type: ignore[arg-type]
+    # One curved direction, in which the slope lies: members beyond a few gain nothing.
+    truth = World(np.append(4.0, np.zeros(49)), np.append(1.0, np.zeros(49)), white=0.01)
+    now = replace(NOW, population=32)
+    advice = report(results_of(truth.probe(SIGMAS, 200, 0), tmp_path), now, tmp_path)  # type: ignore[arg-type]
     lines = yaml.safe_load((tmp_path / "report" / "advised.yaml").read_text())
     model, once = lines["model"], truth.best_lr(advice.sigma, advice.population)
-    assert advice.population == 16
-    assert lines["trainer"] == {"max_steps": 18}, "as many rollouts as nine updates with 32 members"
+    assert advice.population == 8
+    assert lines["trainer"] == {"max_steps": 36}, "as many rollouts as nine updates with 32 members"
     assert model["sigma"] == advice.sigma
     assert advice.curve.best_lr.value == pytest.approx(once, rel=0.4)
     assert model["optimizer"]["init_args"]["lr"] == pytest.approx(advice.run.best_lr.value, rel=0.05)
-    assert advice.run.best_lr.value < 0.7 * once
+    assert advice.run.best_lr.value < 0.2 * once
     assert yaml.safe_load(advised_yaml(advice, now)) == lines
     stored = json.loads((tmp_path / "report" / "tune_step.json").read_text())
     assert stored["tune_step/lr_low"] <= stored["tune_step/lr"] <= stored["tune_step/lr_high"]
     told = " ".join(sentences(advice, now))
-    assert "18 updates with 16 members" in told
+    assert "36 updates with 8 members" in told
     assert "9 updates with 32 members" in told
-    assert "Doubling 32 members" in told
+    assert re.search("Doubling 32 members [^:]*: by the rule of 1.5, that does not pay", told)
+
+
+def test_a_population_that_cannot_be_told_stays_and_is_said_to(tmp_path: Path) -> None:
+    probe, now = world(4, prompts=16, white=0.1).probe(SIGMAS, 60, 0), replace(NOW, population=32, updates=6)
+    advice = report(results_of(probe, tmp_path), now, tmp_path)  # type: ignore[arg-type]
+    half = next(curve.doubling for curve in advice.curves if curve.population == 16)
+    assert half.low < half.value < PAYS < half.high
+    assert advice.population == 32
+    assert "max_steps" not in (tmp_path / "report" / "advised.yaml").read_text()
+    told = sentences(advice, now)
+    assert any("Doubling 16 members" in line and "cannot be told whether that pays" in line for line in told)
+
+
+def test_it_is_said_whether_a_run_s_gain_tells_populations_apart() -> None:
+    advice = advise(world(4, prompts=16, white=0.1).probe(SIGMAS, 24, 0), 16, 16, updates=6, resamples=30)
+    alike, one, other = Estimate(1.1, 0.9, 1.2), Estimate(1.0, 1.0, 1.0), Estimate(0.8, 0.7, 0.95)
+    now, rest = replace(NOW, updates=6), (alike, *[UNKNOWN] * 3)
+    gains = [run.best_gain.value for run in advice.runs[:4]]
+    told = sentences(replace(advice, run_ratios=(alike, alike, one, *rest)), now)[-1]
+    assert told == (
+        f"Runs of as many rollouts with 4 to 32 members gain {min(gains):+.3g} to {max(gains):+.3g}: a run's "
+        "gain does not tell these populations from the config's 16. The rule of 1.5 is about single updates."
+    )
+    told = sentences(replace(advice, run_ratios=(other, alike, one, *rest)), now)[-1]
+    assert told == (
+        "Of runs of as many rollouts, those with 4 members gain 0.800 times (0.700 to 0.950) what the "
+        "config's gain."
+    )
+
+
+def test_what_ends_with_the_probe_is_said_to_be_at_least_that(tmp_path: Path) -> None:
+    truth = world(4, prompts=16, white=0.1)
+    most = 1.5 * truth.best_lr(0.1, 16) / 16**0.5  # between where the gain is largest and where it ends
+    probe = truth.probe((0.05, 0.1, most), 60, 0)
+    advice = report(results_of(probe, tmp_path), NOW, tmp_path)  # type: ignore[arg-type]
+    told = " ".join(sentences(advice, NOW))
+    assert f"It gains up to lr {most * 16**0.5:.2g} at least, where the probe ends" in told
+    stored = json.loads((tmp_path / "report" / "tune_step.json").read_text())
+    assert stored["tune_step/largest_lr_at_least"] == 1
+    assert stored["tune_step/update_lr_at_least"] == 0
+    table = pd.read_csv(tmp_path / "report" / "population.csv").set_index("population")
+    assert table.loc[16, "largest_lr_at_least"]
+    plane = World(np.zeros(30), np.full(30, 0.2), white=1e-6)
+    told = " ".join(sentences(advise(plane.probe(SIGMAS, 16, seed=0), 16, 16, resamples=30), NOW))
+    assert re.search(r"With 16 .* at lr at least \S+ \(90 % interval \S+ to \S+ or more\)", told)
 
 
 def test_a_sigma_that_stays_is_said_to_stay(tmp_path: Path) -> None:
-    probe, now = world(1, prompts=16, white=0.3).probe(SIGMAS, 24, 0), replace(NOW, sigma=0.05)
+    probe = world(1, prompts=16, white=0.3).probe((0.07, 0.1, 0.14), 24, 0)
+    now = replace(NOW, sigma=0.07)
     advice = report(results_of(probe, tmp_path), now, tmp_path)  # type: ignore[arg-type]
     told = sentences(advice, now)[0]
     assert told.startswith("sigma 0.1 has the highest score")
-    assert told.endswith("It cannot be told from the config's 0.05, which stays.")
+    assert told.endswith("It cannot be told from the config's 0.07, which stays.")
     assert numbers(advice, now)["tune_step/highest_sigma"] == 0.1
-    assert (tmp_path / "report" / "advised.yaml").read_text().startswith("model:\n  sigma: 0.05\n")
+    assert (tmp_path / "report" / "advised.yaml").read_text().startswith("model:\n  sigma: 0.07\n")
 
 
 def test_noise_is_called_noise(tmp_path: Path) -> None:

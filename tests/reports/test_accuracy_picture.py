@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 
 from es_lightning.analysis.accuracy import Accuracy
 from es_lightning.reports import accuracy_picture
@@ -41,6 +43,13 @@ def test_held_out_points_stand_in_their_intervals(drawn: list[Figure], tmp_path:
     assert axes.get_ylim()[0] == 0
     assert any("160 problems" in label for label in labels(drawn[0]))
     assert (tmp_path / "plots" / "a.png").stat().st_size > 5000
+    told = pd.read_csv(tmp_path / "plots" / "a.csv")
+    assert told.to_dict("records") == ROWS
+    centre = pd.read_csv(tmp_path / "plots" / "a_centre.csv")
+    assert centre.split.tolist() == ["validation", "held out", "held out"]
+    wilson = binomtest(50, 160).proportion_ci(method="wilson")
+    assert centre.loc[1, ["generation", "problems", "accuracy"]].tolist() == [0.0, 160, 50 / 160]
+    assert centre.loc[1, ["low", "high"]].tolist() == pytest.approx([wilson.low, wilson.high])
 
 
 def test_a_run_without_held_out_points_or_best_member_has_its_picture(
@@ -49,3 +58,4 @@ def test_a_run_without_held_out_points_or_best_member_has_its_picture(
     rows = [{"generation": row["generation"], "accuracy": row["accuracy"]} for row in ROWS[:1]]
     accuracy_picture.accuracy_curve(tmp_path / "a.png", rows, [], [], "title")
     assert labels(drawn[0]) == ["population, mean"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.png"]

@@ -64,6 +64,9 @@ class Estimate:
         return Estimate(float(samples[0]), float(low), float(high))
 
 
+UNKNOWN = Estimate(np.nan, np.nan, np.nan)
+
+
 @dataclass(frozen=True)
 class GainCurve:
     """Expected gain of one update or of a run against the learning rate, for one population.
@@ -79,6 +82,7 @@ class GainCurve:
         best_lr: where the gain is largest.
         largest_lr: where the gain has fallen to 0.
         best_gain: the gain at ``best_lr``.
+        best_gains: its estimate and resamples, [B].
         doubling: the best gain with 2 N members over that with N, of as many updates; nan if no step gains,
             or if the best one is beyond what the probe can tell.
         at_edge: whether the gain still rises at the last learning rate: then ``best_lr`` is a lower bound.
@@ -94,6 +98,7 @@ class GainCurve:
     best_lr: Estimate
     largest_lr: Estimate
     best_gain: Estimate
+    best_gains: Array
     doubling: Estimate
     at_edge: bool
     gains_at_edge: bool
@@ -176,11 +181,8 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False, update
     lr, gains = _gains(found, population, antithetic, updates)
     best, last, gain = _optimum(lr, gains)
     twice = _optimum(*_gains(found, 2 * population, antithetic, updates))[2]
-    doubling = np.divide(twice, gain, out=np.full_like(gain, np.nan), where=gain > 0)
     low, high = np.nanquantile(gains[1:], LEVEL, axis=0)
-    interval = doubling[1:][np.isfinite(doubling[1:])]
     at_edge = bool(best[0] >= lr[-1])
-    known = 2 * len(interval) > len(gain) - 1 and np.isfinite(doubling[0]) and not at_edge
     return GainCurve(
         population=population,
         updates=updates,
@@ -191,10 +193,25 @@ def gain_curve(found: Moments, population: int, antithetic: bool = False, update
         best_lr=Estimate.of(best),
         largest_lr=Estimate.of(last),
         best_gain=Estimate.of(gain),
-        doubling=Estimate.of(np.append(doubling[0], interval)) if known else Estimate(*[np.nan] * 3),
+        best_gains=gain,
+        doubling=UNKNOWN if at_edge else ratio_of(twice, gain),
         at_edge=at_edge,
         gains_at_edge=bool(last[0] >= lr[-1]),
     )
+
+
+def ratio_of(gain: Array, other: Array) -> Estimate:
+    """Divide one gain by another, sample by sample; nan where most samples, or the estimate, have none.
+
+    Args:
+        gain: estimate and resamples, [B].
+        other: the same of the other, >= 0.
+    """
+    ratio = np.divide(gain, other, out=np.full_like(gain, np.nan), where=other > 0)
+    samples = ratio[1:][np.isfinite(ratio[1:])]
+    if 2 * len(samples) <= len(ratio) - 1 or not np.isfinite(ratio[0]):
+        return UNKNOWN
+    return Estimate.of(np.append(ratio[0], samples))
 
 
 def _gains(found: Moments, population: int, antithetic: bool, updates: int) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ def gain_rows(advice: StepAdvice) -> Rows:
 
 
 def sigma_rows(advice: StepAdvice) -> Rows:
-    """Return per sigma the score, and what noise of this scale costs."""
+    """Return per sigma the score, smoothed as well if that chose, and what noise of this scale costs."""
     found, sweep = advice.estimates, advice.sweep
     return [
         {
@@ -40,6 +40,7 @@ def sigma_rows(advice: StepAdvice) -> Rows:
             "score": sweep.scores[at],
             "score_low": sweep.low[at],
             "score_high": sweep.high[at],
+            **({"smoothed": sweep.smooth[at]} if sweep.smooth else {}),
             **_ends("drop", Estimate.of(found.drop[:, at])),
         }
         for at, sigma in enumerate(np.asarray(found.sigmas))
@@ -47,7 +48,10 @@ def sigma_rows(advice: StepAdvice) -> Rows:
 
 
 def population_rows(advice: StepAdvice) -> Rows:
-    """Return per population the best learning rates of an update and of a run, and what 2 N members gain."""
+    """Return per population the best learning rates of an update and of a run, and what 2 N members gain.
+
+    ``*_at_least`` tells where the probe ends before the number does, so that it is a lower bound.
+    """
     return [
         {
             "population": curve.population,
@@ -56,13 +60,15 @@ def population_rows(advice: StepAdvice) -> Rows:
             **_ends("best_gain", curve.best_gain),
             "gain_per_rollout": curve.best_gain.value / curve.population,
             **_ends("doubling", curve.doubling),
-            "lower_bound": curve.at_edge,
+            "best_lr_at_least": curve.at_edge,
+            "largest_lr_at_least": curve.gains_at_edge,
             "updates": run.updates,
             **_ends("run_lr", run.best_lr),
             **_ends("run_gain", run.best_gain),
-            "run_lower_bound": run.at_edge,
+            "run_lr_at_least": run.at_edge,
+            **_ends("run_ratio", ratio),
         }
-        for curve, run in zip(advice.curves, advice.runs, strict=True)
+        for curve, run, ratio in zip(advice.curves, advice.runs, advice.run_ratios, strict=True)
     ]
 
 

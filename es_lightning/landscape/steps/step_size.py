@@ -14,7 +14,15 @@ import torch
 
 from es_lightning.analysis.sigma_sweep import SweepVerdict, judge
 from es_lightning.errors import UsageError
-from es_lightning.landscape.steps.gain import LEVEL, Estimate, GainCurve, critical_population, gain_curve
+from es_lightning.landscape.steps.gain import (
+    LEVEL,
+    UNKNOWN,
+    Estimate,
+    GainCurve,
+    critical_population,
+    gain_curve,
+    ratio_of,
+)
 from es_lightning.landscape.steps.pair_moments import Moments, moments
 from es_lightning.landscape.steps.pair_rewards import PairRewards
 
@@ -35,6 +43,8 @@ class StepAdvice:
         estimates: at ``sigma``, what decides the gain; row 0 is the estimate.
         curves: of one update, one per population, ascending.
         runs: of a whole run, one per population, with as many rollouts as the configured run has.
+        run_ratios: per population, the best gain of its run over that of the configured population's; nan
+            where the runs have not equally many rollouts.
         population: the N that is advised.
         critical: N_c = K / kappa with K at ``sigma``: from here on a larger N gains little. inf if there is
             no curvature along the step.
@@ -47,6 +57,7 @@ class StepAdvice:
     estimates: Moments
     curves: tuple[GainCurve, ...]
     runs: tuple[GainCurve, ...]
+    run_ratios: tuple[Estimate, ...]
     population: int
     critical: Estimate
     pairs: int
@@ -106,6 +117,7 @@ def advise(
         estimates=found,
         curves=curves,
         runs=runs,
+        run_ratios=_ratios(runs, here),
         population=advised,
         critical=Estimate.of(critical_population(found)),
         pairs=probe.pairs,
@@ -128,26 +140,49 @@ def _whole(population: float, antithetic: bool) -> int:
     return int(max(4, step * round(population / step)))
 
 
+def _ratios(runs: Sequence[GainCurve], configured: int) -> tuple[Estimate, ...]:
+    """Compare the runs with that of the configured population, in the same resamples.
+
+    Runs of other rollouts are not compared, nor those whose best gain is beyond the probe.
+    """
+    now = next(run for run in runs if run.population == configured)
+    equal = [
+        run.population * run.updates == now.population * now.updates and not (run.at_edge or now.at_edge)
+        for run in runs
+    ]
+    return tuple(
+        ratio_of(run.best_gains, now.best_gains) if same else UNKNOWN
+        for run, same in zip(runs, equal, strict=True)
+    )
+
+
 def _advised(curves: Sequence[GainCurve], configured: int) -> int:
     """Double the configured population as long as that pays; halve it where it did not pay to have doubled.
 
-    Where it is not known what doubling gains, the population stays.
+    The population stays unless the interval of what doubling gains leaves ``PAYS`` out, or where that is nan.
     """
     sizes = [curve.population for curve in curves]
     at = sizes.index(configured)
-    while at + 1 < len(curves) and curves[at].doubling.value >= PAYS:
+    while at + 1 < len(curves) and pays(curves[at].doubling):
         at += 1
-    while at > 0 and sizes[at] <= configured and curves[at - 1].doubling.value < PAYS:
+    while at > 0 and sizes[at] <= configured and pays(curves[at - 1].doubling) is False:
         at -= 1
     return sizes[at]
 
 
+def pays(doubling: Estimate) -> bool | None:
+    """Return whether twice the members are worth their rollouts; None where the interval does not tell."""
+    if doubling.low >= PAYS:
+        return True
+    return False if doubling.high < PAYS else None
+
+
 def _doubt(sweep: SweepVerdict, curve: GainCurve, probe: PairRewards, found: Moments) -> str:
     pairs, prompts = probe.pairs, len(probe.centre)
-    if sweep.is_beyond_chance and sweep.scores[sweep.best] <= 0:
+    if sweep.is_beyond_chance and sweep.best_score <= 0:
         return (
             "cannot tell: noise costs more than its directions tell at every sigma (best score "
-            f"{sweep.scores[sweep.best]:.2f} of 1): try smaller sigmas."
+            f"{sweep.best_score:.2f} of 1): try smaller sigmas."
         )
     if not sweep.is_significant:
         return (
