@@ -127,6 +127,7 @@ bench-all: model ## Run every benchmark
 	@for script in $(sort $(wildcard benchmarks/[!_]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 results: model ## Run what is missing behind docs/results.md; takes hours, and goes on where it was stopped
+	$(if $(ARGS),,$(BIN)/python -m results.lr_grid)
 	$(BIN)/python -m results.run $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m results.long_runs)
 

@@ -27,7 +27,7 @@ from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.landscape.theory.fitted_run import fitted_run
 from es_lightning.models.size import published_size
 from es_lightning.tasks.multiple_choice import MultipleChoice
-from results import long_runs, reproduce_gpu, run
+from results import long_runs, lr_grid, reproduce_gpu, run
 from results.suite import BASELINES, Run
 from tests.cli.test_configs import parse
 
@@ -89,6 +89,29 @@ def test_the_commands_are_ones_that_the_command_line_takes(
         assert (rollouts, config.seed_everything) == (4096, 1)
 
 
+@pytest.mark.parametrize("rate", lr_grid.RATES["es"])
+def test_the_grid_s_fits_differ_from_their_arm_in_rate_seed_and_length(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = parse(monkeypatch, *lr_grid.run_of("es", rate).training()).fit
+    arm = parse(monkeypatch, *next(run.runs(["sums"], ["es"], [0])).training()).fit
+    assert (tried.model.optimizer.init_args.lr, tried.trainer.max_steps) == (rate, 4)
+    assert tried.seed_everything not in run.HEADLINE_SEEDS
+    for each in (tried, arm):
+        each.model.optimizer.init_args.lr = each.trainer.max_steps = each.seed_everything = None
+        each.trainer.default_root_dir = None
+    assert tried.model == arm.model
+    assert tried.data == arm.data
+
+
+@pytest.mark.parametrize("rate", lr_grid.RATES["grpo"])
+def test_so_do_its_baselines(rate: float) -> None:
+    tried = settings_of(lr_grid.run_of("grpo", rate).training())
+    arm = settings_of(next(run.runs(["sums"], ["grpo"], [0])).training())
+    assert (tried.lr, tried.updates) == (rate, 4)
+    assert replace(tried, lr=arm.lr, updates=arm.updates) == arm
+
+
 def settings_of(command: list[str]) -> BaselineSettings:
     """The settings in the config files and options of a baseline's command."""
     assert command[0] == "baseline"
@@ -97,7 +120,7 @@ def settings_of(command: list[str]) -> BaselineSettings:
     options = dict(zip(command, command[1:], strict=False))
     prefix = "--baseline."
     found |= {
-        name.removeprefix(prefix): int(value) for name, value in options.items() if name.startswith(prefix)
+        name.removeprefix(prefix): json.loads(value) for name, value in options.items() if name.startswith(prefix)
     }
     return BaselineSettings(**found)
 
