@@ -98,8 +98,8 @@ def test_the_grid_s_fits_differ_from_their_arm_in_rate_seed_and_length(
     assert (tried.model.optimizer.init_args.lr, tried.trainer.max_steps) == (rate, 4)
     assert tried.seed_everything not in run.HEADLINE_SEEDS
     for each in (tried, arm):
-        each.model.optimizer.init_args.lr = each.trainer.max_steps = each.seed_everything = None
-        each.trainer.default_root_dir = None
+        assert each.model.seed == each.data.seed == each.seed_everything
+        each.model.optimizer.init_args.lr = each.model.seed = each.data.seed = None
     assert tried.model == arm.model
     assert tried.data == arm.data
 
