@@ -22,8 +22,8 @@ from results.suite import HERE, Run, Suite
 log = logging.getLogger("results")
 
 TASK, SEED, UPDATES = "sums", 5, 4
-RATES = {"es": (0.006, 0.012, 0.024), "grpo": (1e-5, 3e-5, 1e-4)}
-"""Learning rates that are tried, by arm. If the best is the first or the last, the next one beyond is added."""
+RATES = {"es": (0.003, 0.006, 0.012, 0.024), "grpo": (1e-5, 3e-5, 1e-4)}
+"""Learning rates that are tried, by arm. If the best is the first or the last, the next beyond is added."""
 
 
 def run_of(arm: str, rate: float) -> Run:

@@ -120,7 +120,9 @@ def settings_of(command: list[str]) -> BaselineSettings:
     options = dict(zip(command, command[1:], strict=False))
     prefix = "--baseline."
     found |= {
-        name.removeprefix(prefix): json.loads(value) for name, value in options.items() if name.startswith(prefix)
+        name.removeprefix(prefix): json.loads(value)
+        for name, value in options.items()
+        if name.startswith(prefix)
     }
     return BaselineSettings(**found)
 
@@ -155,7 +157,7 @@ def test_a_baseline_has_one_gpu_and_the_seed_of_its_fit() -> None:
 def test_a_baseline_fits_on_one_gpu_beside_the_engine(arm: str, size: str) -> None:
     [each] = reproduce_gpu.runs([f"countdown-{size.lower()}"], [arm], [0], generations=100, devices=1)
     settings, model, longest = settings_of(each.training()), published_size(f"Qwen2.5-{size}"), 256 + 1024
-    trl = needed(model, settings, prompts=200, length=longest, halved=True).total
+    trl = needed(model, settings, length=longest, halved=True).total
     options = yaml.safe_load((ROOT / "results" / "gpu" / "arms" / f"{arm}.yaml").read_text())
     takes = Engine(cache_gib=options["model"]["engine"]["init_args"]["kv_cache_gib"])
     beside = Case(

@@ -39,11 +39,9 @@ class BaselineSettings:
         passes: how often an update goes through its completions.
         steps_per_pass: optimizer steps of a pass, each on its own share of the completions.
         minibatch: completions of one backward pass; the gradient of a step is their mean.
-        generate_at_once: completions that are sampled in one call; None samples all of an update together,
-            and then the keys and values of all of them are held at the same time.
         max_grad_norm: gradients of a larger norm are scaled down.
-        precision: of the matrix products of samples and gradients, ``float32`` or ``bfloat16``; ``auto`` is
-            that of the engine, so that ES and its baselines compute alike. Weights, gradients and the
+        precision: of the matrix products of gradients, ``float32`` or ``bfloat16``; ``auto`` is that of the
+            engine, which samples, so that ES and its baselines compute alike. Weights, gradients and the
             optimizer's moments stay float32.
         evaluate_every: updates between two validations.
         seed: of the samples; None takes the run's, ``seed_everything``.
@@ -62,7 +60,6 @@ class BaselineSettings:
     passes: int = 1
     steps_per_pass: int = 1
     minibatch: int = 16
-    generate_at_once: int | None = None
     max_grad_norm: float = 1.0
     precision: str = "auto"
     evaluate_every: int = 10
@@ -80,11 +77,10 @@ class BaselineSettings:
             ("passes", 1),
             ("steps_per_pass", 1),
             ("minibatch", 1),
-            ("generate_at_once", 1),
             ("evaluate_every", 1),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value < least:
                 raise UsageError(f"baseline.{name} is {value}: give at least {least}.")
         for name in ("lr", "epsilon", "temperature", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
@@ -116,26 +112,17 @@ class BaselineSettings:
                 f"give {near}, for example."
             )
 
-    def sampled_at_once(self, prompts: int) -> int:
-        """Return how many completions are sampled in one call at the most.
-
-        Args:
-            prompts: of an update.
-        """
-        completions = prompts * self.group
-        return min(self.generate_at_once or completions, completions)
-
     @property
     def optimizer_steps(self) -> int:
         """Optimizer steps of an update."""
         return self.passes * self.steps_per_pass
 
     def halved(self, engine: torch.dtype) -> bool:
-        """Whether samples and gradients are computed in bfloat16.
+        """Whether gradients are computed in bfloat16.
 
         Args:
-            engine: what the engine that evaluates computes in. Beside float16, ``auto`` is float32: its
-                gradients would need a loss scale.
+            engine: what the engine that samples and evaluates computes in. Beside float16, ``auto`` is
+                float32: its gradients would need a loss scale.
         """
         return self.precision == "bfloat16" or (self.precision == "auto" and engine == torch.bfloat16)
 
@@ -145,7 +132,7 @@ class BaselineSettings:
         Args:
             prompts: of an update.
             max_tokens: most new tokens of a completion.
-            engine: what the engine that evaluates computes in.
+            engine: what the engine that samples and evaluates computes in.
         """
         return {
             **METHODS[self.method],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig
 
 from es_lightning.algorithm.tensors import checksum
@@ -28,6 +28,7 @@ from es_lightning.evaluation.recorded import recorded
 from es_lightning.journal.evaluations import RunEvaluations
 from es_lightning.models.size import size_of
 from es_lightning.records import Completion, Costs, Evaluation, Prompt
+from es_lightning.rollout import Sampling
 from es_lightning.rollout.engine import model_dtype
 from es_lightning.rollout.text import completed, end_ids
 from es_lightning.system.affinity import allowed
@@ -56,6 +57,9 @@ class PolicyTraining:
         seed = parts.seed if settings.seed is None else settings.seed
         self.parts, self.settings = parts, replace(settings, seed=seed)
         self.folder, self.loggers = folder, loggers
+        self.samples = Sampling(
+            parts.rollouts.sampling.max_tokens, settings.temperature, n=settings.group, seed=seed
+        )
         self.costs, self.evaluations = Costs(), RunEvaluations()
         self._update: dict[str, float] = {}  # what the update under way has measured
         self._graded = 0  # updates whose completions have been graded
@@ -87,7 +91,7 @@ class PolicyTraining:
         parts, base, settings = self.parts, self.parts.base, self.settings
         engine = model_dtype(parts.rollouts.engine.dtype_name, base.dtype, parts.device)
         size, length = size_of(base.config, base.blueprint), parts.rollouts.longest
-        return needed(size, settings, parts.data.batch_size, length, settings.halved(engine))
+        return needed(size, settings, length, settings.halved(engine))
 
     def start(self) -> None:
         """Load the base model and start the engine, which leaves room for TRL; nothing is written yet.
@@ -144,7 +148,6 @@ class PolicyTraining:
             "method": settings.method,
             "options": settings.options(parts.data.batch_size, max_tokens, engine),
             "steps": settings.optimizer_steps,
-            "generate_at_once": settings.generate_at_once,
             "evaluate_every": settings.evaluate_every,
             "folder": str(self.folder),
             "device": parts.device.type,
@@ -152,6 +155,26 @@ class PolicyTraining:
         }
 
     # What the child asks --------------------------------------------------------------------------
+
+    def _on_sample(self, child: Child, prompts: Sequence[Sequence[int]], weights: str) -> None:
+        """Sample the completions of an update with the policy's weights, in the engine that evaluates.
+
+        They go on to the end of their text, past the stop strings of the config, so that TRL learns from an
+        end that the policy has chosen; what is graded ends where the engine would have stopped.
+
+        Raises:
+            RuntimeError: these are not the prompts of the update, one group after the other.
+        """
+        asked, group = [self.prompts[number] for number in self.batches[self._graded]], self.settings.group
+        expected = [list(prompt.token_ids) for prompt in asked for _ in range(group)]
+        if [list(ids) for ids in prompts] != expected:
+            raise RuntimeError(
+                f"TRL asks for completions of other prompts than those of update {self._graded + 1}, or not "
+                f"in groups of {group}."
+            )
+        self._hold(load_file(weights))
+        completions = self.parts.rollouts.complete(asked, self.samples, generation=self._graded)
+        child.answer({"completions": [list(each.token_ids) for each in completions]})
 
     def _on_grade(
         self,
@@ -281,15 +304,22 @@ class PolicyTraining:
             update: number of updates that the policy has seen.
         """
         parts, rollouts = self.parts, self.parts.rollouts
-        with torch.no_grad():
-            if weights is not None:
-                _copy(weights, self.centre)
-            rollouts.forget()
+        if weights is not None:
+            self._hold(weights)
+        else:
             rollouts.hold_centre(self.centre)
-            found = parts.evaluator().evaluate(parts.data.prompts(split))
+        found = parts.evaluator().evaluate(parts.data.prompts(split))
         digits = checksum(self._held().items())
         self.evaluations.add(recorded(found, split, update, digits, self.costs))
         return evaluation_means(found, split)
+
+    def _hold(self, weights: Mapping[str, Tensor]) -> None:
+        """Put a policy's weights into the centre and the engine."""
+        with torch.no_grad():
+            for name, parameter in self.centre.named_parameters():
+                parameter.copy_(weights[name])
+        self.parts.rollouts.forget()
+        self.parts.rollouts.hold_centre(self.centre)
 
     def _held(self) -> dict[str, Tensor]:
         return dict(self.centre.named_parameters())
@@ -303,9 +333,3 @@ class PolicyTraining:
 def _generation_config(folder: Path) -> GenerationConfig | None:
     has_one = (folder / "generation_config.json").is_file()
     return GenerationConfig.from_pretrained(folder) if has_one else None
-
-
-def _copy(weights: Mapping[str, Tensor], centre: nn.Module) -> None:
-    """Put a policy's weights into a model of the same architecture."""
-    for name, parameter in centre.named_parameters():
-        parameter.copy_(weights[name])

@@ -1,9 +1,10 @@
-"""TRL in a process of its own: it samples and takes gradient steps, and asks its parent for rewards.
+"""TRL in a process of its own: it takes gradient steps, and asks its parent for samples and for rewards.
 
-It speaks JSON lines: the first line that it reads is the job; then it writes ``grade`` (prompts and
-completions as tokens, answered by rewards), ``update`` (what an update cost and gave), and ``evaluate``
-(where the policy's weights lie; it goes on when it is answered). It knows no task and no engine. It ends with
-its parent, also with one that was killed while this process generates or computes gradients.
+It speaks JSON lines: the first line that it reads is the job; then it writes ``sample`` (prompts as tokens,
+and where the policy's weights lie, answered by completions), ``grade`` (prompts and completions as tokens,
+answered by rewards), ``update`` (what an update cost and gave), and ``evaluate`` (where the weights lie; it
+goes on when it is answered). It knows no task and no engine. It ends with its parent, also with one that was
+killed while this process computes gradients.
 """
 
 from __future__ import annotations
@@ -78,8 +79,7 @@ def train(job: dict[str, Any], parent: Parent) -> None:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32, trust_remote_code=trusted)
-    if rows_at_once := job["generate_at_once"]:
-        generate_in_parts(model, rows_at_once, tokenizer.pad_token_id)
+    sample_by(parent, model, Path(job["folder"]) / POLICY, tokenizer.pad_token_id)
     rows = [{"prompt": job["texts"][at], "number": at} for batch in job["updates"] for at in batch]
 
     def reward(
@@ -113,31 +113,46 @@ def train(job: dict[str, Any], parent: Parent) -> None:
     trainer.train()
 
 
-def generate_in_parts(model: Any, rows: int, pad: int) -> None:
-    """Let a model's ``generate`` complete so many rows at a time; TRL gives it all of an update.
+def sample_by(parent: Parent, model: Any, path: Path, pad: int) -> None:
+    """Let a model's ``generate``, which TRL samples by, ask the parent's engine.
 
     Args:
-        model: of transformers. What it is given by row, such as tokens and masks, it is given as tensors.
-        rows: most that are completed together.
-        pad: token behind the rows of a part that has ended earlier than the longest.
+        parent: samples with the weights of a file.
+        model: of transformers.
+        path: gets the weights.
+        pad: token behind completions that have ended.
     """
     import torch
     from torch.nn import functional
 
-    whole = model.generate
-
-    def generate(**inputs: Any) -> torch.Tensor:
-        by_row = {name: each.split(rows) for name, each in inputs.items() if isinstance(each, torch.Tensor)}
-        parts = [dict(zip(by_row, part, strict=True)) for part in zip(*by_row.values(), strict=True)]
-        done = [whole(**{**inputs, **part}) for part in parts]
-        longest = max(each.shape[1] for each in done)
-        return torch.cat([functional.pad(each, (0, longest - each.shape[1]), value=pad) for each in done])
+    def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> torch.Tensor:
+        prompts = [row[seen.bool()].tolist() for row, seen in zip(input_ids, attention_mask, strict=True)]
+        write_weights(model, path)
+        completions: list[list[int]] = parent.ask("sample", prompts=prompts, weights=str(path))["completions"]
+        longest = max(map(len, completions))
+        new = [
+            functional.pad(torch.tensor(each), (0, longest - len(each)), value=pad) for each in completions
+        ]
+        return torch.cat([input_ids, torch.stack(new).to(input_ids.device)], dim=1)
 
     model.generate = generate
 
 
-def _watch(job: dict[str, Any], parent: Parent) -> Any:
+def write_weights(model: Any, path: Path) -> None:
+    """Write a policy's weights in float32.
+
+    Args:
+        model: of transformers.
+        path: gets them.
+    """
     from safetensors.torch import save_file
+
+    save_file(
+        {name: each.detach().float().cpu().contiguous() for name, each in model.named_parameters()}, path
+    )
+
+
+def _watch(job: dict[str, Any], parent: Parent) -> Any:
     from transformers import TrainerCallback
 
     steps, every = job["steps"], job["evaluate_every"]
@@ -161,10 +176,7 @@ def _watch(job: dict[str, Any], parent: Parent) -> Any:
                 return
             seconds, path = self.trained(), Path(job["folder"]) / POLICY
             with parent.off_the_clock():
-                named = {
-                    name: each.detach().float().cpu().contiguous() for name, each in model.named_parameters()
-                }
-                save_file(named, path)
+                write_weights(model, path)
                 parent.ask("evaluate", update=update, seconds=seconds, weights=str(path))
 
         def trained(self) -> float:

@@ -14,7 +14,6 @@ import yaml
 
 from es_lightning.baselines.child import require_trl
 from es_lightning.baselines.files import POLICY, UPDATES
-from es_lightning.baselines.memory import Needed
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.baselines.training import PolicyTraining
 from es_lightning.cli.opened import opened_with
@@ -103,22 +102,12 @@ def _check_memory(training: PolicyTraining) -> None:
     free = free_memory(parts.device)
     if needed.total > free:
         parameters = sum(each.numel() for each in parts.base.blueprint.parameters())
-        at_once = settings.sampled_at_once(parts.data.batch_size)
+        lower = ", or lower baseline.minibatch" if needed.always < free else ""
         raise UsageError(
             f"training takes at least {needed.total / 1e9:.1f} GB ({parameters:,} parameters in float32 with "
-            f"gradients and AdamW, {at_once:,} completions sampled at once, {settings.minibatch:,} in a "
-            f"backward pass), but {free / 1e9:.1f} GB are free: {_way_out(settings, needed, free)}."
+            f"gradients and AdamW, {settings.minibatch:,} completions in a backward pass), but "
+            f"{free / 1e9:.1f} GB are free: take a smaller model{lower}."
         )
-
-
-def _way_out(settings: BaselineSettings, needed: Needed, free: int) -> str:
-    """Name the options that spare memory where there is too little of it."""
-    of_all = settings.generate_at_once is None
-    sampled = "baseline.generate_at_once" + (" (or baseline.group)" if of_all else "")
-    lower = {"baseline.minibatch": needed.learning, sampled: needed.sampling}
-    names = [name for name, more in lower.items() if needed.always + more > free]
-    can_help = needed.always < free
-    return "take a smaller model" + (f", or lower {' and '.join(names)}" if can_help else "")
 
 
 def _write(training: PolicyTraining, folder: Path, summary: dict[str, Any]) -> None:

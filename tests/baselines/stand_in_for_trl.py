@@ -16,8 +16,6 @@ from es_lightning.baselines import trl_process
 from es_lightning.baselines.files import POLICY
 from es_lightning.models import BaseModel
 
-TOKENS = [5, 6, 7]  # of every completion
-
 
 def numbers_of(batch: list[int], group: int, how: str | None) -> list[int]:
     """What an update asks for, prompt by prompt."""
@@ -28,20 +26,21 @@ def numbers_of(batch: list[int], group: int, how: str | None) -> list[int]:
 
 
 def train(job: dict[str, Any], parent: trl_process.Parent) -> None:
-    """Ask for rewards of all updates, then add noise of float32 to the base's weights."""
+    """Ask for completions and rewards of each update, then add noise of float32 to the weights."""
     how, base = os.environ.get("STAND_IN"), BaseModel(job["base"])
+    path = Path(job["folder"]) / POLICY
+    named = dict(base.load().named_parameters())
     for update, batch in enumerate(job["updates"], start=1):
         numbers = numbers_of(batch, job["options"]["num_generations"], how)
         prompts = [base.tokenizer(text=job["texts"][number])["input_ids"] for number in numbers]
-        parent.ask("grade", numbers=numbers, prompts=prompts, completions=[TOKENS] * len(numbers))
+        save_file(named, path)
+        completions = parent.ask("sample", prompts=prompts, weights=str(path))["completions"]
+        parent.ask("grade", numbers=numbers, prompts=prompts, completions=completions)
         parent.tell("update", update=update, seconds=float(update), peak=0, logs={"loss": 0.5})
         if how == "fails":
             sys.exit("no memory is left")
+        named = {name: each + 1e-3 * torch.randn_like(each) for name, each in named.items()}
         if update == len(job["updates"]) or update % job["evaluate_every"] == 0:
-            named = {
-                name: each + 1e-3 * torch.randn_like(each) for name, each in base.load().named_parameters()
-            }
-            path = Path(job["folder"]) / POLICY
             save_file(named, path)
             parent.ask("evaluate", update=update, seconds=update + 0.5, weights=str(path))
 

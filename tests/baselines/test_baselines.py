@@ -215,10 +215,8 @@ def test_an_update_of_several_steps_samples_once_and_moves_further(
 
 @needs_trl
 @pytest.mark.parametrize("method", METHODS)
-def test_an_update_is_the_same_whatever_the_minibatch_also_of_samples_in_parts(
-    method: str, config: str, tmp_path: Path
-) -> None:
-    options = ["--baseline.method", method, "--baseline.updates", "1", "--baseline.generate_at_once", "5"]
+def test_an_update_is_the_same_whatever_the_minibatch(method: str, config: str, tmp_path: Path) -> None:
+    options = ["--baseline.method", method, "--baseline.updates", "1"]
     for minibatch in ("16", "4"):
         main(["baseline", "-c", config, *options, "--baseline.minibatch", minibatch, "--output", minibatch])
     one, four = ([row for row in rows(tmp_path / each) if "train/loss" in row] for each in ("16", "4"))
@@ -239,7 +237,7 @@ def test_an_update_is_the_same_whatever_the_minibatch_also_of_samples_in_parts(
         ({"precision": "float16"}, "auto, float32, bfloat16"),
         ({"updates": 0}, "baseline.updates is 0"),
         ({"group": 1}, "at least 2"),
-        ({"generate_at_once": 0}, "baseline.generate_at_once is 0: give at least 1"),
+        ({"minibatch": 0}, "baseline.minibatch is 0: give at least 1"),
         ({"lr": 0.0}, "baseline.lr is 0.0"),
         ({"temperature": 0.0}, "above 0"),
         ({"beta": -1.0}, "baseline.beta is -1.0"),
@@ -388,7 +386,6 @@ def test_samples_follow_the_seed_of_the_run_unless_told(
 def test_the_help_lists_every_option_with_its_default() -> None:
     told = dict(re.findall(r"^  --baseline\.(\w+) .*\((.*)\)$", BASELINE_SECTION, re.MULTILINE))
     assert told.pop("seed") == "that of --seed_everything"
-    assert told.pop("generate_at_once") == "all of an update"
     defaults = {each.name: each.default for each in fields(BaselineSettings) if each.default is not None}
     assert {name: type(defaults[name])(value) for name, value in told.items()} == defaults
 
