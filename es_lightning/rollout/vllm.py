@@ -125,6 +125,7 @@ class VLLMEngine(RolloutEngine):
         """Start vLLM with room for ``max_length`` tokens per sequence."""
         prepare_environment()
         from vllm import LLM
+        from vllm.platforms import current_platform
 
         options = self._model_options(folder) | {
             "max_model_len": max_length,
@@ -143,6 +144,10 @@ class VLLMEngine(RolloutEngine):
             _remove_stale_memory()
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
+        if current_platform.is_cpu():
+            # Where a prompt is cut in two, vLLM takes back the draw of a request that has a seed, which a CPU's
+            # generator cannot: "CPU Generator does not use offset".
+            options["enable_chunked_prefill"] = False
         options |= self._more_options()
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
         # vLLM seeds the global generator when it starts.

@@ -331,6 +331,15 @@ def test_samples_differ_from_one_another_and_repeat_with_their_seed(
     assert [c.text for c in engine.generate(prompts[:2], sampling)] == [c.text for c in first]
 
 
+def test_more_samples_than_an_engine_takes_at_once(engine: RolloutEngine, centre: PreTrainedModel) -> None:
+    """A batch of vLLM's that is full could cut a prompt in two, which no sample with a seed survived."""
+    engine.load_weights(perturbed(centre, "nothing of this name"))
+    long = Prompt("long", "", token_ids=tuple(range(4, 104)))
+    found = engine.generate([long], Sampling(max_tokens=3, temperature=1.0, n=64, seed=7))
+    assert len(found) == 64
+    assert len({each.token_ids for each in found}) > 32
+
+
 def test_a_failure_in_the_middle_leaves_nothing_behind(
     engine: RolloutEngine, centre: PreTrainedModel, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
