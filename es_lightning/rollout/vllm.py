@@ -145,8 +145,8 @@ class VLLMEngine(RolloutEngine):
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
         if current_platform.is_cpu():
-            # Where a full batch cuts a prompt in two, vLLM takes back the draw of a request with a seed, and a
-            # CPU's generator cannot: "CPU Generator does not use offset".
+            # Where a full batch cuts a prompt in two, vLLM takes back the draw of a request with a seed, and
+            # no CPU generator can do that: "CPU Generator does not use offset".
             options["enable_chunked_prefill"] = False
         options |= self._more_options()
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
