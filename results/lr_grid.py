@@ -4,7 +4,7 @@
     python -m results.lr_grid --arms grpo     one of the two
 
 Half as many updates as a run of the results has, on sums. A run works in runs/lr_grid/LR, and its files are
-kept in results/lr_grid/LR.
+kept in results/rates/LR.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run_of(arm: str, rate: float) -> Run:
         "fit": ["--model.optimizer.init_args.lr", str(rate), "--trainer.max_steps", str(UPDATES)],
         "baseline": ["--baseline.lr", str(rate), "--baseline.updates", str(UPDATES)],
     }
-    work, kept = Path("runs/lr_grid") / str(rate), HERE / "lr_grid" / str(rate)
+    work, kept = Path("runs/lr_grid") / str(rate), HERE / "rates" / str(rate)
     return Run(Suite([HERE], work, kept, overrides=overrides), TASK, arm, SEED)
 
 

@@ -1,6 +1,7 @@
 """The runs behind docs/results.md: every command is one that the command line takes."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def test_the_reward_that_can_be_hacked_is_trained_by_es_alone_on_the_task_withou
     )
     costs = [each["data"]["task"]["init_args"].pop("wrong_costs") for each in (costly, free)]
     assert costs == [200, 0]
+    rates = [each["model"]["optimizer"]["init_args"].pop("lr") for each in (costly, free)]
+    assert rates == [0.006, 0.012], "the runs of the second are older than the grid"
     assert costly == free, "nothing else differs"
 
 
@@ -110,6 +113,30 @@ def test_so_do_its_baselines(rate: float) -> None:
     arm = settings_of(next(run.runs(["sums"], ["grpo"], [0])).training())
     assert (tried.lr, tried.updates) == (rate, 4)
     assert replace(tried, lr=arm.lr, updates=arm.updates) == arm
+
+
+def test_the_grid_of_the_page_is_what_its_runs_gave_and_the_arms_have_its_best() -> None:
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| `(\w+)` \| \**([\d.]+)\** \|(.*) \**([\d.]+)\** \|$", re.MULTILINE)
+    told = {
+        (arm, float(rate)): (list(map(float, re.findall(r"[\d.]+", each))), float(last))
+        for arm, rate, each, last in row.findall(page)
+    }
+    assert set(told) == {(arm, rate) for arm, rates in lr_grid.RATES.items() for rate in rates}
+    for (arm, rate), (validations, last) in told.items():
+        made = lr_grid.run_of(arm, rate)
+        # Of the base, which fits do not validate, the table has what the baselines found.
+        assert lr_grid.validated(made)[-4:] == pytest.approx(validations[1:], abs=0.006)
+        assert lr_grid.score(made) == pytest.approx(last, abs=6e-4)
+    for arm, rates in lr_grid.RATES.items():
+        best = max(rates, key=lambda rate: lr_grid.score(lr_grid.run_of(arm, rate)))
+        assert rates[0] < best < rates[-1], "the next one beyond has to be tried"
+        command = next(run.runs(["sums"], [arm], [0])).training()
+        files = [yaml.safe_load(Path(word).read_text()) for word in command if word.endswith(".yaml")]
+        if arm == "es":
+            assert files[0]["model"]["optimizer"]["init_args"]["lr"] == best
+        else:
+            assert settings_of(command).lr == best
 
 
 def settings_of(command: list[str]) -> BaselineSettings:
@@ -358,9 +385,13 @@ def test_what_the_pages_say_of_the_branch_without_learning_is_what_its_files_say
 def test_the_seconds_of_the_page_are_those_of_the_journals() -> None:
     """docs/results.md: seconds of training are what `compare` counts, without validations."""
     page = Path("docs/results.md").read_text(encoding="utf-8")
-    told = {"sums-es-0": "344 s of training", "long-4": "33 minutes", "long-4-shuffled": "18 minutes"}
+    told = {
+        "older/sums-es-0": "344 s of training",
+        "runs/long-4": "33 minutes",
+        "runs/long-4-shuffled": "18 minutes",
+    }
     for name, words in told.items():
-        entries = read_journal(Path("results/runs") / name / "journal.jsonl")[1]
+        entries = read_journal(Path("results") / name / "journal.jsonl")[1]
         seconds = sum(map(seconds_of, entries))
         unit = 60 if words.endswith("minutes") else 1
         assert int(words.split()[0]) == round(seconds / unit)
