@@ -232,6 +232,7 @@ def test_a_prefix_in_common_is_computed_once_per_member_and_never_taken_from_ano
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_both_engines_find_the_choices_alike(
     hf: RolloutEngine, vllm: RolloutEngine, centre: PreTrainedModel, folder: Path
 ) -> None:
