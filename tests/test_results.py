@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -344,6 +345,24 @@ def test_branches_start_at_the_peak_and_end_with_the_run(
     monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
     long_runs.main()
     assert len(called) == 5, "nothing is done twice"
+
+
+def test_the_table_of_one_seed_is_what_its_runs_gave() -> None:
+    """docs/results.md: test problems solved at equal rollouts and at equal seconds."""
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    limits = ((4096, inf), (2048, inf), (inf, 325.3))
+    at_equal: list[list[int]] = [[] for _ in range(len(limits) + 1)]
+    for arm in ("es", "grpo", "random_search"):
+        tests = [e for e in read_evaluations(Path(f"results/runs/sums-{arm}-0")) if e.split == "test"]
+        for row, (rollouts, seconds) in zip(at_equal, limits, strict=False):
+            within = [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds]
+            row.append(round(sum(within[-1].rewards)))
+        at_equal[-1].append(round(tests[-1].cost.seconds))
+    beginnings = ("after 4,096", "after 2,048", "in the 325 s", "seconds of training")
+    for beginning, numbers in zip(beginnings, at_equal, strict=True):
+        [line] = [each for each in page.splitlines() if each.startswith(f"| {beginning}")]
+        told = [int(cell.replace(",", "")) for cell in line.split("|")[2:-1]]
+        assert told == numbers
 
 
 def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
