@@ -352,7 +352,7 @@ def test_the_table_of_one_seed_is_what_its_runs_gave() -> None:
     page = Path("docs/results.md").read_text(encoding="utf-8")
     limits = ((4096, inf), (2048, inf), (inf, 325.3))
     at_equal: list[list[int]] = [[] for _ in range(len(limits) + 1)]
-    for arm in ("es", "grpo", "random_search"):
+    for arm in ("es", "grpo", "random_search", "shuffled", "antithetic"):
         tests = [e for e in read_evaluations(Path(f"results/runs/sums-{arm}-0")) if e.split == "test"]
         for row, (rollouts, seconds) in zip(at_equal, limits, strict=False):
             within = [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds]
