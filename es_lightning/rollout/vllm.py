@@ -144,9 +144,10 @@ class VLLMEngine(RolloutEngine):
             _remove_stale_memory()
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
-        if current_platform.is_cpu():
+        if current_platform.is_cpu() and self.options.get("max_num_batched_tokens", max_length) >= max_length:
             # Where a full batch cuts a prompt in two, vLLM takes back the draw of a request with a seed, and
-            # no CPU generator can do that: "CPU Generator does not use offset".
+            # no CPU generator can do that: "CPU Generator does not use offset". A user's batches that are
+            # shorter than a sequence have to cut it.
             options["enable_chunked_prefill"] = False
         options |= self._more_options()
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
