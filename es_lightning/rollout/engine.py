@@ -230,7 +230,7 @@ def require_finite(logprobs: Iterable[Tensor]) -> None:
         raise DivergenceError("the log-probabilities of tokens are not finite")
 
 
-def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device) -> torch.dtype:
+def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device, tell: bool = False) -> torch.dtype:
     """Return the torch dtype that an engine's option names.
 
     ``auto`` is the base model's own on an accelerator, but float16 for bfloat16 on GPUs that are too old for
@@ -241,6 +241,7 @@ def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device) -> tor
         name: the option.
         base: precision of the base model's files.
         device: where the engine computes.
+        tell: log what ``auto`` has found on a CPU; the engine that starts does, and nobody else.
     """
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name != "auto":
@@ -252,7 +253,7 @@ def model_dtype(name: DTypeName, base: torch.dtype, device: torch.device) -> tor
     if device.type != "cpu" or base == torch.float32:
         return base
     dtype = torch.bfloat16 if base == torch.bfloat16 and computes_in_bfloat16() else torch.float32
-    if os.environ.get("RANK", "0") == "0":
+    if tell and os.environ.get("RANK", "0") == "0":
         precision, kinds = str(dtype).removeprefix("torch."), ", ".join(instructions()) or "no vectors"
         log.info("The engine computes in %s, the fastest on this CPU (%s).", precision, kinds)
     return dtype

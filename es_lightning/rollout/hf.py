@@ -115,7 +115,7 @@ class HFEngine(RolloutEngine):
         trust = self.trust_remote_code
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
         device = _device(self.device_name)
-        dtype = model_dtype(self.dtype_name, config.dtype or torch.float32, device)
+        dtype = model_dtype(self.dtype_name, config.dtype or torch.float32, device, tell=True)
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust, output_loading_info=True
         )

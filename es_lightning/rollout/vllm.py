@@ -214,7 +214,7 @@ class VLLMEngine(RolloutEngine):
         if folder not in self._dtypes:
             stored = self._config(folder).dtype or torch.float32
             device = torch.device(current_platform.device_type)
-            self._dtypes[folder] = model_dtype(self.dtype_name, stored, device)
+            self._dtypes[folder] = model_dtype(self.dtype_name, stored, device, tell=True)
         return self._dtypes[folder]
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -58,12 +58,14 @@ def test_an_old_gpu_computes_in_float16_where_the_base_is_bfloat16(
     assert model_dtype("auto", BF16, GPU) == (BF16 if has else F16)
 
 
-def test_the_choice_is_said_with_its_reason(
+def test_the_choice_is_said_with_its_reason_by_the_engine_that_starts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: LAPTOP)
     with caplog.at_level(logging.INFO):
-        model_dtype("auto", BF16, CPU)
+        model_dtype("auto", BF16, CPU)  # whoever only asks says nothing
+        assert not caplog.messages
+        model_dtype("auto", BF16, CPU, tell=True)
     assert caplog.messages == ["The engine computes in float32, the fastest on this CPU (avx2)."]
 
 
