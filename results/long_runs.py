@@ -1,4 +1,4 @@
-"""Rise and decay: 200 generations at N = 4 and 16, and from each peak three branches: on, shuffled, annealed.
+"""Rise and decay: 200 generations at N = 4 and 16, and from each peak 60 more: on, shuffled, and annealed.
 
     python -m results.long_runs                    everything that is missing
     python -m results.long_runs --populations 4    one of the two
@@ -24,6 +24,7 @@ from results.suite import HERE, keep, run_command
 log = logging.getLogger("results")
 
 GENERATIONS, SEED = 200, 0
+BRANCH_GENERATIONS = 60
 POPULATIONS, BRANCHES = (4, 16), ("on", "shuffled", "annealed")
 WORK, KEPT = Path("runs/results"), HERE / "runs"
 CONFIG = HERE / "long" / "run.yaml"
@@ -68,7 +69,7 @@ def branch(population: int, kept: Path, kind: str) -> None:
     if ended(name):  # its start need not be made again
         log.info("%-24s ended", name)
         return
-    left = GENERATIONS - peak
+    left = min(BRANCH_GENERATIONS, GENERATIONS - peak)
     start = WORK / f"long-{population}-peak"
     if not start.exists():
         journal = ["--journal", str(kept / "journal.jsonl")]

@@ -315,8 +315,9 @@ def test_the_peaks_centre_is_that_of_the_generation_that_is_replayed() -> None:
     assert entries[peak - 1].checksum == validated.centre
 
 
-def test_branches_start_at_the_peak_and_end_with_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rising", "peak", "left"), [(80, 154, 46), (60, 114, 60)])
+def test_branches_start_at_the_peak_and_end_no_later_than_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rising: int, peak: int, left: int
 ) -> None:
     monkeypatch.setattr(long_runs, "WORK", tmp_path / "work")
     monkeypatch.setattr(long_runs, "KEPT", tmp_path / "kept")
@@ -328,20 +329,19 @@ def test_branches_start_at_the_peak_and_end_with_the_run(
             Path(arguments[-1]).mkdir()
             return
         folder = Path(arguments[arguments.index("--trainer.default_root_dir") + 1])
-        recorded(folder, [index / 100 for index in range(80)] + [0.1] * 21)
+        recorded(folder, [index / 100 for index in range(rising)] + [0.1] * (101 - rising))
         (folder / "summary.json").write_text("{}")
 
     monkeypatch.setattr(long_runs, "run_command", stands_in)
     monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
     long_runs.main()
     assert [each[0] for each in called] == ["fit", "replay", "fit", "fit", "fit"]
-    peak = 154
-    assert called[1][called[1].index("--generation") + 1] == "153", "generations count from 0"
+    assert called[1][called[1].index("--generation") + 1] == str(peak - 1), "generations count from 0"
     for arguments in called[2:]:
         config = parse(monkeypatch, *arguments).fit
-        assert config.trainer.max_steps == 200 - peak
-    assert config.model.lr_scheduler.init_args.T_max == 46
-    assert config.model.sigma_schedule.init_args.generations == 46
+        assert config.trainer.max_steps == left
+    assert config.model.lr_scheduler.init_args.T_max == left
+    assert config.model.sigma_schedule.init_args.generations == left
     monkeypatch.setattr(sys, "argv", ["long_runs", "--populations", "4"])
     long_runs.main()
     assert len(called) == 5, "nothing is done twice"
