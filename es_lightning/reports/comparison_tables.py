@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import isfinite, nan
 
 from es_lightning.analysis.comparison.arms import Arm, differing
-from es_lightning.analysis.comparison.budgets import UPDATES, spent
+from es_lightning.analysis.comparison.budgets import SLACK, UPDATES, spent
 from es_lightning.analysis.comparison.comparing import AtBudget, Comparison, Reached
 from es_lightning.analysis.comparison.runs import AXES, Run, divergence_name
 from es_lightning.analysis.intervals import Estimate, Z
@@ -84,7 +84,7 @@ def budget_table(found: Comparison, at: AtBudget) -> Table:
         rows.append(row)
     notes = [
         f"The budget is {number(at.budget)} {unit}: the least that a run had spent at its last {held_out} "
-        f"evaluation. A run counts with its last {held_out} evaluation at or before it.",
+        f"evaluation. A run counts with its {held_out} evaluation nearest to it, at most {SLACK:.0%} beyond.",
         *_paired(at.reached),
         *([FORMULAS] if at.axis == "flops" else []),
     ]

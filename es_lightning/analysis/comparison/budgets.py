@@ -1,7 +1,6 @@
-"""Equal cost: what each run had reached when it had spent no more than all runs have spent.
+"""Equal cost: what each run had reached when it had spent about as much as all runs have spent.
 
-Nothing is interpolated. A run counts with its last evaluation at or before a budget, so what it had really
-spent may be less than the budget, and never more.
+Nothing is interpolated. A run counts with its evaluation nearest to a budget, at most ``SLACK`` beyond it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,12 @@ from es_lightning.analysis.intervals import Array, batch_error, t_quantile
 
 UPDATES = "updates"
 """The axis that is no cost."""
+SLACK = 0.05
+"""Share of a budget that a run may spend beyond it.
+
+Without it, of two runs that differ by a second, one counts with its end and the other with the evaluation
+before.
+"""
 
 
 def last_within(evaluations: Sequence[Evaluated], axis: str, budget: float) -> Evaluated | None:
@@ -28,6 +33,19 @@ def last_within(evaluations: Sequence[Evaluated], axis: str, budget: float) -> E
     """
     within = [each for each in evaluations if spent(each, axis) <= budget]
     return within[-1] if within else None
+
+
+def nearest(evaluations: Sequence[Evaluated], axis: str, budget: float) -> Evaluated | None:
+    """Return the evaluation whose cost is nearest to a budget, at most ``SLACK`` beyond; None without one.
+
+    Args:
+        evaluations: of one run on one split, in the order of updates; the later of two that are equally near
+            is returned.
+        axis: one of ``AXES``, or ``updates``.
+        budget: in units of the axis.
+    """
+    within = [each for each in evaluations if spent(each, axis) <= budget * (1 + SLACK)]
+    return min(reversed(within), key=lambda each: abs(spent(each, axis) - budget), default=None)
 
 
 def common_budget(runs: Sequence[Run], axis: str, split: str) -> float:
@@ -55,7 +73,7 @@ def never_meeting(runs: Sequence[Run], axis: str, split: str) -> str | None:
     budget = common_budget(runs, axis, split)
     latest = max(runs, key=lambda run: spent(run.on(split)[0], axis))
     first = spent(latest.on(split)[0], axis)
-    if first <= budget:
+    if first <= budget * (1 + SLACK):
         return None
     return (
         f"{latest.name} had already cost {first:,.6g} {axis} at its first {split} evaluation, more than "

@@ -9,7 +9,7 @@ import numpy as np
 
 from es_lightning.analysis.comparison.agreement import check_agreement
 from es_lightning.analysis.comparison.arms import Arm, arms_of
-from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, last_within, never_meeting
+from es_lightning.analysis.comparison.budgets import UPDATES, common_budget, nearest, never_meeting
 from es_lightning.analysis.comparison.differences import Difference, difference
 from es_lightning.analysis.comparison.forgotten import Forgotten, forgotten
 from es_lightning.analysis.comparison.hacking import KL_LIMIT, suspicions
@@ -150,13 +150,13 @@ def at_budget(arms: Sequence[Arm], axis: str, split: str) -> AtBudget:
         split: whose rewards are compared.
     """
     budget = common_budget([run for arm in arms for run in arm.runs], axis, split)
-    found = [[_within(run, axis, split, budget) for run in arm.runs] for arm in arms]
+    found = [[_near(run, axis, split, budget) for run in arm.runs] for arm in arms]
     tests = [_tests_of(arm, evaluations) for arm, evaluations in zip(arms, found, strict=True)]
     return AtBudget(axis, budget, _all_reached(found), _reached_by_some(tests))
 
 
-def _within(run: Run, axis: str, split: str, budget: float) -> Evaluated:
-    found = last_within(run.on(split), axis, budget)
+def _near(run: Run, axis: str, split: str, budget: float) -> Evaluated:
+    found = nearest(run.on(split), axis, budget)
     assert found is not None, "runs that never meet have no budget"
     return found
 
