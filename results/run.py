@@ -32,10 +32,12 @@ ARMS = (
     "half_precision",
     "correlated",
     "anchored",
+    "es_longer",
 )
 SEEDS, HEADLINE_SEEDS = range(3), range(5)
-ONLY = {"hackable": ("es",)}
-"""Arms of a task that answers one question and compares no methods: does `compare` notice a hacked reward?"""
+ONLY = {"conciseness": ARMS[:-1], "hackable": ("es",)}
+"""Arms of tasks that do not have all: `es_longer` asks what time buys, on one task; `hackable` compares no
+methods and answers one question, whether `compare` notices a hacked reward."""
 SUITE = Suite(
     configs=[HERE],
     work=Path("runs/results"),
@@ -56,7 +58,7 @@ def runs(tasks: Sequence[str], arms: Sequence[str] | None, seeds: Sequence[int] 
     for task in tasks:
         for seed in HEADLINE_SEEDS:
             for arm in ONLY.get(task, ARMS) if arms is None else arms:
-                wanted = HEADLINE_SEEDS if arm in HEADLINE and task not in ONLY else SEEDS
+                wanted = HEADLINE_SEEDS if arm in HEADLINE and task != "hackable" else SEEDS
                 if seed in (wanted if seeds is None else seeds):
                     yield Run(SUITE, task, arm, seed)
 

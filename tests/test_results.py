@@ -62,6 +62,7 @@ def test_seeds_come_one_after_the_other_and_the_headline_has_more() -> None:
     ]
     assert [each.seed for each in run.runs(["sums"], ["raw"], [1])] == [1]
     assert {each.arm for each in run.runs(["sums"], None, None)} == set(run.ARMS)
+    assert {each.arm for each in run.runs(["conciseness"], None, None)} == set(run.ARMS) - {"es_longer"}
 
 
 def test_the_reward_that_can_be_hacked_is_trained_by_es_alone_on_the_task_without_its_costs() -> None:
@@ -76,6 +77,7 @@ def test_the_reward_that_can_be_hacked_is_trained_by_es_alone_on_the_task_withou
     assert costs == [200, 0]
     rates = [each["model"]["optimizer"]["init_args"].pop("lr") for each in (costly, free)]
     assert rates == [0.006, 0.012], "the runs of the second are older than the grid"
+    assert [each["data"].pop("prompts_per_generation") for each in (costly, free)] == [16, 32], "as is this"
     assert costly == free, "nothing else differs"
 
 
@@ -90,7 +92,9 @@ def test_the_commands_are_ones_that_the_command_line_takes(
             continue
         config = parse(monkeypatch, *command).fit
         rollouts = config.model.population * config.data.prompts_per_generation * config.trainer.max_steps
-        assert (rollouts, config.seed_everything) == (4096, 1)
+        assert config.seed_everything == 1
+        if each.arm != "es_longer":  # which has GRPO's time, not its rollouts
+            assert rollouts == (2048 if task == "conciseness" else 4096)
 
 
 @pytest.mark.parametrize("rate", lr_grid.RATES["es"])
