@@ -10,11 +10,14 @@ from itertools import pairwise
 from math import inf
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.stats import ttest_rel
 
 from es_lightning.algorithm.noise import GaussianNoise
+from es_lightning.analysis.comparison.budgets import SLACK
 from es_lightning.analysis.devices import GPUS
 from es_lightning.analysis.measured import size_for
 from es_lightning.analysis.paired_peak import PairedPeakTest
@@ -25,7 +28,7 @@ from es_lightning.baselines.memory import needed
 from es_lightning.baselines.settings import BaselineSettings
 from es_lightning.evaluation.costs import seconds_of
 from es_lightning.journal.entry import read_journal
-from es_lightning.journal.evaluations import read_evaluations
+from es_lightning.journal.evaluations import RecordedEvaluation, read_evaluations
 from es_lightning.landscape.theory.fitted_run import fitted_run
 from es_lightning.models.size import published_size
 from es_lightning.tasks.multiple_choice import MultipleChoice
@@ -352,21 +355,36 @@ def test_branches_start_at_the_peak_and_end_no_later_than_the_run(
 
 
 def test_the_table_of_one_seed_is_what_its_runs_gave() -> None:
-    """docs/results.md: test problems solved at equal rollouts and at equal seconds."""
+    """docs/results.md: test problems solved at equal rollouts and seconds, and paired differences."""
     page = Path("docs/results.md").read_text(encoding="utf-8")
-    limits = ((4096, inf), (2048, inf), (inf, 325.3))
-    at_equal: list[list[int]] = [[] for _ in range(len(limits) + 1)]
-    for arm in ("es", "grpo", "random_search", "shuffled", "antithetic"):
-        tests = [e for e in read_evaluations(Path(f"results/runs/sums-{arm}-0")) if e.split == "test"]
-        for row, (rollouts, seconds) in zip(at_equal, limits, strict=False):
-            within = [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds]
-            row.append(round(sum(within[-1].rewards)))
-        at_equal[-1].append(round(tests[-1].cost.seconds))
-    beginnings = ("after 4,096", "after 2,048", "in the 325 s", "seconds of training")
-    for beginning, numbers in zip(beginnings, at_equal, strict=True):
-        [line] = [each for each in page.splitlines() if each.startswith(f"| {beginning}")]
-        told = [int(cell.replace(",", "")) for cell in line.split("|")[2:-1]]
-        assert told == numbers
+    table = page[page.index("| arm | after 2,048") :].split("\n\n")[0].splitlines()[2:]
+    tested = {
+        arm: [e for e in read_evaluations(Path(f"results/runs/sums-{arm}-0")) if e.split == "test"]
+        for arm in (line.split("`")[1] for line in table)
+    }
+    assert len(tested) == 11
+    for (arm, tests), line in zip(tested.items(), table, strict=True):
+        half, end, since, in_time, seconds = (cell.strip().replace(",", "") for cell in line.split("|")[2:-1])
+        assert [int(half), int(end)] == [solved_within(tests, limit, inf) for limit in (2048, 4096)]
+        if in_time:
+            assert int(in_time) == solved_within(tests, inf, 325.3 * (1 + SLACK))
+            assert int(seconds) == round(tests[-1].cost.seconds)
+        if arm != "es":
+            assert tests[-1].prompts == tested["es"][-1].prompts
+            found = ttest_rel(tests[-1].rewards, tested["es"][-1].rewards)
+            limits = found.confidence_interval()
+            told = [float(number) for number in re.findall(r"-?[\d.]+", since)]
+            assert told == pytest.approx([mean_gap(tested, arm), limits.low, limits.high], abs=0.0006)
+
+
+def solved_within(tests: list[RecordedEvaluation], rollouts: float, seconds: float) -> int:
+    """Problems that the last test within two limits has solved."""
+    within = [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds]
+    return round(sum(within[-1].rewards))
+
+
+def mean_gap(tested: dict[str, list[RecordedEvaluation]], arm: str) -> float:
+    return float(np.mean(tested[arm][-1].rewards) - np.mean(tested["es"][-1].rewards))
 
 
 def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
