@@ -121,6 +121,7 @@ def _write(training: PolicyTraining, folder: Path, summary: dict[str, Any]) -> N
         f"reinforcement learning, {summary['updates']} updates. {rewards}\n"
     )
     with torch.no_grad():
-        # No journal can rebuild a policy, so its files keep every bit of it.
-        training.parts.base.export(training.centre, folder / "model", card, dtype=torch.float32)
+        # What learns is what the engine computes with: unrounded, a policy can be a much worse one.
+        precision = training.parts.rollouts.engine.dtype
+        training.parts.base.export(training.centre, folder / "model", card, dtype=precision)
     (folder / POLICY).unlink()

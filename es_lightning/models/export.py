@@ -55,7 +55,7 @@ def export(
         check_links(base)
         for path in copied(base):
             shutil.copyfile(path, scratch / path.name)
-        _forget_named_weights(scratch / "config.json")
+        _adapt_config(scratch / "config.json", dtype)
         _write_weights(_Files(centre, base, dtype, values or {}), scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         replace_folder(folder, by=scratch)
@@ -63,10 +63,17 @@ def export(
         shutil.rmtree(scratch, ignore_errors=True)  # a half-written model would only help to fill the disk
 
 
-def _forget_named_weights(path: Path) -> None:
-    """Remove the name of the base model's own file of weights from a configuration."""
+def _adapt_config(path: Path, dtype: torch.dtype) -> None:
+    """Take the name of the base model's own file of weights out of a configuration, and put the precision in.
+
+    transformers and vLLM load weights in the precision of the configuration, whatever that of the files is.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
-    if config.pop("transformers_weights", None) is not None:
+    named = config.pop("transformers_weights", None) is not None
+    precision = str(dtype).removeprefix("torch.")
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
+    if named or any(config.get(key, "float32") != precision for key in keys):
+        config.update(dict.fromkeys(keys, precision))
         path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 

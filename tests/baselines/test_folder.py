@@ -72,22 +72,24 @@ def run_id(place: Path) -> str:
     return str(known["run_id"])
 
 
-def test_what_analyze_opens_has_every_bit_of_the_policy(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_analyze_opens_is_the_policy_as_its_engine_rounded_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     read: list[dict[str, torch.Tensor]] = []
     monkeypatch.setattr(
         "es_lightning.baselines.training.load_file", lambda path: read.append(load_file(path)) or read[-1]
     )
-    baseline()
+    baseline("--model.engine.init_args.dtype", str(dtype).removeprefix("torch."))
     base, policy = BaseModel("tiny"), read[-1]
     assert base.dtype == torch.bfloat16
     assert not torch.equal(policy["model.norm.weight"], policy["model.norm.weight"].bfloat16().float())
     opened = open_centre("out", base, folder / "scratch")
     for name, _ in base.blueprint.named_parameters():
         value = opened.weights.read(name)
-        assert value.dtype == torch.float32
-        assert torch.equal(value, policy[name])
+        assert value.dtype == dtype
+        assert torch.equal(value, policy[name].to(dtype))
+    assert BaseModel("out/model").dtype == dtype
     assert {path.name for path in Path("out").iterdir()} == LEFT_BY_BASELINE
 
 

@@ -75,6 +75,16 @@ def test_export_keeps_the_base_models_dtype(centre: PreTrainedModel, tmp_path: P
         assert torch.equal(exported.read(name), parameter.bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_export_loads_in_its_own_precision_unless_told_otherwise(
+    centre: PreTrainedModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    assert BaseModel("tiny").dtype == torch.bfloat16
+    export(moved(centre), tiny_folder(), tmp_path / "model", dtype, "")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto").dtype == dtype
+    assert BaseModel(str(tmp_path / "model")).dtype == dtype
+
+
 def test_large_models_are_written_in_shards(
     centre: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
