@@ -72,7 +72,7 @@ def run_id(place: Path) -> str:
     return str(known["run_id"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_what_analyze_opens_is_the_policy_as_its_engine_rounded_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
