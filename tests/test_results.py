@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from scipy.stats import ttest_rel
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.analysis.comparison.budgets import SLACK
@@ -32,7 +31,7 @@ from es_lightning.journal.evaluations import RecordedEvaluation, read_evaluation
 from es_lightning.landscape.theory.fitted_run import fitted_run
 from es_lightning.models.size import published_size
 from es_lightning.tasks.multiple_choice import MultipleChoice
-from results import long_runs, lr_grid, reproduce_gpu, run
+from results import long_runs, lr_grid, reproduce_gpu, run, table
 from results.suite import BASELINES, Run
 from tests.cli.test_configs import parse
 
@@ -355,37 +354,51 @@ def test_branches_start_at_the_peak_and_end_no_later_than_the_run(
     assert len(called) == 5, "nothing is done twice"
 
 
-def test_the_table_of_one_seed_is_what_its_runs_gave() -> None:
-    """docs/results.md: test problems solved at equal rollouts and seconds, and paired differences."""
+@pytest.mark.parametrize("task", ["sums"])
+def test_the_table_of_a_task_is_on_the_page_and_is_what_its_runs_gave(task: str) -> None:
     page = Path("docs/results.md").read_text(encoding="utf-8")
-    table = page[page.index("| arm | after 2,048") :].split("\n\n")[0].splitlines()[2:]
-    tested = {
-        arm: [e for e in read_evaluations(Path(f"results/runs/sums-{arm}-0")) if e.split == "test"]
-        for arm in (line.split("`")[1] for line in table)
-    }
-    assert len(tested) == 11
-    for (arm, tests), line in zip(tested.items(), table, strict=True):
-        half, end, since, in_time, seconds = (cell.strip().replace(",", "") for cell in line.split("|")[2:-1])
-        assert [int(half), int(end)] == [solved_within(tests, limit, inf) for limit in (2048, 4096)]
-        if in_time:
-            assert int(in_time) == solved_within(tests, inf, 325.3 * (1 + SLACK))
-            assert int(seconds) == round(tests[-1].cost.seconds)
-        if arm != "es":
-            assert tests[-1].prompts == tested["es"][-1].prompts
-            found = ttest_rel(tests[-1].rewards, tested["es"][-1].rewards)
-            limits = found.confidence_interval()
-            told = [float(number) for number in re.findall(r"-?[\d.]+", since)]
-            assert told == pytest.approx([mean_gap(tested, arm), limits.low, limits.high], abs=0.0006)
+    head, _, *lines = table.table(task).splitlines()
+    assert f"{head}\n" in page, f"python -m results.table --task {task}"
+    told = page[page.index(head) :].split("\n\n")[0].splitlines()[2:]
+    assert told == lines, f"python -m results.table --task {task}"
+    rows = [dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines]
+    tested = {row["| arm"]: tests_of(task, row) for row in rows}
+    [of_es] = [tests for arm, tests in tested.items() if arm == "| `es`"]
+    seconds = np.mean([tests[-1].cost.seconds for tests in of_es])
+    for row in rows:
+        runs = tested[row["| arm"]]
+        ends = [np.mean(tests[-1].rewards) for tests in runs]
+        rollouts = runs[0][-1].cost.rollouts
+        assert list(map(float, row["each seed"].split(", "))) == pytest.approx(ends, abs=6e-4)
+        for column, expected in {
+            "base": np.mean([np.mean(tests[0].rewards) for tests in runs]),
+            "half the rollouts": mean_within(runs, rollouts / 2, inf),
+            "all rollouts": np.mean(ends),
+            "in the seconds of `es`": mean_within(runs, inf, seconds * (1 + SLACK)),
+            "seconds |": np.mean([tests[-1].cost.seconds for tests in runs]),
+        }.items():
+            told_number = float(row[column].removesuffix(" |").replace(",", ""))
+            assert told_number == pytest.approx(expected, abs=0.51 if column == "seconds |" else 6e-4)
+        if row["| arm"] != "| `es`":
+            gap = float(row["more than `es` (95 %)"].split()[0])
+            assert gap == pytest.approx(
+                np.mean(ends) - np.mean([np.mean(t[-1].rewards) for t in of_es]), abs=6e-4
+            )
 
 
-def solved_within(tests: list[RecordedEvaluation], rollouts: float, seconds: float) -> int:
-    """Problems that the last test within two limits has solved."""
-    within = [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds]
-    return round(sum(within[-1].rewards))
+def tests_of(task: str, row: dict[str, str]) -> list[list[RecordedEvaluation]]:
+    """The tests of the runs of a row, run by run."""
+    arm = row["| arm"].split("`")[1]
+    folders = [Path(f"results/runs/{task}-{arm}-{seed}") for seed in row["seeds"].split(", ")]
+    return [[each for each in read_evaluations(folder) if each.split == "test"] for folder in folders]
 
 
-def mean_gap(tested: dict[str, list[RecordedEvaluation]], arm: str) -> float:
-    return float(np.mean(tested[arm][-1].rewards) - np.mean(tested["es"][-1].rewards))
+def mean_within(runs: list[list[RecordedEvaluation]], rollouts: float, seconds: float) -> float:
+    """Mean reward of the runs' last tests within two limits."""
+    last = [
+        [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds][-1] for tests in runs
+    ]
+    return float(np.mean([np.mean(each.rewards) for each in last]))
 
 
 def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:

@@ -167,7 +167,7 @@ def _changes(run: Run) -> dict[str, Callable[[Arm], str]]:
     finals = [name for name in run.finals if name.startswith(("norm_", "sparsity_"))]
     divergences = [name for name in run.series if name.startswith("kl_")]
     return {
-        "norm": _last("norm"),
+        "norm": lambda arm: over_seeds(map(_norm, arm.runs)),
         **{name.replace("_", " "): _final(name) for name in finals},
         **{divergence_name(name): _last(name) for name in divergences},
         **{f"forgetting, {task}": _forgotten(task) for task in run.forgotten},
@@ -176,6 +176,12 @@ def _changes(run: Run) -> dict[str, Callable[[Arm], str]]:
 
 def _final(name: str) -> Callable[[Arm], str]:
     return lambda arm: over_seeds(run.finals.get(name, nan) for run in arm.runs)
+
+
+def _norm(run: Run) -> float:
+    """Return the norm at the end: of its journal, or as ``analyze`` has measured it of any other run."""
+    last = run.last("norm")
+    return last if isfinite(last) else run.finals.get("norm", nan)
 
 
 def _last(name: str) -> Callable[[Arm], str]:
@@ -201,6 +207,7 @@ def forgetting_table(found: Comparison) -> Table:
         [
             task,
             arm.label,
+            f"{each.change.seeds[0]} of {arm.seeds}",
             signed(each.change.estimate),
             *versus(each.versus),
         ]
@@ -212,9 +219,10 @@ def forgetting_table(found: Comparison) -> Table:
     note = (
         "Change of the accuracy since the base model, or of the reward where the task does not say what is "
         "right. All models were asked the same problems in the same order: intervals are over the problems ("
-        f"{' or '.join(map(str, problems))}) and over the seeds, and differences are paired."
+        f"{' or '.join(map(str, problems))}) and over the runs measured, and differences are paired."
     )
-    return Table("Forgetting, problem by problem", ("prior task", "arm", "change", *DIFFERENCE), rows, [note])
+    head = ("prior task", "arm", "runs measured", "change", *DIFFERENCE)
+    return Table("Forgetting, problem by problem", head, rows, [note])
 
 
 def cost_table(found: Comparison) -> Table:

@@ -10,6 +10,7 @@ import pytest
 
 from es_lightning.analysis.comparison.comparing import Comparison, compare
 from es_lightning.analysis.comparison.folder import read_run
+from es_lightning.analysis.comparison.runs import Evaluated, Run
 from es_lightning.reports.comparison_cells import Table, markdown, plain
 from es_lightning.reports.comparison_files import numbers, write
 from es_lightning.reports.comparison_picture import pictures_of
@@ -134,6 +135,20 @@ def test_every_table_has_a_cell_for_each_column(found: Comparison) -> None:
     }
     for table in tables:
         assert all(len(row) == len(table.head) for row in table.rows), table.title
+
+
+def test_the_norm_is_the_journal_s_or_that_of_an_analysis() -> None:
+    evaluated = tuple(Evaluated(step, "val", {"a": 0.0, "b": float(step)}) for step in range(2))
+    fit = Run("0", "ES", "0", "Sums", {}, evaluated, {"norm": [(1, 2.5)]}, {"norm": 9.0})
+    policy = Run("1", "GRPO", "0", "Sums", {}, evaluated, finals={"norm": 0.5, "sparsity_ulp": 0.75})
+    unknown = Run("2", "MeZO", "0", "Sums", {}, evaluated)
+    [table] = [
+        each
+        for each in tables_of(compare([fit, policy, unknown], [None] * 3))
+        if each.title == "Change of the model"
+    ]
+    assert table.head == ["arm", "norm", "sparsity ulp"]
+    assert table.rows == [["ES", "2.5", "-"], ["GRPO", "0.5", "0.75"], ["MeZO", "-", "-"]]
 
 
 def test_a_picture_is_the_same_whenever_it_is_drawn(found: Comparison, written: Path) -> None:

@@ -18,7 +18,8 @@ class Forgotten:
     """What an arm has forgotten of a task.
 
     Args:
-        change: since the base model, over the problems and over the arm's seeds; below 0 if it has forgotten.
+        change: since the base model, over the problems and over the runs that were measured; below 0 if it
+            has forgotten.
         versus: how much better that is than the first arm's change, on the same problems; None for the first
             arm itself, and where that was not measured.
     """
@@ -34,7 +35,7 @@ def forgotten(arms: Sequence[Arm]) -> dict[str, tuple[Forgotten | None, ...]]:
         arms: the first is the one that the others are compared with.
 
     Returns:
-        By task what each arm has forgotten, None where a run of it was not measured.
+        By task what each arm has forgotten, by those of its runs that were measured; None where none was.
     """
     names = dict.fromkeys(name for arm in arms for run in arm.runs for name in run.prior)
     return {
@@ -56,9 +57,9 @@ def _of_task(name: str, arms: Sequence[Arm]) -> tuple[Forgotten | None, ...]:
 
 
 def _changes(measured: Sequence[Mapping[str, float] | None]) -> Array | None:
-    """Return the changes of an arm's runs, [S, P], with the problems in alphabetical order."""
+    """Return the changes of the runs that were measured, [S, P], with the problems in alphabetical order."""
     known = [each for each in measured if each is not None]
-    if len(known) < len(measured):
+    if not known:
         return None
     return np.array([[each[problem] for problem in sorted(known[0])] for each in known])
 

@@ -63,21 +63,23 @@ def test_problems_may_come_in_any_order_and_other_problems_are_not_compared() ->
     assert forgotten([arm("es", run("0", FIRST[0])), arm("x", others)]) == {}
 
 
-def test_an_arm_of_which_a_run_was_not_measured_has_no_number() -> None:
-    arms = [arm("es", run("0", FIRST[0]), run("1", None)), arm("x", run("2", OTHER[0]))]
-    [(first, other)] = forgotten(arms).values()
+def test_the_runs_that_were_measured_count() -> None:
+    measured, other = arm("es", run("0", FIRST[0])), arm("x", run("2", OTHER[0]))
+    with_more = arm("es", *measured.runs, run("1", None))
+    assert forgotten([with_more, other]) == forgotten([measured, other])
+    [(first, second)] = forgotten([arm("es", run("1", None)), other]).values()
     assert first is None
-    assert other is not None
-    assert other.versus is None
+    assert second is not None
+    assert second.versus is None
 
 
 def test_the_report_has_a_row_for_each_task_and_arm() -> None:
     runs = [run("0", FIRST[0]), replace(run("1", OTHER[0]), method="GRPO")]
     found = compare(runs, [None, None])
     [table] = [each for each in tables_of(found) if each.title == "Forgetting, problem by problem"]
-    assert [row[:2] for row in table.rows] == [["kinds", "ES"], ["kinds", "GRPO"]]
-    assert table.rows[0][3] == "-"
-    assert table.rows[1][3] != "-"
+    assert [row[:3] for row in table.rows] == [["kinds", "ES", "1 of 1"], ["kinds", "GRPO", "1 of 1"]]
+    assert table.rows[0][4] == "-"
+    assert table.rows[1][4] != "-"
     assert "over the problems (30)" in table.notes[0]
     told = numbers(found)["forgotten"]["kinds"]
     assert told[0]["change"]["estimate"]["value"] == pytest.approx(FIRST[0].mean())
