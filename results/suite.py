@@ -84,10 +84,14 @@ class Run:
         return (self.kept / "summary.json").exists()
 
     @property
+    def measured(self) -> bool:
+        """Whether its final model was measured beside its base."""
+        return (self.kept / ANALYSIS[-1]).exists()
+
+    @property
     def analysed(self) -> bool:
         """Whether nothing is left to be measured beside the base."""
-        asked = self.seed in self.suite.analysed.get(self.arm, ())
-        return not asked or (self.kept / ANALYSIS[-1]).exists()
+        return self.measured or self.seed not in self.suite.analysed.get(self.arm, ())
 
     @property
     def ended(self) -> bool:

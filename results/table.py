@@ -1,26 +1,26 @@
-"""The table of docs/results.md: what each arm had reached on the test problems of a task, seed by seed.
+"""The tables of docs/results.md: what the arms of a task have reached, and what their models have become.
 
-    python -m results.table                   sums
+    python -m results.table                   of sums
     python -m results.table --task conciseness
 
-It reads the files that runs have left in results/runs, and takes a second.
+It reads the files that runs have left in results/runs, and takes seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from es_lightning.analysis.comparison.arms import Arm
 from es_lightning.analysis.comparison.budgets import nearest
 from es_lightning.analysis.comparison.differences import difference
 from es_lightning.analysis.comparison.folder import read_run
+from es_lightning.analysis.comparison.forgotten import forgotten
 from es_lightning.analysis.comparison.runs import Evaluated
-from es_lightning.analysis.intervals import Array
+from es_lightning.analysis.intervals import Array, Estimate
 from es_lightning.cli.console import quiet
 from results import run
 from results.suite import Run
@@ -29,126 +29,133 @@ log = logging.getLogger("results")
 
 FIRST = "es"
 """The arm that all others are compared with."""
+MORE = f"more than `{FIRST}` (95 %)"
 
 
-@dataclass(frozen=True)
-class Row:
-    """What the runs of an arm have reached.
+def arms(task: str, wanted: Callable[[Run], bool]) -> list[Arm]:
+    """Read the runs of a task, arm by arm.
 
     Args:
-        arm: its name.
-        seeds: of its runs.
-        tests: the evaluations of each run on the test problems, in order.
+        task: one of ``run.TASKS``.
+        wanted: which of its runs.
     """
+    found = {arm: filter(wanted, run.runs([task], [arm], None)) for arm in run.ARMS}
+    read = [Arm(arm, tuple(read_run(each.kept) for each in runs)) for arm, runs in found.items()]
+    return [arm for arm in read if arm.runs]
 
-    arm: str
-    seeds: tuple[int, ...]
-    tests: tuple[tuple[Evaluated, ...], ...]
 
-    @classmethod
-    def of(cls, runs: Sequence[Run]) -> Self:
-        """Read the runs of one arm."""
-        read = tuple(tuple(read_run(each.kept).on("test")) for each in runs)
-        return cls(runs[0].arm, tuple(each.seed for each in runs), read)
+def reached(task: str) -> str:
+    """Return the table of rewards on the test problems in Markdown.
 
-    @property
-    def ends(self) -> list[Evaluated]:
-        """The last test of each run."""
-        return [each[-1] for each in self.tests]
+    Args:
+        task: one of ``run.TASKS``.
+    """
+    found = arms(task, lambda each: each.trained)
+    cells = [_reached(arm, found[0]) for arm in found]
+    cells[0][MORE] = ""
+    if all(each["right answers"] == each["all rollouts"] for each in cells):  # where an answer earns 1
+        for each in cells:
+            del each["right answers"]
+    return _markdown(cells)
 
-    def near(self, axis: str, budget: float) -> list[Evaluated]:
-        """Return of each run the test nearest to a budget.
 
-        Args:
-            axis: ``rollouts`` or ``seconds``.
-            budget: of each run.
-        """
-        found = [nearest(each, axis, budget) for each in self.tests]
-        return [each for each in found if each is not None]
+def _reached(arm: Arm, first: Arm) -> dict[str, str]:
+    """Return the row of an arm, by the heads of its columns."""
+    ends = _ends(arm)
+    return {
+        "arm": f"`{arm.label}`",
+        "seeds": _seeds(arm),
+        "base": _mean(each.on("test")[0].reward for each in arm.runs),
+        "half the rollouts": _near(arm, "rollouts", _spent(arm, "rollouts") / 2),
+        "all rollouts": _mean(each.reward for each in ends),
+        "each seed": ", ".join(_digits(each.reward) for each in ends),
+        "right answers": _mean(right for each in ends for right in each.solved.values()),
+        MORE: _interval(difference(_rewards(arm), _rewards(first)).estimate),
+        f"in the seconds of `{FIRST}`": _near(arm, "seconds", _spent(first, "seconds")),
+        "seconds": f"{_spent(arm, 'seconds'):,.0f}",
+    }
 
-    def spent(self, axis: str) -> float:
-        """Return what a run has cost in the mean.
 
-        Args:
-            axis: ``rollouts`` or ``seconds``.
-        """
-        return float(np.mean([each.spent(axis) for each in self.ends]))
+def changed(task: str) -> str:
+    """Return the table of what analyses have found of final models, in Markdown; empty without any.
 
-    def rewards(self) -> Array:
-        """Return the rewards at the end of each run, [S, P], problems in alphabetical order."""
-        last = [each.rewards for each in self.ends]
-        return np.array([[rewards[problem] for problem in sorted(rewards)] for rewards in last])
-
-    def cells(self, first: Self) -> dict[str, str]:
-        """Return the row of the table, by the head of its column.
-
-        Args:
-            first: the arm that this one is compared with.
-        """
-        apart = difference(self.rewards(), first.rewards()).estimate
-        values = (apart.value, apart.low, apart.high)
-        return {
-            "arm": f"`{self.arm}`",
-            "seeds": ", ".join(map(str, self.seeds)),
-            "base": shown([each[0].reward for each in self.tests]),
-            "half the rollouts": shown([e.reward for e in self.near("rollouts", self.spent("rollouts") / 2)]),
-            "all rollouts": shown([each.reward for each in self.ends]),
-            "each seed": ", ".join(shown([each.reward]) for each in self.ends),
-            "right answers": shown([right for each in self.ends for right in each.solved.values()]),
-            f"more than `{FIRST}` (95 %)": "{} ({} to {})".format(*map(digits, values)),
-            f"in the seconds of `{FIRST}`": shown(
-                [e.reward for e in self.near("seconds", first.spent("seconds"))]
-            ),
-            "seconds": f"{self.spent('seconds'):,.0f}",
+    Args:
+        task: one of ``run.TASKS``.
+    """
+    found = arms(task, lambda each: each.measured)
+    if not found:
+        return ""
+    cells = [
+        {
+            "arm": f"`{arm.label}`",
+            "seeds": _seeds(arm),
+            "length": _mean(each.finals["norm"] for each in arm.runs),
+            "weights changed": _mean(1 - each.finals["sparsity_ulp"] for each in arm.runs),
+            "KL": _mean(each.last(f"kl_tuned_base/{each.task}") for each in arm.runs),
         }
+        for arm in found
+    ]
+    for prior, of_arms in forgotten(found).items():
+        for row, each in zip(cells, of_arms, strict=True):
+            if each is not None:
+                row[prior] = _interval(each.change.estimate)
+                row[f"{prior}, {MORE}"] = _interval(each.versus.estimate) if each.versus else ""
+    return _markdown(cells)
 
 
-def shown(values: Sequence[float]) -> str:
-    """Return the mean in three digits; a dash of nothing."""
-    return digits(float(np.mean(values))) if values else "-"
+def _ends(arm: Arm) -> list[Evaluated]:
+    return [each.on("test")[-1] for each in arm.runs]
 
 
-def digits(value: float) -> str:
-    """Return a number in three digits or so."""
+def _rewards(arm: Arm) -> Array:
+    """Return the rewards at the end of each run, [S, P], with the problems in alphabetical order."""
+    ends = [each.rewards for each in _ends(arm)]
+    return np.array([[rewards[problem] for problem in sorted(rewards)] for rewards in ends])
+
+
+def _spent(arm: Arm, axis: str) -> float:
+    return float(np.mean([each.spent(axis) for each in _ends(arm)]))
+
+
+def _near(arm: Arm, axis: str, budget: float) -> str:
+    """Return the mean reward of each run's test nearest to a budget."""
+    tests = [nearest(each.on("test"), axis, budget) for each in arm.runs]
+    return _mean(each.reward for each in tests if each is not None)
+
+
+def _seeds(arm: Arm) -> str:
+    return ", ".join(str(each.seed) for each in arm.runs)
+
+
+def _mean(values: Iterable[float]) -> str:
+    return _digits(float(np.mean(list(values))))
+
+
+def _digits(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def rows(task: str) -> list[Row]:
-    """Return the arms that have runs, in their order.
-
-    Args:
-        task: one of ``run.TASKS``.
-    """
-    found = [[each for each in run.runs([task], [arm], None) if each.trained] for arm in run.ARMS]
-    return [Row.of(runs) for runs in found if runs]
+def _interval(estimate: Estimate) -> str:
+    return "{} ({} to {})".format(*map(_digits, (estimate.value, estimate.low, estimate.high)))
 
 
-def table(task: str) -> str:
-    """Return the table in Markdown.
-
-    Args:
-        task: one of ``run.TASKS``.
-    """
-    found = rows(task)
-    cells = [row.cells(found[0]) for row in found]
-    cells[0][f"more than `{FIRST}` (95 %)"] = ""
-    if all(each["right answers"] == each["all rollouts"] for each in cells):  # as where an answer earns 1
-        for each in cells:
-            del each["right answers"]
+def _markdown(cells: Sequence[Mapping[str, str]]) -> str:
     lines = [list(cells[0]), ["---"] * len(cells[0]), *(list(each.values()) for each in cells)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
-    """Log the table of a task."""
+    """Log the tables of a task."""
     parser = argparse.ArgumentParser(
         prog="python -m results.table",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--task", choices=run.TASKS, default="sums")
+    task = parser.parse_args().task
     quiet()
-    log.info("%s", table(parser.parse_args().task))
+    for table in filter(None, (reached(task), changed(task))):
+        log.info("%s\n", table)
 
 
 if __name__ == "__main__":

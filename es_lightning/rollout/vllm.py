@@ -2,11 +2,8 @@
 
 import importlib.util
 import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from math import floor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,14 +16,18 @@ from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import DTypeName, RolloutEngine, Sampling, model_dtype, require_finite
 from es_lightning.rollout.own_classes import own_classes
 from es_lightning.rollout.text import with_its_end
+from es_lightning.rollout.vllm_environment import (
+    CPU_SHARE,
+    free_share,
+    model_errors,
+    prepare_environment,
+    remove_stale_memory,
+)
 from es_lightning.rollout.vllm_in_place import obstacle, write
 from es_lightning.rollout.vllm_reload import reload
-from es_lightning.system.text import shortened
 
 log = logging.getLogger(__name__)
 GIB = 2**30
-CPU_SHARE = 0.8  # of the machine's memory, if no ``memory_fraction`` is given
-SPARE = 0.02  # of an accelerator's memory, for gaps between tensors and what libraries take later
 PROBE = 4  # tokens that are read to see whether new weights give finite log-probabilities
 
 LoadName = Literal["auto", "in_place", "reload"]
@@ -116,7 +117,7 @@ class VLLMEngine(RolloutEngine):
 
     def _model_config(self, folder: Path) -> Any:
         prepare_environment()
-        with _model_errors(folder):
+        with model_errors(folder):
             from vllm.engine.arg_utils import EngineArgs
 
             return EngineArgs(**self._model_options(folder)).create_model_config()
@@ -141,7 +142,7 @@ class VLLMEngine(RolloutEngine):
             # One engine per rank, within the process groups that the ranks have joined.
             options["distributed_executor_backend"] = "external_launcher"
             options["tensor_parallel_size"] = self.tensor_parallel_size
-            _remove_stale_memory()
+            remove_stale_memory()
         if self.kv_cache_gib is not None:
             options["kv_cache_memory_bytes"] = int(self.kv_cache_gib * GIB)
         if current_platform.is_cpu() and self.options.get("max_num_batched_tokens", max_length) >= max_length:
@@ -152,7 +153,7 @@ class VLLMEngine(RolloutEngine):
         options |= self._more_options()
         self._form = CheckpointForm(self._config(folder), self.trust_remote_code)
         # vLLM seeds the global generator when it starts.
-        with _model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
+        with model_errors(folder), own_classes(self._form.model) as separate, torch.random.fork_rng([]):
             self._llm = LLM(**(options | self.options))
             self.llm.apply_model(separate)
         self._choose_load()
@@ -319,79 +320,6 @@ class VLLMEngine(RolloutEngine):
         """Drop requests that a failure left behind; the next call would answer them with other weights."""
         engine = self.llm.llm_engine
         engine.abort_request(list(engine.output_processor.request_states), internal=True)
-
-
-def _remove_stale_memory() -> None:
-    """Delete the shared memory that killed ranks left behind.
-
-    On CPUs vLLM's external launcher uses the same names in every run, and fails if they exist.
-    """
-    for path in Path("/dev/shm").glob("*-cpushm_*"):
-        path.unlink(missing_ok=True)
-    distributed.barrier()  # no rank may create its own before all have deleted
-
-
-def prepare_environment() -> None:
-    """Set the variables that vLLM reads when it is imported; values that the user has set stay."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # vLLM sets it only after it has looked at the model.
-    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
-    if os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0":
-        raise UsageError(
-            "VLLM_ENABLE_V1_MULTIPROCESSING is set: unset it, since weights are streamed inside one process."
-        )
-
-
-@contextmanager
-def _model_errors(folder: Path) -> Iterator[None]:
-    """Turn vLLM's errors over a model into one sentence, with the cause that it only logs.
-
-    Raises:
-        UsageError: vLLM cannot run the model.
-    """
-    causes: list[str] = []
-
-    def collect(record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and str(error).strip():
-            causes.append(str(error).strip().splitlines()[-1])  # of a traceback in another process
-        return error is None
-
-    logger = logging.getLogger("vllm.model_executor.models.registry")
-    logger.addFilter(collect)
-    try:
-        yield
-    except Exception as error:
-        reason = shortened(" ".join((causes or [f"{type(error).__name__}: {error}"])[-1].split()))
-        raise UsageError(
-            f"vLLM cannot run the model in {folder} ({reason}): mend that, or take --model.engine HFEngine, "
-            "which runs whatever transformers does."
-        ) from error
-    finally:
-        logger.removeFilter(collect)
-
-
-def free_share(left_free: int) -> float:
-    """Return the share of the accelerator's memory that is free, without what others will need.
-
-    Args:
-        left_free: what they will need, in bytes.
-
-    Raises:
-        UsageError: nothing would be left.
-    """
-    torch.accelerator.empty_cache()  # what is cached for later tensors is not free for vLLM
-    free, total = torch.accelerator.get_memory_info()
-    share = floor(1000 * ((free - left_free) / total - SPARE)) / 1000
-    if share <= 0:
-        raise UsageError(
-            f"{free / 1e9:.3g} GB of the device's {total / 1e9:.3g} GB are free, of which updates need "
-            f"{left_free / 1e9:.3g} GB, so vLLM has no room: give --model.centre_device cpu, or end "
-            "what else runs on the device; es-lightning plan says what is needed."
-        )
-    return share
 
 
 def probe_of(prompts: Sequence[Prompt]) -> list[Sequence[int]]:

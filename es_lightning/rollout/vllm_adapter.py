@@ -16,7 +16,8 @@ from es_lightning.rollout.adapters import AdapterEngine, Factors, even_share, re
 from es_lightning.rollout.checkpoint_form import CheckpointForm
 from es_lightning.rollout.engine import Sampling
 from es_lightning.rollout.thin_products import use_thin_products
-from es_lightning.rollout.vllm import VLLMEngine, prepare_environment, probe_of, prompt_logprobs
+from es_lightning.rollout.vllm import VLLMEngine, probe_of, prompt_logprobs
+from es_lightning.rollout.vllm_environment import prepare_environment
 
 MOST = 64  # adapters of one batch, unless max_loras says otherwise
 WEIGHT = ".weight"

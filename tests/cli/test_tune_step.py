@@ -16,15 +16,14 @@ import yaml
 
 from es_lightning.cli import main
 from es_lightning.cli.tune_step_run import (
-    Configured,
     advised_yaml,
     check_step,
     numbers,
     probe_settings,
     report,
-    sentences,
     updates_of,
 )
+from es_lightning.cli.tune_step_sentences import Configured, sentences
 from es_lightning.errors import UsageError
 from es_lightning.landscape.probing.results import LINES, TABLE
 from es_lightning.landscape.steps.gain import UNKNOWN, Estimate

@@ -5,7 +5,7 @@ import torch
 
 from es_lightning.analysis.room import CPU_FRACTION
 from es_lightning.errors import UsageError
-from es_lightning.rollout.vllm import CPU_SHARE, free_share
+from es_lightning.rollout.vllm_environment import CPU_SHARE, free_share
 
 
 @pytest.mark.parametrize(
