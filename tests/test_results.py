@@ -362,7 +362,7 @@ def test_the_table_of_a_task_is_on_the_page_and_is_what_its_runs_gave(task: str)
     told = page[page.index(head) :].split("\n\n")[0].splitlines()[2:]
     assert told == lines, f"python -m results.table --task {task}"
     rows = [dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines]
-    tested = {row["| arm"]: tests_of(task, row) for row in rows}
+    tested = {row["| arm"]: evaluated_tests(task, row) for row in rows}
     [of_es] = [tests for arm, tests in tested.items() if arm == "| `es`"]
     seconds = np.mean([tests[-1].cost.seconds for tests in of_es])
     for row in rows:
@@ -386,7 +386,7 @@ def test_the_table_of_a_task_is_on_the_page_and_is_what_its_runs_gave(task: str)
             )
 
 
-def tests_of(task: str, row: dict[str, str]) -> list[list[RecordedEvaluation]]:
+def evaluated_tests(task: str, row: dict[str, str]) -> list[list[RecordedEvaluation]]:
     """The tests of the runs of a row, run by run."""
     arm = row["| arm"].split("`")[1]
     folders = [Path(f"results/runs/{task}-{arm}-{seed}") for seed in row["seeds"].split(", ")]
