@@ -25,6 +25,16 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_stands_beside_a_command_is_a_comment(page: Path) -> None:
+    """So that whole lines can be copied into a shell."""
+    command = r"^(?:es-lightning|make|python|pip|pytest|torchrun|  --)[^|#\n]*[^ \n]   +[^ #\n].*$"
+    assert not re.findall(command, page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 @pytest.fixture
 def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """All shown plug-ins, written to files as a contributor would."""
