@@ -141,11 +141,10 @@ def _draw(axes: Axes, table: Table, across: str, up: str, color: str, label: str
 
 def _finish(axes: Axes, marks: Mapping[str, float], across: str, up: str) -> None:
     _ticks(axes)
-    axes.margins(y=0.12)  # room for the names
     for name, at in marks.items():
         axes.axvline(at, color=QUIET, lw=1, ls=":")
-        place = (at, 1.0)
-        text: dict[str, Any] = {"xytext": (2, -3), "textcoords": "offset points", "va": "top", "fontsize": 8}
+        place = (at, 1.0)  # above the axes, where no legend is
+        text: dict[str, Any] = {"xytext": (0, 2), "textcoords": "offset points", "fontsize": 8}
         axes.annotate(name, place, xycoords=axes.get_xaxis_transform(), color=INK, parse_math=False, **text)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
