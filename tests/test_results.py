@@ -11,9 +11,11 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from scipy.stats import ttest_rel
 
 from es_lightning.algorithm.noise import GaussianNoise
 from es_lightning.analysis.comparison.budgets import SLACK
@@ -399,6 +401,36 @@ def mean_within(runs: list[list[RecordedEvaluation]], rollouts: float, seconds: 
         [e for e in tests if e.cost.rollouts <= rollouts and e.cost.seconds <= seconds][-1] for tests in runs
     ]
     return float(np.mean([np.mean(each.rewards) for each in last]))
+
+
+@pytest.mark.parametrize(
+    ("arm", "named"), [("grpo", "GRPO's change, of length 0.947"), ("es", "ES's change, of length 49.2")]
+)
+def test_the_rewards_along_changes_are_those_of_the_scans(arm: str, named: str) -> None:
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    tuned, chance = page[page.index(f"| along {named} |") :].splitlines()[:2]
+    scanned = pd.read_csv(f"results/scans/{arm}/radial.csv")
+    at = scanned.groupby([scanned.direction.str.split().str[0], "radius"]).reward.mean()
+    assert numbers_in(tuned.split(" | ", 1)[1]) == pytest.approx([at["base"][0.0], *at["tuned"]], abs=6e-4)
+    assert numbers_in(chance.split(" | ", 1)[1]) == pytest.approx([at["base"][0.0], *at["random"]], abs=6e-4)
+    assert f"{scanned.distance[scanned.radius == 1.0].iloc[0]:.3g}" in named
+
+
+def test_further_along_es_s_change_more_is_solved() -> None:
+    page = Path("docs/results.md").read_text(encoding="utf-8")
+    lines = Path("results/scans/es/radial.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    points = [(row["place"], row["rewards"]) for row in map(json.loads, lines)]
+    once, twice = (
+        next(rewards for place, rewards in points if place == {"direction": "tuned", "radius": radius})
+        for radius in (1.0, 2.0)
+    )
+    limits = ttest_rel(twice, once).confidence_interval()
+    told = f"{np.mean(twice) - np.mean(once):.3f} more ({limits.low:.3f} to {limits.high:.3f}, paired by problem)"
+    assert told in page
+
+
+def numbers_in(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?[\d.]+", text)]
 
 
 def test_what_the_pages_say_of_the_long_run_is_what_its_files_say() -> None:
