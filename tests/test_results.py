@@ -425,8 +425,8 @@ def test_further_along_es_s_change_more_is_solved() -> None:
         for radius in (1.0, 2.0)
     )
     limits = ttest_rel(twice, once).confidence_interval()
-    told = f"{np.mean(twice) - np.mean(once):.3f} more ({limits.low:.3f} to {limits.high:.3f}, paired by problem)"
-    assert told in page
+    more = np.mean(twice) - np.mean(once)
+    assert f"{more:.3f} more ({limits.low:.3f} to {limits.high:.3f}, paired by problem)" in page
 
 
 def numbers_in(text: str) -> list[float]:
