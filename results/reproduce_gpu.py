@@ -31,6 +31,7 @@ TASKS = ("countdown-1.5b", "countdown-3b", "gsm8k-1.5b", "gsm8k-3b")
 PUBLISHED_GENERATIONS, PUBLISHED_GPUS = 500, 8
 PUBLISHED_HOURS = {("1.5b", False): 3, ("1.5b", True): 14, ("3b", False): 4, ("3b", True): 20}
 """Hours of eight H200 by size and whether gradients are taken (arXiv 2605.30148)."""
+CHOICES = [arm for arm in ARMS if arm != "es_longer"]  # which all runs here are as long as
 PAIRS_OF_MEZO = 15  # generations of one pair that have the rollouts of one generation of 30 members
 
 
@@ -108,7 +109,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["es", "grpo", "shuffled"])
+    parser.add_argument("--arms", nargs="+", choices=CHOICES, default=["es", "grpo", "shuffled"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--generations", type=int, default=PUBLISHED_GENERATIONS)
     parser.add_argument("--devices", type=int, default=1, help="GPUs of a fit; a baseline has one")

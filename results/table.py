@@ -22,6 +22,7 @@ from es_lightning.analysis.comparison.forgotten import forgotten
 from es_lightning.analysis.comparison.runs import Evaluated
 from es_lightning.analysis.intervals import Array, Estimate
 from es_lightning.cli.console import quiet
+from es_lightning.errors import UsageError
 from results import run
 from results.suite import Run
 
@@ -49,8 +50,13 @@ def reached(task: str) -> str:
 
     Args:
         task: one of ``run.TASKS``.
+
+    Raises:
+        UsageError: the first arm has no run that has ended.
     """
     found = arms(task, lambda each: each.trained)
+    if not found or found[0].label != FIRST:
+        raise UsageError(f"no run of {FIRST} on {task} has ended: python -m results.run --tasks {task}.")
     cells = [_reached(arm, found[0]) for arm in found]
     cells[0][MORE] = ""
     if all(each["right answers"] == each["all rollouts"] for each in cells):  # where an answer earns 1
@@ -140,7 +146,8 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _markdown(cells: Sequence[Mapping[str, str]]) -> str:
-    lines = [list(cells[0]), ["---"] * len(cells[0]), *(list(each.values()) for each in cells)]
+    head = list(dict.fromkeys(name for each in cells for name in each))
+    lines = [head, ["---"] * len(head), *([each.get(name, "-") for name in head] for each in cells)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

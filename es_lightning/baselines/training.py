@@ -21,7 +21,7 @@ from es_lightning.baselines.files import LOG, POLICY, UPDATES
 from es_lightning.baselines.memory import Needed, needed
 from es_lightning.baselines.same_prompts import texts_of
 from es_lightning.baselines.settings import BaselineSettings
-from es_lightning.errors import DivergenceError
+from es_lightning.errors import DivergenceError, UsageError
 from es_lightning.evaluation.metrics import evaluation_means, means
 from es_lightning.evaluation.parts import Parts
 from es_lightning.evaluation.recorded import recorded
@@ -72,6 +72,11 @@ class PolicyTraining:
         """
         data, parts = self.parts.data, self.parts
         self.settings.check_batch(data.batch_size)
+        if not data.has("test") and not data.has("val"):
+            raise UsageError(
+                f"{parts.task.name} has neither test nor validation problems, on which a policy is compared "
+                "with its base: keep some of the problems for one of the two."
+            )
         for split in ("train", "val", "test"):
             if split == "train" or data.has(split) or (split == "test" and data.test_with_val):
                 data.encode(
@@ -84,6 +89,11 @@ class PolicyTraining:
         self.batches = [[numbers[prompt.id] for prompt in batch] for batch in batches]
         self.texts = texts_of(self.prompts, parts.base.tokenizer)
         self._end_ids = end_ids(_generation_config(parts.base.folder), parts.base.tokenizer)
+
+    @property
+    def held_out(self) -> str:
+        """The split on which both ends are evaluated."""
+        return "test" if self.parts.data.has("test") else "val"
 
     @property
     def needed(self) -> Needed:
@@ -108,7 +118,7 @@ class PolicyTraining:
             RolloutError: TRL has failed.
             DivergenceError: a loss or a weight is not finite.
         """
-        held_out = "test" if self.parts.data.has("test") else "val"
+        held_out = self.held_out
         begin = {"baseline": vars(self.settings), "machine": machine()}
         self.rows = Lines(self.folder / UPDATES, [to_json(begin)])
         self.evaluations.open(self.folder, steps=0, resumes=False, writes=True)
@@ -201,7 +211,7 @@ class PolicyTraining:
             if tuple(ids) != prompt.token_ids:
                 raise RuntimeError(f"TRL read other tokens than the engine for problem {prompt.id}.")
         evaluation = self.grade(asked, completions)
-        self._measure(evaluation)
+        self._measure(evaluation, [len(ids) for ids in completions])
         child.answer({"rewards": [score["reward"] for score in evaluation.scores]})
 
     def _on_update(
@@ -225,7 +235,7 @@ class PolicyTraining:
         log.info("update %d of %d: reward %.4g, loss %.3g", update, self.settings.updates, reward, loss)
 
     def _on_evaluate(self, child: Child, update: int, seconds: float, weights: str) -> None:
-        """Evaluate the policy on the validation prompts, greedily, as ES evaluates its centre."""
+        """Evaluate the policy on the validation prompts, as ES evaluates its centre."""
         self._until(seconds)
         self._validate(update, load_file(weights))
         child.answer({"go": True})
@@ -252,11 +262,15 @@ class PolicyTraining:
         scores = grading.add(prompts, texts, "an update").scores()
         return Evaluation(tuple(prompts), tuple(texts), scores, 1)
 
-    def _measure(self, evaluation: Evaluation) -> None:
-        """Note rewards and costs of the completions that an update learns from."""
+    def _measure(self, evaluation: Evaluation, lengths: Sequence[int]) -> None:
+        """Note rewards and costs of the completions that an update learns from.
+
+        Args:
+            evaluation: of the completions.
+            lengths: their tokens, also those behind a stop string, which are learnt from as well.
+        """
         rewards = torch.tensor([score["reward"] for score in evaluation.scores], dtype=torch.float64)
         groups = rewards.view(-1, self.settings.group)
-        lengths = [len(each.token_ids) for each in evaluation.completions]
         read = [len(prompt.token_ids) for prompt in evaluation.prompts]
         parameters = sum(each.numel() for each in self.centre.parameters())
         length = (sum(lengths) + sum(read)) / len(lengths)
@@ -278,19 +292,19 @@ class PolicyTraining:
         found = self.evaluate(split, weights, update)
         ends = {f"held_out/{name}": f"{split}/{name}" for name in ("reward", "accuracy")}
         told = {name: found[key] for name, key in ends.items() if key in found}
-        also = found if split == "test" and self.parts.data.test_with_val else {}
+        also = found if split == "val" or self.parts.data.test_with_val else {}
         self._log(update, {**told, **also})
         return found[f"{split}/reward"]
 
     def _validate(self, update: int, weights: Mapping[str, Tensor] | None) -> None:
         """Evaluate on the validation problems, and on those of the test if that was asked for.
 
-        The tests of both ends are made anyway.
+        The held-out problems of both ends are evaluated anyway.
         """
-        data = self.parts.data
-        if data.test_with_val and 0 < update < self.settings.updates:
+        data, inside = self.parts.data, 0 < update < self.settings.updates
+        if data.test_with_val and inside:
             self._log(update, self.evaluate("test", weights, update))
-        if data.has("val"):
+        if data.has("val") and (inside or self.held_out == "test"):
             self._log(update, self.evaluate("val", weights, update))
 
     def evaluate(

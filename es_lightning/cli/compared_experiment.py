@@ -12,6 +12,7 @@ from es_lightning.analysis.comparison.arms import is_repeat
 from es_lightning.analysis.comparison.folder import FILES, missing, read_run
 from es_lightning.analysis.comparison.runs import Run
 from es_lightning.errors import UsageError
+from es_lightning.journal.evaluations import read_evaluations
 from es_lightning.tracking.places import TRACKING_URI
 from es_lightning.tracking.runs import trainings
 
@@ -31,7 +32,7 @@ def runs_of_experiment(experiment: str, task: str | None = None) -> list[Run]:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or TRACKING_URI
     with TemporaryDirectory() as scratch:
         found = trainings(experiment, uri, FILES, Path(scratch))
-        lacking = [each for each in found if missing(each.folder)]
+        lacking = [each for each in found if missing(each.folder) or not read_evaluations(each.folder)]
         runs = [read_run(each.folder, each.name) for each in found if each not in lacking]
     _warn("have left no evaluations in MLflow", (each.name for each in lacking))
     # A baseline that has not ended does not tell its task's name; its settings are compared anyway.

@@ -29,8 +29,8 @@ UNITS |= {UPDATES: "updates"}
 
 FORMULAS = (
     "Operations are counted by formulas, whatever a run really does: 2 N B P L for a generation, and "
-    "14 B G P L for a policy update, which has two passes and a reference model in it. One pass without a "
-    "reference model is 8 B G P L."
+    "14 B G P L for a policy update: 12 for two passes forwards and backwards, 2 for a reference model, none "
+    "for the sampling. With it, one pass without a reference model is 8 B G P L."
 )
 
 

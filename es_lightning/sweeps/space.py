@@ -81,8 +81,8 @@ class Range:
         return [kind(low + number * step) for number in range(min(count, MOST_POINTS + 1))]
 
     def examples(self) -> list[Value]:
-        """Return the values that the fit's parser has to accept before a sweep begins: both ends."""
-        return [self.low, self.high]
+        """Return the values that the fit's parser has to accept before a sweep begins: first and last."""
+        return [self.low, self.high if self.step is None else self.points()[-1]]
 
     def distribution(self) -> BaseDistribution:
         """Return Optuna's word for it."""

@@ -98,6 +98,33 @@ def test_the_prompts_of_an_update_are_those_of_a_generation(config: str, tmp_pat
     assert [[training.prompts[number].id for number in batch] for batch in training.batches] == drawn
 
 
+def test_tokens_behind_a_stop_string_are_costs_since_they_are_learnt_from(
+    config: str, tmp_path: Path
+) -> None:
+    child: Any = SimpleNamespace(answer=lambda values: None)
+    with opened_with(["-c", config, "--model.sampling.stop", "[b]"], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=1, group=2, minibatch=8), tmp_path)
+        training.prepare()
+        training.start()
+        numbers = numbers_of(training.batches[0], 2, None)
+        prompts = [training.prompts[number].token_ids for number in numbers]
+        said = list(parts.base.tokenizer("abcd")["input_ids"])
+        training._on_grade(child, numbers, prompts, [said] * 8)
+        assert training.grade([training.prompts[0]], [said]).completions[0].text == "a"
+    assert len(said) == 4
+    assert (training.costs.rollouts, training.costs.tokens) == (8, 32)
+
+
+def test_a_task_without_held_out_problems_is_refused_before_anything_is_started(
+    config: str, tmp_path: Path
+) -> None:
+    task = "tests.helpers.letters.TrainingAlone"
+    with opened_with(["-c", config, "--data.task", task], SECTIONS)[0] as parts:
+        training = PolicyTraining(parts, BaselineSettings(updates=1, group=4, minibatch=8), tmp_path)
+        with pytest.raises(UsageError, match="has neither test nor validation problems"):
+            training.prepare()
+
+
 @pytest.mark.parametrize("how", ["backwards", "split"])
 def test_completions_of_other_prompts_or_in_another_order_are_not_graded(
     how: str, config: str, tmp_path: Path

@@ -32,3 +32,10 @@ class Bytes(Task):
 
     def reward(self, prompt: Prompt, completion: str) -> float:
         return sum(completion.encode()) / 1000
+
+
+class TrainingAlone(Letters):
+    """Letters without held-out problems."""
+
+    def problems(self, split: str) -> list[Prompt]:
+        return super().problems(split) if split == "train" else []

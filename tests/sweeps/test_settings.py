@@ -52,6 +52,7 @@ def test_a_range_with_a_step_has_no_rounding_errors() -> None:
     share = read_space({"x": {"low": 0.1, "high": 0.75, "step": 0.1}})
     assert [point["x"] for point in grid_points(share)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert Range(4, 16, step=4).points() == [4, 8, 12, 16]
+    assert Range(16, 63, step=16).examples() == [16, 48], "63 is never tried"
 
 
 @pytest.mark.parametrize(

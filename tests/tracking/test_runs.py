@@ -75,10 +75,12 @@ def test_numbers_are_those_of_mlflows_own_metrics(
     experiment.add("es-test", made / "es0", es__command="test")
     experiment.add("probe", None, kind="probe")
     empty = experiment.add("killed", None, es__command="fit")
+    begun = experiment.add("begun", fit_folder(made / "begun", []), es__command="fit")
     runs = runs_of_experiment("sums")
     assert [each.name for each in runs] == [f"es ({ids[0][:8]})", f"es ({ids[1][:8]})", f"rl ({ids[2][:8]})"]
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warnings == [f"Left out, since they have left no evaluations in MLflow: killed ({empty[:8]})."]
+    names = f"killed ({empty[:8]}), begun ({begun[:8]})"
+    assert warnings == [f"Left out, since they have left no evaluations in MLflow: {names}."]
     found = compare(runs, [None] * 3)
     history = [experiment.client.get_metric_history(run_id, "val/reward") for run_id in ids]
     for at in found.budgets:

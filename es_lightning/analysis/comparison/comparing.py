@@ -127,7 +127,7 @@ def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float =
     apart = {axis: reason for axis, reason in why.items() if reason is not None}
     if len(apart) == len(why):
         raise UsageError(f"{next(iter(apart.values()))}: leave one of the two out.")
-    last = "test" if all(run.on("test") for run in runs) else split
+    last = "test" if all(map(_ends_with_a_test, runs)) else split
     return Comparison(
         task=next((run.task for run in runs if run.task), "unnamed task"),
         arms=tuple(arms),
@@ -139,6 +139,12 @@ def compare(runs: Sequence[Run], labels: Sequence[str | None], kl_limit: float =
         forgotten=forgotten(arms),
         suspicions=tuple(_suspicions(arm, split, kl_limit) for arm in arms),
     )
+
+
+def _ends_with_a_test(run: Run) -> bool:
+    """Whether the last model that was evaluated was tested; a stopped run may have tested its base alone."""
+    tests = run.on("test")
+    return bool(tests) and tests[-1].step == run.evaluations[-1].step
 
 
 def at_budget(arms: Sequence[Arm], axis: str, split: str) -> AtBudget:
@@ -163,10 +169,9 @@ def _near(run: Run, axis: str, split: str, budget: float) -> Evaluated:
 
 def _tests_of(arm: Arm, evaluations: Sequence[Evaluated]) -> list[Evaluated]:
     """Return the tests of the models that were evaluated; none unless every run has one."""
-    steps = [each.step for each in evaluations]
     tests = [
-        next((each for each in run.on("test") if each.step == step), None)
-        for run, step in zip(arm.runs, steps, strict=True)
+        next((test for test in run.on("test") if test.is_of_model_of(each)), None)
+        for run, each in zip(arm.runs, evaluations, strict=True)
     ]
     known = [each for each in tests if each is not None]
     return known if len(known) == arm.seeds else []

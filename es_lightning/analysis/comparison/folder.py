@@ -99,6 +99,7 @@ def _evaluated(rows: Sequence[RecordedEvaluation]) -> tuple[Evaluated, ...]:
             row.cost,
             row.samples,
             dict(zip(row.prompts, row.solved, strict=False)),  # which older files do not have
+            row.centre,
         )
         for row in sorted(known.values(), key=lambda row: row.step)
     )

@@ -30,6 +30,7 @@ class Evaluated:
         samples: some of the completions.
         solved: whether each problem was solved, by its id, 1 or 0 or the share of its samples; empty if the
             file does not tell.
+        centre: checksum of the weights; empty if the file does not tell.
     """
 
     step: int
@@ -39,6 +40,12 @@ class Evaluated:
     cost: Costs = Costs()
     samples: tuple[Sample, ...] = ()
     solved: Mapping[str, float] = field(default_factory=dict)
+    centre: str = ""
+
+    def is_of_model_of(self, other: Evaluated) -> bool:
+        """Whether both are of the same weights: an earlier centre may have been put back between them."""
+        same = not self.centre or not other.centre or self.centre == other.centre
+        return self.step == other.step and same
 
     @property
     def reward(self) -> float:

@@ -103,6 +103,26 @@ def test_the_end_is_the_last_test_of_each_run(found: Comparison) -> None:
     assert ends[1].reward.value == pytest.approx(fmean([0.2, 0.3, 0.3]))
 
 
+def test_a_stopped_run_that_has_tested_its_base_alone_ends_with_its_validation(tmp_path: Path) -> None:
+    whole = fit_folder(tmp_path / "whole", curve(0.3), config(seed_everything=0))
+    stopped = fit_folder(tmp_path / "stopped", curve(0.5)[:-1], config(seed_everything=1))
+    split, ends = compare([read_run(whole), read_run(stopped)], ["whole", "stopped"]).ends
+    assert split == "val"
+    assert [each.evaluations[0].step for each in ends] == [2, 2]
+
+
+def test_a_test_of_other_weights_at_the_same_update_does_not_count(tmp_path: Path) -> None:
+    """EarlyPeak puts the peak back after the last validation, and then the test is made."""
+    rows = [evaluation(2, [0.1] * 4, centre="fallen"), evaluation(2, [0.9] * 3, "test", centre="peak")]
+    back = fit_folder(tmp_path / "back", [evaluation(0, [0.2] * 3, "test"), *rows], config(seed_everything=0))
+    other = fit_folder(tmp_path / "other", curve(0.3), config(seed_everything=1))
+    found = compare([read_run(back), read_run(other)], ["back", "other"])
+    ours, theirs = next(each for each in found.budgets if each.axis == "updates").test
+    assert ours is None
+    assert theirs is not None
+    assert found.ends[1][0].reward.value == pytest.approx(0.9)
+
+
 def test_stability_is_of_the_last_validations(folders: list[Path], found: Comparison) -> None:
     last = [fmean(lines(folder, "val")[-1]["rewards"]) for folder in folders[:3]]
     ours, theirs = found.stability
