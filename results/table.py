@@ -161,8 +161,11 @@ def main() -> None:
     parser.add_argument("--task", choices=run.TASKS, default="sums")
     task = parser.parse_args().task
     quiet()
-    for table in filter(None, (reached(task), changed(task))):
-        log.info("%s\n", table)
+    try:
+        tables = [reached(task), changed(task)]
+    except UsageError as error:
+        parser.error(str(error))
+    log.info("%s", "\n\n".join(filter(None, tables)))
 
 
 if __name__ == "__main__":

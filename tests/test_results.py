@@ -27,6 +27,7 @@ from es_lightning.analysis.peak_watch import PeakWatch
 from es_lightning.analysis.room import Case, Engine
 from es_lightning.baselines.memory import needed
 from es_lightning.baselines.settings import BaselineSettings
+from es_lightning.errors import UsageError
 from es_lightning.evaluation.costs import seconds_of
 from es_lightning.journal.entry import read_journal
 from es_lightning.journal.evaluations import RecordedEvaluation, read_evaluations
@@ -386,6 +387,17 @@ def test_the_table_of_a_task_is_on_the_page_and_is_what_its_runs_gave(task: str)
             assert gap == pytest.approx(
                 np.mean(ends) - np.mean([np.mean(t[-1].rewards) for t in of_es]), abs=6e-4
             )
+
+
+def test_a_table_without_runs_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(run, "SUITE", replace(run.SUITE, kept=tmp_path))
+    with pytest.raises(
+        UsageError, match="no run of es on sums has ended: python -m results.run --tasks sums"
+    ):
+        table.reached("sums")
+    assert table.changed("sums") == ""
 
 
 def evaluated_tests(task: str, row: dict[str, str]) -> list[list[RecordedEvaluation]]:
