@@ -132,6 +132,8 @@ def test_a_signal_leaves_a_checkpoint_behind(
     assert run.report()["restored_from"] == f"stopped-step={stopped}.ckpt"
 
 
+@pytest.mark.slow
+@pytest.mark.faults
 def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(tmp_path: Path, undisturbed: Run) -> None:
     first = Run(tmp_path, fault=Fault("generate", action="SIGSTOP", generation=3))
     [process] = start(first)

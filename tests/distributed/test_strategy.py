@@ -47,7 +47,10 @@ def agree(run: Run, other: Run, world: int) -> None:
 @pytest.mark.ddp
 @pytest.mark.parametrize(
     ("world", "lane_size"),
-    [(2, 2), *(pytest.param(*each, marks=SELDOM) for each in ((3, 1), (4, 2)))],
+    [
+        pytest.param(2, 2, marks=pytest.mark.slow),
+        *(pytest.param(*each, marks=SELDOM) for each in ((3, 1), (4, 2))),
+    ],
 )
 def test_any_number_of_ranks_gives_the_bits_of_one(
     tmp_path: Path, alone: Run, world: int, lane_size: int
