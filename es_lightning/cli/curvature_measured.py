@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.budget import SampledHessian
-from es_lightning.landscape.curvature.curvature import Curvature, Pairs, curvature, repeat_variance
+from es_lightning.landscape.curvature.curvature import (
+    Curvature,
+    Pairs,
+    curvature,
+    offset_per_pair,
+    repeat_variance,
+)
 from es_lightning.landscape.curvature.edge import SamplingNoise
 from es_lightning.landscape.curvature.settings import CurvatureSettings
 from es_lightning.landscape.curvature.truth import Truth
@@ -50,28 +57,45 @@ class Measured:
         return "nats" if self.settings.likelihood else "reward"
 
     def pairs(self, sigma: float, objective: str) -> Pairs:
-        """Return the pairs at a sigma under one objective."""
-        count, place = self.settings.prompts, self.objectives.index(objective)
-        own = slice(place * count, (place + 1) * count)
+        """Return the pairs at a sigma under one objective, of a reward in steps with the centre's luck."""
+        pairs = self._pairs(sigma, objective)
+        return pairs if objective == LIKELIHOOD else replace(pairs, offset=self._offset())
+
+    def _pairs(self, sigma: float, objective: str) -> Pairs:
+        own = self._own(objective)
         rewards = self.results.rewards(sigma)[0][:, own]
         return Pairs(rewards[::2], rewards[1::2], self.results.centre[own], sigma)
 
-    def curvature_at(self, sigma: float, of_prompts: bool = False) -> Curvature:
-        """Return slope and curvature of the first objective, without the engine's noise.
+    def _own(self, objective: str) -> slice:
+        """Return which columns of the results are those of an objective."""
+        count, place = self.settings.prompts, self.objectives.index(objective)
+        return slice(place * count, (place + 1) * count)
 
-        The log-likelihood is taken to have none: odd parts and bends lie beside autograd's.
+    def _offset(self) -> Array:
+        """Return how much more than the centre its neighbours earn, per pair, [K]; NaN of one sigma alone."""
+        if self.knows_traces_of(REWARD):
+            near, far = sorted(self.settings.sigmas)[:2]
+            return offset_per_pair(self._pairs(near, REWARD), self._pairs(far, REWARD))
+        return np.full(self.settings.pairs, np.nan)
+
+    def knows_traces_of(self, objective: str) -> bool:
+        """Whether tr H can be told from the centre's luck: of what is smooth, or at two sigmas."""
+        return objective == LIKELIHOOD or len(self.settings.sigmas) > 1
+
+    def curvature_at(self, sigma: float, objective: str, of_prompts: bool = False) -> Curvature:
+        """Return slope and curvature of one objective, without the engine's noise.
 
         Args:
             sigma: one of the settings'.
+            objective: one of ``objectives``.
             of_prompts: whether it is that of all prompts, from which these are drawn.
         """
-        noise = 0.0 if self.settings.likelihood else self.repeat_variance
-        return curvature(self.pairs(sigma, self.objectives[0]), noise, of_prompts)
+        return curvature(self.pairs(sigma, objective), self.noise_of(objective), of_prompts)
 
     @property
     def at_largest(self) -> Curvature:
         """Slope and curvature at the largest sigma, that of Lanczos on common seeds."""
-        return self.curvature_at(max(self.settings.sigmas))
+        return self.curvature_at(max(self.settings.sigmas), self.objectives[0])
 
     def noise(self, trace_square: float | None = None) -> SamplingNoise:
         """Return what the common seeds do to eigenvalues.
@@ -83,15 +107,21 @@ class Measured:
         square = found.trace_square.value if trace_square is None else trace_square
         return SamplingNoise(found.trace.value, square, self.settings.seeds)
 
-    @property
-    def repeat_variance(self) -> float:
+    def noise_of(self, objective: str) -> float:
         """Variance of one measurement of a mean reward, from the centre's before and after the pairs.
 
-        It has one degree of freedom. 0 where the engine repeats itself.
+        It has one degree of freedom. 0 where the engine repeats itself, and of the log-likelihood, which is
+        taken to have none: odd parts and bends lie beside autograd's.
+
+        Args:
+            objective: one of ``objectives``.
         """
+        if objective == LIKELIHOOD:
+            return 0.0
         text = (self.results.folder / ABOUT).read_text(encoding="utf-8")
-        after = float(np.mean(json.loads(text)["centre_rewards_after"]))
-        return repeat_variance(np.array([[self.results.centre.mean(), after]]))
+        own = self._own(objective)
+        after = np.array(json.loads(text)["centre_rewards_after"])[own]
+        return repeat_variance(np.array([[self.results.centre[own].mean(), after.mean()]]))
 
     @property
     def dimension(self) -> int:

@@ -47,6 +47,7 @@ def write_report(measured: Measured, folder: Path) -> str:
             measured.pairs(sigma, objective),
             objective,
             truth.gradient_square if truth is not None and objective == LIKELIHOOD else None,
+            measured.noise_of(objective),
         )
     ]
     first = [row for row in budgets if row["objective"] == measured.objectives[0]]

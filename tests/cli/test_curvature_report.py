@@ -8,7 +8,8 @@ import torch
 
 from es_lightning.analysis.intervals import Estimate
 from es_lightning.cli.curvature_measured import Measured
-from es_lightning.cli.curvature_verdict import _cost, _low, _of_needed_seeds, _of_seeds
+from es_lightning.cli.curvature_pairs_words import _cost, _low
+from es_lightning.cli.curvature_verdict import _of_needed_seeds, _of_seeds
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.curvature.budget import SampledHessian
 from es_lightning.landscape.curvature.edge import needed_seeds

@@ -26,7 +26,7 @@ NAMES = ("trace", "trace_square", "participation", "gradient_square")
 
 
 def budget_rows(
-    pairs: Pairs, objective: str, gradient_square: float | None = None, seed: int = 0
+    pairs: Pairs, objective: str, gradient_square: float | None = None, noise: float = 0.0, seed: int = 0
 ) -> list[Row]:
     """Return what the first 8, 16, 32 ... pairs tell, one row each, and all pairs last.
 
@@ -34,15 +34,13 @@ def budget_rows(
         pairs: the measured rewards.
         objective: what the rewards are, for the column ``objective``.
         gradient_square: ||g||^2 by autograd; None leaves ``odd_ratio`` empty.
+        noise: variance of one measurement of a member's mean reward, as in ``curvature``.
         seed: seed of the bootstraps.
     """
     count = len(pairs.plus)
     sizes = sorted({count, *(size for size in (8, 16, 32, 64, 128, 256, 512) if LEAST <= size < count)})
-    rows = []
-    for size in sizes:
-        part = Pairs(pairs.plus[:size], pairs.minus[:size], pairs.centre, pairs.sigma)
-        rows.append(_row(curvature(part, seed=seed), objective, gradient_square))
-    return rows
+    found = [curvature(pairs.first(size), noise, seed=seed) for size in sizes]
+    return [_row(each, objective, gradient_square) for each in found]
 
 
 def _row(found: Curvature, objective: str, gradient_square: float | None) -> Row:

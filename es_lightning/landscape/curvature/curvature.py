@@ -10,12 +10,16 @@ The last holds for Gaussian noise alone: elements of another kurtosis kappa add 
 the eigenvalues lambda of H, tr H^2 = sum lambda^2, and the signed participation ratio
 (sum lambda)^2 / sum lambda^2 counts those that matter, if they have one sign; opposite signs cancel in its
 numerator and make it smaller.
+
+A reward in steps is not smooth at theta: some answers tip at any touch, and R_0 has one of several. Such luck
+of the centre is the same at every sigma and in every pair. It would enter tr H as -2 luck / sigma^2, and is
+taken off by what two noise scales say of it. It has no part in variances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -24,6 +28,7 @@ import numpy.typing as npt
 from es_lightning.analysis.intervals import Estimate
 from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
+from es_lightning.landscape.statistics.centre_offset import at_no_noise
 
 REPLICATES = 1000
 LEAST = 4
@@ -39,6 +44,8 @@ class Pairs:
         minus: rewards at theta - sigma eps_k, [K, P].
         centre: rewards at theta, [P].
         sigma: noise scale in units of the weights.
+        offset: how much more than the centre its nearest neighbours earn, per pair, [K], as
+            ``offset_per_pair`` finds; NaN where it is not known. None is 0, as where rewards are smooth.
 
     Raises:
         UsageError: there are fewer than 4 pairs, the shapes differ, a reward is not finite, or sigma is not
@@ -49,6 +56,7 @@ class Pairs:
     minus: Array
     centre: Array
     sigma: float
+    offset: Array | None = None
 
     def __post_init__(self) -> None:
         """Refuse what has no curvature in it."""
@@ -66,6 +74,11 @@ class Pairs:
         if not all(np.isfinite(each).all() for each in (self.plus, self.minus, self.centre)):
             raise UsageError("a reward of the pairs is not finite: measure at a smaller sigma.")
 
+    def first(self, count: int) -> Pairs:
+        """Return the first pairs alone."""
+        offset = None if self.offset is None else self.offset[:count]
+        return replace(self, plus=self.plus[:count], minus=self.minus[:count], offset=offset)
+
     @property
     def slopes(self) -> Array:
         """The odd part per pair and prompt, o = (R+ - R-) / (2 sigma), [K, P]."""
@@ -76,6 +89,11 @@ class Pairs:
         """The second difference per pair and prompt, q = (R+ + R- - 2 R_0) / sigma^2, [K, P]."""
         return np.asarray((self.plus + self.minus - 2 * self.centre) / self.sigma**2)
 
+    @property
+    def even(self) -> Array:
+        """How much more a pair earns than the centre, on average over both members and all prompts, [K]."""
+        return np.asarray(((self.plus + self.minus) / 2 - self.centre).mean(axis=1))
+
 
 @dataclass(frozen=True)
 class Curvature:
@@ -84,9 +102,10 @@ class Curvature:
     Args:
         sigma: noise scale in units of the weights.
         pairs: number of pairs K.
-        trace: tr H, reward per squared unit of the weights.
+        trace: tr H, reward per squared unit of the weights; NaN where the pairs' ``offset`` is not known.
         trace_square: tr H^2.
-        participation: (tr H)^2 / tr H^2, signed; NaN where nothing is left of tr H^2 once noise is taken off.
+        participation: (tr H)^2 / tr H^2, signed; NaN where nothing is left of tr H^2 once noise is taken off,
+            or tr H is not known.
         gradient_square: ||g||^2, from the variance of the odd part.
     """
 
@@ -146,14 +165,18 @@ def curvature(pairs: Pairs, noise: float = 0.0, of_prompts: bool = False, seed: 
     bends, slopes = pairs.bends, pairs.slopes
     q, o = bends.mean(axis=1), slopes.mean(axis=1)
     count, middle = len(q), float(q.mean())
-    # Var(q) holds the noise of R+ and R- over sigma^4. That of R_0 is the same in all pairs and shifts tr H.
+    # What is the same in all pairs, the centre's luck and noise, shifts the mean of q, and no variance.
+    bent = q if pairs.offset is None else q - 2 * pairs.offset / pairs.sigma**2
+    mean = float(bent.mean())
+    # Var(q) holds the noise of R+ and R- over sigma^4.
     spread = (q - middle) ** 2 - 2 * noise / pairs.sigma**4
     square = o**2 - noise / (2 * pairs.sigma**2)
     if of_prompts:
         spread = spread - _residual(bends - bends.mean(axis=0))
         square = square - _residual(slopes)
-    found = _statistics(q - middle, spread, square, np.arange(count)[None], middle)
-    parts = [_statistics(q - middle, spread, square, rows, middle) for rows in _draws(count, seed)]
+    each = (q - middle, bent - mean, spread, square)
+    found = _statistics(*each, np.arange(count)[None], mean)
+    parts = [_statistics(*each, rows, mean) for rows in _draws(count, seed)]
     again = {name: np.concatenate([part[name] for part in parts], axis=1) for name in found}
     how = f"bootstrap-t of {count} pairs"
     return Curvature(
@@ -164,6 +187,16 @@ def curvature(pairs: Pairs, noise: float = 0.0, of_prompts: bool = False, seed: 
         participation=_participation(found["ratio"], again["ratio"], how),
         gradient_square=_positive(found["slope"], again["slope"], how),
     )
+
+
+def offset_per_pair(near: Pairs, far: Pairs) -> Array:
+    """Extrapolate how much more pairs earn than the centre to sigma 0, per pair, [K]: 0 of a smooth reward.
+
+    Args:
+        near: pairs at the smaller sigma.
+        far: pairs of the same noise at the larger.
+    """
+    return at_no_noise(near.even, far.even, near.sigma / far.sigma)
 
 
 def repeat_variance(repeats: Array) -> float:
@@ -197,26 +230,27 @@ def _draws(count: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:
 
 
 def _statistics(
-    apart: Array, spread: Array, square: Array, rows: npt.NDArray[np.intp], middle: float
+    apart: Array, bent: Array, spread: Array, square: Array, rows: npt.NDArray[np.intp], middle: float
 ) -> dict[str, Array]:
     """Compute the statistics of B sets of pairs, each with its standard error by the influence of each pair.
 
     Args:
-        apart: q of each pair less ``middle``, [K].
-        spread: its square, less noise, [K].
+        apart: q of each pair less its mean, [K].
+        bent: q without the centre's luck, less ``middle``, [K].
+        spread: the square of ``apart``, less noise, [K].
         square: square of the odd part, less noise, [K].
         rows: which pairs are in each set, [B, K].
-        middle: mean of q over the pairs that were measured.
+        middle: mean of q without the centre's luck over the pairs that were measured.
 
     Returns:
-        [2, B] each, value and standard error: ``mean`` of q, tr H; ``square``, tr H^2; ``ratio``,
+        [2, B] each, value and standard error: ``mean``, tr H; ``square``, tr H^2; ``ratio``,
         tr H / sqrt(tr H^2); ``slope``, ||g||^2.
     """
-    apart, spread, square = apart[rows], spread[rows], square[rows]
+    apart, bent, spread, square = apart[rows], bent[rows], spread[rows], square[rows]
     count = rows.shape[1]
-    moved = apart.mean(axis=1, keepdims=True)
+    moved, shifted = apart.mean(axis=1, keepdims=True), bent.mean(axis=1, keepdims=True)
     variance = (spread.mean(axis=1, keepdims=True) - moved**2) * count / (count - 1)
-    mean, of_mean = middle + moved, apart - moved
+    mean, of_mean = middle + shifted, bent - shifted
     of_variance = spread - spread.mean(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         deviation = np.sqrt(variance)  # NaN where noise explains all of it
@@ -265,7 +299,7 @@ def _positive(found: Array, again: Array, how: str) -> Estimate:
 def _participation(found: Array, again: Array, how: str) -> Estimate:
     """The interval of r = tr H / sqrt(tr H^2), squared; from 0 on where the sign of tr H is not known."""
     if not np.isfinite(found[0, 0]):
-        return Estimate(float("nan"), float("nan"), float("nan"), "no more than noise")
+        return Estimate(float("nan"), float("nan"), float("nan"), "not known, or no more than noise")
     root = _plain(found, again, how)
     ends = sorted((root.low**2, root.high**2))
     return Estimate(root.value**2, 0.0 if root.low < 0 < root.high else ends[0], ends[1], how)

@@ -12,13 +12,13 @@ from es_lightning.errors import UsageError
 from es_lightning.landscape.arrays import Array
 from es_lightning.landscape.statistics.best_curve import BestCurve, best_curve, largest_size
 from es_lightning.landscape.statistics.best_of import headroom
-from es_lightning.landscape.statistics.centre_offset import centre_offset
+from es_lightning.landscape.statistics.centre_offset import at_no_noise, centre_offset
 from es_lightning.landscape.statistics.change_statistics import (
     ChangeStatistics,
     change_statistics,
     mean_changes,
 )
-from es_lightning.landscape.statistics.even_part import effective_dimension
+from es_lightning.landscape.statistics.even_part import effective_dimension, even_parts
 from es_lightning.landscape.statistics.held_out import HeldOutGain, chosen_gain
 
 HELD_OUT_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
@@ -81,7 +81,8 @@ class SigmaSummary:
         statistics: of the changes.
         curve: best-of-N and its null.
         held_out: gain of the chosen on prompts that did not choose them; None with one prompt.
-        dimension: effective dimension from antithetic pairs; None without pairs or curvature.
+        dimension: effective dimension from antithetic pairs; None without pairs or curvature, and of one
+            sigma alone, where the centre's luck cannot be told from curvature.
     """
 
     sigma: float
@@ -156,7 +157,7 @@ def offset_words(offset: Estimate | None) -> str:
         f"({offset.low:+.4f} to {offset.high:+.4f}), where a smooth reward would not change at all: some "
         "answers tip at any touch, and the centre has one of several. Mean change, p(improve), best of N and "
         "the held-out gain hold that offset at every sigma, so compare sigmas with each other. The gain over "
-        "the mean candidate is free of it."
+        "the mean candidate is free of it, and so is d_eff."
     )
 
 
@@ -181,10 +182,22 @@ def summarise(table: ProbeTable, largest: int | None = None, seed: int = 0) -> l
             raise UsageError(
                 f"{table.name} has rewards at sigma {sigma:g} that are not finite: probe that sigma again."
             )
-    return [_of_sigma(table, sigma, largest, seed) for sigma in table.sigmas]
+    offset = _offset_per_pair(table)
+    return [_of_sigma(table, sigma, offset, largest, seed) for sigma in table.sigmas]
 
 
-def _of_sigma(table: ProbeTable, sigma: float, asked: int | None, seed: int) -> SigmaSummary:
+def _offset_per_pair(table: ProbeTable) -> Array | None:
+    """Extrapolate the even part of each pair to sigma 0, [S, M / 2]; None without pairs, or of one sigma."""
+    if not table.pairs or len(table.sigmas) < 2:
+        return None
+    near, far = table.sigmas[:2]
+    even = [even_parts(mean_changes(table.rewards[sigma], table.centre)) for sigma in (near, far)]
+    return at_no_noise(even[0], even[1], near / far)
+
+
+def _of_sigma(
+    table: ProbeTable, sigma: float, offset: Array | None, asked: int | None, seed: int
+) -> SigmaSummary:
     rewards = np.asarray(table.rewards[sigma], dtype=np.float64)
     changes = mean_changes(rewards, table.centre)
     largest = largest_size(changes.shape[1], table.pairs, asked)
@@ -197,5 +210,5 @@ def _of_sigma(table: ProbeTable, sigma: float, asked: int | None, seed: int) -> 
         statistics=change_statistics(changes, table.pairs, seed),
         curve=best_curve(changes, largest, table.pairs, seed),
         held_out=chosen_gain(rewards, table.centre, sizes, seed=seed, unit=unit) if several else None,
-        dimension=effective_dimension(changes) if table.pairs else None,
+        dimension=None if offset is None else effective_dimension(changes, offset),
     )

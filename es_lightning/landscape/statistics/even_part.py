@@ -6,6 +6,9 @@ s = (R+ + R-) / 2 - R_0 = sigma^2 / 2 eps^T H eps has mean sigma^2 / 2 tr H and 
     d_eff = 2 mean(s)^2 / var(s) = (tr H)^2 / tr H^2,
 
 the signed participation ratio of H's eigenvalues. Noise of the rewards adds to var(s), and lowers it.
+
+A centre that is luckier than its nearest neighbours shifts every s by the same amount at every sigma. That is
+no curvature, and two noise scales tell it: ``at_no_noise`` of the even parts.
 """
 
 from __future__ import annotations
@@ -31,11 +34,13 @@ def even_parts(changes: Array) -> Array:
     return np.asarray((changes[..., ::2] + changes[..., 1::2]) / 2)
 
 
-def effective_dimension(changes: Array) -> Estimate | None:
+def effective_dimension(changes: Array, offset: Array | None = None) -> Estimate | None:
     """Estimate d_eff from antithetic pairs, with the jackknife's interval over pairs, on a log scale.
 
     Args:
         changes: R - R_0, [..., 2 K], the two members of a pair side by side.
+        offset: even part of each pair, extrapolated to sigma 0, [..., K]; it is taken off the mean. None is
+            0, as where the reward is smooth.
 
     Returns:
         None with fewer than 4 pairs, where all even parts are equal, or where their mean is not away from 0
@@ -43,15 +48,16 @@ def effective_dimension(changes: Array) -> Estimate | None:
     """
     parts = even_parts(changes).ravel()
     count = len(parts)
+    bent = parts if offset is None else parts - offset.ravel()
     if count < 4 or np.ptp(parts) <= ROUNDING * np.abs(changes).max():
         return None
     quantile = t_quantile(count - 1)
-    if abs(parts.mean()) < quantile * parts.std(ddof=1) / np.sqrt(count):
+    if abs(bent.mean()) <= quantile * bent.std(ddof=1) / np.sqrt(count):
         return None
-    value = 2 * parts.mean() ** 2 / parts.var(ddof=1)
+    value = 2 * bent.mean() ** 2 / parts.var(ddof=1)
     # Mean and variance without each pair in turn.
     apart = parts - parts.mean()
-    means = parts.mean() - apart / (count - 1)
+    means = bent.mean() - (bent - bent.mean()) / (count - 1)
     variances = ((apart**2).sum() - count / (count - 1) * apart**2) / (count - 2)
     with np.errstate(divide="ignore"):
         half = quantile * float(jackknife_error(np.log(2 * means**2 / variances)))

@@ -54,7 +54,9 @@ def test_a_linear_reward_improves_every_other_time_and_its_best_of_n_is_the_null
 
 @pytest.mark.parametrize("rank", [1, 5, 20])
 def test_a_maximum_has_no_improving_candidate_and_a_dimension_of_its_rank(rank: int, tmp_path: Path) -> None:
-    summary = probed(known.quadratic(rank), tmp_path, replace(LARGE, antithetic=True))
+    summary = probed(
+        known.quadratic(rank), tmp_path, replace(LARGE, sigmas=(SIGMA, 2 * SIGMA), antithetic=True)
+    )
     assert summary.statistics.improve.value == 0
     assert summary.dimension is not None
     assert summary.dimension.low <= rank <= summary.dimension.high

@@ -60,7 +60,7 @@ def test_a_centre_that_is_not_like_its_neighbours_is_told() -> None:
     words = offset_words(offset)
     assert words.startswith("Extrapolated to sigma 0, candidates earn 0.1")
     assert " more than the centre (+0.0" in words
-    assert words.endswith("The gain over the mean candidate is free of it.")
+    assert words.endswith("The gain over the mean candidate is free of it, and so is d_eff.")
     smooth = summarise(table(small=linear(), large=2 * linear()))
     assert offset_words(offset_of(smooth, pairs=False)) == ""
     assert offset_of(smooth[:1], pairs=False) is None
@@ -97,10 +97,14 @@ def test_pairs_of_a_quadratic_tell_its_dimension() -> None:
     slope, bend = noise_[..., 0], -0.5 * (noise_**2).sum(axis=-1)
     changes = np.stack([bend + slope, bend - slope], axis=-1).reshape(2, 200)
     rewards = np.broadcast_to(changes[..., None], (2, 200, 8))
-    (found,) = summarise(ProbeTable("toy", np.zeros(8), {0.001: rewards}, pairs=True))
-    assert found.dimension is not None
-    assert found.dimension.low < 12 < found.dimension.high
-    assert found.curve.largest == 50
+    at = {0.001: rewards, 0.002: 2 * rewards + 2 * np.repeat(bend, 2, axis=1)[..., None]}
+    for luck in (0.0, 3.0):
+        for found in summarise(ProbeTable("toy", np.full(8, luck), at, pairs=True)):
+            assert found.dimension is not None
+            assert found.dimension.low < 12 < found.dimension.high
+            assert found.curve.largest == 50
+    (alone,) = summarise(ProbeTable("toy", np.zeros(8), {0.001: rewards}, pairs=True))
+    assert alone.dimension is None, "one sigma cannot tell curvature from the centre's luck"
 
 
 @pytest.mark.parametrize(
