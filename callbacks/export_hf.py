@@ -86,6 +86,10 @@ class ExportHF(Periodic):
                     f"out ({told.decode()})."
                 )
 
+    def acted(self, trainer: pl.Trainer) -> bool:
+        """Whether the centre was exported after this number of updates."""
+        return trainer.global_step in self.steps
+
     def is_known(self, module: Tuning) -> bool:
         """Never, at the end of a run: its export needs a folder of its own number of generations."""
         return False
@@ -197,7 +201,8 @@ def _facts(trainer: pl.Trainer, module: Tuning, place: str, metric: str | None, 
     return Export(
         base=module.base_model.name,
         task=module.data.task.name,
-        updates=trainer.global_step - sum(entry.skipped for entry in entries),
+        # Of a centre that was put back, those that led to it.
+        updates=sum(not each.skipped for each in history.lineage()) if history else trainer.global_step,
         checksum=checksum,
         dtype=str(module.base_model.dtype).removeprefix("torch."),
         settings=module.settings(),

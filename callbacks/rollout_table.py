@@ -66,11 +66,6 @@ class RolloutTable(Periodic):
             split = self.split if tuned.data.has(self.split) else "train"
             self._encoded = tuned.reserve(tuned.data.prompts(split)[: self.prompts], self.max_tokens)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask the base model, unless a resumed run has done so."""
-        if not self.rows:
-            self._act(trainer, tuning(pl_module))
-
     def acted(self, trainer: pl.Trainer) -> bool:
         """Whether there are rows for this number of generations already."""
         return any(row["generations"] == trainer.global_step for row in self.rows)

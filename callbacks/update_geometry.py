@@ -102,6 +102,7 @@ class UpdateGeometry(Periodic, Monitor):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Copy the centre to disk before an update that is to be measured."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         tuned = tuning(pl_module)
         if self.steps and (tuned.generation + 1) % (self.every or 1) == 0:
             named = tuned.ranks.whole(tuned.centre)
@@ -111,6 +112,10 @@ class UpdateGeometry(Periodic, Monitor):
                 self._before.write(named)
             else:
                 exhaust(named)
+
+    def acted(self, trainer: pl.Trainer) -> bool:
+        """Whether there is a row for this number of updates already."""
+        return self.has_row(trainer.global_step)
 
     def is_known(self, module: Tuning) -> bool:
         """Whether the last measurement was of the present centre, or there was no update yet."""

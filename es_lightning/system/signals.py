@@ -138,6 +138,11 @@ def listen(tell: Callable[[int], None] | None = None) -> None:
     _listener.before = {signum: signal.signal(signum, _listener) for signum in signals}
 
 
+def stop_is_asked() -> bool:
+    """Whether a signal waits for the next interruptible block, so that nothing long should begin."""
+    return _listener.asked is not None and bool(_listener.before)
+
+
 def stop_listening() -> None:
     """Restore the handlers that ``listen`` replaced."""
     for signum, handler in _listener.before.items():

@@ -1,6 +1,7 @@
 """Exported folders: their weights, their card, and that their journal makes them again."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def test_an_export_is_the_centre_and_its_journal_makes_it_again(tmp_path: Path) 
 def test_after_a_turn_the_card_names_the_generation_that_made_the_centre(tmp_path: Path) -> None:
     tuned, _ = fit(Letters(), tmp_path, steps=3, callbacks=[Back(), ExportHF()])
     folder = tmp_path / "exported" / "step=3"
-    assert "--generation 0 " in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "--generation 0 " in card
+    assert re.search(r"updates done\W+1\b", card)
     replay(folder / "journal.jsonl", tmp_path / "again", 0)
     assert same_weights(folder, tmp_path / "again", [name for name, _ in tuned.centre.named_parameters()])
 
